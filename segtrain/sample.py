@@ -1,0 +1,142 @@
+"""What the parts hand to each other: a sample, the facts of a data set, a network's output.
+
+Letters: B batch, C classes, K image channels, H and W height and width in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+IGNORE = 255
+"""The target value that means "no label here". It is defined here and nowhere else."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """One image with what is to be predicted from it.
+
+    image: H×W×K, uint8, uint16 or float32; three channels are RGB.
+    target: H×W, in the dtype that the task names (semantic: uint8 class indices, IGNORE where unlabelled); None if unknown.
+    instances: H×W uint16, 0 where there is no object; None if the data set has none.
+    name: what errors and result files call it. group: what it was taken from (a drive, a patient), for honest splits.
+    """
+
+    image: np.ndarray
+    target: np.ndarray | None = None
+    instances: np.ndarray | None = None
+    name: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The network's input is (image / full scale - mean) / std, per channel; full scale is 255 or 65535 (float images: 1)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """B×K×H×W float32 from an image batch of uint8, uint16 or float32."""
+        full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
+        # One multiplication and one addition per pixel: x / (full·std) - mean / std.
+        std = torch.tensor(self.std, device=image.device).view(1, -1, 1, 1)
+        mean = torch.tensor(self.mean, device=image.device).view(1, -1, 1, 1)
+        return image.float().mul_(1.0 / (full_scale * std)).sub_(mean / std) if image.dtype != torch.float32 else (image - mean) / std
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a network and a predictor know of the data set; saved in every checkpoint.
+
+    classes: names, in the order of the indices. palette: one RGB colour (0..255) a class.
+    things: indices of the classes that come as countable objects.
+    channels: K. normalisation: None until the encoder's weights (or the data set itself) name it.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_index: int = IGNORE
+    channels: int = 3
+    things: tuple[int, ...] = ()
+    normalisation: Normalisation | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def plain(self) -> dict:
+        """Plain lists, numbers and strings, as they are saved."""
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(plain: dict) -> Facts:
+        norm = plain["normalisation"]
+        return Facts(
+            classes=tuple(plain["classes"]),
+            palette=tuple(tuple(colour) for colour in plain["palette"]),
+            ignore_index=plain["ignore_index"],
+            channels=plain["channels"],
+            things=tuple(plain["things"]),
+            normalisation=None if norm is None else Normalisation(tuple(norm["mean"]), tuple(norm["std"])),
+        )
+
+
+class Window(NamedTuple):
+    """A rectangle of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class Output(NamedTuple):
+    """What every network returns. Only losses and the predictor upsample and crop.
+
+    logits: B×C×h×w at the network's own stride. aux: the same for each auxiliary head, () if there is none.
+    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for all of it.
+    """
+
+    logits: torch.Tensor
+    size: tuple[int, int]
+    aux: tuple[torch.Tensor, ...] = ()
+    window: Window | None = None
+    align_corners: bool = False
+
+    def upsampled(self, logits: torch.Tensor | None = None) -> torch.Tensor:
+        """B×C×H×W logits (of an auxiliary head if one is handed in) at `size`, bilinear, float32."""
+        logits = (self.logits if logits is None else logits).float()
+        if tuple(logits.shape[-2:]) == tuple(self.size):
+            return logits
+        return F.interpolate(logits, size=tuple(self.size), mode="bilinear", align_corners=self.align_corners)
+
+    def crop(self, target: torch.Tensor) -> torch.Tensor:
+        """The part of `target` (…×H×W of the input) that the logits answer for."""
+        if self.window is None:
+            return target
+        top, left, height, width = self.window
+        return target[..., top : top + height, left : left + width]
+
+
+def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
+    """The colours of Pascal VOC's masks (VOCdevkit `VOCcolormap`): the bits of the index spread over R, G and B."""
+    colours = []
+    for index in range(num_colours):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+        colours.append(tuple(rgb))
+    return tuple(colours)
+
+
+def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = (224, 224, 192)) -> np.ndarray:
+    """H×W×3 uint8 colours of an H×W map of class indices; every value outside the palette is `unlabelled`."""
+    table = np.full((256, 3), unlabelled, dtype=np.uint8)
+    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    return table[classes]

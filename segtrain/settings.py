@@ -1,0 +1,137 @@
+"""The keys that exist whatever network, data set or loss is chosen. `segtrain config train` prints them with their meanings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from segtrain.errors import ConfigError
+
+
+def key(default: Any, meaning: str) -> Any:
+    """A field with what it means, for `segtrain config`."""
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass(frozen=True)
+class Run:
+    """The top level of `segtrain train`."""
+
+    name: str | None = key(None, "name of the run; its folder is then outputs/NAME instead of outputs/DATE/TIME-RANDOM")
+    resume: str | None = key(None, "auto: go on with the run of this name, or start it; or the folder of a run to go on with")
+    init: str | None = key(None, "run folder or weights file to start a new run from; heads are copied by class name")
+    seed: int = key(0, "of weights, sample order and augmentation")
+    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The loop. Intervals count optimizer steps; '1ep' means once an epoch."""
+
+    steps: int | None = key(None, "optimizer steps of the run")
+    epochs: float | None = key(None, "passes over the training split; give this or steps")
+    evaluate_every: int | str | None = key("1ep", "steps between evaluations; null: only after the last step")
+    log_every: int = key(20, "steps between log lines (loss, rate, images/s)")
+    save_every: int | str | None = key(None, "steps between checkpoints; null: with each evaluation")
+    accumulate: int = key(1, "micro-batches that one optimizer step is split into, to save memory")
+    clip_norm: float | None = key(None, "largest L2 norm of the gradient; null: no clipping")
+    ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off")
+    amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
+    freeze_batch_norm: bool = key(False, "keep the statistics and the affine weights of batch-norm as they are")
+    memory_format: Literal["contiguous", "channels_last", "auto"] = key("contiguous", "auto times both on a copy of the network and saves its choice")
+    keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Batches."""
+
+    batch_size: int = key(8, "images per optimizer step")
+    workers: int = key(2, "processes that read and augment; 0: in the main process")
+    on_bad: Literal["error", "skip"] = key("error", "an unreadable sample stops the run, or is replaced by another and counted")
+    cache: Literal["none", "memory"] = key("none", "memory: keep decoded samples in each worker's memory")
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """How a network is run on whole images; one way for validation, evaluate and predict."""
+
+    tile: int | None = key(None, "side of the sliding window in pixels; null: the whole image at once")
+    overlap: float = key(0.5, "share of a tile that the next one covers again")
+    amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How scores are made."""
+
+    batch_size: int = key(8, "images per batch; only images of one size share one")
+    workers: int = key(2, "processes that read")
+    absent: Literal["union", "gt", "zero", "one"] = key(
+        "union",
+        "which classes the means leave out. union: those neither labelled nor predicted; gt: those not labelled; "
+        "zero, one: none, absent ones count as 0 or 1",
+    )
+    pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The top level of `segtrain evaluate`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    checkpoint: str = key("best", "best, last or a step")
+    split: str = key("val", "split of the data set to score")
+    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    output: str | None = key(None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-CHECKPOINT")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The top level of `segtrain predict`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    input: str = field(metadata={"meaning": "image file or folder of images"})
+    output: str = field(metadata={"meaning": "folder for the results"})
+    checkpoint: str = key("best", "best, last or a step")
+    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    overlay: bool = key(True, "also write the image with the colours over it")
+    probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
+
+
+SECTIONS = {
+    "train": {"": Run, "trainer": Trainer, "loader": Loader, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
+    "evaluate": {"": Evaluate, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
+    "predict": {"": Predict, "predictor": PredictorSettings},
+}
+"""The fixed sections of each command; "" is the top level."""
+
+GROUPS = {
+    "train": ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta"),
+    "evaluate": ("data", "model", "tta"),
+    "predict": ("model", "tta"),
+}
+"""The groups of each command; each is a table."""
+
+COMPOSITES = ("augmentation", "tta")
+"""Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option: value}`."""
+
+
+def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:
+    """An interval in optimizer steps: a number as it is, '2ep' as that many epochs (at least one step)."""
+    if interval is None:
+        return None
+    if isinstance(interval, str):
+        number = interval.removesuffix("ep")
+        try:
+            count = float(number) if interval.endswith("ep") else 0.0
+        except ValueError:
+            count = 0.0
+        interval = max(1, round(count * steps_per_epoch)) if count > 0 else 0
+    if interval < 1:
+        raise ConfigError(f"{where} is not an interval; allowed: a number of steps from 1, epochs such as 1ep, or null")
+    return interval
