@@ -1,0 +1,6 @@
+"""Metrics: `counts(prediction, target)`, tensors that add; `scores(counts)`, numbers."""
+
+from segtrain.metric.confusion import confusion
+from segtrain.registry import Table
+
+METRIC = Table("metric", {"confusion": confusion})

@@ -1,0 +1,30 @@
+"""Which weights learn at which rate, and which decay."""
+
+from __future__ import annotations
+
+from torch import nn
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def parameter_groups(network: nn.Module, lr: float, weight_decay: float, encoder_factor: float, decay_all: bool) -> list[dict]:
+    """Every trainable parameter in exactly one group; the encoder's (`network.encoder`) at lr × encoder_factor.
+
+    Norm layers and biases do not decay unless `decay_all`.
+    """
+    encoder = getattr(network, "encoder", None)
+    in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
+    no_decay = set() if decay_all else _without_decay(network)
+    groups: dict[tuple[bool, bool], list] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in in_encoder, id(parameter) not in no_decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * (encoder_factor if encoder_part else 1.0), "weight_decay": weight_decay if decays else 0.0}
+        for (encoder_part, decays), parameters in groups.items()
+    ]
+
+
+def _without_decay(network: nn.Module) -> set[int]:
+    norms = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    return norms | {id(p) for name, p in network.named_parameters() if name.endswith("bias")}

@@ -1,0 +1,29 @@
+"""Stochastic gradient descent."""
+
+import torch
+from torch import nn
+
+from segtrain.optimizer.groups import parameter_groups
+
+
+def sgd(
+    network: nn.Module,
+    lr: float = 0.01,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 1e-4,
+    encoder_factor: float = 0.1,
+    decay_all: bool = False,
+) -> torch.optim.Optimizer:
+    """SGD with momentum.
+
+    Options:
+        lr: rate of everything but the encoder, before the schedule
+        momentum: share of the last update that is kept
+        nesterov: look ahead (Nesterov momentum)
+        weight_decay: L2 penalty of the weights
+        encoder_factor: the encoder learns at lr times this
+        decay_all: let norm layers and biases decay too
+    """
+    groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)

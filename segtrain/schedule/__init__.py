@@ -1,0 +1,6 @@
+"""Learning-rate schedules."""
+
+from segtrain.registry import Table
+from segtrain.schedule.curves import constant, cosine, poly
+
+SCHEDULE = Table("schedule", {"constant": constant, "cosine": cosine, "poly": poly})

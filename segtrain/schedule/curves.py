@@ -1,0 +1,53 @@
+"""Learning-rate schedules: optimizer step (0, 1, …) -> factor of the base rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from segtrain.errors import ConfigError
+
+Schedule = Callable[[int], float]
+
+
+def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Schedule:
+    """A linear rise over `warmup` steps, then `curve` of the remaining share (0 at its start, towards 1 at the end)."""
+    if not 0 <= warmup < steps:
+        raise ConfigError(f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps")
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return curve((step - warmup) / (steps - warmup))
+
+    return factor
+
+
+def poly(steps: int, power: float = 0.9, floor: float = 0.0, warmup: int = 0) -> Schedule:
+    """(1 - step / steps)^power, every optimizer step (DeepLab, Chen et al. 2017).
+
+    Options:
+        power: exponent
+        floor: smallest factor
+        warmup: steps of a linear rise at the start
+    """
+    return _with_warmup(lambda share: max((1 - share) ** power, floor), steps, warmup)
+
+
+def cosine(steps: int, floor: float = 0.0, warmup: int = 0) -> Schedule:
+    """Half a cosine from 1 to the floor (Loshchilov & Hutter 2017, without restarts).
+
+    Options:
+        floor: factor at the end
+        warmup: steps of a linear rise at the start
+    """
+    return _with_warmup(lambda share: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)), steps, warmup)
+
+
+def constant(steps: int, warmup: int = 0) -> Schedule:
+    """The base rate throughout.
+
+    Options:
+        warmup: steps of a linear rise at the start
+    """
+    return _with_warmup(lambda share: 1.0, steps, warmup)

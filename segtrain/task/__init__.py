@@ -1,0 +1,6 @@
+"""Tasks: what the output of a network means."""
+
+from segtrain.registry import Table
+from segtrain.task.semantic import semantic
+
+TASK = Table("task", {"semantic": semantic})

@@ -1,0 +1,6 @@
+"""Test-time augmentation: each entry gives a list of views, the plain image among them; several entries multiply."""
+
+from segtrain.registry import Table
+from segtrain.tta.flip import flip
+
+TTA = Table("tta", {"flip": flip})
