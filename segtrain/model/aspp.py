@@ -1,0 +1,41 @@
+"""Atrous spatial pyramid pooling (Chen et al. 2017, "Rethinking atrous convolution for semantic image segmentation", sec. 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from segtrain.model.atrous import conv_norm_relu
+
+
+class ImagePooling(nn.Module):
+    """The mean over the image, projected, at every pixel."""
+
+    def __init__(self, in_channels: int, width: int):
+        super().__init__()
+        self.project = conv_norm_relu(in_channels, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Bilinear upsampling of one pixel is that pixel everywhere.
+        return self.project(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+
+
+class ASPP(nn.Module):
+    """B×D×h×w -> B×width×h×w: a 1×1, one 3×3 per rate and the image's mean side by side, then merged by a 1×1 and dropout.
+
+    conv: (in_channels, width, kernel_size, rate) -> module, what the atrous branches are made of.
+    """
+
+    def __init__(self, in_channels: int, width: int, rates: tuple[int, ...], image_pooling: bool, dropout: float, conv: Callable):
+        super().__init__()
+        branches = [conv_norm_relu(in_channels, width, 1), *(conv(in_channels, width, 3, rate) for rate in rates)]
+        if image_pooling:
+            branches.append(ImagePooling(in_channels, width))
+        self.branches = nn.ModuleList(branches)
+        self.project = conv_norm_relu(width * len(branches), width, 1)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.project(torch.cat([branch(x) for branch in self.branches], dim=1)))

@@ -1,0 +1,36 @@
+"""Convolution, batch normalisation and ReLU, with holes if asked for: what encoders, ASPP and decoders are made of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 3, rate: int = 1) -> nn.Sequential:
+    """A convolution of odd kernel that keeps H×W, bias-free, then batch normalisation and ReLU.
+
+    rate: distance in pixels of neighbouring taps. The kernel then spans kernel_size + (kernel_size - 1)·(rate - 1) pixels
+    with the same number of weights (Chen et al. 2017, "Rethinking atrous convolution", eq. 1).
+    """
+    padding = rate * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming's normal law (fan out, ReLU) for convolutions, 1 and 0 for batch normalisation."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+
+
+def head_of(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Conv2d:
+    """The convolution that gives the logits, from N(0, 0.01²) with bias 0: all classes start as good as equally likely."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,115 @@
+"""Encoders: image classification networks that hand out the features of every stage, at a chosen output stride.
+
+timm is imported inside the functions: it takes seconds, and neither `segtrain list` nor the small encoder needs it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from segtrain.errors import ConfigError, nearest
+
+OUTPUT_STRIDES = (8, 16, 32)
+
+
+def encoder_of(name: str, in_channels: int, output_stride: int) -> nn.Module:
+    """timm's network `name` without its classifier, randomly initialised: B×K×H×W -> a list of features, finest first.
+
+    Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what its sides are divided.
+    A stage whose stride is removed for the sake of the output stride dilates its convolutions instead, its first one still
+    with the dilation of the stage before (the contracted rule of DeepLab's code), so that the network computes the same
+    function of its input, on a finer grid. ConfigError for an encoder or an output stride that cannot be had.
+    """
+    if output_stride not in OUTPUT_STRIDES:
+        raise ConfigError(f"model.output_stride is {output_stride}; allowed: 8, 16, 32")
+    if not 1 <= in_channels <= 10:
+        raise ConfigError(f"the images have {in_channels} channels; an encoder takes 1 to 10")
+    _check_name(name)
+    try:
+        features = _create(name, in_channels, output_stride)
+    except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+        raise ConfigError(_unsupported(name, output_stride)) from error
+    info = features.feature_info
+    features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
+    if features.reductions[-1] != output_stride or len(set(features.reductions)) < 3:
+        raise ConfigError(_unsupported(name, output_stride))
+    return features
+
+
+def _create(name: str, in_channels: int, output_stride: int) -> nn.Module:
+    import timm
+
+    return timm.create_model(name, pretrained=False, features_only=True, output_stride=output_stride, in_chans=in_channels)
+
+
+def _check_name(name: str) -> None:
+    import timm
+
+    if timm.is_model(name):
+        return
+    known = timm.list_models()
+    architecture, _, tag = name.partition(".")
+    if tag and architecture in known:
+        tags = ", ".join(one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*"))
+        raise ConfigError(f"model.encoder={name} does not exist: {architecture} has the weights {tags or 'none'}")
+    raise ConfigError(
+        f"model.encoder={name} does not exist{nearest(name, known)}; any of timm's names that takes an output stride is allowed"
+    )
+
+
+def _unsupported(name: str, output_stride: int) -> str:
+    return (
+        f"model.encoder={name} cannot hand out its features at output stride {output_stride} (transformers, HRNet, DenseNet and "
+        "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or Xception, such as resnet50"
+    )
+
+
+def at_output_stride(net: nn.Module, output_stride: int) -> nn.Module:
+    """A twin of `net` that computes at another output stride with the same tensors: what trains one changes the other.
+
+    Rates that depend on the output stride follow. The twin has the modes and the frozen parts of `net`.
+    """
+    if not hasattr(net, "recipe"):
+        raise ConfigError(f"model.output_stride is not an option of {type(net).__name__}: its features come at the strides of its paper")
+    with torch.device("meta"):
+        twin = type(net)(net.recipe.at(output_stride))
+    _share_tensors(net, twin)
+    for name, module in net.named_modules():
+        copy = twin.get_submodule(name)
+        copy.training = module.training
+        if "train" in vars(module):
+            freeze_batch_norm(copy)
+    for name in ("normalisation", "weights_report", "pretrained"):
+        setattr(twin, name, getattr(net, name))
+    return twin
+
+
+def _share_tensors(net: nn.Module, twin: nn.Module) -> None:
+    sources = dict(net.named_parameters())
+    for name, parameter in twin.named_parameters():
+        # load_state_dict would otherwise set the flag of the shared parameter to that of the twin's new one.
+        parameter.requires_grad_(sources[name].requires_grad)
+    twin.load_state_dict(net.state_dict(keep_vars=True), assign=True)
+    saved = twin.state_dict().keys()
+    for name, buffer in net.named_buffers():
+        if name not in saved:
+            owner, _, attribute = name.rpartition(".")
+            setattr(twin.get_submodule(owner), attribute, buffer)
+
+
+def freeze_batch_norm(net: nn.Module) -> nn.Module:
+    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after `net.train()`.
+
+    Call it after a conversion to synchronised batch normalisation, which makes new modules.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)
+            module.train = _stay_in_evaluation.__get__(module)
+            module.train()
+    return net
+
+
+def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
+    return nn.Module.train(module, False)
