@@ -1,0 +1,100 @@
+"""A split that lies in files: pairs of an image and a mask."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from segtrain.data.labels import Labels
+from segtrain.data.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask, read_size
+from segtrain.errors import DataError
+from segtrain.sample import Sample
+
+
+class Pair(NamedTuple):
+    """image, mask: paths. name: the image's path below its folder, without suffix. group: what it was taken from."""
+
+    image: str
+    mask: str
+    name: str
+    group: str = ""
+
+
+class PairedFiles:
+    """Samples read from pairs of files (a `Split`)."""
+
+    def __init__(self, pairs: Sequence[Pair], labels: Labels, max_pixels: int = MAX_PIXELS):
+        self.pairs = list(pairs)
+        self.labels = labels
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        image = read_image(pair.image, self.max_pixels)
+        target = self.target(index)
+        if image.shape[:2] != target.shape:
+            raise DataError(
+                f"image {pair.image} is {_size(image)} and its mask {pair.mask} is {_size(target)} (height x width); "
+                "they must be equal; correct or remove the pair"
+            )
+        return Sample(image=image, target=target, name=pair.name, group=pair.group)
+
+    def target(self, index: int) -> np.ndarray:
+        """H×W uint8 class indices, without reading the image."""
+        path = self.pairs[index].mask
+        return self.labels.target(read_mask(path, self.max_pixels), path)
+
+    def name(self, index: int) -> str:
+        return self.pairs[index].image
+
+    def size(self, index: int) -> tuple[int, int]:
+        return read_size(self.pairs[index].image)
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]}x{array.shape[1]}"
+
+
+def find_images(folder: str, root: str) -> dict[str, str]:
+    """Path of every image file below `folder`, by its relative path without suffix, sorted.
+
+    DataError if two files share that name, or if a link leads out of `root`.
+    """
+    found: dict[str, str] = {}
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(place) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        for name in files:
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in SUFFIXES and not name.startswith("."):
+                path = os.path.join(place, name)
+                key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(os.sep, "/")
+                if key in found:
+                    raise DataError(f"{found[key]} and {path} share one name; pairs go by name without suffix; rename or remove one")
+                check_inside(path, root)
+                found[key] = path
+    return dict(sorted(found.items()))
+
+
+def check_inside(path: str, root: str) -> None:
+    """DataError if `path`, links followed, does not lie below `root`."""
+    real, base = os.path.realpath(path), os.path.realpath(root)
+    if os.path.commonpath([real, base]) != base:
+        raise DataError(f"{path} leads to {real}, outside of {base}; copy it there, or set data.root to a folder that holds both")
+
+
+def prefix_and_number(name: str) -> tuple[str, int | None]:
+    """('drive/0016E5_', 7959) of 'drive/0016E5_07959': the last number of a name and what stands before it."""
+    found = re.fullmatch(r"(.*?)(\d+)\D*", name, flags=re.DOTALL)
+    return (found[1], int(found[2])) if found else (name, None)

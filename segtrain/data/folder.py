@@ -1,0 +1,221 @@
+"""A user's own data: a folder of images and a folder of masks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
+from segtrain.data.labels import Labels
+from segtrain.data.parts import Data, notice
+from segtrain.data.reading import MAX_PIXELS
+from segtrain.data.scan import mask_values
+from segtrain.data.splits import by_folder, by_fraction, by_list
+from segtrain.errors import ConfigError, DataError
+from segtrain.sample import IGNORE, Facts, voc_palette
+
+BINARY = {0: 0, 255: 1}
+NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of unlabelled pixels
+
+
+def folder(
+    root: str | None = None,
+    images: str | None = None,
+    masks: str | None = None,
+    classes: list[str] | str | None = None,
+    label_map: dict[int | str, int] | None = None,
+    ignore_index: int = IGNORE,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+    mask_suffix: str = "",
+    max_pixels: int = MAX_PIXELS,
+) -> Data:
+    """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
+
+    Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names. Samples go into splits by
+    the lists, else by folders train/ and val/ below images and masks, else a seeded share is kept for validation.
+
+    Options:
+        root: folder that the other paths start from, and out of which no link may lead; null: the current folder
+        images: folder of the images, searched with all its folders; null: ROOT/images
+        masks: folder of the masks, laid out as that of the images; null: ROOT/masks
+        classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the colour,
+            a line 'ignore r g b' the colour without label; null: all masks are read once and the classes numbered
+        label_map: mask value to class index, e.g. {7: 0, 8: 1, 0: 255}; values that it lacks are errors
+        ignore_index: mask value without a label
+        train_list: file that names the training images, one a line, relative to images
+        val_list: file that names the validation images
+        val_fraction: share kept for validation when there are neither lists nor folders
+        split_seed: of that share
+        mask_suffix: what a mask's name has after its image's, e.g. _mask
+        max_pixels: larger images are refused
+    """
+    places = _places(root, images, masks)
+    pairs = _pairs(places, mask_suffix)
+    splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
+    mapping = _checked_map(label_map, ignore_index)
+    named = _read_classes(classes, root)
+    named, labels = _labels(named, mapping, ignore_index, pairs, max_pixels)
+    facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
+    return Data(facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()})
+
+
+@dataclass(frozen=True)
+class Places:
+    """images, masks: the folders. root_of_*: where links may not lead out of."""
+
+    images: str
+    masks: str
+    root_of_images: str
+    root_of_masks: str
+
+
+@dataclass(frozen=True)
+class Named:
+    """Class names, their colours (none or one each) and the colours without a label."""
+
+    names: tuple[str, ...] = ()
+    colours: tuple[tuple[int, int, int], ...] = ()
+    ignored: tuple[tuple[int, int, int], ...] = ()
+
+
+def _places(root: str | None, images: str | None, masks: str | None) -> Places:
+    if root is None and (images is None or masks is None):
+        raise ConfigError("data.images and data.masks are missing: data 'folder' needs both, or data.root with images/ and masks/ in it")
+    if root is not None and not os.path.isdir(root):
+        raise ConfigError(f"data.root is {root!r}, which is not a folder; give an existing one")
+    found = {}
+    for key, given in (("images", images), ("masks", masks)):
+        found[key] = os.path.join(root or "", given if given is not None else key)
+        if not os.path.isdir(found[key]):
+            raise ConfigError(f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}")
+    return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
+
+
+def _pairs(places: Places, mask_suffix: str) -> list[Pair]:
+    images = find_images(places.images, places.root_of_images)
+    masks = find_images(places.masks, places.root_of_masks)
+    if mask_suffix:
+        masks = {name.removesuffix(mask_suffix): path for name, path in masks.items() if name.endswith(mask_suffix)}
+    both = [name for name in images if name in masks]
+    if not both:
+        raise DataError(
+            f"no image in {places.images} ({len(images)} found) has a mask of the same name in {places.masks} ({len(masks)} found); "
+            "names without suffix must be equal, folders below included (see data.mask_suffix)"
+        )
+    _refuse_unpaired("images", "mask", [path for name, path in images.items() if name not in masks])
+    _refuse_unpaired("masks", "image", [path for name, path in masks.items() if name not in images])
+    return [Pair(images[name], masks[name], name, prefix_and_number(name)[0]) for name in both]
+
+
+def _refuse_unpaired(kind: str, missing: str, paths: list[str]) -> None:
+    if paths:
+        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        raise DataError(f"{len(paths)} {kind} have no {missing} of the same name: {shown}; add or remove them")
+
+
+def _splits(pairs, places: Places, train_list, val_list, val_fraction, split_seed) -> dict[str, list[Pair]]:
+    if (train_list is None) != (val_list is None):
+        raise ConfigError("data.train_list and data.val_list go together; give both or neither")
+    if train_list is not None:
+        return by_list(pairs, {"train": train_list, "val": val_list}, places.images)
+    return by_folder(pairs) or by_fraction(pairs, val_fraction, split_seed)
+
+
+def _checked_map(label_map: dict | None, ignore_index: int) -> dict[int, int]:
+    if not 0 <= ignore_index <= 65535:
+        raise ConfigError(f"data.ignore_index is {ignore_index}; allowed: a mask value from 0 to 65535")
+    mapping = {}
+    for value, index in (label_map or {}).items():
+        if not str(value).isdecimal() or int(value) > 65535 or not 0 <= index <= IGNORE:
+            raise ConfigError(f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index 0..254, or 255 for no label")
+        mapping[int(value)] = index
+    return mapping
+
+
+def _read_classes(classes: list[str] | str | None, root: str | None) -> Named:
+    if classes is None:
+        return Named()
+    lines = classes if isinstance(classes, list) else _class_lines(classes, root)
+    parsed = [_class_line(line) for line in lines]
+    ignored = tuple(colour for name, colour in parsed if name == NO_LABEL and colour)
+    parsed = [(name, colour) for name, colour in parsed if not (name == NO_LABEL and colour)]
+    names, colours = tuple(name for name, _ in parsed), tuple(colour for _, colour in parsed if colour)
+    if colours and len(colours) != len(names):
+        lacking = next(name for name, colour in parsed if not colour)
+        raise ConfigError(f"data.classes gives colours to {len(colours)} of {len(names)} classes, {lacking!r} has none; give all or none")
+    if not 1 <= len(names) <= 255:
+        raise ConfigError(f"data.classes names {len(names)} classes; allowed: 1 to 255")
+    for kind, found in (("name", names), ("colour", (*colours, *ignored))):
+        double = next((one for one in found if found.count(one) > 1), None)
+        if double is not None:
+            raise ConfigError(f"data.classes has the {kind} {double!r} twice; each class needs its own")
+    return Named(names, colours, ignored)
+
+
+def _class_lines(path: str, root: str | None) -> list[str]:
+    candidates = [os.path.join(root or "", path), path]
+    found = next((one for one in candidates if os.path.isfile(one)), None)
+    if found is None:
+        raise ConfigError(f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line 'name r g b' for each")
+    try:
+        with open(found, encoding="utf-8") as file:
+            lines = [line.strip() for line in file.read(1_000_000).splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.classes={found} cannot be read as UTF-8 text ({error})") from error
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
+    """('traffic light', (250, 170, 30)) of 'traffic light 250 170 30'; the colour is None if the line has none."""
+    words = line.split()
+    if len(words) > 3 and all(word.isdecimal() for word in words[-3:]):
+        colour = tuple(int(word) for word in words[-3:])
+        if max(colour) > 255:
+            raise ConfigError(f"data.classes has the line {line!r}; colours are three numbers from 0 to 255")
+        return " ".join(words[:-3]), colour
+    if not words:
+        raise ConfigError("data.classes has an empty name; each class needs one")
+    return " ".join(words), None
+
+
+def _labels(named: Named, mapping: dict[int, int], ignore_index: int, pairs: list[Pair], max_pixels: int) -> tuple[Named, Labels]:
+    """The classes, found in the masks if nothing names them, and how masks are read."""
+    if not mapping and not named.colours and len(named.names) in (0, 2) and ignore_index == IGNORE:
+        # 255 means the second class where masks hold 0 and 255 alone, so two named classes need the look as well.
+        values = mask_values([pair.mask for pair in pairs], max_pixels)
+        if set(values) == {0, 255}:
+            named = named if named.names else Named(("background", "foreground"))
+            notice(f"masks hold 0 and 255 only: 0 is read as {named.names[0]!r}, 255 as {named.names[1]!r}")
+            return named, Labels(2, 65535, BINARY)
+    if not named.names:
+        named = Named(_found_names(mapping, ignore_index, pairs, max_pixels))
+    count = len(named.names)
+    if not mapping and ignore_index < count:
+        raise ConfigError(f"data.ignore_index is {ignore_index}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})")
+    beyond = sorted(index for index in mapping.values() if count <= index != IGNORE)
+    if beyond:
+        raise ConfigError(f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes")
+    return named, Labels(count, ignore_index, mapping, named.colours, named.ignored)
+
+
+def _found_names(mapping: dict[int, int], ignore_index: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:
+    """Names for the indices that the masks hold; gaps are refused with the label_map that closes them."""
+    values = mask_values([pair.mask for pair in pairs], max_pixels)
+    labelled = [value for value in values if value != ignore_index or value in mapping]
+    if mapping:
+        indices = sorted({index for index in mapping.values() if index != IGNORE})
+    else:
+        indices = labelled
+    shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (" …" if len(labelled) > 20 else "")
+    if not indices:
+        raise DataError(f"the masks of {len(pairs)} images hold no value but {ignore_index} (no label); expected class indices")
+    if indices != list(range(len(indices))):
+        proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
+        raise DataError(f"class indices must run from 0 without gaps; the masks hold {shown}; set data.label_map='{proposal}', or data.classes")
+    if len(indices) > 255:
+        raise DataError(f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map")
+    notice(f"found {len(indices)} classes in {len(pairs)} masks: {shown}; name them with data.classes")
+    return tuple(f"class_{index}" for index in indices)

@@ -1,0 +1,95 @@
+"""From the numbers or colours in a mask file to class indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from segtrain.errors import DataError
+from segtrain.sample import IGNORE
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How masks are to be read.
+
+    num_classes: C. ignore_index: the mask value without a label. label_map: mask value -> class index (or IGNORE),
+    before anything else. colours: one RGB colour a class, for coloured masks. ignored_colours: colours without a label.
+    """
+
+    num_classes: int
+    ignore_index: int = IGNORE
+    label_map: dict[int, int] = field(default_factory=dict)
+    colours: tuple[tuple[int, int, int], ...] = ()
+    ignored_colours: tuple[tuple[int, int, int], ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "_table", self._made_table())
+
+    def _made_table(self) -> np.ndarray:
+        """int32[65536]: class index of each mask value; UNKNOWN where there is none."""
+        table = np.full(65536, UNKNOWN, np.int32)
+        if self.label_map:
+            table[self.ignore_index] = IGNORE
+            for value, index in self.label_map.items():
+                table[value] = index
+        else:
+            table[: self.num_classes] = np.arange(self.num_classes)
+            table[self.ignore_index] = IGNORE
+        return table
+
+    def target(self, mask: np.ndarray, path: str) -> np.ndarray:
+        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and what is allowed."""
+        if mask.ndim == 3:
+            return self._from_colours(mask, path)
+        if mask.dtype == np.uint8:
+            known = (self._table[:256] != UNKNOWN).astype(np.uint8)
+            if cv2.LUT(mask, 1 - known).any():
+                raise self._outside(mask, path)
+            return cv2.LUT(mask, self._table[:256].astype(np.uint8))
+        found = self._table[mask]
+        if (found == UNKNOWN).any():
+            raise self._outside(mask, path)
+        return found.astype(np.uint8)
+
+    def _outside(self, mask: np.ndarray, path: str) -> DataError:
+        values, counts = np.unique(mask[self._table[mask] == UNKNOWN], return_counts=True)
+        listed = ", ".join(f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8])
+        more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+        if self.label_map:
+            allowed = f"the keys of data.label_map ({', '.join(map(str, sorted(self.label_map)))}) and {self.ignore_index} (no label)"
+        else:
+            allowed = f"0..{self.num_classes - 1} and {self.ignore_index} (no label)"
+        return DataError(f"mask {path} holds {listed}{more}; allowed: {allowed}; correct the mask or set data.label_map")
+
+    def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
+        if not self.colours:
+            raise DataError(
+                f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
+                "or set data.classes to a file with a line 'name r g b' for each class"
+            )
+        codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+        known = np.array([_code(c) for c in (*self.colours, *self.ignored_colours)], np.int32)
+        indices = np.array([*range(len(self.colours)), *[IGNORE] * len(self.ignored_colours)], np.uint8)
+        order = np.argsort(known)
+        place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
+        wrong = known[order][place] != codes
+        if wrong.any():
+            raise _unknown_colours(codes[wrong], path)
+        return indices[order][place]
+
+
+def _code(colour: tuple[int, int, int]) -> int:
+    return (colour[0] << 16) | (colour[1] << 8) | colour[2]
+
+
+def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
+    values, counts = np.unique(codes, return_counts=True)
+    first = np.argsort(-counts, kind="stable")[:5]
+    listed = ", ".join(f"({v >> 16} {v >> 8 & 255} {v & 255}) at {n} px" for v, n in zip(values[first], counts[first], strict=True))
+    more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+    return DataError(f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct the mask")

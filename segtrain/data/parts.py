@@ -1,0 +1,39 @@
+"""What every data set gives back: its facts and its splits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from segtrain.errors import printable
+from segtrain.sample import Facts, Sample
+
+
+class Split(Protocol):
+    """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample as it is stored, its target checked against the classes; DataError names the file."""
+
+    def name(self, index: int) -> str:
+        """What messages call sample `index`; reads nothing."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of sample `index`, from the header alone."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: `splits` has at least "train" and "val"."""
+
+    facts: Facts
+    splits: Mapping[str, Split]
+
+
+def notice(text: str) -> None:
+    """One line on stderr that does not stop anything."""
+    print(f"segtrain: {printable(text)}", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""Pixels from files: images as H×W×3, masks as the numbers that are stored.
+
+Pillow decodes (it refuses truncated files, which OpenCV fills with grey), the format is told by the content and held
+against a short list, and the size in the header is checked before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from segtrain.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+MAX_PIXELS = 64_000_000
+ORIENTATION = 0x0112  # EXIF tag
+ON_ITS_SIDE = (5, 6, 7, 8)  # values of the tag that swap height and width
+
+
+def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """H×W×3 RGB, upright: uint8, or uint16 if the file holds 16 bits a channel. Grey is repeated, alpha dropped."""
+    with _opened(path, max_pixels) as (image, file):
+        if _holds_16_bit_colour(image, file):
+            return _read_16_bit_colour(image, file)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):
+            return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
+        if upright.mode in ("I", "F"):
+            raise DataError(f"{path} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it")
+        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 uint8 if the mask is coloured."""
+    with _opened(path, max_pixels) as (image, file):
+        if image.format in ("JPEG", "MPO"):
+            raise DataError(f"mask {path} is a JPEG, whose compression changes the class numbers; save it as PNG")
+        depth = _grey_bits(image, file)
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode in ("L", "P", "1"):
+            # Pillow stretches grey of 2 and 4 bits to 0..255; the stored number is what counts here.
+            return np.array(upright).astype(np.uint8) // {2: 85, 4: 17}.get(depth, 1)
+        if upright.mode.startswith("I;16"):
+            return np.asarray(upright).astype(np.uint16)
+        if upright.mode in ("RGB", "RGBA"):
+            return np.array(upright.convert("RGB"))
+        raise DataError(f"mask {path} has pixels of mode {upright.mode}; allowed: grey of 1 to 16 bits, palette, RGB")
+
+
+def read_size(path: str) -> tuple[int, int]:
+    """(H, W) of the upright image, from the header."""
+    with _opened(path, max_pixels=None) as (image, file):
+        if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
+            orientation = 1  # Pillow would decode the whole file to look for a chunk behind the pixels
+        else:
+            orientation = image.getexif().get(ORIENTATION, 1)
+        return (image.width, image.height) if orientation in ON_ITS_SIDE else (image.height, image.width)
+
+
+@contextlib.contextmanager
+def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, object]]:
+    """The Pillow image, not yet decoded, and its file; whatever the decoder raises becomes a DataError that names the file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path} is not a regular file; allowed: {', '.join(FORMATS)} files")
+        with open(path, "rb") as file, _pillow_limit_off(), Image.open(file, formats=FORMATS) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise DataError(
+                    f"{path} has {image.width}x{image.height} = {image.width * image.height} pixels; "
+                    f"allowed: {max_pixels} (data.max_pixels); make it smaller or raise the limit"
+                )
+            yield image, file
+    except (DataError, MemoryError):
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image that can be read; allowed: {', '.join(FORMATS)} (by content)") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist (any more)") from error
+    except Exception as error:  # decoders of damaged files raise anything: SyntaxError, struct.error, IndexError …
+        raise DataError(f"{path} cannot be decoded ({type(error).__name__}: {error}); replace or remove it") from error
+
+
+@contextlib.contextmanager
+def _pillow_limit_off() -> Iterator[None]:
+    """Our own limit holds, which the user can set."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _png_header(file) -> tuple[int, int]:
+    """(bits a channel, colour type) of a PNG; the position in the file stays."""
+    here = file.tell()
+    file.seek(24)
+    depth, colour = file.read(2)
+    file.seek(here)
+    return depth, colour
+
+
+def _has_exif_chunk(file) -> bool:
+    here = file.tell()
+    file.seek(8)
+    found = False
+    while not found and len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        found = kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # text chunks may carry EXIF too
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(here)
+    return found
+
+
+def _grey_bits(image: Image.Image, file) -> int:
+    if image.mode != "L":
+        return 8
+    if image.format == "PNG":
+        return _png_header(file)[0]
+    if image.format == "TIFF":
+        return image.tag_v2.get(258, (8,))[0]  # BitsPerSample
+    return 8
+
+
+def _holds_16_bit_colour(image: Image.Image, file) -> bool:
+    if image.format == "PNG":
+        depth, colour = _png_header(file)
+        return depth == 16 and colour in (2, 6)
+    return image.format == "TIFF" and tuple(image.tag_v2.get(258, ()))[:3] == (16, 16, 16)
+
+
+def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
+    """Pillow cuts 16-bit colour to 8, so OpenCV reads it, after Pillow has gone through the file and found it whole."""
+    orientation = image.getexif().get(ORIENTATION, 1)
+    image.load()
+    file.seek(0)
+    found = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.ndim != 3 or found.dtype != np.uint16:
+        raise ValueError("16-bit colour that OpenCV cannot read")
+    return _turned(np.ascontiguousarray(found[..., 2::-1]), orientation)
+
+
+def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
+    """What EXIF asks for, as Pillow's exif_transpose does it."""
+    if orientation in ON_ITS_SIDE:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)

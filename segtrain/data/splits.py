@@ -1,0 +1,95 @@
+"""Which samples are for training and which for validation."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from segtrain.data.files import Pair, check_inside, prefix_and_number
+from segtrain.data.parts import notice
+from segtrain.data.reading import SUFFIXES
+from segtrain.errors import ConfigError, DataError, nearest
+
+
+def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
+    """Splits named by the first folder of each name; None unless there are `train` and `val`."""
+    found: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        found.setdefault(pair.name.split("/")[0] if "/" in pair.name else "", []).append(pair)
+    if not {"train", "val"} <= set(found):
+        return None
+    if "" in found:
+        raise DataError(f"{found[''][0].image} lies beside the folders train and val ({len(found[''])} such files); move it into one of them")
+    return found
+
+
+def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
+    """Splits from text files that name one image a line, relative to the image folder, with or without suffix."""
+    known = {pair.name: pair for pair in pairs}
+    splits = {}
+    for split, path in lists.items():
+        splits[split] = [_listed(line, number, path, known, folder) for number, line in _lines(path, f"data.{split}_list")]
+        if not splits[split]:
+            raise DataError(f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}")
+    both = {pair.name for pair in splits["train"]} & {pair.name for pair in splits["val"]}
+    if both:
+        raise DataError(f"{len(both)} images are in both lists, {sorted(both)[0]!r} first; remove them from data.train_list or data.val_list")
+    return splits
+
+
+def _lines(path: str, key: str) -> list[tuple[int, str]]:
+    if not os.path.isfile(path):
+        raise ConfigError(f"{key} is {path!r}, which is not a file; give a text file with one image name a line")
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    return [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: str) -> Pair:
+    check_inside(os.path.join(folder, line), folder)
+    name = os.path.normpath(line).replace(os.sep, "/")
+    stem, suffix = os.path.splitext(name)
+    for key in (name, stem) if suffix.lower() in SUFFIXES else (name,):
+        if key in known:
+            return known[key]
+    raise DataError(f"{path}, line {number}: {line!r} is not the name of an image with a mask below {folder}{nearest(line, known)}")
+
+
+def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
+    """A seeded share of the samples for validation, at least one on each side; says so when neighbouring frames are split apart."""
+    if not 0 < fraction < 1:
+        raise ConfigError(f"data.val_fraction is {fraction}; allowed: a number between 0 and 1")
+    if len(pairs) < 2:
+        raise DataError(f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training and validation")
+    count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
+    splits = {
+        "train": [pair for index, pair in enumerate(pairs) if index not in chosen],
+        "val": [pair for index, pair in enumerate(pairs) if index in chosen],
+    }
+    _warn_of_neighbours(splits)
+    return splits
+
+
+def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
+    """Frames of one film next to each other in different splits: validation would then score what was trained on."""
+    frames: dict[str, list[tuple[int, str, str]]] = {}
+    for split, pairs in splits.items():
+        for pair in pairs:
+            prefix, number = prefix_and_number(pair.name)
+            if number is not None:
+                frames.setdefault(prefix, []).append((number, split, pair.name))
+    apart = []
+    for found in frames.values():
+        found.sort()
+        apart += [(a[2], b[2]) for a, b in zip(found, found[1:], strict=False) if a[1] != b[1]]
+    if apart:
+        one, other = apart[0]
+        notice(
+            f"warning: data.val_fraction puts {len(apart)} pairs of neighbouring numbers into different splits ({one!r}, {other!r}); if they are "
+            "frames of one film, scores come out too high: use folders train/ and val/, or data.train_list and data.val_list"
+        )

@@ -1,0 +1,30 @@
+"""How often each class occurs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from segtrain.sample import IGNORE
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """pixels: int64[C], pixels of each class. in_images: int64[C], labelled pixels of the images that hold the class."""
+
+    pixels: np.ndarray
+    in_images: np.ndarray
+
+
+def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
+    """Counts over all targets of a split; a split with a method `target` is spared reading its images."""
+    pixels = np.zeros(num_classes, np.int64)
+    in_images = np.zeros(num_classes, np.int64)
+    target = getattr(split, "target", None) or (lambda index: split[index].target)
+    for index in range(len(split)):
+        labels = target(index)
+        counts = np.bincount(labels[labels != ignore_index].ravel(), minlength=num_classes)
+        pixels += counts
+        in_images += np.where(counts > 0, counts.sum(), 0)
+    return Frequency(pixels, in_images)
