@@ -335,13 +335,19 @@ def _newest(folder: Path) -> Path:
 
 
 def _best(folder: Path) -> Path:
-    step = read_link(folder / "best")
-    if step is None:
-        newest = _newest(folder)
-        _tell(f"{folder.parent} has no best checkpoint yet; using the last one, step {newest.name}")
-        return newest
-    found = [path for number, path in _candidates(folder) if number == step]
-    return _whole(found, f"the best checkpoint of {folder.parent}, step {step},")
+    while True:
+        step = read_link(folder / "best")
+        if step is None:
+            newest = _newest(folder)
+            _tell(f"{folder.parent} has no best checkpoint yet; using the last one, step {newest.name}")
+            return newest
+        found = [path for number, path in _candidates(folder) if number == step]
+        try:
+            return _whole(found, f"the best checkpoint of {folder.parent}, step {step},")
+        except CheckpointError:
+            # A training that goes on may have found a better one and removed this one just now.
+            if read_link(folder / "best") == step:
+                raise
 
 
 def _whole(paths: list[Path], what: str) -> Path:
@@ -468,17 +474,11 @@ def prune(run: Path | str, keep: int) -> list[int]:
     """
     folder = Path(run) / "checkpoints"
     candidates = _candidates(folder)
-    anchor = next((step for step, path in candidates if _damage(path) is None), None)
-    if anchor is None:
+    stay = _kept(folder, candidates, max(1, keep))
+    if not stay:
         return []
     for place in (folder, Path(run)):
         remove_leftovers(place)
-    # Damaged ones over the anchor stay until their step is saved again; they must not count as kept.
-    steps = sorted({step for step, _ in candidates}, reverse=True)
-    whole = [
-        step for step in steps if step <= anchor and any(_damage(path, hashes=False) is None for one, path in candidates if one == step)
-    ]
-    stay = {*whole[: max(1, keep)], *(step for step in steps if step > anchor), read_link(folder / "best"), read_link(folder / "last")}
     for step, path in candidates:
         if step not in stay:
             # Renamed first: a removal that is cut short must not look like a damaged checkpoint.
@@ -488,7 +488,19 @@ def prune(run: Path | str, keep: int) -> list[int]:
             remove(doomed)
         elif path.name.endswith(REPLACED) and _damage(folder / str(step)) is None:
             remove(path)
-    return [step for step in steps if step not in stay]
+    return sorted({step for step, _ in candidates} - stay)
+
+
+def _kept(folder: Path, candidates: list[tuple[int, Path]], keep: int) -> set[int]:
+    """Steps that `prune` leaves; none if not one checkpoint is whole."""
+    newest = next((step for step, path in candidates if _damage(path) is None), None)
+    if newest is None:
+        return set()
+    # Damaged ones over the newest whole one stay until their step is saved again; no damaged one counts as kept.
+    over = {step for step, _ in candidates if step > newest}
+    sizes_match = {step for step, path in candidates if step <= newest and _damage(path, hashes=False) is None}
+    linked = {step for which in ("best", "last") if (step := read_link(folder / which)) is not None}
+    return {*sorted(sizes_match, reverse=True)[:keep], newest, *over, *linked}
 
 
 # --- loading

@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -434,16 +435,21 @@ class Stop:
 
     def __init__(self):
         self.requested: int | None = None
-        self._interrupts = 0
         self._previous: dict[int, object] = {}
+        self._pipe: tuple[int, int] | None = None
 
     def install(self) -> Stop:
         """Watches from now on; in the main thread only, elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread() or self._previous:
+            return self
         for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError):
-                self._previous[number] = signal.signal(number, self._note)
-        if self._previous:
-            _installed.add(self)
+            self._previous[number] = signal.signal(number, self._note)
+        # A handler waits until the main thread comes out of a long operation; a thread that reads this pipe does not.
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(self._pipe[0],), name="stop", daemon=True).start()
+        _installed.add(self)
         return self
 
     def restore(self) -> None:
@@ -451,12 +457,14 @@ class Stop:
         while self._previous:
             number, previous = self._previous.popitem()
             signal.signal(number, previous)
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            # The thread sees the end of the pipe and closes its side.
+            os.close(self._pipe[1])
+            self._pipe = None
         _installed.discard(self)
 
     def _note(self, number: int, _frame) -> None:
-        self._interrupts += number == signal.SIGINT
-        if self._interrupts >= 2:
-            end_at_once(128 + signal.SIGINT)
         if self.requested is None:
             self.requested = int(number)
             # Not print: the handler may run inside another print to the same stream.
@@ -473,10 +481,30 @@ class Stop:
         for number, action in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN)):
             if signal.getsignal(number) == self._note:
                 signal.signal(number, action)
+        if self._pipe is not None:
+            # The pipe is the parent's: a signal to this child is not one to the run.
+            signal.set_wakeup_fd(-1)
+            for descriptor in self._pipe:
+                os.close(descriptor)
+            self._pipe = None
 
 
 _installed: weakref.WeakSet[Stop] = weakref.WeakSet()
 os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list(_installed)])
+
+
+def _watch(descriptor: int) -> None:
+    """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal sent too."""
+    last = -math.inf
+    interrupts = 0
+    while numbers := os.read(descriptor, 512):
+        if signal.SIGINT in numbers:
+            now = time.monotonic()
+            interrupts += now - last > 0.1
+            last = now
+        if interrupts >= 2:
+            end_at_once(128 + signal.SIGINT)
+    os.close(descriptor)
 
 
 def _say(text: str) -> None:
