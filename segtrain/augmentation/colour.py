@@ -1,0 +1,80 @@
+"""Brightness, contrast, saturation and hue as one matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from segtrain.errors import ConfigError
+from segtrain.sample import Sample
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def colour(
+    brightness: float = 0.3,
+    contrast: float = 0.3,
+    saturation: float = 0.3,
+    hue: float = 0.0,
+    probability: float = 1.0,
+) -> Colour:
+    """Random brightness, contrast, saturation and hue of RGB images, as one 3x4 matrix.
+
+    Each factor f is drawn from [1 - x, 1 + x]: brightness f·x, contrast about the mean grey, saturation about each pixel's own grey;
+    hue turns the colours about the grey axis. Only 8-bit RGB; other images pass unchanged.
+
+    Options:
+        brightness: largest change of the factor on all values
+        contrast: largest change of the factor on the distance from the mean grey
+        saturation: largest change of the factor on the distance from grey
+        hue: largest angle in degrees about the grey axis
+        probability: that an image is changed at all
+    """
+    for name, value, top in (("brightness", brightness, 1), ("contrast", contrast, 1), ("saturation", saturation, 1), ("hue", hue, 180)):
+        if not 0 <= value <= top:
+            raise ConfigError(f"augmentation.colour.{name} is {value}; allowed: 0 to {top}")
+    if not 0 <= probability <= 1:
+        raise ConfigError(f"augmentation.colour.probability is {probability}; allowed: 0 to 1")
+    return Colour(brightness, contrast, saturation, hue, probability)
+
+
+@dataclass(frozen=True)
+class Colour:
+    """The operation that `colour` makes."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    probability: float
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
+        # All numbers are drawn always, so that one option does not shift the draws of the operations behind.
+        chance, *signs = rng.uniform(-1, 1, 5)
+        image = sample.image
+        if (chance + 1) / 2 >= self.probability or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            return sample
+        factors = [1 + sign * span for sign, span in zip(signs, (self.brightness, self.contrast, self.saturation), strict=False)]
+        grey = float(LUMA @ cv2.mean(image)[:3])
+        matrix = colour_matrix(*factors, signs[3] * self.hue, grey)
+        return replace(sample, image=cv2.transform(image, matrix))
+
+
+def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float, mean_grey: float) -> np.ndarray:
+    """3×4 on (R, G, B, 1) of 0..255: brightness, then contrast about the mean grey of the brightened image, saturation, hue (degrees)."""
+    keep_grey = np.tile(LUMA, (3, 1))
+    saturate = saturation * np.eye(3) + (1 - saturation) * keep_grey
+    turn = _about_grey_axis(math.radians(hue)) @ saturate
+    offset = turn @ np.full(3, (1 - contrast) * brightness * mean_grey)
+    return np.column_stack([turn * (brightness * contrast), offset])
+
+
+def _about_grey_axis(angle: float) -> np.ndarray:
+    """Rotation about (1, 1, 1): Rodrigues' formula."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    return cos * np.eye(3) + sin * cross + (1 - cos) / 3 * np.ones((3, 3))

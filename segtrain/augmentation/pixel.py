@@ -1,0 +1,170 @@
+"""Blur, noise, weather, cutout and elastic deformation from albumentations."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from segtrain.errors import ConfigError, nearest
+from segtrain.sample import IGNORE, Sample
+
+ON_IMAGES = (
+    "AdditiveNoise",
+    "AdvancedBlur",
+    "AutoContrast",
+    "Blur",
+    "CLAHE",
+    "ChannelDropout",
+    "ChannelShuffle",
+    "ChromaticAberration",
+    "ColorJitter",
+    "Defocus",
+    "Downscale",
+    "Emboss",
+    "Equalize",
+    "FancyPCA",
+    "GaussNoise",
+    "GaussianBlur",
+    "GlassBlur",
+    "HueSaturationValue",
+    "ISONoise",
+    "Illumination",
+    "ImageCompression",
+    "InvertImg",
+    "MedianBlur",
+    "MotionBlur",
+    "MultiplicativeNoise",
+    "PlanckianJitter",
+    "PlasmaBrightnessContrast",
+    "PlasmaShadow",
+    "Posterize",
+    "RGBShift",
+    "RandomBrightnessContrast",
+    "RandomFog",
+    "RandomGamma",
+    "RandomGravel",
+    "RandomRain",
+    "RandomShadow",
+    "RandomSnow",
+    "RandomSunFlare",
+    "RandomToneCurve",
+    "RingingOvershoot",
+    "SaltAndPepper",
+    "Sharpen",
+    "ShotNoise",
+    "Solarize",
+    "Spatter",
+    "Superpixels",
+    "ToGray",
+    "ToSepia",
+    "UnsharpMask",
+    "ZoomBlur",
+)
+ON_IMAGES_AND_MASKS = (
+    "CoarseDropout",
+    "D4",
+    "ElasticTransform",
+    "GridDistortion",
+    "GridDropout",
+    "HorizontalFlip",
+    "OpticalDistortion",
+    "Perspective",
+    "PixelDropout",
+    "RandomRotate90",
+    "ThinPlateSpline",
+    "Transpose",
+    "VerticalFlip",
+)
+ALLOWED = tuple(sorted(ON_IMAGES + ON_IMAGES_AND_MASKS))
+DEFAULT = {"GaussianBlur": {"p": 0.2}, "GaussNoise": {"p": 0.2}}
+
+
+def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int = IGNORE) -> Pixel:
+    """Blur, noise, weather, cutout, elastic deformation: albumentations' transforms, by name, in the order given.
+
+    8-bit RGB images only; others pass unchanged. Masks stay nearest, and what moves in from outside has no label.
+
+    Options:
+        transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null: GaussianBlur and GaussNoise,
+            one image in five each
+    """
+    transforms = DEFAULT if transforms is None else transforms
+    for name in transforms:
+        if name not in ALLOWED:
+            raise ConfigError(f"augmentation.pixel.transforms has {name!r}{nearest(name, ALLOWED)}; allowed: {', '.join(ALLOWED)}")
+    library = _albumentations()
+    made = [_made(library, name, dict(options or {}), ignore_index) for name, options in transforms.items()]
+    return Pixel(library.Compose(made, additional_targets={"instances": "mask", "outside": "mask"}), ignore_index)
+
+
+def _albumentations():
+    """The library, imported when first needed (it takes seconds)."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
+    import importlib.metadata
+
+    foreign = [d for d in ("albumentationsx", "AlbumentationsX") if _installed(importlib.metadata, d)]
+    if foreign:
+        raise ConfigError(
+            "augmentation.pixel found the package albumentationsx (AGPL, sends telemetry) installed under the import name of albumentations; "
+            "run pip uninstall albumentationsx && pip install albumentations==2.0.8"
+        )
+    import albumentations
+
+    return albumentations
+
+
+def _installed(metadata, name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _made(library, name: str, options: dict, ignore_index: int):
+    """One transform; an unknown keyword or value is refused (the library itself only warns)."""
+    where = f"augmentation.pixel.transforms.{name}"
+    factory = getattr(library, name)
+    known = [key for key in inspect.signature(factory).parameters if key != "mask_interpolation"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{where}.{key} is not an option of {name}{nearest(key, known)}; options are {', '.join(known)}")
+    if name in ON_IMAGES_AND_MASKS and "fill_mask" in known and inspect.signature(factory).parameters["fill_mask"].default is not None:
+        options.setdefault("fill_mask", ignore_index)  # the library's default, 0, is a class
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    try:
+        return factory(**options)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{where} is {options!r}, which {name} refuses: {reason}") from error
+
+
+@dataclass
+class Pixel:
+    """The operation that `pixel` makes."""
+
+    compose: Any
+    ignore_index: int
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
+        seed = int(rng.integers(2**63))
+        image = sample.image
+        if image.dtype != np.uint8 or image.shape[2] != 3:
+            return sample
+        # Two generators for all transforms together; a common integer seed would give each transform the same stream.
+        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        given = {"image": image, "mask": sample.target}
+        if sample.instances is not None:
+            given |= {"instances": sample.instances, "outside": np.zeros(image.shape[:2], np.uint8)}
+        found = self.compose(**{key: value for key, value in given.items() if value is not None})
+        instances = found.get("instances")
+        if instances is not None:
+            instances = np.where(found["outside"] == 0, instances, 0).astype(sample.instances.dtype)
+        target = found.get("mask")
+        return replace(sample, image=found["image"], target=target, instances=instances)

@@ -1,0 +1,232 @@
+"""Scale, rotation, flip and crop as one warp.
+
+Everything is drawn first, then the window that the crop covers in the source is read once: nothing is resized that the crop
+throws away, and nothing is interpolated twice.
+
+Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A label is that of the source pixel in which
+the centre of the output pixel falls (pixel-centred nearest). Images are bilinear; where the warp shrinks below
+BLUR_BELOW, the window is blurred first so that fine patterns do not alias. Pixels outside the source are `fill` and ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from segtrain.errors import ConfigError
+from segtrain.sample import IGNORE, Sample
+
+BLUR_BELOW = 0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the output lies in the source.
+
+    height, width: of the output. scale: output pixels a source pixel. degrees: how far the content turns, counter-clockwise.
+    flipped: the output is mirrored left to right, last. centre: (x, y) of the source that the output's centre shows.
+    """
+
+    height: int
+    width: int
+    scale: float
+    degrees: float
+    flipped: bool
+    centre: tuple[float, float]
+
+    def matrix(self) -> np.ndarray:
+        """2×3, from an output position (x, y, 1) to the source's, continuous coordinates."""
+        angle = math.radians(self.degrees)
+        cos, sin = (round(f, 15) / self.scale for f in (math.cos(angle), math.sin(angle)))
+        turn = np.array([[cos, -sin], [sin, cos]])
+        if self.flipped:
+            turn[:, 0] = -turn[:, 0]
+        offset = np.array(self.centre) - turn @ (self.width / 2, self.height / 2)
+        return np.column_stack([turn, offset])
+
+
+def warp(
+    size: int | tuple[int, int] | None = None,
+    scale: tuple[float, float] = (0.5, 2.0),
+    scale_law: Literal["uniform", "log"] = "uniform",
+    rotate: float = 0.0,
+    flip: float = 0.5,
+    class_centred: float = 0.0,
+    class_draw: Literal["uniform", "sqrt_inverse"] = "uniform",
+    ignore_index: int = IGNORE,
+    fill: Sequence[float] | None = None,
+    class_frequency: Callable | None = None,
+) -> Warp:
+    """Random scale, rotation, flip and crop in one warp; the crop can be drawn around a rare class.
+
+    The crop lies inside the image where it can. A class-centred crop draws a class among those present, one of its pixels, and puts
+    that pixel anywhere in the crop with equal probability (then moves the crop inside the image). Labels are nearest, images bilinear,
+    blurred before they shrink below 0.7. What lies outside the image gets the mean colour and no label.
+
+    Options:
+        size: side of the crop in pixels, or [height, width]; null: the size of the image
+        scale: smallest and largest factor
+        scale_law: factors are drawn evenly, or evenly in their logarithm
+        rotate: largest angle in degrees, to both sides
+        flip: probability of a mirror image, left to right
+        class_centred: probability that the crop is drawn around a pixel of a drawn class
+        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the training split
+    """
+    _check(size, scale, rotate, flip, class_centred)
+    weights = None
+    if class_centred > 0 and class_draw == "sqrt_inverse":
+        weights = 1.0 / np.sqrt(np.maximum(np.asarray(class_frequency().pixels, np.float64), 1.0))
+    size = (size, size) if isinstance(size, int) else size
+    return Warp(size, tuple(scale), scale_law == "log", rotate, flip, class_centred, weights, ignore_index, None if fill is None else tuple(fill))
+
+
+def _check(size, scale, rotate: float, flip: float, class_centred: float) -> None:
+    where = "augmentation.warp"
+    if size is not None and min([size] if isinstance(size, int) else size) < 1:
+        raise ConfigError(f"{where}.size is {size}; allowed: pixels from 1, or null")
+    if not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"{where}.scale is {list(scale)}; allowed: two numbers above 0, the smaller first")
+    if not 0 <= rotate <= 180:
+        raise ConfigError(f"{where}.rotate is {rotate}; allowed: degrees from 0 to 180")
+    for name, value in (("flip", flip), ("class_centred", class_centred)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{where}.{name} is {value}; allowed: a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Warp:
+    """The operation that `warp` makes."""
+
+    size: tuple[int, int] | None
+    scale: tuple[float, float]
+    log: bool
+    rotate: float
+    flip: float
+    class_centred: float
+    class_weights: np.ndarray | None
+    ignore_index: int
+    fill: tuple[float, ...] | None
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
+        return warped(sample, self.placement(sample, rng), self.ignore_index, self.fill)
+
+    def placement(self, sample: Sample, rng: np.random.Generator) -> Placement:
+        """Draws where the crop lies."""
+        height, width = self.size or sample.image.shape[:2]
+        low, high = self.scale
+        scale = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
+        degrees = rng.uniform(-self.rotate, self.rotate)
+        flipped = bool(rng.random() < self.flip)
+        whole = Placement(height, width, scale, degrees, flipped, (0.0, 0.0))
+        pixel = None
+        if rng.random() < self.class_centred and sample.target is not None:
+            pixel = self._pixel_of_a_class(sample.target, rng)
+        return replace(whole, centre=_centre(whole, sample.image.shape[:2], pixel, rng))
+
+    def _pixel_of_a_class(self, target: np.ndarray, rng: np.random.Generator) -> tuple[float, float] | None:
+        """(x, y) of the centre of a random pixel of a drawn class; None if nothing is labelled."""
+        counts = np.bincount(target.ravel(), minlength=self.ignore_index + 1)
+        counts[self.ignore_index] = 0
+        present = np.flatnonzero(counts)
+        if len(present) == 0:
+            return None
+        weights = None if self.class_weights is None else self.class_weights[present] / self.class_weights[present].sum()
+        chosen = rng.choice(present, p=weights)
+        place = np.flatnonzero(target == chosen)[rng.integers(counts[chosen])]
+        row, column = divmod(int(place), target.shape[1])
+        return column + 0.5, row + 0.5
+
+
+def _centre(place: Placement, source: tuple[int, int], pixel, rng: np.random.Generator) -> tuple[float, float]:
+    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel` falls anywhere in it."""
+    turn = place.matrix()[:, :2]
+    spans = np.abs(turn) @ (place.width, place.height)  # of the window's bounding box in the source
+    u = rng.random(2)
+    if pixel is None:
+        wish = [None, None]
+    else:
+        wish = np.array(pixel) - turn @ ((u - 0.5) * (place.width, place.height))
+    centre = []
+    for axis, length in enumerate((source[1], source[0])):
+        low, high = sorted((spans[axis] / 2, length - spans[axis] / 2))
+        middle = low + u[axis] * (high - low) if pixel is None else min(max(wish[axis], low), high)
+        centre.append(_on_grid(middle, spans[axis], place) if place.degrees == 0 else middle)
+    return tuple(centre)
+
+
+def _on_grid(middle: float, span: float, place: Placement) -> float:
+    """Moved by less than one output pixel, so that the window begins at a whole pixel of the scaled image (no shift by a fraction)."""
+    return round((middle - span / 2) * place.scale) / place.scale + span / 2
+
+
+def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None) -> Sample:
+    """The sample as `place` shows it; image, target and instances read from the same positions."""
+    matrix = place.matrix()
+    rows, columns, inside = _nearest(matrix, place, sample.image.shape[:2])
+    exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
+    image = sample.image[rows, columns] if exact else _bilinear(sample.image, matrix, place)
+    fill = np.zeros(image.shape[2]) if fill is None else np.asarray(fill)
+    return replace(
+        sample,
+        image=_outside(image, inside, fill.round() if image.dtype.kind == "u" else fill),
+        target=None if sample.target is None else _outside(sample.target[rows, columns], inside, ignore_index),
+        instances=None if sample.instances is None else _outside(sample.instances[rows, columns], inside, 0),
+    )
+
+
+def _nearest(matrix: np.ndarray, place: Placement, source: tuple[int, int]):
+    """Row and column in the source for each output pixel (broadcastable, clipped to it), and which fall inside."""
+    x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5
+    if matrix[0, 1] == 0 and matrix[1, 0] == 0:
+        columns, rows = matrix[0, 0] * x + matrix[0, 2], matrix[1, 1] * y + matrix[1, 2]
+    else:
+        columns = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+        rows = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+    # The small term settles positions that are a whole number but for rounding.
+    columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
+    height, width = source
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return rows.clip(0, height - 1), columns.clip(0, width - 1), inside
+
+
+def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
+    """H×W×K by bilinear interpolation, the image continued by its edge pixels."""
+    if place.scale < BLUR_BELOW:
+        image, matrix = _blurred_window(image, matrix, place)
+    index_matrix = matrix.copy()
+    index_matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # cv2 counts from the centre of pixel 0
+    size, flags = (place.width, place.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    # cv2 warps four channels at a time.
+    parts = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
+    done = [cv2.warpAffine(np.ascontiguousarray(p), index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) for p in parts]
+    return np.concatenate([d.reshape(place.height, place.width, -1) for d in done], axis=2) if len(done) > 1 else done[0].reshape(*size[::-1], -1)
+
+
+def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image that the warp reads, low-passed for the new pixel size, and the matrix into that part.
+
+    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a pixel (standard deviation about 0.5) to one of the output.
+    """
+    sigma = 0.5 * math.sqrt(1 / place.scale**2 - 1)
+    margin = math.ceil(3 * sigma) + 2
+    corners = matrix @ np.array([[0, place.width, 0, place.width], [0, 0, place.height, place.height], [1, 1, 1, 1]])
+    height, width = image.shape[:2]
+    left, top = (int(np.clip(math.floor(low) - margin, 0, last)) for low, last in zip(corners.min(1), (width - 1, height - 1), strict=True))
+    right, bottom = (int(np.clip(math.ceil(high) + margin, 1, end)) for high, end in zip(corners.max(1), (width, height), strict=True))
+    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    radius = math.ceil(3 * sigma)
+    blurred = cv2.GaussianBlur(part, (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REPLICATE)
+    moved = matrix.copy()
+    moved[:, 2] -= (left, top)
+    return blurred.reshape(*part.shape), moved
+
+
+def _outside(array: np.ndarray, inside: np.ndarray, value) -> np.ndarray:
+    if not inside.all():
+        array[~inside] = value
+    return array
