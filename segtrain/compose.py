@@ -1,0 +1,444 @@
+"""From what a user typed to one plain dict: Hydra composes, and what it may read and say is decided here.
+
+Hydra's own node (launchers, callbacks, logging: code named by a YAML) is never run. It is only composed, and nothing but
+the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges it if it mentions Hydra at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segtrain.catalogue import Keys, load, plugin_names
+from segtrain.errors import ConfigError, nearest
+from segtrain.overrides import Typed, check_choice
+from segtrain.registry import check_options, options_of
+from segtrain.settings import SECTIONS
+
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_NODES = 100_000
+FORBIDDEN = ("hydra", "_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+"""Keys that no YAML of a user may hold at any depth: Hydra gives them meanings that run code."""
+
+ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
+"""Besides SEGTRAIN_*, the environment variables that a config may read by ${oc.env:NAME}."""
+
+ALTERNATIVES = {"trainer.epochs": "trainer.steps", "trainer.steps": "trainer.epochs"}
+"""Keys of which one is meant: typing the first takes the second out, wherever that one comes from."""
+
+
+class Composer:
+    """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
+
+    def __init__(self, command: str, config_dir: str | None = None, saved: Mapping | None = None):
+        """saved: the config of the run that the command works on; its groups become the option `saved` of each group."""
+        self.keys = Keys(command)
+        self.command, self.saved = command, saved
+        self.config_dir = None if config_dir is None else _checked_folder(config_dir)
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Composer]:
+        """Within this block `compose`, `options` and `sources` work."""
+        from hydra import initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+
+        GlobalHydra.instance().clear()
+        with _config_store(self.command, self.keys, self.saved), initialize_config_module("segtrain.conf", version_base="1.3"):
+            _restrict_resolvers()
+            _register_source()
+            self._loader = GlobalHydra.instance().config_loader()
+            yield self
+
+    def _search_path(self) -> list[str]:
+        return [] if self.config_dir is None else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+
+    def options(self, group: str) -> list[str]:
+        """Names that `group=NAME` can have."""
+        return self._loader.get_group_options(group, overrides=self._search_path(), config_name=self._config_name())
+
+    def get_group_options(self, group: str, results_filter=None) -> list[str]:
+        """The same for Hydra's glob(…), without what is not a choice of its own."""
+        return [name for name in self.options(group) if name != "saved"]
+
+    def _config_name(self) -> str:
+        return "resumed" if self.command == "train" and self.saved is not None else self.command
+
+    def compose(self, typed: list[Typed]) -> dict:
+        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the groups are not yet."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        for one in typed:
+            if one.key in self.keys.choices and one.value is not None:
+                check_choice(one, self.options)
+        try:
+            composed = compose(self._config_name(), overrides=self._search_path() + [one.line for one in typed])
+            config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except Exception as error:
+            raise _as_config_error(error, typed) from error
+        return checked_sections(_with_alternatives(config, typed), self.keys)
+
+    def setters(self, typed: list[Typed]) -> dict[str, str]:
+        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment demo', a user's path."""
+        from hydra.types import RunMode
+
+        lines = self._search_path() + [one.line for one in typed]
+        found: dict[str, str] = {}
+        for default in self._loader.compute_defaults_list(self._config_name(), lines, RunMode.RUN).defaults:
+            if default.config_path and not default.config_path.startswith(("hydra", "settings")):
+                found.update(self._set_by(default))
+        return found
+
+    def _set_by(self, default) -> dict[str, str]:
+        for source in self._loader.get_sources() + ([_source(self.config_dir)] if self.config_dir else []):
+            if source.is_config(default.config_path):
+                node = source.load_config(default.config_path).config
+                origin = f"{source.path}/{default.config_path}.yaml" if source.scheme() == "checked" else f"conf/{default.config_path}.yaml"
+                origin = re.sub(r"^conf/experiment/(.*)\.yaml$", r"experiment \1", origin)
+                return {f"{default.package}.{key}".lstrip("."): origin for key in flatten(_plain(node)) if not key.startswith("defaults")}
+        return {}
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """{"trainer.steps": 100, …}. Lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain(node) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
+# --- what Hydra finds beside the YAMLs
+
+
+@contextlib.contextmanager
+def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[None]:
+    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away again."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    before = {name: dict(content) if isinstance(content, dict) else content for name, content in store.repo.items()}
+    try:
+        store.store(group="settings", name=command, package="_global_", node=_defaults_of_sections(command, saved), provider="segtrain")
+        for group in keys.groups:
+            for name in plugin_names(group):
+                if name not in load()["groups"].get(group, {}):
+                    # Only the name: importing the plug-in waits until it is chosen, and the check fills in its defaults.
+                    node = {name: {}} if group in keys.composites else {"name": name}
+                    store.store(group=group, name=name, node=node, provider="segtrain")
+            if saved is not None:
+                store.store(group=group, name="saved", node=dict(saved.get(group) or {}), provider="segtrain")
+        if saved is not None:
+            defaults = [f"settings/{command}", *({group: "saved"} for group in keys.groups), "_self_"]
+            store.store(name="resumed", node={"defaults": defaults}, provider="segtrain")
+        yield
+    finally:
+        store.repo.clear()
+        store.repo.update(before)
+
+
+def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
+    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was saved with."""
+    from segtrain.registry import REQUIRED
+
+    result: dict = {}
+    for section, settings in SECTIONS[command].items():
+        node = {name: None if option.default is REQUIRED else option.default for name, option in options_of(settings).items()}
+        # The top level of evaluate and predict is their own; that of a run that goes on is the run's.
+        kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
+        node.update({name: kept[name] for name in node if name in kept})
+        result.update(node if section == "" else {section: node})
+    return result
+
+
+def _restrict_resolvers() -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def _environment(name: str, *default):
+    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and tokens."""
+    if name not in ENVIRONMENT and not name.startswith("SEGTRAIN_"):
+        raise ConfigError(f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin with SEGTRAIN_")
+    if name not in os.environ and not default:
+        raise ConfigError(f"${{oc.env:{name}}}: the environment has no {name}; set it, or give a default: ${{oc.env:{name},VALUE}}")
+    return os.environ.get(name, *default)
+
+
+# --- a user's own YAMLs
+
+
+def _checked_folder(config_dir: str) -> Path:
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {config_dir} is not a folder")
+    shipped = Path(__import__("segtrain.conf", fromlist=["conf"]).__path__[0])
+    for path in sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml")):
+        if (shipped / path.relative_to(folder)).exists():
+            raise ConfigError(f"{path} has the name of a YAML that segtrain ships and would not be read; rename it")
+    return folder
+
+
+def _register_source() -> None:
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(_source_class())
+
+
+def _source(folder: Path):
+    return _source_class()("segtrain", f"checked://{folder}")
+
+
+def _source_class() -> type:
+    """The folder of a user's YAMLs as Hydra reads it: each is checked before Hydra sees it."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+    from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+    class CheckedConfigSource(FileConfigSource):
+        @staticmethod
+        def scheme() -> str:
+            return "checked"
+
+        def load_config(self, config_path: str) -> ConfigResult:
+            path = Path(self.path, self._normalize_file_name(config_path))
+            if not path.resolve().is_relative_to(self.path):
+                raise ConfigError(f"{path} lies outside of the folder of --config-dir")
+            text = read_yaml_text(path)
+            header = _header(ConfigSource._get_header_dict, text, path)
+            node = _parse(text, path)
+            check_plain(node, path)
+            _check_defaults(node, path)
+            return ConfigResult(config=_omegaconf(node, path), path=f"checked://{self.path}", provider=self.provider, header=header)
+
+    return CheckedConfigSource
+
+
+def _header(read, text: str, path: Path) -> dict:
+    try:
+        header = read(text[:512])
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if "hydra" in str(header.get("package")):
+        raise ConfigError(f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra")
+    return header
+
+
+def _check_defaults(node: Any, path: Path) -> None:
+    defaults = node.get("defaults", []) if isinstance(node, dict) else []
+    if "hydra" in str(defaults):
+        raise ConfigError(f"{path}: defaults names hydra; a YAML may set nothing of hydra")
+
+
+def _omegaconf(node: Any, path: Path):
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.create({} if node is None else node)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_first_line(error)}") from error
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML of at most 1 MB. ConfigError if it is not there, not a regular file, too large or not UTF-8."""
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{path} is not a file")
+        with open(path, "rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)
+        if len(data) > MAX_YAML_BYTES:
+            raise ConfigError(f"{path} is larger than 1 MB, which no config is")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML as plain data, checked in size, in the growth of its aliases and for keys that Hydra would act on."""
+    node = _parse(read_yaml_text(path), path)
+    check_plain(node, path)
+    return node
+
+
+def _parse(text: str, path: Path) -> Any:
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    try:
+        tree = yaml.compose(io.StringIO(text), Loader=yaml.SafeLoader)
+        if tree is not None and _size(tree, {}) > MAX_YAML_NODES:
+            raise ConfigError(f"{path} grows to more than {MAX_YAML_NODES} values by its aliases")
+        # OmegaConf's reader, for its numbers (1e-3) and because it refuses a key that stands twice.
+        return yaml.load(io.StringIO(text), Loader=get_yaml_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or _first_line(error)}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a config: {_first_line(error)}") from error
+
+
+def _size(node, seen: dict[int, int]) -> int:
+    """How many values a YAML node is once its aliases are written out."""
+    import yaml
+
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in seen:
+        seen[id(node)] = MAX_YAML_NODES + 1  # what an alias inside its own anchor would be: endless
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        seen[id(node)] = 1 + sum(_size(child, seen) for child in children)
+    return seen[id(node)]
+
+
+def check_plain(node: Any, path: Path | str, forbidden: tuple[str, ...] = FORBIDDEN) -> None:
+    """ConfigError if a key of `forbidden` stands anywhere in the YAML."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            # A key may hold dots, which Hydra takes apart.
+            if set(str(key).split(".")) & set(forbidden):
+                raise ConfigError(f"{path} holds the key {key!r}; a YAML names entries of segtrain's tables and their options only")
+            check_plain(value, path, forbidden)
+    elif isinstance(node, list):
+        for value in node:
+            check_plain(value, path, forbidden)
+
+
+# --- after composition
+
+
+def checked_sections(config: dict, keys: Keys) -> dict:
+    """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
+    for name in config:
+        if not keys.known(name) or name == "experiment":
+            hint = (
+                "; an experiment begins with the line `# @package _global_`" if name == "experiment" else nearest(name, keys.first_words())
+            )
+            raise ConfigError(f"{name} is not a key of segtrain {keys.command}{hint}")
+    for group in keys.groups:
+        config[group] = _group(config.get(group), group, keys)
+    sections = SECTIONS[keys.command]
+    top = {name: value for name, value in config.items() if name in options_of(sections[""])}
+    config.update(_checked_top(top, sections[""], keys))
+    for name, settings in sections.items():
+        if name:
+            if not isinstance(config.get(name), Mapping):
+                raise ConfigError(f"{name} is {config.get(name)!r}; it is a section, set its keys one by one: {name}.KEY=VALUE")
+            config[name] = check_options(config[name], settings, name, f"the section {name!r}")
+    return config
+
+
+def _group(value: Any, group: str, keys: Keys) -> dict:
+    if value is None and group in keys.composites:
+        return {}
+    if value is None:
+        raise ConfigError(f"{group} is missing; choose one by {group}=NAME, of {', '.join(keys.entries(group))}")
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{group} is {value!r}; choose one by {group}=NAME and set its options by {group}.KEY=VALUE")
+    return dict(value)
+
+
+def _checked_top(top: dict, settings, keys: Keys) -> dict:
+    try:
+        return check_options(top, settings, "", f"segtrain {keys.command}")
+    except ConfigError as error:
+        raise ConfigError(str(error).lstrip(".")) from error
+
+
+def _with_alternatives(config: dict, typed: list[Typed]) -> dict:
+    names = [one.key for one in typed if one.value is not None]
+    for key, other in ALTERNATIVES.items():
+        if key in names and other not in names:
+            section, _, name = other.partition(".")
+            if isinstance(config.get(section), dict):
+                config[section][name] = None
+    return config
+
+
+# --- Hydra's errors in one line
+
+
+def _as_config_error(error: BaseException, typed: list[Typed]) -> ConfigError:
+    for one in _chain(error):
+        if isinstance(one, ConfigError):
+            return one
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if isinstance(error, HydraException):
+        return ConfigError(_composition(error, typed))
+    if isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None)
+        return ConfigError(f"{key}: {_first_line(error)}" if key else _first_line(error))
+    if isinstance(error, RecursionError):
+        return ConfigError("the config refers to itself without end")
+    raise error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing(error) -> ConfigError:
+    path = str(error.missing_cfg_file or "").removesuffix(".yaml")
+    group, _, name = path.rpartition("/")
+    options = [option for option in error.options or [] if option != "saved"]
+    if not group:
+        return ConfigError(_first_line(error))
+    return ConfigError(f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}")
+
+
+def _composition(error: BaseException, typed: list[Typed]) -> str:
+    cause = error.__cause__
+    message = _first_line(error)
+    for one in typed:
+        if one.line in message:
+            reason = f": {_first_line(cause)}" if cause is not None else ""
+            return f"{one.key}={one.text} does not fit{reason}"
+    return message + (f": {_first_line(cause)}" if cause is not None else "")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def to_yaml(config: Mapping) -> str:
+    """Plain data as YAML, in the order it has."""
+    import yaml
+
+    return yaml.safe_dump(_listed(config), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists: plain YAML has no tuples."""
+    if isinstance(value, Mapping):
+        return {key: _listed(one) for key, one in value.items()}
+    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value
