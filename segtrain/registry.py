@@ -85,20 +85,21 @@ def _meanings(docstring: str) -> dict[str, str]:
 def check_options(config: Mapping, factory: Callable, where: str, what: str) -> dict:
     """`config` with every key and type checked against the factory's signature; defaults are not filled in.
 
-    where: the key's prefix as the user types it ("loss"). what: how to call the owner ("loss 'dice'").
+    where: the key's prefix as the user types it ("loss"), "" at the top level. what: how to call the owner ("loss 'dice'").
     """
     options = options_of(factory)
+    prefix = f"{where}." if where else ""
     for key in config:
         if key in options:
             continue
         if key in RUNTIME and key in inspect.signature(factory).parameters:
-            raise ConfigError(f"{where}.{key} comes from the data and the network and cannot be set; remove it")
+            raise ConfigError(f"{prefix}{key} comes from the data and the network and cannot be set; remove it")
         allowed = ", ".join(sorted(options)) or "none"
-        raise ConfigError(f"{where}.{key} is not an option of {what}{nearest(key, options)}; options are {allowed}")
+        raise ConfigError(f"{prefix}{key} is not an option of {what}{nearest(key, options)}; options are {allowed}")
     for name, option in options.items():
         if option.default is REQUIRED and config.get(name) is None and not _allows_none(option.annotation):
-            raise ConfigError(f"{where}.{name} is missing: {what} needs it ({option.meaning or describe(option.annotation)})")
-    return {key: check_value(value, options[key].annotation, f"{where}.{key}") for key, value in config.items()}
+            raise ConfigError(f"{prefix}{name} is missing: {what} needs it ({option.meaning or describe(option.annotation)})")
+    return {key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()}
 
 
 def _allows_none(annotation) -> bool:
@@ -197,6 +198,9 @@ class Table:
         if name in plugins:
             return plugins[name].load()
         raise ConfigError(f"{self.kind}={name} does not exist{nearest(name, self.names())}; there are {', '.join(self.names())}")
+
+    def options(self, name: str) -> dict[str, Option]:
+        return options_of(self.factory(name))
 
     def check(self, config: Mapping) -> tuple[str, dict]:
         """The entry's name and its checked options, from `{"name": …, option: value}`."""

@@ -1,0 +1,450 @@
+"""Plain config to built objects, through the tables; one function a command."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from segtrain import checkpoint as checkpoints
+from segtrain import evaluate as evaluation
+from segtrain import predict as prediction
+from segtrain import train as training
+from segtrain.augmentation import AUGMENTATION
+from segtrain.data import DATA
+from segtrain.data.parts import Data
+from segtrain.data.stats import frequency
+from segtrain.errors import ConfigError, ResourceError, nearest
+from segtrain.events import Events
+from segtrain.initial import start_from
+from segtrain.loader import evaluation_batches, training_batches
+from segtrain.loss import LOSS
+from segtrain.metric import METRIC
+from segtrain.model import MODEL
+from segtrain.model.norm import check_batch, freeze_batch_norm
+from segtrain.optimizer import OPTIMIZER
+from segtrain.predictor import Mask, build_from, choose_device, predictor
+from segtrain.registry import Table, check_options, options_of
+from segtrain.report.sheet import as_rgb, sheet
+from segtrain.run_folder import in_words, probe, storage, write_json
+from segtrain.sample import Facts, Normalisation
+from segtrain.schedule import SCHEDULE
+from segtrain.settings import COMPOSITES, GROUPS, SECTIONS, EvaluateSettings, Loader, PredictorSettings, Trainer, in_steps
+from segtrain.task import TASK
+from segtrain.tta import TTA
+
+TABLES: dict[str, Table] = {
+    table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)
+}
+
+
+# --- checking
+
+
+def check(command: str, config: Mapping) -> dict:
+    """The config with every key and value checked and every default filled in; ConfigError names the key as typed."""
+    sections, groups = SECTIONS[command], GROUPS[command]
+    top = {key: value for key, value in config.items() if key not in sections and key not in groups}
+    _refuse_unknown(command, top)
+    checked = _filled(top, sections[""], "")
+    for name, settings in sections.items():
+        if name:
+            checked[name] = _filled(config.get(name) or {}, settings, name)
+    for group in groups:
+        checked[group] = _checked_group(group, config.get(group))
+    return checked
+
+
+def _refuse_unknown(command: str, top: Mapping) -> None:
+    known = [*options_of(SECTIONS[command][""]), *(name for name in SECTIONS[command] if name), *GROUPS[command]]
+    for key in top:
+        if key not in known:
+            raise ConfigError(f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are {', '.join(sorted(known))}")
+
+
+def _filled(values: Mapping, settings, where: str) -> dict:
+    what = f"section {where}" if where else "the command"
+    given = check_options(values, settings, where, what)
+    defaults = {name: option.default for name, option in options_of(settings).items()}
+    return {**defaults, **given}
+
+
+def _checked_group(group: str, config) -> dict:
+    table = TABLES[group]
+    if group in COMPOSITES:
+        return {entry: _with_defaults(table, entry, options) for entry, options in table.check_each(config or {}).items()}
+    name, options = table.check(config)
+    return {"name": name, **_with_defaults(table, name, options)}
+
+
+def _with_defaults(table: Table, name: str, options: Mapping) -> dict:
+    return {**{key: option.default for key, option in table.options(name).items()}, **options}
+
+
+# --- what the commands share
+
+
+def _prepare(config: Mapping) -> torch.device:
+    """Threads, seeds, device."""
+    if config.get("threads"):
+        torch.set_num_threads(config["threads"])
+    seed = config.get("seed", 0)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return choose_device(config["device"])
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is built before anything runs."""
+
+    task: object
+    data: Data
+    facts: Facts
+    model: nn.Module
+    metric: object
+
+
+def _complete(facts: Facts, model: nn.Module) -> Facts:
+    """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to -1..1."""
+    neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
+    return replace(facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral)
+
+
+def _parts(config: Mapping) -> Parts:
+    task = TASK.build(config["task"])
+    data = DATA.build(config["data"])
+    facts = data.facts
+    metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
+    model = MODEL.build(
+        config["model"], out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels
+    )
+    return Parts(task, data, _complete(facts, model), model, metric)
+
+
+def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str) -> evaluation.Scores | None:
+    """The scores of a split; None if a signal came in the meantime."""
+    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views)
+    bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
+
+    def counted(batches):
+        for batch in batches:
+            yield batch
+            bar.update(batch.count)
+            stop.raise_if_requested("stopped while evaluating")
+
+    batches = evaluation_batches(split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index)
+    start = time.perf_counter()
+    try:
+        scores = evaluation.evaluate(
+            predict, run.task.decide, run.metric, counted(batches), device, run.settings.absent, run.settings.pictures
+        )
+    finally:
+        bar.close()
+        batches.close()
+    protocol = {
+        **scores.protocol,
+        "tta": run.tta,
+        "tile": run.predictor.tile,
+        "overlap": run.predictor.overlap if run.predictor.tile else None,
+        "amp": run.predictor.amp,
+        "ignore_index": run.facts.ignore_index,
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+    return replace(scores, protocol=protocol)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How scores are made in this run."""
+
+    task: object
+    facts: Facts
+    metric: object
+    settings: EvaluateSettings
+    predictor: PredictorSettings
+    views: list
+    tta: dict
+
+
+def _scoring(config: Mapping, task, facts: Facts, metric) -> _Scoring:
+    return _Scoring(
+        task,
+        facts,
+        metric,
+        EvaluateSettings(**config["evaluate"]),
+        PredictorSettings(**config["predictor"]),
+        TTA.build_each(config["tta"]),
+        dict(config["tta"]),
+    )
+
+
+# --- train
+
+
+def train(config: dict, folder: Path | None, stop) -> dict:
+    """Runs or goes on with a training; the last scores, e.g. {"step": 1000, "val/miou": 0.66}.
+
+    folder: the run's, None for a dry run. A checkpoint in it is gone on with.
+    """
+    device = _prepare(config)
+    parts = _parts(config)
+    train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
+    settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
+    plan = _plan(settings, loader, len(train_split), dry=folder is None)
+    learning, state, ops = _learning(config, parts, settings, plan.steps, train_split, device)
+    _check_shapes(parts, ops, train_split, settings, loader)
+    resumed = _resume_or_init(config, folder, state, parts, device)
+
+    events = Events(folder, state.step, plan.steps)
+    for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *resumed]:
+        events.say(line)
+    scoring = _scoring(config, parts.task, parts.facts, parts.metric)
+    run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
+    batches = training_batches(train_split, ops, loader, config["seed"], state.position)
+    try:
+        scores = training.train(state, learning, plan, batches, run.evaluate, run.save, events, stop)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(_too_large(settings, loader, device)) from error
+    finally:
+        batches.close()
+        events.close()
+    return _result(state, scores, folder, parts.task)
+
+
+def _plan(settings: Trainer, loader: Loader, num_samples: int, dry: bool) -> training.Plan:
+    per_epoch = num_samples / loader.batch_size
+    if loader.batch_size < 1 or settings.accumulate < 1 or loader.batch_size < settings.accumulate:
+        raise ConfigError(
+            f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={settings.accumulate} parts of an image or more"
+        )
+    if dry:
+        return training.Plan(1, 1, None, None)
+    if settings.log_every < 1:
+        raise ConfigError(f"trainer.log_every is {settings.log_every}; allowed: a number of steps from 1")
+    return training.Plan(
+        training.steps_of(settings, per_epoch),
+        settings.log_every,
+        in_steps(settings.evaluate_every, per_epoch, "trainer.evaluate_every"),
+        in_steps(settings.save_every, per_epoch, "trainer.save_every"),
+    )
+
+
+def _learning(config, parts: Parts, settings: Trainer, steps: int, split, device):
+    """The step's tools, the state before the first step, and the augmentation."""
+    facts, model = parts.facts, parts.model
+    if settings.freeze_batch_norm:
+        freeze_batch_norm(model)
+    counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index))
+    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": counted, "facts": facts}
+    fill = tuple(round(255 * mean) for mean in facts.normalisation.mean)
+    ops = AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime)
+    loss = LOSS.build(config["loss"], **runtime).to(device)
+    memory_format = torch.channels_last if settings.memory_format == "channels_last" else torch.contiguous_format
+    model.to(device, memory_format=memory_format)
+    optimizer = OPTIMIZER.build(config["optimizer"], network=model)
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    state = training.new_state(model, {"network": optimizer}, settings, device)
+    learning = training.Learning(
+        loss=loss,
+        normalise=facts.normalisation,
+        schedule=SCHEDULE.build(config["schedule"], steps=steps),
+        settings=settings,
+        device=device,
+        parameters=[p for p in model.parameters() if p.requires_grad],
+    )
+    return learning, state, ops
+
+
+def _check_shapes(parts: Parts, ops, split, settings: Trainer, loader: Loader) -> None:
+    """What would only fail in the middle of a run: batch-norm on single values, crops of different sizes."""
+    size = next((op.size for op in reversed(ops) if getattr(op, "size", None)), None)
+    height, width = (size, size) if isinstance(size, int) else size or split.size(0)
+    if size is None and loader.batch_size > 1:
+        sizes = {split.size(i) for i in range(min(len(split), 64))}
+        if len(sizes) > 1:
+            shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
+            raise ConfigError(f"the images have different sizes ({shown} …) and cannot share a batch; set augmentation.warp.size=256")
+    check_batch(parts.model, loader.batch_size // settings.accumulate, parts.facts.channels, height, width)
+
+
+def _resume_or_init(config, folder: Path | None, state, parts: Parts, device) -> list[str]:
+    if folder is not None and checkpoints.has_checkpoint(folder):
+        found = checkpoints.find(folder, "last")
+        _same_classes(Facts.from_plain(checkpoints.describe(found)["facts"]), parts.facts, str(folder))
+        state.restore(checkpoints.load_weights(found), checkpoints.load_state(found))
+        return [f"going on from {found}"]
+    if config["init"]:
+        with torch.no_grad():
+            lines = start_from(parts.model, parts.facts, config["init"])
+        if state.ema is not None:
+            state.ema.load_state_dict(parts.model.state_dict())
+        return lines
+    return []
+
+
+def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:
+    count = sum(p.numel() for p in parts.model.parameters())
+    epochs = plan.steps * loader.batch_size / num_train
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return [
+        f"model     {config['model']['name']}, {count:,} parameters; {getattr(parts.model, 'weights_report', 'no pretrained weights')}",
+        f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} classes",
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on {device}{threads}",
+    ]
+
+
+class _Run:
+    """What the loop calls: evaluate and save, for one run folder."""
+
+    def __init__(self, config, folder, parts: Parts, scoring: _Scoring, split, device, events: Events, stop, settings: Trainer):
+        self.config, self.folder, self.parts, self.scoring, self.split = config, folder, parts, scoring, split
+        self.device, self.events, self.stop, self.settings = device, events, stop, settings
+        self.probed = False
+
+    def evaluate(self, state) -> evaluation.Scores | None:
+        """None if a signal came: the evaluation is then still to be done."""
+        from segtrain.errors import Interrupted
+
+        try:
+            scores = _scored(self.scoring, state.served, self.split, self.device, self.stop, "evaluating")
+        except Interrupted:
+            return None
+        numbers = scores.numbers
+        self.events.say(f"step {state.step}, validation")
+        self.events.table(evaluation.lines(numbers, self.parts.facts))
+        self.events.log(state.step, _flat(numbers, self.parts.facts))
+        if scores.pictures:
+            title = f"{self.config['model']['name']} on {self.config['data']['name']}, step {state.step}"
+            if isinstance(numbers.get(self.parts.task.score), float):
+                title += f", {self.parts.task.score} {numbers[self.parts.task.score]:.4f}"
+            picture = sheet(scores.pictures, self.parts.facts, self.parts.task.picture, title)
+            self.events.picture(state.step, "val/sheet", np.asarray(picture))
+            if self.folder:
+                with storage(self.folder):
+                    (self.folder / "report").mkdir(exist_ok=True)
+                    picture.save(self.folder / "report" / "validation.png")
+        return scores
+
+    def save(self, state, scores) -> None:
+        """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""
+        if self.folder is None:
+            return
+        score = None if scores is None else scores.numbers.get(self.parts.task.score)
+        better = score is not None and (state.best is None or (score < state.best) == self.parts.task.lower_is_better and score != state.best)
+        if better:
+            state.best = score
+        description = {
+            "config": self.config,
+            "facts": self.parts.facts.plain(),
+            "task": self.parts.task.name,
+            "step": state.step,
+            "scores": None if scores is None else evaluation.record(scores, self.parts.facts),
+            "protocol": None if scores is None else scores.protocol,
+        }
+        self.events.flush()
+        checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)
+        checkpoints.link(self.folder, "last", state.step)
+        if better:
+            checkpoints.link(self.folder, "best", state.step)
+        checkpoints.prune(self.folder, self.settings.keep_checkpoints)
+
+
+def _flat(numbers: dict, facts: Facts) -> dict:
+    """{"val/miou": …, "val/iou/sky": …} of the metric's numbers."""
+    flat = {}
+    for name, value in numbers.items():
+        if isinstance(value, list):
+            flat.update({f"val/{name}/{facts.classes[i]}": one for i, one in enumerate(value)})
+        else:
+            flat[f"val/{name}"] = value
+    return flat
+
+
+def _result(state, scores, folder: Path | None, task) -> dict:
+    numbers = scores.numbers if scores is not None else {}
+    if scores is None and folder is not None:
+        numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
+    plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
+    return {"step": state.step, **plain, "score": f"val/{task.score}", "lower_is_better": task.lower_is_better}
+
+
+def _too_large(settings: Trainer, loader: Loader, device) -> str:
+    parts = min(loader.batch_size, 2 * settings.accumulate)
+    return (
+        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
+        f"use trainer.accumulate={parts} (same batch_size={loader.batch_size}, {loader.batch_size // parts} images at a time), smaller crops or trainer.amp=bf16"
+    )
+
+
+def _same_classes(run: Facts, data: Facts, where: str) -> None:
+    if run.classes != data.classes:
+        place = next((i for i, (a, b) in enumerate(zip(run.classes, data.classes, strict=False)) if a != b), min(len(run.classes), len(data.classes)))
+        a, b = (list(classes[place : place + 3]) for classes in (run.classes, data.classes))
+        raise ConfigError(
+            f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they differ from index {place}: "
+            f"{a} and {b}; use the data set of the run, or data.label_map"
+        )
+
+
+# --- evaluate, predict
+
+
+def evaluate(config: dict, stop) -> dict:
+    """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
+    device = _prepare(config)
+    found = checkpoints.find(config["run"], config["checkpoint"])
+    model, facts, description = build_from(found, config["model"])
+    task = TASK.build(description["config"]["task"])
+    data: Data = DATA.build(config["data"])
+    _same_classes(facts, data.facts, config["run"])
+    split = _split(data, config["split"])
+    metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
+    scoring = _scoring(config, task, facts, metric)
+    scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
+    protocol = {**scores.protocol, "split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": config["model"]}
+    record = evaluation.record(replace(scores, protocol=protocol), facts)
+    output = Path(config["output"] or Path(config["run"]) / "evaluate" / f"{config['split']}-{description['step']}")
+    with storage(output):
+        output.mkdir(parents=True, exist_ok=True)
+        if scores.pictures:
+            title = f"{config['model']['name']}, {config['split']}, step {description['step']}, {task.score} {record.get(task.score):.4f}"
+            sheet(scores.pictures, facts, task.picture, title).save(output / "sheet.png")
+    write_json(output / "scores.json", record)
+    for line in evaluation.lines(scores.numbers, facts):
+        print(line)
+    print(f"written   {output / 'scores.json'}, {output / 'sheet.png'}")
+    return record
+
+
+def _split(data: Data, name: str):
+    if name not in data.splits:
+        raise ConfigError(f"split={name} does not exist{nearest(name, data.splits)}; there are {', '.join(sorted(data.splits))}")
+    return data.splits[name]
+
+
+def predict(config: dict, stop) -> dict:
+    """Masks of files."""
+    device = _prepare(config)
+    model, facts, description = build_from(checkpoints.find(config["run"], config["checkpoint"]), config["model"])
+    task = TASK.build(description["config"]["task"])
+    run = predictor(
+        model.to(device), facts.normalisation, task.activate, PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
+    )
+    mask = Mask(run, task.decide, facts, device)
+    counts = prediction.predict(
+        mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested
+    )
+    left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
+    print(f"written   {counts['images']} masks to {config['output']} (classes/, colours/{', overlay/' if config['overlay'] else ''}){left_out}")
+    return counts

@@ -1,0 +1,81 @@
+"""Masks of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from segtrain.data.reading import SUFFIXES, read_image
+from segtrain.errors import ConfigError, DataError, printable
+from segtrain.report.sheet import as_rgb, overlay
+from segtrain.run_folder import storage
+
+
+def inputs(path: str) -> Iterator[tuple[Path, Path]]:
+    """(file, name without suffix relative to the folder) of every image below `path`, or of the one file."""
+    source = Path(path)
+    if source.is_file():
+        return iter([(source, Path(source.stem))])
+    if not source.is_dir():
+        raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
+    files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ConfigError(f"input={path} holds no image; looked for {', '.join(sorted(SUFFIXES))}")
+    return ((file, file.relative_to(source).with_suffix("")) for file in files)
+
+
+def predict(mask, picture: Callable, source: str, output: str, with_overlay: bool, with_probabilities: bool, between=lambda: None) -> dict:
+    """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/ (float16 C×H×W).
+
+    An image that cannot be read is named and left out; the others are done. Returns the counts.
+    mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
+    """
+    files = list(inputs(source))
+    _refuse_same_names(files)
+    bad: list[str] = []
+    for file, name in tqdm(files, unit="image", disable=None):
+        try:
+            image = read_image(file)
+        except DataError as error:
+            bad.append(str(error))
+            tqdm.write(f"segtrain: left out: {error}")
+            continue
+        probabilities = mask.probabilities(image)
+        classes = mask.decide(probabilities)
+        colours = picture(classes, mask.facts)
+        _write(Path(output) / "classes" / name, classes)
+        _write(Path(output) / "colours" / name, colours)
+        if with_overlay:
+            _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
+        if with_probabilities:
+            _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
+        between()
+    if bad and len(bad) == len(files):
+        raise DataError(f"none of the {len(files)} images could be read; the first: {bad[0]}")
+    return {"images": len(files) - len(bad), "left_out": len(bad)}
+
+
+def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
+    seen: dict[Path, Path] = {}
+    for file, name in files:
+        if name in seen:
+            raise ConfigError(f"{printable(seen[name])} and {printable(file)} would be written to the same name; rename one")
+        seen[name] = file
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path = path.with_name(path.name + ".png")
+    with storage(path, pixels.nbytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def _write_array(path: Path, values: np.ndarray) -> None:
+    path = path.with_name(path.name + ".npy")
+    with storage(path, values.nbytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values, allow_pickle=False)

@@ -1,0 +1,79 @@
+"""A contact sheet: one row an image, with its truth, the prediction and where they differ."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segtrain.sample import Facts
+
+GAP_PX = 6
+LINE_PX = 20
+BACKGROUND = (255, 255, 255)
+INK = (30, 30, 30)
+HEADS = ("image", "ground truth", "prediction", "errors")
+ROW_WIDTH_PX = 320
+"""Pictures larger than this are scaled down, so that a sheet of photographs still opens on a screen."""
+
+
+def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np.ndarray:
+    """H×W×3 uint8: the image with the colours over it."""
+    return (image * (1 - strength) + colours * strength).round().astype(np.uint8)
+
+
+def errors(target: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
+    """H×W×3 uint8: wrong pixels red, right ones light grey, those without a label white."""
+    picture = np.full((*target.shape, 3), 225, np.uint8)
+    picture[target != prediction] = (200, 30, 30)
+    picture[target == ignore_index] = 255
+    return picture
+
+
+def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, title: str) -> Image.Image:
+    """rows: (image H×W×K, target H×W, prediction H×W). picture: colours of a map of classes (the task's)."""
+    cells = [[as_rgb(i), picture(t, facts), picture(p, facts), errors(t, p, facts.ignore_index)] for i, t, p in rows]
+    height, width = cells[0][0].shape[:2]
+    scale = min(1.0, ROW_WIDTH_PX / width)
+    # Pictures below 2/3 of the row's width are enlarged by whole numbers, so that pixels stay squares.
+    scale = max(1, round(ROW_WIDTH_PX / width)) if scale == 1.0 else scale
+    cell = (round(width * scale), round(height * scale))
+    legend = _legend(facts, len(HEADS) * (cell[0] + GAP_PX) + GAP_PX)
+    canvas = Image.new("RGB", (legend.width, 2 * LINE_PX + len(rows) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    draw.text((GAP_PX, 3), title, INK, font)
+    for column, head in enumerate(HEADS):
+        draw.text((GAP_PX + column * (cell[0] + GAP_PX), LINE_PX + 1), head, INK, font)
+    for row, pictures in enumerate(cells):
+        for column, pixels in enumerate(pictures):
+            how = Image.Resampling.LANCZOS if column == 0 and scale < 1 else Image.Resampling.NEAREST
+            place = (GAP_PX + column * (cell[0] + GAP_PX), 2 * LINE_PX + row * (cell[1] + GAP_PX))
+            canvas.paste(Image.fromarray(pixels).resize(cell, how), place)
+    canvas.paste(legend, (0, canvas.height - legend.height))
+    return canvas
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """H×W×3 uint8 of an image of any channels and type: the first three channels, or the first one as grey."""
+    image = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    return ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def _legend(facts: Facts, width: int) -> Image.Image:
+    """The classes with their colours, broken into lines."""
+    font = ImageFont.load_default(13)
+    places, x, y = [], GAP_PX, 4
+    for name, colour in zip(facts.classes, facts.palette, strict=True):
+        need = 18 + int(font.getlength(name)) + 14
+        if x + need > width and x > GAP_PX:
+            x, y = GAP_PX, y + LINE_PX
+        places.append((x, y, name, colour))
+        x += need
+    canvas = Image.new("RGB", (width, y + LINE_PX + 2), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for x, y, name, colour in places:
+        draw.rectangle((x, y + 2, x + 12, y + 14), fill=tuple(colour), outline=INK)
+        draw.text((x + 18, y), name, INK, font)
+    return canvas

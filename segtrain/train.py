@@ -1,0 +1,301 @@
+"""The training loop, in time order: rate, step, log, evaluate, save.
+
+`RunState` is all that an exact resume needs. Sample order and augmentation are functions of (seed, position), so the loader
+starts anywhere; everything counts optimizer steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segtrain.checkpoint import random_state, restore_random_state
+from segtrain.errors import ConfigError, DivergedError
+from segtrain.predictor import autocast
+from segtrain.settings import Trainer
+
+
+@dataclass
+class RunState:
+    """The state of a run between two optimizer steps.
+
+    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since the last log line.
+    evaluation_due: an evaluation after `step` was still to come when this was saved.
+    """
+
+    model: nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler
+    loss_sum: Tensor
+    loss_weight: Tensor
+    ema: nn.Module | None = None
+    step: int = 0
+    position: int = 0
+    best: float | None = None
+    evaluation_due: bool = False
+    skipped: int = 0
+
+    @property
+    def served(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema
+
+    def plain(self) -> dict:
+        """Tensors and plain Python: what `served` does not hold already."""
+        return {
+            "raw": dict(self.model.state_dict()) if self.ema is not None else None,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due", "skipped")},
+            "loss": [self.loss_sum, self.loss_weight],
+            "random": random_state(),
+        }
+
+    def restore(self, weights: dict[str, Tensor], plain: dict) -> None:
+        """Undoes everything since the checkpoint that `weights` and `plain` come from."""
+        self.served.load_state_dict(weights)
+        if self.ema is not None:
+            self.model.load_state_dict(plain["raw"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(plain["optimizers"][name])
+        self.scaler.load_state_dict(plain["scaler"])
+        for name, value in plain["numbers"].items():
+            setattr(self, name, value)
+        self.loss_sum.copy_(plain["loss"][0])
+        self.loss_weight.copy_(plain["loss"][1])
+        restore_random_state(plain["random"])
+
+
+def new_state(model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device) -> RunState:
+    """The state before the first step."""
+    return RunState(
+        model=model,
+        optimizers=optimizers,
+        scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
+        loss_sum=torch.zeros((), device=device),
+        loss_weight=torch.zeros((), device=device),
+        ema=copy.deepcopy(model).eval().requires_grad_(False) if settings.ema else None,
+    )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a step needs beside the state and the batch. normalise: images -> float input of the network."""
+
+    loss: Callable
+    normalise: Callable[[Tensor], Tensor]
+    schedule: Callable[[int], float]
+    settings: Trainer
+    device: torch.device
+    parameters: list[Tensor] = field(default_factory=list)
+
+
+def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
+    """One optimizer step; the summed loss and its summed weight, on the device. The gradient is that of their quotient,
+    however many micro-batches the batch is split into."""
+    settings, device = learning.settings, learning.device
+    totals, weights = [], []
+    # Any fixed number keeps the scaled loss in fp16's range; the exact one, the sum of the weights, is known after the last part.
+    nominal = batch.targets.numel()
+    for images, targets in _micro_batches(batch, settings, device):
+        with autocast(device, settings.amp):
+            output = state.model(learning.normalise(images))
+        total, weight = learning.loss(output, targets)
+        state.scaler.scale(total / nominal).backward()
+        totals.append(total.detach())
+        weights.append(weight.detach())
+    total, weight = sum(totals), sum(weights)
+    for optimizer in state.optimizers.values():
+        _apply(state, optimizer, learning, nominal / weight.clamp_min(torch.finfo(weight.dtype).tiny))
+    state.scaler.update()
+    return total, weight
+
+
+def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
+    # The first axis is split as evenly as it goes; every part keeps at least one image.
+    images = batch.images.to(device, non_blocking=True).tensor_split(settings.accumulate)
+    targets = batch.targets.to(device, non_blocking=True).tensor_split(settings.accumulate)
+    memory_format = torch.channels_last if settings.memory_format == "channels_last" else torch.contiguous_format
+    for part, target in zip(images, targets, strict=True):
+        yield part.contiguous(memory_format=memory_format), target
+
+
+def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor) -> None:
+    """Scales the gradients to the mean over valid pixels, clips them and updates the weights."""
+    rate = learning.schedule(state.step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * rate
+    state.scaler.unscale_(optimizer)
+    gradients = [p.grad for p in learning.parameters if p.grad is not None]
+    torch._foreach_mul_(gradients, factor)
+    if learning.settings.clip_norm is not None:
+        nn.utils.clip_grad_norm_(learning.parameters, learning.settings.clip_norm)
+    state.scaler.step(optimizer)
+    optimizer.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def update_average(state: RunState, decay: float) -> None:
+    """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps count."""
+    if state.ema is None:
+        return
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    averaged, present = list(state.ema.state_dict().values()), list(state.model.state_dict().values())
+    floats = [(a, p) for a, p in zip(averaged, present, strict=True) if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [p for _, p in floats], 1 - decay)
+    for a, p in zip(averaged, present, strict=True):
+        if not a.is_floating_point():
+            a.copy_(p)
+
+
+class Finite:
+    """Whether the loss stayed finite: noted on the device at each step, read only when the loop waits for it anyway."""
+
+    def __init__(self, device: torch.device):
+        self._bad = torch.zeros((), dtype=torch.bool, device=device)
+        self._names: list[tuple[int, list[str]]] = []
+
+    def note(self, step: int, total: Tensor, names: list[str]) -> None:
+        self._bad |= ~torch.isfinite(total)
+        self._names.append((step, names))
+        if total.device.type == "cpu":
+            self.read()
+
+    def read(self) -> None:
+        """DivergedError, naming the files of the steps since the last reading, if one of their losses was not finite."""
+        names, self._names = self._names, []
+        if bool(self._bad):
+            files = [name for _, one in names for name in one]
+            shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
+            raise DivergedError(
+                f"the loss is not finite at step {names[0][0]}{'' if len(names) == 1 else f' to {names[-1][0]}'}; images: {shown}; "
+                "lower optimizer.lr, set trainer.clip_norm, or look at these images and masks; the last checkpoint is kept"
+            )
+
+
+def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable, save: Callable, events, stop, step=train_step) -> Any:
+    """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
+
+    batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the caller's function.
+    save(state, scores) writes a checkpoint. plan: `Plan`. stop: `segtrain.run_folder.Stop`.
+    """
+    finite, clock = Finite(learning.device), Clock()
+    scores = _evaluate(state, plan, evaluate, save, stop) if state.evaluation_due else None
+    state.model.train()
+    while state.step < plan.steps:
+        batch = clock.waiting(lambda: next(batches))
+        total, weight = step(state, batch, learning)
+        state.step += 1
+        state.position += batch.count
+        update_average(state, learning.settings.ema or 0.0)
+        state.loss_sum += total
+        state.loss_weight += weight
+        finite.note(state.step, total, batch.names)
+        clock.count(batch.count)
+        events.progress(1)
+
+        if state.step % plan.log_every == 0 or state.step == plan.steps:
+            finite.read()
+            _log(state, learning, clock, events, plan)
+        state.evaluation_due = plan.evaluates(state.step)
+        if state.evaluation_due or plan.saves(state.step) or stop.requested is not None:
+            finite.read()
+            if stop.requested is not None:
+                save(state, None)
+                stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
+            scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop)) or scores
+    return scores
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When things happen, in optimizer steps; None: only after the last one."""
+
+    steps: int
+    log_every: int
+    evaluate_every: int | None
+    save_every: int | None
+
+    def evaluates(self, step: int) -> bool:
+        return step == self.steps or bool(self.evaluate_every and step % self.evaluate_every == 0)
+
+    def saves(self, step: int) -> bool:
+        return bool(self.save_every and step % self.save_every == 0)
+
+
+def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop):
+    """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then stays due."""
+    scores = None
+    if state.evaluation_due:
+        scores = evaluate(state)
+        if stop.requested is not None and scores is None:
+            save(state, None)
+            stop.raise_if_requested(f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved")
+        state.evaluation_due = False
+    save(state, scores)
+    stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
+    state.model.train()
+    return scores
+
+
+def _log(state: RunState, learning: Learning, clock: Clock, events, plan: Plan) -> None:
+    loss = (state.loss_sum / state.loss_weight).item() if state.loss_weight.item() > 0 else 0.0
+    rate = max(group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups)
+    speed, waited = clock.read()
+    numbers = {"train/loss": loss, "train/rate": rate, "train/images_per_s": round(speed, 2), "train/waiting": round(waited, 4)}
+    if state.scaler.is_enabled():
+        numbers["train/scale"] = state.scaler.get_scale()
+        if numbers["train/scale"] < 1:
+            raise DivergedError(f"the fp16 loss scale fell to {numbers['train/scale']} at step {state.step}; use trainer.amp=bf16 or none")
+    events.log(state.step, numbers)
+    events.progress(0, {"loss": f"{loss:.4f}", "rate": f"{rate:.2e}", "img/s": f"{speed:.1f}", "waiting": f"{waited:.0%}"})
+    state.loss_sum.zero_()
+    state.loss_weight.zero_()
+
+
+class Clock:
+    """Images per second and the share of the time spent waiting for data, since the last reading, without evaluations."""
+
+    def __init__(self):
+        self._start, self._waited, self._images = time.perf_counter(), 0.0, 0
+
+    def waiting(self, get: Callable):
+        start = time.perf_counter()
+        got = get()
+        self._waited += time.perf_counter() - start
+        return got
+
+    def outside(self, do: Callable):
+        """Runs something that is not training."""
+        start = time.perf_counter()
+        done = do()
+        self._start += time.perf_counter() - start
+        return done
+
+    def count(self, images: int) -> None:
+        self._images += images
+
+    def read(self) -> tuple[float, float]:
+        elapsed = max(time.perf_counter() - self._start, 1e-9)
+        result = self._images / elapsed, self._waited / elapsed
+        self.__init__()
+        return result
+
+
+def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
+    """The optimizer steps of the run, from trainer.steps or trainer.epochs."""
+    if (settings.steps is None) == (settings.epochs is None):
+        raise ConfigError(
+            f"trainer.steps is {settings.steps} and trainer.epochs is {settings.epochs}; give one of them and set the other to null"
+        )
+    steps = settings.steps if settings.steps is not None else math.ceil(settings.epochs * steps_per_epoch - 1e-9)
+    if steps < 1:
+        raise ConfigError(f"trainer.{'steps' if settings.steps is not None else 'epochs'} gives {steps} steps; allowed: 1 or more")
+    return steps
