@@ -82,7 +82,9 @@ def warp(
     if class_centred > 0 and class_draw == "sqrt_inverse":
         weights = 1.0 / np.sqrt(np.maximum(np.asarray(class_frequency().pixels, np.float64), 1.0))
     size = (size, size) if isinstance(size, int) else size
-    return Warp(size, tuple(scale), scale_law == "log", rotate, flip, class_centred, weights, ignore_index, None if fill is None else tuple(fill))
+    return Warp(
+        size, tuple(scale), scale_law == "log", rotate, flip, class_centred, weights, ignore_index, None if fill is None else tuple(fill)
+    )
 
 
 def _check(size, scale, rotate: float, flip: float, class_centred: float) -> None:
@@ -204,7 +206,11 @@ def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.nda
     # cv2 warps four channels at a time.
     parts = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
     done = [cv2.warpAffine(np.ascontiguousarray(p), index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) for p in parts]
-    return np.concatenate([d.reshape(place.height, place.width, -1) for d in done], axis=2) if len(done) > 1 else done[0].reshape(*size[::-1], -1)
+    return (
+        np.concatenate([d.reshape(place.height, place.width, -1) for d in done], axis=2)
+        if len(done) > 1
+        else done[0].reshape(*size[::-1], -1)
+    )
 
 
 def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:

@@ -45,7 +45,9 @@ def camvid(root: str, split: Literal["standard", "drive"] = "standard") -> Data:
         folders = {part: [pair for pair in folders["train"] if pair.group in DRIVES[part]] for part in DRIVES}
     for part, pairs in folders.items():
         if not pairs:
-            raise DataError(f"CamVid in {root} has no frame for the {part} part of data.split={split}; expected names such as 0016E5_07959.jpg")
+            raise DataError(
+                f"CamVid in {root} has no frame for the {part} part of data.split={split}; expected names such as 0016E5_07959.jpg"
+            )
     labels = Labels(len(CLASSES))
     facts = Facts(classes=CLASSES, palette=PALETTE, things=THINGS)
     return Data(facts, {part: PairedFiles(pairs, labels) for part, pairs in folders.items()})
@@ -67,4 +69,6 @@ def _folder(root: str, kind: str, part: str) -> str:
     if not os.path.isdir(root):
         raise ConfigError(f"data.root is {root!r}, which is not a folder; it holds images/{{train,val}} and masks/{{train,val}}")
     content = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
-    raise ConfigError(f"data.root={root} has no folder {kind}/{part}; expected: images/{{train,val}} and masks/{{train,val}}; found: {content}")
+    raise ConfigError(
+        f"data.root={root} has no folder {kind}/{part}; expected: images/{{train,val}} and masks/{{train,val}}; found: {content}"
+    )

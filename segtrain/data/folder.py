@@ -130,7 +130,9 @@ def _checked_map(label_map: dict | None, ignore_index: int) -> dict[int, int]:
     mapping = {}
     for value, index in (label_map or {}).items():
         if not str(value).isdecimal() or int(value) > 65535 or not 0 <= index <= IGNORE:
-            raise ConfigError(f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index 0..254, or 255 for no label")
+            raise ConfigError(
+                f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index 0..254, or 255 for no label"
+            )
         mapping[int(value)] = index
     return mapping
 
@@ -159,7 +161,9 @@ def _class_lines(path: str, root: str | None) -> list[str]:
     candidates = [os.path.join(root or "", path), path]
     found = next((one for one in candidates if os.path.isfile(one)), None)
     if found is None:
-        raise ConfigError(f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line 'name r g b' for each")
+        raise ConfigError(
+            f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line 'name r g b' for each"
+        )
     try:
         with open(found, encoding="utf-8") as file:
             lines = [line.strip() for line in file.read(1_000_000).splitlines()]
@@ -194,10 +198,14 @@ def _labels(named: Named, mapping: dict[int, int], ignore_index: int, pairs: lis
         named = Named(_found_names(mapping, ignore_index, pairs, max_pixels))
     count = len(named.names)
     if not mapping and ignore_index < count:
-        raise ConfigError(f"data.ignore_index is {ignore_index}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})")
+        raise ConfigError(
+            f"data.ignore_index is {ignore_index}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})"
+        )
     beyond = sorted(index for index in mapping.values() if count <= index != IGNORE)
     if beyond:
-        raise ConfigError(f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes")
+        raise ConfigError(
+            f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes"
+        )
     return named, Labels(count, ignore_index, mapping, named.colours, named.ignored)
 
 
@@ -214,7 +222,9 @@ def _found_names(mapping: dict[int, int], ignore_index: int, pairs: list[Pair], 
         raise DataError(f"the masks of {len(pairs)} images hold no value but {ignore_index} (no label); expected class indices")
     if indices != list(range(len(indices))):
         proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
-        raise DataError(f"class indices must run from 0 without gaps; the masks hold {shown}; set data.label_map='{proposal}', or data.classes")
+        raise DataError(
+            f"class indices must run from 0 without gaps; the masks hold {shown}; set data.label_map='{proposal}', or data.classes"
+        )
     if len(indices) > 255:
         raise DataError(f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map")
     notice(f"found {len(indices)} classes in {len(pairs)} masks: {shown}; name them with data.classes")

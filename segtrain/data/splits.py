@@ -20,7 +20,9 @@ def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
     if not {"train", "val"} <= set(found):
         return None
     if "" in found:
-        raise DataError(f"{found[''][0].image} lies beside the folders train and val ({len(found[''])} such files); move it into one of them")
+        raise DataError(
+            f"{found[''][0].image} lies beside the folders train and val ({len(found[''])} such files); move it into one of them"
+        )
     return found
 
 
@@ -34,7 +36,9 @@ def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, 
             raise DataError(f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}")
     both = {pair.name for pair in splits["train"]} & {pair.name for pair in splits["val"]}
     if both:
-        raise DataError(f"{len(both)} images are in both lists, {sorted(both)[0]!r} first; remove them from data.train_list or data.val_list")
+        raise DataError(
+            f"{len(both)} images are in both lists, {sorted(both)[0]!r} first; remove them from data.train_list or data.val_list"
+        )
     return splits
 
 
