@@ -111,7 +111,7 @@ def _albumentations():
     foreign = [d for d in ("albumentationsx", "AlbumentationsX") if _installed(importlib.metadata, d)]
     if foreign:
         raise ConfigError(
-            "augmentation.pixel found the package albumentationsx (AGPL, sends telemetry) installed under the import name of albumentations; "
+            "augmentation.pixel found albumentationsx (AGPL, sends telemetry), which takes the import name of albumentations; "
             "run pip uninstall albumentationsx && pip install albumentations==2.0.8"
         )
     import albumentations

@@ -169,31 +169,43 @@ def _on_grid(middle: float, span: float, place: Placement) -> float:
 def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None) -> Sample:
     """The sample as `place` shows it; image, target and instances read from the same positions."""
     matrix = place.matrix()
-    rows, columns, inside = _nearest(matrix, place, sample.image.shape[:2])
+    nearest = Nearest(matrix, place, sample.image.shape[:2])
+    fill = np.zeros(sample.image.shape[2]) if fill is None else np.asarray(fill)
+    fill = fill.round() if sample.image.dtype.kind == "u" else fill
     exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
-    image = sample.image[rows, columns] if exact else _bilinear(sample.image, matrix, place)
-    fill = np.zeros(image.shape[2]) if fill is None else np.asarray(fill)
     return replace(
         sample,
-        image=_outside(image, inside, fill.round() if image.dtype.kind == "u" else fill),
-        target=None if sample.target is None else _outside(sample.target[rows, columns], inside, ignore_index),
-        instances=None if sample.instances is None else _outside(sample.instances[rows, columns], inside, 0),
+        image=nearest.read(sample.image, fill) if exact else nearest.fill_outside(_bilinear(sample.image, matrix, place), fill),
+        target=None if sample.target is None else nearest.read(sample.target, ignore_index),
+        instances=None if sample.instances is None else nearest.read(sample.instances, 0),
     )
 
 
-def _nearest(matrix: np.ndarray, place: Placement, source: tuple[int, int]):
-    """Row and column in the source for each output pixel (broadcastable, clipped to it), and which fall inside."""
-    x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5
-    if matrix[0, 1] == 0 and matrix[1, 0] == 0:
-        columns, rows = matrix[0, 0] * x + matrix[0, 2], matrix[1, 1] * y + matrix[1, 2]
-    else:
-        columns = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
-        rows = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
-    # The small term settles positions that are a whole number but for rounding.
-    columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
-    height, width = source
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return rows.clip(0, height - 1), columns.clip(0, width - 1), inside
+class Nearest:
+    """For each output pixel the source pixel in which its centre falls: rows and columns (broadcastable, clipped to the source)."""
+
+    def __init__(self, matrix: np.ndarray, place: Placement, source: tuple[int, int]):
+        x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5
+        self.upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
+        columns = matrix[0, 0] * x + matrix[0, 2] if self.upright else matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+        rows = matrix[1, 1] * y + matrix[1, 2] if self.upright else matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+        # The small term settles positions that are a whole number but for rounding.
+        columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
+        self.outside = (rows < 0) | (rows >= source[0]) | (columns < 0) | (columns >= source[1])
+        self.rows, self.columns = rows.clip(0, source[0] - 1), columns.clip(0, source[1] - 1)
+
+    def read(self, array: np.ndarray, fill) -> np.ndarray:
+        """A new array with the source's values, `fill` where there is no source."""
+        if self.upright:  # one axis after the other is five times as fast
+            found = array.take(self.rows[:, 0], axis=0).take(self.columns[0], axis=1)
+        else:
+            found = array[self.rows, self.columns]
+        return self.fill_outside(found, fill)
+
+    def fill_outside(self, array: np.ndarray, fill) -> np.ndarray:
+        if self.outside.any():
+            array[self.outside] = fill
+        return array
 
 
 def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
@@ -203,14 +215,12 @@ def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.nda
     index_matrix = matrix.copy()
     index_matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # cv2 counts from the centre of pixel 0
     size, flags = (place.width, place.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    # cv2 warps four channels at a time.
-    parts = [image[..., k : k + 4] for k in range(0, image.shape[2], 4)]
-    done = [cv2.warpAffine(np.ascontiguousarray(p), index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE) for p in parts]
-    return (
-        np.concatenate([d.reshape(place.height, place.width, -1) for d in done], axis=2)
-        if len(done) > 1
-        else done[0].reshape(*size[::-1], -1)
-    )
+    done = []
+    for first in range(0, image.shape[2], 4):  # cv2 warps up to four channels at a time
+        part = np.ascontiguousarray(image[..., first : first + 4])
+        part = cv2.warpAffine(part, index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        done.append(part.reshape(place.height, place.width, -1))
+    return done[0] if len(done) == 1 else np.concatenate(done, axis=2)
 
 
 def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
@@ -230,9 +240,3 @@ def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> 
     moved = matrix.copy()
     moved[:, 2] -= (left, top)
     return blurred.reshape(*part.shape), moved
-
-
-def _outside(array: np.ndarray, inside: np.ndarray, value) -> np.ndarray:
-    if not inside.all():
-        array[~inside] = value
-    return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -90,10 +91,10 @@ def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
     apart = []
     for found in frames.values():
         found.sort()
-        apart += [(a[2], b[2]) for a, b in zip(found, found[1:], strict=False) if a[1] != b[1]]
+        apart += [(one[2], other[2]) for one, other in itertools.pairwise(found) if one[1] != other[1]]
     if apart:
         one, other = apart[0]
         notice(
-            f"warning: data.val_fraction puts {len(apart)} pairs of neighbouring numbers into different splits ({one!r}, {other!r}); if they are "
-            "frames of one film, scores come out too high: use folders train/ and val/, or data.train_list and data.val_list"
+            f"warning: data.val_fraction puts {len(apart)} pairs of neighbouring numbers into different splits ({one!r}, {other!r}); "
+            "if they are frames of one film, scores come out too high: use folders train/ and val/, or data.train_list and data.val_list"
         )
