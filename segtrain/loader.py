@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import multiprocessing
 import multiprocessing.sharedctypes
 import os
@@ -16,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -153,7 +155,7 @@ class Reader:
                 break
             except DataError as error:
                 last = error
-                skipped[len(skipped) :] = [str(error)]
+                skipped.append(str(error))
         else:
             raise DataError(f"{SUBSTITUTES + 1} samples in a row cannot be read, the last: {last}")
         return sample
@@ -306,7 +308,8 @@ class Batches:
         before = {process.pid for process in multiprocessing.active_children()}
         iterator = _without_child_handler(lambda: iter(loader))
         self._workers = [process for process in multiprocessing.active_children() if process.pid not in before]
-        atexit.register(self.close)
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
         return iterator
 
     def __iter__(self) -> Batches:
@@ -396,7 +399,8 @@ class Batches:
         if self._closed:
             return
         self._closed = True
-        atexit.unregister(self.close)
+        if self._workers:
+            atexit.unregister(self._at_exit)
         for process in self._workers:
             process.kill()
         for process in self._workers:
@@ -412,6 +416,13 @@ class Batches:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
+
+
+def _close(batches: weakref.ref) -> None:
+    """At the end of the process, for those that nobody closed."""
+    found = batches()
+    if found is not None:
+        found.close()
 
 
 def _without_child_handler(make: Callable):

@@ -159,7 +159,7 @@ class Pixel:
             return sample
         # Two generators for all transforms together; a common integer seed would give each transform the same stream.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        given = {"image": image, "mask": sample.target}
+        given = {"image": image.copy(), "mask": sample.target}  # some transforms write into what they are given
         if sample.instances is not None:
             given |= {"instances": sample.instances, "outside": np.zeros(image.shape[:2], np.uint8)}
         found = self.compose(**{key: value for key, value in given.items() if value is not None})

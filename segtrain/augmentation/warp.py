@@ -167,11 +167,10 @@ def _on_grid(middle: float, span: float, place: Placement) -> float:
 
 
 def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None) -> Sample:
-    """The sample as `place` shows it; image, target and instances read from the same positions."""
+    """The sample as `place` shows it; image, target and instances read from the same positions. `fill` is on the scale 0..255."""
     matrix = place.matrix()
     nearest = Nearest(matrix, place, sample.image.shape[:2])
-    fill = np.zeros(sample.image.shape[2]) if fill is None else np.asarray(fill)
-    fill = fill.round() if sample.image.dtype.kind == "u" else fill
+    fill = np.zeros(sample.image.shape[2]) if fill is None else _on_scale(np.asarray(fill, np.float64), sample.image.dtype)
     exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
     return replace(
         sample,
@@ -179,6 +178,11 @@ def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: S
         target=None if sample.target is None else nearest.read(sample.target, ignore_index),
         instances=None if sample.instances is None else nearest.read(sample.instances, 0),
     )
+
+
+def _on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`fill` of 0..255 on the scale of the image's dtype (float images: 0..1)."""
+    return (fill * {"uint8": 1, "uint16": 257}[dtype.name]).round() if dtype.kind == "u" else fill / 255
 
 
 class Nearest:
