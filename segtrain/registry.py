@@ -110,9 +110,16 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
     """`value` in the annotation's type (an int becomes a float where one is asked for), or a ConfigError that names `where`."""
     accepted, result = _convert(value, annotation)
     if not accepted:
-        hint = nearest(value, typing.get_args(annotation)) if typing.get_origin(annotation) is Literal else ""
+        hint = nearest(value, _words(annotation)) if isinstance(value, str) else ""
         raise ConfigError(f"{where} is {value!r}{hint}; allowed: {describe(annotation)}")
     return result
+
+
+def _words(annotation: Any) -> list:
+    """The values that a Literal allows, also one inside a union."""
+    if typing.get_origin(annotation) is Literal:
+        return list(typing.get_args(annotation))
+    return [word for one in typing.get_args(annotation) for word in _words(one)]
 
 
 def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:

@@ -1,0 +1,91 @@
+"""Scores by hand, against torchmetrics, and the rule for absent classes."""
+
+import pytest
+import torch
+
+from segtrain.errors import ConfigError
+from segtrain.metric import METRIC
+from segtrain.sample import IGNORE
+
+
+def confusion(num_classes):
+    return METRIC.build({"name": "confusion"}, num_classes=num_classes, ignore_index=IGNORE)
+
+
+def test_matrix_by_hand():
+    target = torch.tensor([[0, 0, 1, 2, IGNORE, 1]], dtype=torch.uint8)
+    prediction = torch.tensor([[0, 1, 1, 0, 2, 1]])
+    counts = confusion(3).counts(prediction, target)
+    assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    scores = confusion(3).scores(counts)
+    # Class 0: 1 of (2 true + 2 answered - 1); class 1: 2 of (2 + 3 - 2); class 2: labelled, never answered.
+    assert scores["iou"] == pytest.approx([1 / 3, 2 / 3, 0.0])
+    assert scores["dice"] == pytest.approx([2 / 4, 4 / 5, 0.0])
+    assert scores["accuracy"] == pytest.approx([1 / 2, 1.0, 0.0])
+    assert scores["miou"] == pytest.approx(1 / 3) and scores["pixel_accuracy"] == pytest.approx(3 / 5)
+    assert scores["fw_iou"] == pytest.approx(2 / 5 / 3 + 2 / 5 * 2 / 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 37, 53), (3, 256, 300)])
+def test_counts_equal_torchmetrics(dtype, shape):
+    torchmetrics = pytest.importorskip("torchmetrics")
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(0, 19, shape, generator=generator)
+    target[torch.rand(shape, generator=generator) < 0.1] = IGNORE
+    prediction = torch.randint(0, 19, shape, generator=generator)
+    oracle = torchmetrics.ConfusionMatrix(task="multiclass", num_classes=19, ignore_index=IGNORE)
+    assert torch.equal(confusion(19).counts(prediction, target.to(dtype)), oracle(prediction, target))
+
+
+def test_counts_add_up_over_images():
+    generator = torch.Generator().manual_seed(2)
+    target, prediction = (torch.randint(0, 5, (4, 20, 20), generator=generator) for _ in range(2))
+    parts = sum(confusion(5).counts(prediction[i], target[i]) for i in range(4))
+    assert torch.equal(parts, confusion(5).counts(prediction, target))
+
+
+def test_dice_and_iou_are_one_number_seen_twice():
+    generator = torch.Generator().manual_seed(3)
+    scores = confusion(6).scores(torch.randint(1, 1000, (6, 6), generator=generator))
+    assert scores["dice"] == pytest.approx([2 * iou / (1 + iou) for iou in scores["iou"]])
+
+
+def test_answering_one_class_everywhere_scores_its_share_over_c():
+    target = torch.tensor([0] * 73 + [1] * 17 + [2] * 10)
+    scores = confusion(3).scores(confusion(3).counts(torch.zeros(100, dtype=torch.int64), target))
+    assert scores["miou"] == pytest.approx(scores["pixel_accuracy"] / 3)
+
+
+ABSENT = torch.tensor([[5, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+"""Class 0 is right five times of six, class 3 is answered once and never labelled, 1 and 2 are nowhere."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "iou", "miou"),
+    [
+        ("union", [5 / 6, None, None, 0.0], 5 / 12),
+        ("gt", [5 / 6, None, None, None], 5 / 6),
+        ("zero", [5 / 6, 0.0, 0.0, 0.0], 5 / 24),
+        ("one", [5 / 6, 1.0, 1.0, 0.0], (5 / 6 + 2) / 4),
+    ],
+)
+def test_absent_classes(rule, iou, miou):
+    scores = confusion(4).scores(ABSENT, absent=rule)
+    assert scores["iou"] == pytest.approx(iou) and scores["miou"] == pytest.approx(miou)
+    assert scores["present"] == 2
+
+
+def test_nothing_labelled_has_no_mean():
+    scores = confusion(3).scores(torch.zeros(3, 3, dtype=torch.int64))
+    assert scores["miou"] is None and scores["iou"] == [None] * 3 and scores["pixel_accuracy"] == 0
+
+
+def test_an_ignore_index_among_the_classes_is_refused():
+    with pytest.raises(ConfigError, match="ignore index 2 is one of the 3 classes"):
+        METRIC.build({"name": "confusion"}, num_classes=3, ignore_index=2)
+
+
+def test_a_negative_ignore_index_works():
+    metric = METRIC.build({"name": "confusion"}, num_classes=2, ignore_index=-100)
+    assert metric.counts(torch.tensor([0, 1, 1]), torch.tensor([0, -100, 0])).tolist() == [[1, 1], [0, 0]]

@@ -1,0 +1,51 @@
+"""Every parameter learns in exactly one group, at the rate and decay that it should."""
+
+import pytest
+import torch
+from torch import nn
+
+from segtrain.optimizer import OPTIMIZER
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Conv2d(4, 2, 1)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER.names())
+def test_groups_part_the_parameters(name):
+    network = Network()
+    optimizer = OPTIMIZER.build({"name": name, "lr": 0.5, "weight_decay": 0.25, "encoder_factor": 0.1}, network=network)
+    where = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    listed = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(listed) == len(where) == len(list(network.parameters()))
+    expected = {"encoder.0.weight": (0.05, 0.25), "encoder.0.bias": (0.05, 0.0), "encoder.1.weight": (0.05, 0.0),
+                "encoder.1.bias": (0.05, 0.0), "head.weight": (0.5, 0.25), "head.bias": (0.5, 0.0)}  # fmt: skip
+    for key, parameter in network.named_parameters():
+        group = where[id(parameter)]
+        assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[key]), key
+
+
+def test_decay_all_and_frozen_parameters():
+    network = Network()
+    network.encoder.requires_grad_(False)
+    optimizer = OPTIMIZER.build({"name": "sgd", "decay_all": True, "weight_decay": 0.25}, network=network)
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(2, 0.25)]
+
+
+def test_sgd_steps_as_torch_does():
+    torch.manual_seed(0)
+    network, twin = Network(), Network()
+    twin.load_state_dict(network.state_dict())
+    ours = OPTIMIZER.build({"name": "sgd", "lr": 0.1, "encoder_factor": 1.0, "weight_decay": 0.01, "decay_all": True}, network=network)
+    theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    x = torch.randn(2, 3, 8, 8)
+    for _ in range(3):
+        for one, optimizer in ((network, ours), (twin, theirs)):
+            optimizer.zero_grad()
+            one.head(one.encoder(x)).square().mean().backward()
+            optimizer.step()
+    for a, b in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
