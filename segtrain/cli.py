@@ -97,6 +97,8 @@ def parse_arguments(words: list[str]) -> Arguments:
             found.command = _command_name(word)
         else:
             found.words.append(word)
+    if found.multirun and found.command != "train" and not found.help:
+        raise ConfigError(f"--multirun goes with segtrain train; {found.command} takes one run at a time")
     if found.cfg not in (None, "job"):
         raise ConfigError(f"--cfg {found.cfg} is not possible; --cfg job prints the config that would be run")
     return found
@@ -131,7 +133,7 @@ def _signalled(arguments: Arguments, words: list[str]) -> int:
         if arguments.multirun:
             from segtrain.sweep import sweep
 
-            return sweep(arguments.command, arguments.words, arguments.config_dir, stop, words)
+            return sweep(arguments.words, arguments.config_dir, stop, words)
         return _once(arguments, stop, words)
     finally:
         stop.restore()
@@ -148,15 +150,13 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
         return 0
     with launch.debug_log(launch.existing_run(config["run"], "run")):
         assemble = launch.assemble()
-        scores = getattr(assemble, arguments.command)(assemble.check(arguments.command, config), stop)
-    if scores:
-        print(_in_words(scores))
+        getattr(assemble, arguments.command)(assemble.check(arguments.command, config), stop)
     return 0
 
 
 def _in_words(scores: dict) -> str:
-    numbers = {key: value for key, value in (scores or {}).items() if isinstance(value, (int, float, str))}
-    return ", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in numbers.items()) or "done"
+    score = scores.get(scores.get("score"))
+    return f"step {scores.get('step')}" + (f", {scores['score']} {score:.4f}" if isinstance(score, (int, float)) else "")
 
 
 def composed(arguments: Arguments) -> tuple[dict, dict[str, str]]:
@@ -187,8 +187,8 @@ def composition(arguments: Arguments):
 
 
 def _print_config(arguments: Arguments) -> int:
-    from segtrain.compose import to_yaml
     from segtrain.launch import assemble
+    from segtrain.plain_yaml import to_yaml
 
     config, _ = composed(arguments)
     print(to_yaml(assemble().check(arguments.command, config)), end="")

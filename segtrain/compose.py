@@ -7,7 +7,6 @@ the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,16 +16,15 @@ from typing import Any
 from segtrain.catalogue import Keys, load, plugin_names
 from segtrain.errors import ConfigError, nearest
 from segtrain.overrides import Typed, check_choice
+from segtrain.plain_yaml import check_plain, first_line, parse_yaml, read_text
 from segtrain.registry import check_options, options_of
 from segtrain.settings import SECTIONS
 
-MAX_YAML_BYTES = 1_000_000
-MAX_YAML_NODES = 100_000
-FORBIDDEN = ("hydra", "_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-"""Keys that no YAML of a user may hold at any depth: Hydra gives them meanings that run code."""
-
 ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
 """Besides SEGTRAIN_*, the environment variables that a config may read by ${oc.env:NAME}."""
+
+MAX_INTERPOLATIONS = 16
+"""How many ${…} a config may hold: a few that refer to each other grow a short text beyond any memory."""
 
 ALTERNATIVES = {"trainer.epochs": "trainer.steps", "trainer.steps": "trainer.epochs"}
 """Keys of which one is meant: typing the first takes the second out, wherever that one comes from."""
@@ -70,28 +68,52 @@ class Composer:
 
     def compose(self, typed: list[Typed]) -> dict:
         """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the groups are not yet."""
-        from hydra import compose
-        from omegaconf import OmegaConf
-
         for one in typed:
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
+        config = self._composed(typed)[0]
+        for group in self._replaced(typed):
+            config[group] = self._composed([one for one in typed if one.key != "experiment"])[0].get(group)
+        return checked_sections(_with_alternatives(config, typed), self.keys)
+
+    def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
+        """The resolved config and which entry each group was given."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
         try:
-            composed = compose(self._config_name(), overrides=self._search_path() + [one.line for one in typed])
-            config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            composed = compose(self._config_name(), self._search_path() + [one.line for one in typed], return_hydra_config=True)
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            _limit_interpolations(OmegaConf.to_container(composed, resolve=False))
+            return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True), choices
         except Exception as error:
             raise _as_config_error(error, typed) from error
-        return checked_sections(_with_alternatives(config, typed), self.keys)
+
+    def _replaced(self, typed: list[Typed]) -> list[str]:
+        """Groups for which an experiment chose one entry and the user typed another.
+
+        What the experiment says of such a group was meant for its own choice; the typed one starts from its defaults.
+        """
+        groups = [one.key for one in typed if one.key in self.keys.groups]
+        if not groups or not any(one.key == "experiment" for one in typed):
+            return []
+        now = self._composed(typed)[1]
+        before = self._composed([one for one in typed if one.key not in groups])[1]
+        return [group for group in groups if now.get(group) != before.get(group)]
 
     def setters(self, typed: list[Typed]) -> dict[str, str]:
         """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment demo', a user's path."""
         from hydra.types import RunMode
 
         lines = self._search_path() + [one.line for one in typed]
+        replaced = tuple(f"{group}." for group in self._replaced(typed))
         found: dict[str, str] = {}
         for default in self._loader.compute_defaults_list(self._config_name(), lines, RunMode.RUN).defaults:
             if default.config_path and not default.config_path.startswith(("hydra", "settings")):
-                found.update(self._set_by(default))
+                passed_over = replaced if default.config_path.startswith("experiment/") else ()
+                found.update({key: origin for key, origin in self._set_by(default).items() if not key.startswith(passed_over)})
         return found
 
     def _set_by(self, default) -> dict[str, str]:
@@ -119,6 +141,12 @@ def _plain(node) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(node, resolve=False)
+
+
+def _limit_interpolations(config: Mapping) -> None:
+    count = str(config).count("${")
+    if count > MAX_INTERPOLATIONS:
+        raise ConfigError(f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}")
 
 
 def _quoted(text: str) -> str:
@@ -223,12 +251,13 @@ def _source_class() -> type:
             path = Path(self.path, self._normalize_file_name(config_path))
             if not path.resolve().is_relative_to(self.path):
                 raise ConfigError(f"{path} lies outside of the folder of --config-dir")
-            text = read_yaml_text(path)
+            text = read_text(path)
             header = _header(ConfigSource._get_header_dict, text, path)
-            node = _parse(text, path)
+            node = parse_yaml(text, path)
             check_plain(node, path)
             _check_defaults(node, path)
-            return ConfigResult(config=_omegaconf(node, path), path=f"checked://{self.path}", provider=self.provider, header=header)
+            config = parse_yaml(text, path, _omegaconf)
+            return ConfigResult(config=config, path=f"checked://{self.path}", provider=self.provider, header=header)
 
     return CheckedConfigSource
 
@@ -249,83 +278,15 @@ def _check_defaults(node: Any, path: Path) -> None:
         raise ConfigError(f"{path}: defaults names hydra; a YAML may set nothing of hydra")
 
 
-def _omegaconf(node: Any, path: Path):
+def _omegaconf(file):
+    """OmegaConf's reading: it knows 1e-3 as a number and refuses a key that stands twice."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.create({} if node is None else node)
+        return OmegaConf.load(file)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from error
-
-
-def read_yaml_text(path: Path) -> str:
-    """The text of a YAML of at most 1 MB. ConfigError if it is not there, not a regular file, too large or not UTF-8."""
-    try:
-        if not path.is_file():
-            raise ConfigError(f"{path} is not a file")
-        with open(path, "rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
-        if len(data) > MAX_YAML_BYTES:
-            raise ConfigError(f"{path} is larger than 1 MB, which no config is")
-        return data.decode("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML as plain data, checked in size, in the growth of its aliases and for keys that Hydra would act on."""
-    node = _parse(read_yaml_text(path), path)
-    check_plain(node, path)
-    return node
-
-
-def _parse(text: str, path: Path) -> Any:
-    import yaml
-    from omegaconf._utils import get_yaml_loader
-
-    try:
-        tree = yaml.compose(io.StringIO(text), Loader=yaml.SafeLoader)
-        if tree is not None and _size(tree, {}) > MAX_YAML_NODES:
-            raise ConfigError(f"{path} grows to more than {MAX_YAML_NODES} values by its aliases")
-        # OmegaConf's reader, for its numbers (1e-3) and because it refuses a key that stands twice.
-        return yaml.load(io.StringIO(text), Loader=get_yaml_loader())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or _first_line(error)}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is not a config: {_first_line(error)}") from error
-
-
-def _size(node, seen: dict[int, int]) -> int:
-    """How many values a YAML node is once its aliases are written out."""
-    import yaml
-
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in seen:
-        seen[id(node)] = MAX_YAML_NODES + 1  # what an alias inside its own anchor would be: endless
-        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
-        seen[id(node)] = 1 + sum(_size(child, seen) for child in children)
-    return seen[id(node)]
-
-
-def check_plain(node: Any, path: Path | str, forbidden: tuple[str, ...] = FORBIDDEN) -> None:
-    """ConfigError if a key of `forbidden` stands anywhere in the YAML."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            # A key may hold dots, which Hydra takes apart.
-            if set(str(key).split(".")) & set(forbidden):
-                raise ConfigError(f"{path} holds the key {key!r}; a YAML names entries of segtrain's tables and their options only")
-            check_plain(value, path, forbidden)
-    elif isinstance(node, list):
-        for value in node:
-            check_plain(value, path, forbidden)
+        raise ValueError(first_line(error)) from error
 
 
 # --- after composition
@@ -343,7 +304,7 @@ def checked_sections(config: dict, keys: Keys) -> dict:
         config[group] = _group(config.get(group), group, keys)
     sections = SECTIONS[keys.command]
     top = {name: value for name, value in config.items() if name in options_of(sections[""])}
-    config.update(_checked_top(top, sections[""], keys))
+    config.update(check_options(top, sections[""], "", f"segtrain {keys.command}"))
     for name, settings in sections.items():
         if name:
             if not isinstance(config.get(name), Mapping):
@@ -360,13 +321,6 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{group} is {value!r}; choose one by {group}=NAME and set its options by {group}.KEY=VALUE")
     return dict(value)
-
-
-def _checked_top(top: dict, settings, keys: Keys) -> dict:
-    try:
-        return check_options(top, settings, "", f"segtrain {keys.command}")
-    except ConfigError as error:
-        raise ConfigError(str(error).lstrip(".")) from error
 
 
 def _with_alternatives(config: dict, typed: list[Typed]) -> dict:
@@ -395,7 +349,7 @@ def _as_config_error(error: BaseException, typed: list[Typed]) -> ConfigError:
         return ConfigError(_composition(error, typed))
     if isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
-        return ConfigError(f"{key}: {_first_line(error)}" if key else _first_line(error))
+        return ConfigError(f"{key}: {first_line(error)}" if key else first_line(error))
     if isinstance(error, RecursionError):
         return ConfigError("the config refers to itself without end")
     raise error
@@ -412,33 +366,15 @@ def _missing(error) -> ConfigError:
     group, _, name = path.rpartition("/")
     options = [option for option in error.options or [] if option != "saved"]
     if not group:
-        return ConfigError(_first_line(error))
+        return ConfigError(first_line(error))
     return ConfigError(f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}")
 
 
 def _composition(error: BaseException, typed: list[Typed]) -> str:
     cause = error.__cause__
-    message = _first_line(error)
+    message = first_line(error)
     for one in typed:
         if one.line in message:
-            reason = f": {_first_line(cause)}" if cause is not None else ""
+            reason = f": {first_line(cause)}" if cause is not None else ""
             return f"{one.key}={one.text} does not fit{reason}"
-    return message + (f": {_first_line(cause)}" if cause is not None else "")
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def to_yaml(config: Mapping) -> str:
-    """Plain data as YAML, in the order it has."""
-    import yaml
-
-    return yaml.safe_dump(_listed(config), sort_keys=False, allow_unicode=True, width=1000)
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists: plain YAML has no tuples."""
-    if isinstance(value, Mapping):
-        return {key: _listed(one) for key, one in value.items()}
-    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return message + (f": {first_line(cause)}" if cause is not None else "")

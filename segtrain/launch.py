@@ -15,14 +15,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segtrain.catalogue import show
-from segtrain.compose import check_plain, flatten, read_yaml, to_yaml
+from segtrain.compose import flatten
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
+from segtrain.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run_folder import Lock, Stop, check_name, create, write_atomic, write_json
 
 OUTPUTS = Path("outputs")
@@ -83,9 +85,8 @@ def _last_runs() -> str:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds anything to go on with; whether it is whole is found out when it is read."""
-    checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(child.name.isdigit() for child in checkpoints.iterdir())
+    """Whether the folder holds anything to go on with. It imports torch."""
+    return importlib.import_module("segtrain.checkpoint").has_checkpoint(folder)
 
 
 # --- what a run was made with
@@ -107,6 +108,11 @@ def saved_config(folder: Path) -> dict:
         if "${" in str(value):
             raise ConfigError(f"{path}: {key} holds '${{'; the config of a run holds plain values only")
     return config
+
+
+def checked_saved(folder: Path) -> dict:
+    """The saved config of a training run, checked and with the defaults of keys that it does not know yet."""
+    return assemble().check("train", saved_config(folder))
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
@@ -160,18 +166,19 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             stop.raise_if_requested()
             checked = assemble().check("train", config)
             if has_checkpoint(folder):
-                check_unchanged(assemble().check("train", saved_config(folder)), checked, folder)
+                check_unchanged(checked_saved(folder), checked, folder)
             write_atomic(folder / CONFIG, to_yaml(_plain(checked)).encode())
             with Record(folder, checked, words) as record:
                 record.scores = assemble().train(checked, folder, stop)
             return record.scores
     except ConfigError:
         if made and not has_checkpoint(folder):
-            _remove(folder)
+            remove_run(folder)
         raise
 
 
-def _remove(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
+    """Takes away a folder that was made for a run which then could not begin."""
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         # The folder of the day, if this was its only run.
@@ -212,11 +219,13 @@ class Record:
     def __init__(self, folder: Path, config: Mapping, words: list[str]):
         self.path = folder / RECORD
         self.scores: dict = {}
+        self._start = time.monotonic()
         earlier = read_record(folder)
         self.content = {
             "command": words,
             "started": _now(),
             "ended": None,
+            "seconds": None,
             "exit_code": None,
             "error": None,
             "scores": None,
@@ -235,7 +244,8 @@ class Record:
 
     def __exit__(self, kind, error, _trace) -> None:
         code = 0 if error is None else getattr(error, "exit_code", 130 if kind is KeyboardInterrupt else 1)
-        self.content.update(ended=_now(), exit_code=code, error=None if error is None else str(error), scores=self.scores or None)
+        self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
+        self.content.update(exit_code=code, error=None if error is None else str(error), scores=self.scores or None)
         # A full disk must not hide what went wrong before.
         with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
             write_json(self.path, self.content)

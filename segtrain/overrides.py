@@ -44,7 +44,9 @@ def parse_overrides(tokens: Iterable[str], keys: Keys, multirun: bool = False) -
         if sign == "~":
             text = _removal(key, text, keys)
         typed.pop(key, None)  # typed again: the last one counts, at its own place in the order
-        typed[key] = _read(key, text, keys, multirun)
+        one = _read(key, text, keys, multirun)
+        if one.line:
+            typed[key] = one
     return list(typed.values()), wishes
 
 
@@ -108,6 +110,8 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
             return Typed(key, text, None, f"{key}={text}", sweep=True)
         return _several(key, text, override, keys)
     value = override.value()
+    if key in keys.choices and value is None:
+        return _no_choice(key, keys)
     kinds = keys.kinds(key)
     if _should_be_text(value, kinds) or (isinstance(value, str) and value.startswith("~")):
         return _text(key, text if not isinstance(value, str) else value, keys)
@@ -132,12 +136,20 @@ def _several(key: str, text: str, override, keys: Keys) -> Typed:
     kinds = keys.kinds(key)
     if override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
         raise ConfigError(f"{key}={text} is a sweep over several runs; add --multirun")
-    if key in keys.composites or kinds is None or "list" in kinds:
+    if key in keys.composites or (key not in keys.choices and (kinds is None or "list" in kinds)):
         inner = _parsed(f"{key}=[{text}]")
         return Typed(key, text, inner.value(), _line(key, f"[{text}]", keys))
-    raise ConfigError(
-        f"{key}={text} gives several values to one key; add --multirun for one run each, or quote a text with a comma: '{key}=\"{text}\"'"
-    )
+    quoted = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
+    raise ConfigError(f"{key}={text} gives several values to one key; add --multirun for one run each{quoted}")
+
+
+def _no_choice(key: str, keys: Keys) -> Typed:
+    """`key=null` of a choice."""
+    if key in keys.composites:
+        return Typed(key, "none", "none", f"{key}=none")
+    if key == "experiment":
+        return Typed(key, "null", None, "")
+    raise ConfigError(f"{key}=null is not possible: every run has one; choose of {', '.join(keys.entries(key))}")
 
 
 def _should_be_text(value: Any, kinds: set[str] | None) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -135,9 +136,13 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         # True == 1 in Python, but not for somebody who typed `true`.
         return any(value == one and type(value) is type(one) for one in arguments), value
     if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool), float(value) if isinstance(value, (int, float)) else value
+        # Not a number and infinity would pass every later comparison and spoil the run silently.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return number, float(value) if number else value
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool), value
+    if annotation in (dict, list):
+        return isinstance(value, annotation), value
     if annotation in (str, bool):
         return isinstance(value, annotation), value
     if origin in (list, tuple, Sequence):
@@ -169,7 +174,8 @@ def _convert_mapping(value, arguments) -> tuple[bool, Any]:
 def describe(annotation: Any) -> str:
     """A type in words that a user understands."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null", None: "null", Any: "anything"}
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
+    words |= {type(None): "null", None: "null", Any: "anything"}
     if annotation in words:
         return words[annotation]
     if origin in (Union, types.UnionType):
