@@ -200,8 +200,9 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     parts = _parts(config)
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
-    plan = _plan(settings, loader, len(train_split), dry=folder is None)
+    plan = _plan(settings, loader, len(train_split))
     learning, state, ops = _learning(config, parts, settings, plan.steps, train_split, device)
+    plan = plan if folder else training.Plan(1, 1, None, None)
     _check_shapes(parts, ops, train_split, settings, loader)
     resumed = _resume_or_init(config, folder, state, parts, device)
 
@@ -221,14 +222,12 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     return _result(state, scores, folder, parts.task)
 
 
-def _plan(settings: Trainer, loader: Loader, num_samples: int, dry: bool) -> training.Plan:
+def _plan(settings: Trainer, loader: Loader, num_samples: int) -> training.Plan:
     per_epoch = num_samples / loader.batch_size
     if loader.batch_size < 1 or settings.accumulate < 1 or loader.batch_size < settings.accumulate:
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={settings.accumulate} parts of an image or more"
         )
-    if dry:
-        return training.Plan(1, 1, None, None)
     if settings.log_every < 1:
         raise ConfigError(f"trainer.log_every is {settings.log_every}; allowed: a number of steps from 1")
     return training.Plan(

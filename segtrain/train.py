@@ -112,8 +112,10 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
         totals.append(total.detach())
         weights.append(weight.detach())
     total, weight = sum(totals), sum(weights)
+    # A batch without any label has a gradient of 0, and 0 it stays.
+    factor = torch.where(weight > 0, nominal / weight, 0.0)
     for optimizer in state.optimizers.values():
-        _apply(state, optimizer, learning, nominal / weight.clamp_min(torch.finfo(weight.dtype).tiny))
+        _apply(state, optimizer, learning, factor)
     state.scaler.update()
     return total, weight
 
