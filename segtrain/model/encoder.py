@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError, nearest
+from segtrain.model.norm import freeze_batch_norm, is_frozen
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -32,7 +33,7 @@ def encoder_of(name: str, in_channels: int, output_stride: int) -> nn.Module:
         raise ConfigError(_unsupported(name, output_stride)) from error
     info = features.feature_info
     features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
-    if features.reductions[-1] != output_stride or len(set(features.reductions)) < 3:
+    if features.reductions[-1] != output_stride or len(features.reductions) < 3:
         raise ConfigError(_unsupported(name, output_stride))
     return features
 
@@ -78,9 +79,9 @@ def at_output_stride(net: nn.Module, output_stride: int) -> nn.Module:
     for name, module in net.named_modules():
         copy = twin.get_submodule(name)
         copy.training = module.training
-        if "train" in vars(module):
+        if is_frozen(module):
             freeze_batch_norm(copy)
-    for name in ("normalisation", "weights_report", "pretrained"):
+    for name in vars(net).keys() & {"normalisation", "weights_report", "pretrained"}:
         setattr(twin, name, getattr(net, name))
     return twin
 
@@ -96,20 +97,3 @@ def _share_tensors(net: nn.Module, twin: nn.Module) -> None:
         if name not in saved:
             owner, _, attribute = name.rpartition(".")
             setattr(twin.get_submodule(owner), attribute, buffer)
-
-
-def freeze_batch_norm(net: nn.Module) -> nn.Module:
-    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after `net.train()`.
-
-    Call it after a conversion to synchronised batch normalisation, which makes new modules.
-    """
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.requires_grad_(False)
-            module.train = _stay_in_evaluation.__get__(module)
-            module.train()
-    return net
-
-
-def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
-    return nn.Module.train(module, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,13 +24,14 @@ def unet(
     encoder: str = SMALL,
     weights: str | None = None,
     widths: tuple[int, ...] = (16, 32, 64, 128),
+    stem_stride: Literal[1, 2] = 2,
     decoder_widths: tuple[int, ...] | None = None,
     skips: bool = True,
 ) -> nn.Module:
     """U-Net: an encoder, and a decoder that gets the encoder's features of every resolution back.
 
     Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution (nearest) and
-    convolves twice; the logits come at the image's size. Images are padded to a multiple of the encoder's last stride.
+    convolves twice; the logits come at the resolution of its last block. Images are padded to a multiple of the encoder's last stride.
     resnet34 with 21 classes has 24 439 269 parameters, resnet50 32 524 005, as in segmentation_models_pytorch.
 
     Options:
@@ -37,11 +40,13 @@ def unet(
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file;
             null is imagenet for timm's encoders and none for small, which has no published weights
         widths: channels of the small encoder's levels, finest first; each level halves the resolution
+        stem_stride: of the small encoder's first convolution. 2: the network works and answers at half the image's
+            resolution, four times as fast; 1: at the image's own
         decoder_widths: channels of the decoder's blocks, coarsest first; null is the small encoder's
             widths in reverse, or 256, 128, 64, 32, 16 for timm's
         skips: hand the encoder's features to the decoder; false is the same network without them, for comparison
     """
-    net = UNet(out_channels, in_channels, encoder, widths, decoder_widths, skips)
+    net = UNet(out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips)
     weights = weights or ("none" if encoder == SMALL else "imagenet")
     net.pretrained = weights != "none"
     if encoder == SMALL:
@@ -55,15 +60,16 @@ def unet(
 
 
 class SmallEncoder(nn.Module):
-    """B×K×H×W -> features at stride 1, 2, 4 …: two convolutions a level, maximum pooling between levels."""
+    """B×K×H×W -> features at the stem's stride and at every doubling of it: two convolutions a level, maximum pooling between them."""
 
-    def __init__(self, in_channels: int, widths: tuple[int, ...]):
+    def __init__(self, in_channels: int, widths: tuple[int, ...], stem_stride: int):
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
             raise ConfigError(f"model.widths is {list(widths)}; it needs at least two levels, each of 1 channel or more")
-        self.channels, self.reductions = tuple(widths), tuple(2**level for level in range(len(widths)))
+        self.channels, self.reductions = tuple(widths), tuple(stem_stride * 2**level for level in range(len(widths)))
         inputs = (in_channels, *widths)
         self.levels = nn.ModuleList(double_conv(before, after) for before, after in zip(inputs, widths, strict=False))
+        self.levels[0][0][0].stride = (stem_stride, stem_stride)
         initialise(self)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -74,20 +80,24 @@ class SmallEncoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """B×K×H×W -> Output with B×C×H×W logits, for any H and W; the arguments are the factory's options."""
+    """B×K×H×W -> Output, for any H and W, with logits at the image's size or the stem's stride; the arguments are the factory's options."""
 
     head_keys = ("head.weight", "head.bias")
     """The tensors whose first dimension is the classes."""
 
-    def __init__(self, out_channels, in_channels, encoder, widths, decoder_widths, skips):
+    def __init__(self, out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips):
         super().__init__()
         small = encoder == SMALL
-        self.encoder = SmallEncoder(in_channels, tuple(widths)) if small else encoder_of(encoder, in_channels, 32)
-        self.stride = self.encoder.reductions[-1]
-        decoder_widths = tuple(decoder_widths or (tuple(widths[-2::-1]) if small else DECODER_WIDTHS))
-        # A timm encoder's features of stride 1 (VGG) stay unused, as in segmentation_models_pytorch.
-        finest = 1 if small else 2
-        self.skip_levels = _skip_levels(self.encoder.reductions, finest if skips else self.stride + 1, len(decoder_widths))
+        self.encoder = SmallEncoder(in_channels, tuple(widths), stem_stride) if small else encoder_of(encoder, in_channels, 32)
+        reductions = self.encoder.reductions
+        self.stride, self.logit_stride = reductions[-1], stem_stride if small else 1
+        decoder_widths = tuple(decoder_widths or (widths[-2::-1] if small else DECODER_WIDTHS))
+        # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay unused,
+        # as in segmentation_models_pytorch.
+        strides = _halvings(self.stride, self.logit_stride)
+        _check_widths(decoder_widths, strides)
+        skips_from = strides if small else strides[:-1]
+        self.skip_levels = [reductions.index(s) if skips and s in skips_from and s in reductions else None for s in strides]
         skip_channels = [0 if level is None else self.encoder.channels[level] for level in self.skip_levels]
         inputs = (self.encoder.channels[-1], *decoder_widths)
         self.decoder = nn.ModuleList(
@@ -103,19 +113,29 @@ class UNet(nn.Module):
         for block, level in zip(self.decoder, self.skip_levels, strict=True):
             y = F.interpolate(y, scale_factor=2, mode="nearest")
             y = block(y if level is None else torch.cat([y, features[level]], dim=1))
-        return Output(self.head(y)[..., :height, :width], (height, width))
+        return Output(self._cropped(self.head(y), height, width), (height, width))
+
+    def _cropped(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The logits of the image without its padding, at their own stride if that divides the image, else at the image's size."""
+        stride = self.logit_stride
+        if height % stride or width % stride:
+            logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
+            stride = 1
+        return logits[..., : height // stride, : width // stride]
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(conv_norm_relu(in_channels, out_channels), conv_norm_relu(out_channels, out_channels))
 
 
-def _skip_levels(reductions: tuple[int, ...], finest: int, num_blocks: int) -> list[int | None]:
-    """For every block, coarsest first, the index of the encoder's feature at its resolution, None where there is none."""
-    blocks = reductions[-1].bit_length() - 1
-    if num_blocks != blocks:
+def _halvings(coarsest: int, finest: int) -> list[int]:
+    """The strides after each doubling of the resolution: [8, 4, 2] from 16 to 2."""
+    return [coarsest >> block for block in range(1, (coarsest // finest).bit_length())]
+
+
+def _check_widths(decoder_widths: tuple[int, ...], strides: list[int]) -> None:
+    if len(decoder_widths) != len(strides) or min(decoder_widths) < 1:
         raise ConfigError(
-            f"model.decoder_widths has {num_blocks} entries; the encoder halves the resolution {blocks} times and needs {blocks}"
+            f"model.decoder_widths is {list(decoder_widths)}; this encoder needs {len(strides)} numbers of channels, "
+            f"one for each resolution of the decoder (strides {strides})"
         )
-    strides = [reductions[-1] >> (block + 1) for block in range(blocks)]
-    return [reductions.index(stride) if stride in reductions and stride >= finest else None for stride in strides]

@@ -1,0 +1,71 @@
+"""Batch normalisation: keeping it as it is, and what it cannot be trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from segtrain.errors import ConfigError
+
+
+def freeze_batch_norm(net: nn.Module) -> nn.Module:
+    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after `net.train()`.
+
+    Call it after a conversion to synchronised batch normalisation, which makes new modules.
+    """
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.requires_grad_(False)
+            module.train = _stay_in_evaluation.__get__(module)
+            module.train()
+    return net
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether `freeze_batch_norm` fixed this module."""
+    return "train" in vars(module)
+
+
+def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
+    return nn.Module.train(module, False)
+
+
+def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, width: int) -> None:
+    """A ConfigError if batch normalisation cannot be trained on batches of this shape: its only value per channel is its mean.
+
+    batch_size: images of one micro-batch in one process. Nothing of the network changes and nothing is computed:
+    the pass runs on tensors without storage.
+    """
+    if batch_size > 1:
+        return
+    modes = [(module, module.training) for module in net.modules()]
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, inputs, name=name: seen.append((name, tuple(inputs[0].shape))))
+        for name, module in net.named_modules()
+        if isinstance(module, _BatchNorm) and not is_frozen(module)
+    ]
+    try:
+        net.train()
+        tensors = {name: tensor.to("meta") for name, tensor in (*net.named_parameters(), *net.named_buffers())}
+        torch.func.functional_call(net, tensors, (torch.empty(batch_size, channels, height, width, device="meta"),))
+    except ValueError as error:
+        if not seen or "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(_too_small(net, batch_size, height, width, *seen[-1])) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+
+
+def _too_small(net: nn.Module, batch_size: int, height: int, width: int, name: str, shape: tuple[int, ...]) -> str:
+    pooled = getattr(getattr(net, "recipe", None), "image_pooling", False)
+    return (
+        f"loader.batch_size leaves {batch_size} image of {height}x{width} px per process and micro-batch: batch normalisation {name} gets "
+        f"{'x'.join(map(str, shape))} values, one per channel, and cannot be trained on them; make it 2 images or more "
+        f"(loader.batch_size, trainer.accumulate), set trainer.freeze_batch_norm=true{', model.image_pooling=false' if pooled else ''}"
+        f"{'' if pooled else ' or take larger crops'}"
+    )
