@@ -14,6 +14,7 @@ import random
 import re
 import stat
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -600,7 +601,10 @@ def _torch_load(path: Path):
     """What torch.load gives for tensors and plain Python. Anything else that a pickle could ask for is refused, not run."""
     try:
         _regular(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What torch says about unusual pickles is either refused below or harmless.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:

@@ -138,14 +138,14 @@ def probe(folder: Path | str, needed_bytes: int) -> None:
         with storage(folder, needed_bytes), open(path, "xb") as file:
             file.write(b"segtrain")
             file.flush()
+            free = free_bytes(folder)
+            if free is not None and free < needed_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if needed_bytes > 0 and hasattr(os, "posix_fallocate"):
                 _reserve(file.fileno(), needed_bytes)
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
-    free = free_bytes(folder)
-    if free is not None and free < needed_bytes:
-        raise storage_error(OSError(errno.ENOSPC, ""), folder, needed_bytes)
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:

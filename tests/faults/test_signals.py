@@ -1,0 +1,177 @@
+"""SIGTERM and SIGINT end the step and save; a second SIGINT ends everything at once, children too."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LOOP = """
+import subprocess, sys, time
+from segtrain.errors import SegtrainError
+from segtrain.run_folder import Stop, append_line
+stop = Stop().install()
+child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(child.pid, flush=True)
+try:
+    for step in range(10 ** 6):
+        time.sleep(float(sys.argv[2]))
+        append_line(sys.argv[1] + "/steps", str(step))
+        if stop.requested:
+            append_line(sys.argv[1] + "/saved", str(step))
+            stop.raise_if_requested()
+except SegtrainError as error:
+    child.kill()
+    child.wait()
+    sys.exit(error.exit_code)
+"""
+
+STUCK = """
+import hashlib, signal, subprocess, sys
+if sys.argv[1] == "ours":
+    from segtrain.run_folder import Stop
+    stop = Stop().install()
+else:
+    count = []
+    def handler(*_):
+        count.append(0)
+        if len(count) == 2:
+            sys.exit(130)
+    signal.signal(signal.SIGINT, handler)
+command = ["sh", "-c", "sleep 60 & echo $!; wait"]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+print(child.pid, child.stdout.readline().strip(), flush=True)
+hashlib.pbkdf2_hmac("sha256", b"one long operation", b"outside of Python", 1 << 30)
+"""
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def start(code, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process, [int(word) for word in process.stdout.readline().split()]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def lives(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(pids, within_s=3.0):
+    end = time.monotonic() + within_s
+    while time.monotonic() < end and any(map(lives, pids)):
+        time.sleep(0.02)
+    return not any(map(lives, pids))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_one_signal_ends_the_step_and_saves(start, tmp_path, number, code):
+    process, children = start(LOOP, tmp_path, 0.05)
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert (tmp_path / "saved").read_text().splitlines() == (tmp_path / "steps").read_text().splitlines()[-1:]
+    assert said.count("\n") == 1 and signal.Signals(number).name in said and gone(children)
+
+
+def test_a_naive_process_dies_without_saving(start, tmp_path):
+    process, children = start(LOOP.replace("stop = Stop().install()", "stop = Stop()"), tmp_path, 0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM and not (tmp_path / "saved").exists() and lives(children[0])
+    os.kill(children[0], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_launcher_that_passes_a_signal_on_does_not_cost_the_checkpoint(start, tmp_path, first):
+    """The terminal sends SIGINT to all, and the launcher sends it again, or SIGTERM, some milliseconds later."""
+    process, _ = start(LOOP, tmp_path, 0.4)
+    for number in (first, signal.SIGINT):
+        process.send_signal(number)
+        time.sleep(0.01)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + first and (tmp_path / "saved").exists()
+
+
+def test_a_second_sigint_ends_at_once_in_the_middle_of_a_long_operation(start):
+    process, children = start(STUCK, "ours")
+    assert all(map(lives, children)) and len(children) == 2
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130 and time.monotonic() - begin < 2
+    assert gone(children)
+
+
+def test_a_naive_handler_waits_for_the_end_of_the_operation(start):
+    process, children = start(STUCK, "naive")
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert all(map(lives, children))
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_forked_worker_can_be_terminated_and_leaves_ctrl_c_to_its_parent(start):
+    code = """
+import os, signal, time
+from segtrain.run_folder import Stop
+stop = Stop().install()
+worker = os.fork()
+if worker == 0:
+    time.sleep(60)
+time.sleep(0.1)
+print(worker, flush=True)
+os.kill(worker, signal.SIGINT)
+time.sleep(0.2)
+os.kill(worker, signal.SIGINT)
+time.sleep(0.2)
+assert os.waitpid(worker, os.WNOHANG) == (0, 0) and stop.requested is None
+os.kill(worker, signal.SIGTERM)
+assert os.WTERMSIG(os.waitpid(worker, 0)[1]) == signal.SIGTERM
+"""
+    process, _ = start(code)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0 and not said
+
+
+def test_restore_gives_the_signals_back(start):
+    code = """
+import os, signal, threading
+from segtrain.run_folder import Stop
+before = signal.getsignal(signal.SIGINT)
+stop = Stop().install()
+os.kill(os.getpid(), signal.SIGINT)
+stop.restore()
+assert signal.getsignal(signal.SIGINT) is before and stop.requested == signal.SIGINT
+other = threading.Thread(target=Stop().install)
+other.start()
+other.join()
+assert signal.getsignal(signal.SIGINT) is before
+print(1)
+"""
+    process, _ = start(code)
+    assert process.wait(timeout=20) == 0
