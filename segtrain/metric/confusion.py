@@ -32,9 +32,10 @@ class Confusion:
         band = BAND if truth.device.type == "cpu" else truth.numel()
         for start in range(0, truth.numel(), max(band, 1)):
             # Ignored pixels go to a spare last row: selecting by a mask costs twenty times as much as counting them.
-            row = truth[start : start + band].to(torch.int32)
-            row = row.clamp_(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
-            index = row.mul_(c).add_(answer[start : start + band])
+            # All in int32: int64 and int32 in one addition are not vectorised and make counting a third slower.
+            row, column = truth[start : start + band].to(torch.int32), answer[start : start + band].to(torch.int32)
+            row = row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
+            index = torch.add(column, row, alpha=c)
             counts += torch.bincount(index, minlength=c * (c + 1))
         return counts[: c * c].view(c, c)
 

@@ -38,6 +38,13 @@ def test_counts_equal_torchmetrics(dtype, shape):
     assert torch.equal(confusion(19).counts(prediction, target.to(dtype)), oracle(prediction, target))
 
 
+def test_counting_leaves_its_inputs_alone():
+    target = torch.tensor([0, 1, 2, IGNORE], dtype=torch.int32)
+    prediction = torch.tensor([0, 1, 1, 2], dtype=torch.int32)
+    assert confusion(3).counts(prediction, target).sum() == 3
+    assert target.tolist() == [0, 1, 2, IGNORE] and prediction.tolist() == [0, 1, 1, 2]
+
+
 def test_counts_add_up_over_images():
     generator = torch.Generator().manual_seed(2)
     target, prediction = (torch.randint(0, 5, (4, 20, 20), generator=generator) for _ in range(2))
