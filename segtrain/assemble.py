@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from segtrain.augmentation import AUGMENTATION
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.data.stats import frequency
-from segtrain.errors import ConfigError, ResourceError, nearest
+from segtrain.errors import ConfigError, Interrupted, ResourceError, nearest
 from segtrain.events import Events
 from segtrain.initial import start_from
 from segtrain.loader import evaluation_batches, training_batches
@@ -131,13 +132,13 @@ def _parts(config: Mapping) -> Parts:
     return Parts(task, data, _complete(facts, model), model, metric)
 
 
-def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str) -> evaluation.Scores | None:
-    """The scores of a split; None if a signal came in the meantime."""
+def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
+    """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
-        for batch in batches:
+        for batch in itertools.islice(batches, num_batches):
             yield batch
             bar.update(batch.count)
             stop.raise_if_requested("stopped while evaluating")
@@ -313,10 +314,9 @@ class _Run:
 
     def evaluate(self, state) -> evaluation.Scores | None:
         """None if a signal came: the evaluation is then still to be done."""
-        from segtrain.errors import Interrupted
-
         try:
-            scores = _scored(self.scoring, state.served, self.split, self.device, self.stop, "evaluating")
+            few = 1 if self.folder is None else None
+            scores = _scored(self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few)
         except Interrupted:
             return None
         numbers = scores.numbers

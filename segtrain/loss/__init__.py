@@ -1,6 +1,29 @@
 """Losses: `loss(output, target) -> (total, weight)`; the loop divides one by the other over micro-batches."""
 
-from segtrain.loss.cross_entropy import cross_entropy
-from segtrain.registry import Table
+from __future__ import annotations
 
-LOSS = Table("loss", {"cross_entropy": cross_entropy})
+from collections.abc import Callable
+from typing import Any
+
+from segtrain.errors import ConfigError
+from segtrain.loss.cross_entropy import cross_entropy
+from segtrain.loss.jaccard import WeightedSum, jaccard
+from segtrain.registry import Table, check_value
+
+
+def weighted_sum(num_classes: int, ignore_index: int, class_frequency: Callable, terms: dict[str, dict[str, Any]]) -> WeightedSum:
+    """Several losses at once, each by its factor.
+
+    Options:
+        terms: for each loss its options, with `factor` (1 if left out):
+            {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
+    """
+    runtime = {"num_classes": num_classes, "ignore_index": ignore_index, "class_frequency": class_frequency}
+    if not terms or "weighted_sum" in terms:
+        raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {', '.join(n for n in LOSS.names() if n != 'weighted_sum')}")
+    factors = [check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor") for name, options in terms.items()]
+    configs = [{"name": name, **{key: value for key, value in options.items() if key != "factor"}} for name, options in terms.items()]
+    return WeightedSum([LOSS.build(config, **runtime) for config in configs], factors)
+
+
+LOSS = Table("loss", {"cross_entropy": cross_entropy, "jaccard": jaccard, "weighted_sum": weighted_sum})
