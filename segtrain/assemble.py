@@ -6,7 +6,7 @@ import functools
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,17 +34,15 @@ from segtrain.model.norm import check_batch, freeze_batch_norm
 from segtrain.optimizer import OPTIMIZER
 from segtrain.predictor import Mask, build_from, choose_device, predictor
 from segtrain.registry import Table, check_options, options_of
-from segtrain.report.sheet import as_rgb, sheet
-from segtrain.run_folder import in_words, probe, storage, write_json
+from segtrain.report.sheet import sheet
+from segtrain.run_folder import probe, storage, write_json
 from segtrain.sample import Facts, Normalisation
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS, EvaluateSettings, Loader, PredictorSettings, Trainer, in_steps
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
-TABLES: dict[str, Table] = {
-    table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)
-}
+TABLES: dict[str, Table] = {table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)}
 
 
 # --- checking
@@ -126,9 +124,7 @@ def _parts(config: Mapping) -> Parts:
     data = DATA.build(config["data"])
     facts = data.facts
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
-    model = MODEL.build(
-        config["model"], out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels
-    )
+    model = MODEL.build(config["model"], out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels)
     return Parts(task, data, _complete(facts, model), model, metric)
 
 
@@ -206,6 +202,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     plan = plan if folder else training.Plan(1, 1, None, None)
     _check_shapes(parts, ops, train_split, settings, loader)
     resumed = _resume_or_init(config, folder, state, parts, device)
+    if folder is not None:
+        probe(folder, _checkpoint_bytes(state))
 
     events = Events(folder, state.step, plan.steps)
     for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *resumed]:
@@ -264,6 +262,12 @@ def _learning(config, parts: Parts, settings: Trainer, steps: int, split, device
         parameters=[p for p in model.parameters() if p.requires_grad],
     )
     return learning, state, ops
+
+
+def _checkpoint_bytes(state) -> int:
+    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving average."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
+    return weights * (3 if state.ema is None else 4)
 
 
 def _check_shapes(parts: Parts, ops, split, settings: Trainer, loader: Loader) -> None:
@@ -340,7 +344,8 @@ class _Run:
         if self.folder is None:
             return
         score = None if scores is None else scores.numbers.get(self.parts.task.score)
-        better = score is not None and (state.best is None or (score < state.best) == self.parts.task.lower_is_better and score != state.best)
+        sign = -1 if self.parts.task.lower_is_better else 1
+        better = score is not None and (state.best is None or sign * score > sign * state.best)
         if better:
             state.best = score
         description = {
@@ -381,14 +386,15 @@ def _result(state, scores, folder: Path | None, task) -> dict:
 def _too_large(settings: Trainer, loader: Loader, device) -> str:
     parts = min(loader.batch_size, 2 * settings.accumulate)
     return (
-        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
-        f"use trainer.accumulate={parts} (same batch_size={loader.batch_size}, {loader.batch_size // parts} images at a time), smaller crops or trainer.amp=bf16"
+        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; use trainer.accumulate={parts} "
+        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), smaller crops or trainer.amp=bf16"
     )
 
 
 def _same_classes(run: Facts, data: Facts, where: str) -> None:
     if run.classes != data.classes:
-        place = next((i for i, (a, b) in enumerate(zip(run.classes, data.classes, strict=False)) if a != b), min(len(run.classes), len(data.classes)))
+        pairs = enumerate(itertools.zip_longest(run.classes, data.classes))
+        place = next(i for i, (a, b) in pairs if a != b)
         a, b = (list(classes[place : place + 3]) for classes in (run.classes, data.classes))
         raise ConfigError(
             f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they differ from index {place}: "
@@ -411,7 +417,8 @@ def evaluate(config: dict, stop) -> dict:
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
     scoring = _scoring(config, task, facts, metric)
     scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
-    protocol = {**scores.protocol, "split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": config["model"]}
+    made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": config["model"]}
+    protocol = {**scores.protocol, **made}
     record = evaluation.record(replace(scores, protocol=protocol), facts)
     output = Path(config["output"] or Path(config["run"]) / "evaluate" / f"{config['split']}-{description['step']}")
     with storage(output):
@@ -444,6 +451,12 @@ def predict(config: dict, stop) -> dict:
     counts = prediction.predict(
         mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested
     )
+    folders = [
+        "classes/",
+        "colours/",
+        *(["overlay/"] if config["overlay"] else []),
+        *(["probabilities/"] if config["probabilities"] else []),
+    ]
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    print(f"written   {counts['images']} masks to {config['output']} (classes/, colours/{', overlay/' if config['overlay'] else ''}){left_out}")
+    print(f"written   {counts['images']} masks to {config['output']} ({', '.join(folders)}){left_out}")
     return counts

@@ -20,10 +20,10 @@ class Scores:
     pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, pictures: int, between=lambda: None) -> Scores:
+def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, pictures: int) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities. decide: probabilities -> predictions. between: called after each batch (progress, signals).
+    predict: images -> probabilities. decide: probabilities -> predictions. pictures: how many images to keep for a sheet.
     """
     counts, images, shown = None, 0, []
     for batch in batches:
@@ -33,7 +33,6 @@ def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, dev
         for i in range(min(batch.count, pictures - len(shown))):
             shown.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy()))
         images += batch.count
-        between()
     return Scores(metric.scores(counts, absent), {"images": images, "absent": absent, "resolution": "native"}, shown)
 
 

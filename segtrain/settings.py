@@ -40,7 +40,9 @@ class Trainer:
     ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off")
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     freeze_batch_norm: bool = key(False, "keep the statistics and the affine weights of batch-norm as they are")
-    memory_format: Literal["contiguous", "channels_last", "auto"] = key("contiguous", "auto times both on a copy of the network and saves its choice")
+    memory_format: Literal["contiguous", "channels_last", "auto"] = key(
+        "contiguous", "auto times both on a copy of the network and saves its choice"
+    )
     keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one")
 
 

@@ -102,41 +102,48 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     however many micro-batches the batch is split into."""
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # Any fixed number keeps the scaled loss in fp16's range; the exact one, the sum of the weights, is known after the last part.
-    nominal = batch.targets.numel()
+    # With several parts, the sum of the weights is known after the last one only; until then any fixed number will do.
+    nominal = batch.targets.numel() if settings.accumulate > 1 else None
     for images, targets in _micro_batches(batch, settings, device):
         with autocast(device, settings.amp):
             output = state.model(learning.normalise(images))
         total, weight = learning.loss(output, targets)
-        state.scaler.scale(total / nominal).backward()
+        state.scaler.scale(total / (nominal or _divisor(weight))).backward()
         totals.append(total.detach())
         weights.append(weight.detach())
-    total, weight = sum(totals), sum(weights)
-    # A batch without any label has a gradient of 0, and 0 it stays.
-    factor = torch.where(weight > 0, nominal / weight, 0.0)
+    total, weight = (sum(parts[1:], parts[0]) for parts in (totals, weights))
+    factor = nominal / _divisor(weight) if nominal else None
     for optimizer in state.optimizers.values():
         _apply(state, optimizer, learning, factor)
     state.scaler.update()
     return total, weight
 
 
+def _divisor(weight: Tensor) -> Tensor:
+    """The weight, or 1 for 0: a batch without any label has a loss and a gradient of 0, and 0 they stay."""
+    weight = weight.detach()
+    return weight + (weight == 0)
+
+
 def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
+    images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
+    if settings.memory_format == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    if settings.accumulate == 1:
+        yield images, targets
+        return
     # The first axis is split as evenly as it goes; every part keeps at least one image.
-    images = batch.images.to(device, non_blocking=True).tensor_split(settings.accumulate)
-    targets = batch.targets.to(device, non_blocking=True).tensor_split(settings.accumulate)
-    memory_format = torch.channels_last if settings.memory_format == "channels_last" else torch.contiguous_format
-    for part, target in zip(images, targets, strict=True):
-        yield part.contiguous(memory_format=memory_format), target
+    yield from zip(images.tensor_split(settings.accumulate), targets.tensor_split(settings.accumulate), strict=True)
 
 
-def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor) -> None:
-    """Scales the gradients to the mean over valid pixels, clips them and updates the weights."""
+def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor | None) -> None:
+    """Scales the gradients by `factor`, clips them and updates the weights."""
     rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * rate
     state.scaler.unscale_(optimizer)
-    gradients = [p.grad for p in learning.parameters if p.grad is not None]
-    torch._foreach_mul_(gradients, factor)
+    if factor is not None:
+        torch._foreach_mul_([p.grad for p in learning.parameters if p.grad is not None], factor)
     if learning.settings.clip_norm is not None:
         nn.utils.clip_grad_norm_(learning.parameters, learning.settings.clip_norm)
     state.scaler.step(optimizer)
@@ -146,8 +153,6 @@ def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor) -> No
 @torch.no_grad()
 def update_average(state: RunState, decay: float) -> None:
     """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps count."""
-    if state.ema is None:
-        return
     decay = min(decay, (1 + state.step) / (10 + state.step))
     averaged, present = list(state.ema.state_dict().values()), list(state.model.state_dict().values())
     floats = [(a, p) for a, p in zip(averaged, present, strict=True) if a.is_floating_point()]
@@ -158,22 +163,22 @@ def update_average(state: RunState, decay: float) -> None:
 
 
 class Finite:
-    """Whether the loss stayed finite: noted on the device at each step, read only when the loop waits for it anyway."""
+    """Whether the loss stayed finite: a sum that once met infinity or not-a-number keeps it, so the sum since the last log line
+    tells, and is read only when the loop waits for the device anyway."""
 
-    def __init__(self, device: torch.device):
-        self._bad = torch.zeros((), dtype=torch.bool, device=device)
+    def __init__(self, loss_sum: Tensor):
+        self._loss_sum = loss_sum
         self._names: list[tuple[int, list[str]]] = []
 
-    def note(self, step: int, total: Tensor, names: list[str]) -> None:
-        self._bad |= ~torch.isfinite(total)
+    def note(self, step: int, names: list[str]) -> None:
         self._names.append((step, names))
-        if total.device.type == "cpu":
+        if self._loss_sum.device.type == "cpu":
             self.read()
 
     def read(self) -> None:
         """DivergedError, naming the files of the steps since the last reading, if one of their losses was not finite."""
         names, self._names = self._names, []
-        if bool(self._bad):
+        if not math.isfinite(self._loss_sum.item()):
             files = [name for _, one in names for name in one]
             shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
             raise DivergedError(
@@ -188,7 +193,7 @@ def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable
     batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the caller's function.
     save(state, scores) writes a checkpoint. plan: `Plan`. stop: `segtrain.run_folder.Stop`.
     """
-    finite, clock = Finite(learning.device), Clock()
+    finite, clock = Finite(state.loss_sum), Clock()
     scores = _evaluate(state, plan, evaluate, save, stop) if state.evaluation_due else None
     state.model.train()
     while state.step < plan.steps:
@@ -196,10 +201,11 @@ def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable
         total, weight = step(state, batch, learning)
         state.step += 1
         state.position += batch.count
-        update_average(state, learning.settings.ema or 0.0)
+        if state.ema is not None:
+            update_average(state, learning.settings.ema)
         state.loss_sum += total
         state.loss_weight += weight
-        finite.note(state.step, total, batch.names)
+        finite.note(state.step, batch.names)
         clock.count(batch.count)
         events.progress(1)
 

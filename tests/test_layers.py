@@ -17,7 +17,13 @@ FLOORS = {
 }  # fmt: skip
 """Floors of the modules outside the groups. Within 3: run_folder < checkpoint < predictor, see BESIDE."""
 
-BESIDE = {("checkpoint", "run_folder"), ("predictor", "checkpoint"), ("loader", "run_folder"), ("events", "run_folder"), ("train", "evaluate")}
+BESIDE = {
+    ("checkpoint", "run_folder"),
+    ("predictor", "checkpoint"),
+    ("loader", "run_folder"),
+    ("events", "run_folder"),
+    ("train", "evaluate"),
+}
 """The few modules of one floor that may use another one of it."""
 
 

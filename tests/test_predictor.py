@@ -1,5 +1,7 @@
 """Tiles and views: what must be equal is equal, whatever is composed."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -89,7 +91,7 @@ def test_tiles_cover_everything_with_the_overlap(length, overlap):
     starts = _starts(length, tile, overlap)
     covered = {i for start in starts for i in range(start, min(start + tile, length))}
     assert covered == set(range(length)) and starts[-1] == max(0, length - tile)
-    assert all(b - a <= max(1, round(tile * (1 - overlap))) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= max(1, round(tile * (1 - overlap))) for a, b in itertools.pairwise(starts))
 
 
 def test_large_images_are_tiled_unasked(monkeypatch):

@@ -237,7 +237,7 @@ def test_steps_and_epochs():
     for settings in (Trainer(), Trainer(steps=1, epochs=1)):
         with pytest.raises(ConfigError, match="give one of them"):
             steps_of(settings, 2.5)
-    with pytest.raises(ConfigError, match="trainer.steps gives 0 steps"):
+    with pytest.raises(ConfigError, match=r"trainer\.steps gives 0 steps"):
         steps_of(Trainer(steps=0), 2.5)
 
 

@@ -20,9 +20,12 @@ def weighted_sum(num_classes: int, ignore_index: int, class_frequency: Callable,
     """
     runtime = {"num_classes": num_classes, "ignore_index": ignore_index, "class_frequency": class_frequency}
     if not terms or "weighted_sum" in terms:
-        raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {', '.join(n for n in LOSS.names() if n != 'weighted_sum')}")
+        allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
+        raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")
     factors = [check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor") for name, options in terms.items()]
-    configs = [{"name": name, **{key: value for key, value in options.items() if key != "factor"}} for name, options in terms.items()]
+    configs = [{**options, "name": name} for name, options in terms.items()]
+    for config in configs:
+        config.pop("factor", None)
     return WeightedSum([LOSS.build(config, **runtime) for config in configs], factors)
 
 

@@ -18,7 +18,9 @@ class Confusion:
 
     def __init__(self, num_classes: int, ignore_index: int):
         if 0 <= ignore_index < num_classes:
-            raise ConfigError(f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} to 255, or negative")
+            raise ConfigError(
+                f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} or more, or negative"
+            )
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def counts(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ def test_two_pixels_by_hand():
     assert weight.item() == 2
 
 
-@pytest.mark.parametrize("options", [{}, {"class_weights": [1.0, 2.0, 0.5, 3.0]}, {"smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 3.0]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"class_weights": [1.0, 2.0, 0.5, 3.0]}, {"smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 3.0]}]
+)
 def test_quotient_is_torchs_mean(options):
     logits, target = batch()
     total, weight = build(**options)(Output(logits, (6, 5)), target)
