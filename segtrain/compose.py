@@ -164,24 +164,33 @@ def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[N
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    before = {name: dict(content) if isinstance(content, dict) else content for name, content in store.repo.items()}
+    nodes = _stored_nodes(command, keys, saved)
     try:
-        store.store(group="settings", name=command, package="_global_", node=_defaults_of_sections(command, saved), provider="segtrain")
-        for group in keys.groups:
-            for name in plugin_names(group):
-                if name not in load()["groups"].get(group, {}):
-                    # Only the name: importing the plug-in waits until it is chosen, and the check fills in its defaults.
-                    node = {name: {}} if group in keys.composites else {"name": name}
-                    store.store(group=group, name=name, node=node, provider="segtrain")
-            if saved is not None:
-                store.store(group=group, name="saved", node=dict(saved.get(group) or {}), provider="segtrain")
-        if saved is not None:
-            defaults = [f"settings/{command}", *({group: "saved"} for group in keys.groups), "_self_"]
-            store.store(name="resumed", node={"defaults": defaults}, provider="segtrain")
+        for (group, name), node in nodes.items():
+            package = "_global_" if group == "settings" else None
+            store.store(group=group, name=name, package=package, node=node, provider="segtrain")
         yield
     finally:
-        store.repo.clear()
-        store.repo.update(before)
+        for group, name in nodes:
+            (store.repo if group is None else store.repo[group]).pop(f"{name}.yaml", None)
+            if group is not None and not store.repo[group]:
+                del store.repo[group]
+
+
+def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple[str | None, str], dict]:
+    """(group, name) -> what Hydra finds under it."""
+    nodes: dict = {("settings", command): _defaults_of_sections(command, saved)}
+    for group in keys.groups:
+        for name in plugin_names(group):
+            if name not in load()["groups"].get(group, {}):
+                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its defaults.
+                nodes[group, name] = {name: {}} if group in keys.composites else {"name": name}
+        if saved is not None:
+            nodes[group, "saved"] = dict(saved.get(group) or {})
+    if saved is not None:
+        defaults = [f"settings/{command}", *({group: "saved"} for group in keys.groups), "_self_"]
+        nodes[None, "resumed"] = {"defaults": defaults}
+    return nodes
 
 
 def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
@@ -254,6 +263,8 @@ def _source_class() -> type:
             text = read_text(path)
             header = _header(ConfigSource._get_header_dict, text, path)
             node = parse_yaml(text, path)
+            if not isinstance(node, (dict, type(None))):
+                raise ConfigError(f"{path} is not a config: it holds no KEY: VALUE lines")
             check_plain(node, path)
             _check_defaults(node, path)
             config = parse_yaml(text, path, _omegaconf)

@@ -59,7 +59,7 @@ def _split(token: str, keys: Keys) -> tuple[str, str, str]:
     if text is None and sign != "~":
         raise ConfigError(f"{token} is not KEY=VALUE{_entry_hint(key, keys)}")
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key or token!r} cannot be a key; keys are words joined by dots, such as trainer.steps=100")
+        raise ConfigError(f"{key or token} cannot be a key; keys are words joined by dots, such as trainer.steps=100")
     return sign, key, text if text is not None else ""
 
 
@@ -106,6 +106,8 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
     if override is None:
         return _text(key, text, keys)
     if override.is_sweep_override():
+        if override.is_interval_sweep():
+            raise ConfigError(f"{key}={text} names no values; a sweep takes a,b or choice(a,b), range(from,to,step) or glob(*)")
         if multirun:
             return Typed(key, text, None, f"{key}={text}", sweep=True)
         return _several(key, text, override, keys)

@@ -86,8 +86,9 @@ def check_plain(node: Any, path: Path | str, forbidden: tuple[str, ...] = FORBID
 
 
 def first_line(error: BaseException | None) -> str:
-    """The first line of a message that may have many."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of a message that may have many, with the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def to_yaml(config: Mapping) -> str:

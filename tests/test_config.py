@@ -1,0 +1,497 @@
+"""From words on a command line to one checked dict: what composes, and what is refused with which words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segtrain.catalogue import Keys
+from segtrain.compose import Composer
+from segtrain.errors import CheckpointError, ConfigError
+from segtrain.launch import check_overrides_of_saved, check_unchanged, saved_config
+from segtrain.overrides import parse_overrides
+
+
+def composed(*words: str, command: str = "train", config_dir=None, saved=None) -> dict:
+    composer = Composer(command, config_dir and str(config_dir), saved)
+    typed, _ = parse_overrides(words, Keys(command))
+    with composer.ready():
+        return composer.compose(typed)
+
+
+def refused(*words: str, **more) -> str:
+    with pytest.raises(ConfigError) as error:
+        composed(*words, **more)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- what composes
+
+
+def test_defaults():
+    config = composed()
+    assert config["model"]["name"] == "unet"
+    assert config["data"]["name"] == "shapes"
+    assert config["tta"] == {}
+    assert config["trainer"]["evaluate_every"] == "1ep"
+    assert config["name"] is None
+    assert "hydra" not in config
+    assert "experiment" not in config
+
+
+def test_option_of_a_choice_and_of_a_section():
+    config = composed("model=deeplabv3plus", "model.output_stride=8", "trainer.steps=7", "optimizer.lr=1", "trainer.amp=bf16")
+    assert config["model"]["output_stride"] == 8
+    assert config["trainer"]["steps"] == 7
+    assert config["trainer"]["amp"] == "bf16"
+
+
+def test_several_at_once():
+    config = composed("tta=[flip]", "tta.flip.axes=[both]", "augmentation=[warp,colour]", "augmentation.warp.size=64")
+    assert config["tta"] == {"flip": {"axes": ["both"]}}
+    assert list(config["augmentation"]) == ["warp", "colour"]
+    assert config["augmentation"]["warp"]["size"] == 64
+
+
+@pytest.mark.parametrize("word", ["augmentation.warp=null", "~augmentation.warp"])
+def test_null_removes_one_of_several(word):
+    config = composed("augmentation=light", word)
+    assert {name for name, options in config["augmentation"].items() if options is not None} == {"colour"}
+
+
+@pytest.mark.parametrize("word", ["augmentation=none", "augmentation=null", "augmentation=[]"])
+def test_none_of_several(word):
+    assert composed(word)["augmentation"] == {}
+
+
+def test_list_without_brackets():
+    assert composed("augmentation=warp,colour")["augmentation"].keys() == {"warp", "colour"}
+    assert composed("loss.class_weights=1,2,3")["loss"]["class_weights"] == [1, 2, 3]
+    assert composed("model.widths=8,16")["model"]["widths"] == [8, 16]
+
+
+ODD = [
+    "ü/ß",
+    "a b",
+    "a&b",
+    "a(b",
+    "a)b(c)",
+    "a[b",
+    "a]b",
+    "a=b=c",
+    "it's",
+    'say "x"',
+    "a'b\"c",
+    "a{b",
+    "tab\tx",
+    "a#b",
+    "a$b",
+    "back\\slash",
+    "end\\",
+]
+ODD += ["-x", "*.png", "a;b", "'", "@x", "%d", "写真", "a:b", "+1", "!x", "a|b", "<x>", "?", "x\\'y"]
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_odd_characters_in_a_path_arrive_as_typed(path):
+    assert composed("data=folder", f"data.root={path}")["data"]["root"] == path
+
+
+def test_comma_in_a_quoted_path():
+    assert composed("data=folder", 'data.root="a,b"')["data"]["root"] == "a,b"
+
+
+def test_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert composed("data=folder", "data.root=~/photos [1]")["data"]["root"] == "/home/me/photos [1]"
+    assert composed("init=~/run")["init"] == "/home/me/run"
+    assert composed("data=folder", "data.root=a~b")["data"]["root"] == "a~b"
+
+
+def test_text_that_looks_like_a_number():
+    assert composed("name=2024")["name"] == "2024"
+    assert composed("name=1e5")["name"] == "1e5"
+    assert composed("name=true")["name"] == "true"
+    assert composed("trainer.evaluate_every=50")["trainer"]["evaluate_every"] == 50
+    assert composed("trainer.evaluate_every=2ep")["trainer"]["evaluate_every"] == "2ep"
+
+
+def test_last_one_typed_counts():
+    config = composed("model=deeplabv3plus", "seed=1", "model=unet", "seed=2")
+    assert config["model"]["name"] == "unet"
+    assert config["seed"] == 2
+
+
+def test_typed_length_replaces_the_other_one():
+    config = composed("experiment=demo", "trainer.epochs=3")
+    assert (config["trainer"]["steps"], config["trainer"]["epochs"]) == (None, 3.0)
+    both = composed("trainer.epochs=3", "trainer.steps=4")["trainer"]
+    assert (both["steps"], both["epochs"]) == (4, 3.0)
+
+
+def test_experiment_gives_way_to_a_typed_choice():
+    config = composed("experiment=camvid_lite0", "model=unet")
+    assert config["model"]["name"] == "unet"
+    assert config["model"]["encoder"] != "tf_efficientnet_lite0"
+    assert config["trainer"]["steps"] == composed("experiment=camvid_lite0")["trainer"]["steps"]
+    same = composed("experiment=camvid_lite0", "model=deeplabv3plus")
+    assert same["model"]["encoder"] == "tf_efficientnet_lite0"
+
+
+def test_plus_signs_of_hydra_are_understood():
+    assert composed("+trainer.steps=3")["trainer"]["steps"] == composed("++trainer.steps=3")["trainer"]["steps"] == 3
+
+
+# --- what is refused, in which words
+
+
+WRONG = [
+    (["trainer.stesp=3"], ["trainer.stesp", "did you mean 'steps'"]),
+    (["trainer.steps=abc"], ["trainer.steps is 'abc'", "an integer or null"]),
+    (["trainer.steps=[1,2"], ["trainer.steps is '[1,2'"]),
+    (["trainer=5"], ["trainer is 5", "section"]),
+    (["trainer.amp=fp32"], ["trainer.amp is 'fp32'", "none, bf16, fp16"]),
+    (["traner.steps=3"], ["traner.steps", "did you mean 'trainer.steps'"]),
+    (["steps=3"], ["steps", "did you mean 'trainer.steps'"]),
+    (["lr=3"], ["did you mean 'optimizer.lr'"]),
+    (["model=unett"], ["model=unett does not exist", "did you mean 'unet'", "deeplabv3plus"]),
+    (["model=saved"], ["model=saved does not exist"]),
+    (["model=unet,deeplabv3plus"], ["model=unet,deeplabv3plus", "--multirun"]),
+    (["optimizer.lr=range(1,3)"], ["optimizer.lr=range(1,3)", "--multirun"]),
+    (["optimizer.lr=1,2"], ["optimizer.lr=1,2", "--multirun"]),
+    (["tta=[flip,flap]"], ["tta=flap does not exist", "did you mean 'flip'"]),
+    (["experiment=dmo"], ["experiment=dmo", "did you mean 'demo'"]),
+    (["unet"], ["unet is not KEY=VALUE", "did you mean 'model=unet'"]),
+    (["trainer.steps"], ["trainer.steps is not KEY=VALUE"]),
+    (["model", "=", "unet"], ["model is not KEY=VALUE"]),
+    (["=3"], ["cannot be a key"]),
+    (["trainer..steps=3"], ["trainer..steps cannot be a key"]),
+    (["träiner.steps=3"], ["cannot be a key"]),
+    (["model/unet=3"], ["model/unet is not a key"]),
+    (["model@data=unet"], ["cannot be a key"]),
+    (["model.name=unet"], ["model.name", "model=NAME"]),
+    (["loss=null"], ["loss=null", "cross_entropy"]),
+    (["model={name:unet}"], ["model="]),
+    (["~loss"], ["~loss"]),
+    (["~trainer.steps"], ["~trainer.steps"]),
+    (["seed=${nix}"], ["seed", "nix"]),
+    (["seed=${nix"], ["seed=${nix"]),
+    (["seed=???"], ["seed"]),
+    (["seed=${seed}"], ["seed"]),
+]
+
+
+@pytest.mark.parametrize(("words", "parts"), WRONG, ids=lambda value: " ".join(value)[:40])
+def test_refused_words(words, parts):
+    text = refused(*words)
+    for part in parts:
+        assert part in text
+
+
+HYDRA = [
+    "hydra.callbacks.x._target_=os.system",
+    "+hydra.callbacks.x._target_=os.system",
+    "++hydra.job.chdir=true",
+    "hydra.searchpath=[file:///tmp]",
+    "hydra.sweeper._target_=x",
+    "hydra.verbose=true",
+    "hydra.output_subdir=x",
+    "hydra.sweep.subdir=x",
+    "hydra/launcher=joblib",
+    "hydra/sweeper=optuna",
+    "hydra/job_logging=none",
+    "hydra={run:{dir:x}}",
+    "hydra.run.dir=../x",
+    "hydra.run.dir=a/../../x",
+    "hydra.run.dir=${oc.env:HOME}",
+    "hydra.run.dir=",
+]
+
+
+@pytest.mark.parametrize("word", HYDRA)
+def test_hydra_node_cannot_be_set(word):
+    assert "hydra" in refused(word)
+
+
+def test_wishes_for_folders():
+    typed, wishes = parse_overrides(["hydra.run.dir=/abs/x", "hydra.sweep.dir=y", "hydra/launcher=basic"], Keys("train"))
+    assert (typed, wishes) == ([], {"hydra.run.dir": "/abs/x", "hydra.sweep.dir": "y"})
+
+
+def test_environment_is_read_from_an_allow_list_only(monkeypatch):
+    monkeypatch.setenv("SEGTRAIN_ROOT", "/data")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
+    assert composed("data=folder", "data.root=${oc.env:SEGTRAIN_ROOT}/x")["data"]["root"] == "/data/x"
+    assert composed("data=folder", "data.root=${oc.env:SEGTRAIN_NIX,/y}")["data"]["root"] == "/y"
+    text = refused("name=${oc.env:AWS_SECRET_ACCESS_KEY}")
+    assert "geheim" not in text
+    assert "allowed: HOME" in text
+    assert "SEGTRAIN_NIX" in refused("name=${oc.env:SEGTRAIN_NIX}")
+
+
+# --- a user's own YAMLs
+
+
+@pytest.fixture
+def own(tmp_path):
+    """own("experiment/x.yaml", text) writes a file; own.folder is what --config-dir gets."""
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+    (tmp_path / "own").mkdir()
+    write.folder = tmp_path / "own"
+    return write
+
+
+GLOBAL = "# @package _global_\n"
+
+
+def test_own_experiment_and_own_entry(own):
+    own("experiment/mine.yaml", GLOBAL + "defaults:\n  - override /model: thin\ntrainer:\n  steps: 3\noptimizer:\n  lr: 1e-2\n")
+    own("model/thin.yaml", "name: unet\nwidths: [4, 8]\n")
+    config = composed("experiment=mine", config_dir=own.folder)
+    assert (config["model"]["name"], config["model"]["widths"], config["trainer"]["steps"]) == ("unet", [4, 8], 3)
+    assert config["optimizer"]["lr"] == 0.01
+    assert composed("model=thin", config_dir=own.folder)["model"]["widths"] == [4, 8]
+    assert "thin" in refused("model=thinn", config_dir=own.folder)
+
+
+def test_own_folder_with_odd_name(tmp_path):
+    folder = tmp_path / "mein 'Ordner' [ü]=(1),2"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "x.yaml").write_text(GLOBAL + "seed: 5\n")
+    assert composed("experiment=x", config_dir=folder)["seed"] == 5
+
+
+def test_typo_in_an_experiment_is_found(own):
+    own("experiment/x.yaml", GLOBAL + "trainer:\n  stesp: 3\n")
+    assert "did you mean 'steps'" in refused("experiment=x", config_dir=own.folder)
+    own("experiment/x.yaml", GLOBAL + "traner:\n  steps: 3\n")
+    assert "did you mean 'trainer'" in refused("experiment=x", config_dir=own.folder)
+    own("experiment/x.yaml", "trainer:\n  steps: 3\n")
+    assert "@package _global_" in refused("experiment=x", config_dir=own.folder)
+    own("experiment/x.yaml", GLOBAL + "defaults:\n  - override /model: unett\n")
+    assert "model=unett does not exist (did you mean 'unet'?)" in refused("experiment=x", config_dir=own.folder)
+
+
+ATTACKS = [
+    GLOBAL + "hydra:\n  callbacks:\n    x: {_target_: os.system}\n",
+    GLOBAL + "hydra.callbacks.x: 1\n",
+    GLOBAL + "loss: {_target_: os.system}\n",
+    GLOBAL + "loss:\n  deep: [{a: {_target_: os.system}}]\n",
+    GLOBAL + "trainer: {hydra: 1}\n",
+    "# @package hydra.callbacks\nx: {a: 1}\n",
+    GLOBAL + "defaults:\n  - override /hydra/launcher: joblib\n",
+    GLOBAL + "defaults:\n  - /hydra/callbacks: mine\n",
+    GLOBAL + "defaults:\n  - override /model@hydra.callbacks: unet\n",
+    GLOBAL + "defaults:\n  - /model@hydra.x: unet\n",
+    GLOBAL + "hydra:\n  searchpath: [file:///tmp]\n",
+    GLOBAL + "hydra:\n  run: {dir: /tmp/x}\n",
+    GLOBAL + "a: &a {x: 1}\nb: {<<: *a, hydra: 1}\n",
+]
+
+
+@pytest.mark.parametrize("text", ATTACKS)
+def test_yaml_may_set_nothing_of_hydra(own, text):
+    own("experiment/x.yaml", text)
+    message = refused("experiment=x", config_dir=own.folder)
+    assert "x.yaml" in message
+    assert "hydra" in message or "_target_" in message
+
+
+def test_attack_through_an_own_entry_of_a_group(own):
+    own("model/x.yaml", "name: unet\n_target_: os.system\n")
+    assert "_target_" in refused("model=x", config_dir=own.folder)
+
+
+BROKEN = {
+    "not YAML": "a: [1, 2\n",
+    "tabs": "a:\n\t- 1\n",
+    "twice": "seed: 1\nseed: 2\n",
+    "bad tag": "seed: !!python/object/apply:os.system [x]\n",
+    "list": "- 1\n- 2\n",
+    "text": "just words\n",
+    "interpolation": "seed: ${nix\n",
+    "deep": "seed: " + "[" * 1500 + "]" * 1500 + "\n",
+    "control": "seed: \x01\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_yaml_names_the_file(own, kind):
+    own("experiment/x.yaml", GLOBAL + BROKEN[kind])
+    assert "x.yaml" in refused("experiment=x", config_dir=own.folder)
+
+
+def test_yaml_bombs(own):
+    own("experiment/big.yaml", GLOBAL + "seed: 1\n" + "#" * 1_100_000)
+    assert "1 MB" in refused("experiment=big", config_dir=own.folder)
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"] + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    own("experiment/laughs.yaml", GLOBAL + "\n".join(lines) + "\n")
+    assert "aliases" in refused("experiment=laughs", config_dir=own.folder)
+    own("experiment/self.yaml", GLOBAL + "a: &a [*a]\n")
+    assert "self.yaml" in refused("experiment=self", config_dir=own.folder)
+    lines = ["a0: xxxxxxxxxx"] + [f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}" for i in range(1, 40)]
+    own("experiment/refs.yaml", GLOBAL + "\n".join(lines) + "\n")
+    assert "interpolations" in refused("experiment=refs", config_dir=own.folder)
+
+
+def test_own_file_that_is_none(own, tmp_path):
+    (own.folder / "experiment").mkdir()
+    os.mkfifo(own.folder / "experiment" / "pipe.yaml")
+    assert "pipe" in refused("experiment=pipe", config_dir=own.folder)
+    (own.folder / "experiment" / "bytes.yaml").write_bytes(b"seed: \xff\n")
+    assert "bytes.yaml" in refused("experiment=bytes", config_dir=own.folder)
+    (tmp_path / "secret.yaml").write_text(GLOBAL + "name: secret\n")
+    (own.folder / "experiment" / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    assert "outside" in refused("experiment=link", config_dir=own.folder)
+
+
+def test_own_folder_must_exist_and_hide_nothing(own, tmp_path):
+    assert "is not a folder" in refused(config_dir=tmp_path / "nix")
+    own("model/unet.yaml", "name: unet\n")
+    assert "rename it" in refused(config_dir=own.folder)
+
+
+# --- over a saved run
+
+
+SAVED = {
+    "data": {"name": "camvid", "root": "/data"},
+    "model": {"name": "deeplabv3plus", "encoder": "resnet18", "output_stride": 16},
+    "tta": {"flip": {"axes": ["horizontal"]}},
+    "predictor": {"tile": 512, "overlap": 0.5, "amp": "none"},
+    "evaluate": {"absent": "gt"},
+    "seed": 7,
+}
+
+
+def test_evaluate_composes_over_what_the_run_was_trained_with():
+    config = composed("run=r", "data.root=/new", "model.output_stride=8", command="evaluate", saved=SAVED)
+    assert config["data"] == {"name": "camvid", "root": "/new"}
+    assert config["model"] == {"name": "deeplabv3plus", "encoder": "resnet18", "output_stride": 8}
+    assert config["tta"] == {"flip": {"axes": ["horizontal"]}}
+    assert (config["predictor"]["tile"], config["evaluate"]["absent"]) == (512, "gt")
+    assert (config["run"], config["checkpoint"], config["split"]) == ("r", "best", "val")
+    assert "seed" not in config
+
+
+def test_evaluate_with_another_tta_data_and_checkpoint():
+    config = composed("run=r", "tta=none", "data=folder", "data.images=x", "checkpoint=100", command="evaluate", saved=SAVED)
+    assert config["tta"] == {}
+    assert config["data"]["name"] == "folder"
+    assert config["checkpoint"] == "100"
+
+
+def test_typo_over_a_saved_run():
+    assert "did you mean 'tile'" in refused("run=r", "predictor.tyle=3", command="evaluate", saved=SAVED)
+    assert "did you mean" in refused("run=r", "checkpont=3", command="evaluate", saved=SAVED)
+    assert "loss.smoothing is not a key of segtrain evaluate" in refused("run=r", "loss.smoothing=3", command="evaluate", saved=SAVED)
+
+
+@pytest.mark.parametrize("word", ["model=unet", "model.encoder=resnet50"])
+def test_evaluate_changes_no_weights(word):
+    typed, _ = parse_overrides([word], Keys("evaluate"))
+    with pytest.raises(ConfigError, match=rf"{word} cannot change.*init=run"):
+        check_overrides_of_saved(typed, SAVED, "run")
+
+
+def test_evaluate_may_change_the_output_stride():
+    typed, _ = parse_overrides(["model.output_stride=8", "tta=none", "data.root=x"], Keys("evaluate"))
+    check_overrides_of_saved(typed, SAVED, "run")
+
+
+def test_resume_composes_over_the_saved_run():
+    saved = {**composed("seed=3", "model.widths=[4,8]", "augmentation=warp", "tta=flip", "name=x"), "resume": "auto"}
+    config = composed("resume=outputs/x", "loader.workers=0", saved=saved)
+    assert config == {**saved, "resume": "outputs/x", "loader": {**saved["loader"], "workers": 0}}
+
+
+def test_what_may_change_when_a_run_goes_on():
+    saved = composed()
+    words = [
+        "loader.workers=5",
+        "evaluate.workers=1",
+        "device=cpu",
+        "threads=1",
+        "trainer.log_every=3",
+        "trainer.evaluate_every=4",
+        "name=n",
+    ]
+    check_unchanged(saved, composed(*words), Path("r"))
+    for word, old, new in [("seed=4", "0", "4"), ("trainer.steps=9", "null", "9"), ("model.widths=[4]", "[16,32,64,128]", "[4]")]:
+        with pytest.raises(ConfigError, match="may change only") as error:
+            check_unchanged(saved, composed(word), Path("r"))
+        key = word.partition("=")[0]
+        assert f"{key} is {new}, but r was started with {old}" in str(error.value)
+        assert "init=r" in str(error.value)
+
+
+def test_settled_memory_format_is_no_change():
+    saved = composed("trainer.memory_format=channels_last")
+    check_unchanged(saved, composed("trainer.memory_format=auto"), Path("r"))
+
+
+@pytest.mark.parametrize(
+    "poison", ["hydra: {x: 1}", "defaults: [x]", "loss: {_target_: os.system}", "name: ${oc.env:HOME}", "data: {a: [{defaults: 1}]}"]
+)
+def test_saved_config_that_holds_more_than_data(tmp_path, poison):
+    (tmp_path / "config.yaml").write_text(f"seed: 1\n{poison}\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        saved_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "a: 1\n" + "#" * 1_100_000, "a: !!python/name:os.system\n"])
+def test_saved_config_that_cannot_be_read(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.yaml"):
+        saved_config(tmp_path)
+
+
+# --- plug-ins
+
+
+def test_plug_in_is_an_option_without_being_imported(monkeypatch):
+    from segtrain import compose
+
+    monkeypatch.setattr(compose, "plugin_names", lambda group: {"theirs": "their-package"} if group in ("loss", "tta") else {})
+    config = composed("loss=theirs", "loss.strength=2", "tta=[flip,theirs]")
+    assert config["loss"] == {"name": "theirs", "strength": 2}
+    assert config["tta"]["theirs"] == {}
+    assert "theirs" in refused("loss=thirs")
+
+
+# --- the shipped YAMLs
+
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def test_hydra_leaves_nothing_behind():
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+
+    composed("run=r", command="evaluate", saved=SAVED)
+    assert not GlobalHydra.instance().is_initialized()
+    assert not {"settings", "model", "resumed.yaml"} & set(ConfigStore.instance().repo)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_experiment_composes_and_checks(name):
+    from segtrain.assemble import check
+
+    root = ["data.root=x"] if name.startswith("camvid") else []
+    assert check("train", composed(f"experiment={name}", *root))["trainer"]
+
+
+def test_shipped_yaml_names_no_code():
+    for path in CONF.rglob("*.yaml"):
+        assert "_target_" not in path.read_text()
+        yaml.safe_load(path.read_text())
