@@ -120,9 +120,8 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """The weight, or 1 for 0: a batch without any label has a loss and a gradient of 0, and 0 they stay."""
-    weight = weight.detach()
-    return weight + (weight == 0)
+    """The weight, kept above 0: a batch without any label has a loss and a gradient of 0, and 0 they stay."""
+    return weight.detach().clamp_min(1e-12)
 
 
 def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
