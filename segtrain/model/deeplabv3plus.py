@@ -83,6 +83,15 @@ class Recipe:
     image_pooling: bool
     dropout: float
 
+    def __post_init__(self):
+        for name in ("aspp_width", "low_level_width", "decoder_width", "decoder_convs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; allowed: an integer from 1")
+        if self.rates is not None and min(self.rates, default=1) < 1:
+            raise ConfigError(f"model.rates is {list(self.rates)}; allowed: integers from 1, or null")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout is {self.dropout}; allowed: 0 up to, not including, 1")
+
     def at(self, output_stride: int) -> Recipe:
         """The recipe at another output stride: the rates go on to span the same number of the image's pixels."""
         rates = self.rates and tuple(max(1, rate * self.output_stride // output_stride) for rate in self.rates)

@@ -47,16 +47,14 @@ def _create(name: str, in_channels: int, output_stride: int) -> nn.Module:
 def _check_name(name: str) -> None:
     import timm
 
-    if timm.is_model(name):
-        return
-    known = timm.list_models()
     architecture, _, tag = name.partition(".")
-    if tag and architecture in known:
-        tags = ", ".join(one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*"))
-        raise ConfigError(f"model.encoder={name} does not exist: {architecture} has the weights {tags or 'none'}")
-    raise ConfigError(
-        f"model.encoder={name} does not exist{nearest(name, known)}; any of timm's names that takes an output stride is allowed"
-    )
+    if not timm.is_model(architecture):
+        known = nearest(architecture, timm.list_models())
+        raise ConfigError(f"model.encoder={name} does not exist{known}; allowed: timm's networks that take an output stride")
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")] if tag else [tag]
+    if tag not in tags:
+        there = ", ".join(tags) or "none"
+        raise ConfigError(f"model.encoder={name} does not exist: {architecture} has the weights {there}{nearest(tag, tags)}")
 
 
 def _unsupported(name: str, output_stride: int) -> str:

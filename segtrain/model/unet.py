@@ -99,17 +99,21 @@ class UNet(nn.Module):
         skips_from = strides if small else strides[:-1]
         self.skip_levels = [reductions.index(s) if skips and s in skips_from and s in reductions else None for s in strides]
         skip_channels = [0 if level is None else self.encoder.channels[level] for level in self.skip_levels]
-        inputs = (self.encoder.channels[-1], *decoder_widths)
+        deepest = self.encoder.channels[-1]
+        # VGG's last feature comes straight out of a pooling: nothing has looked at it yet.
+        self.centre = double_conv(deepest, deepest) if encoder.startswith("vgg") else nn.Identity()
+        inputs = (deepest, *decoder_widths)
         self.decoder = nn.ModuleList(
             double_conv(below + skip, width) for below, skip, width in zip(inputs, skip_channels, decoder_widths, strict=False)
         )
+        initialise(self.centre)
         initialise(self.decoder)
         self.head = head_of(decoder_widths[-1], out_channels, 3)
 
     def forward(self, x: torch.Tensor) -> Output:
         height, width = x.shape[-2:]
         features = self.encoder(F.pad(x, (0, -width % self.stride, 0, -height % self.stride)))
-        y = features[-1]
+        y = self.centre(features[-1])
         for block, level in zip(self.decoder, self.skip_levels, strict=True):
             y = F.interpolate(y, scale_factor=2, mode="nearest")
             y = block(y if level is None else torch.cat([y, features[level]], dim=1))

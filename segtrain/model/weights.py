@@ -30,12 +30,12 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, in_channel
     """
     if weights == "none":
         return adapted(IMAGENET, in_channels), f"encoder {name}: starts from scratch (weights=none)"
-    entry = _entry(name)
+    entry, architecture = _entry(name), name.partition(".")[0]
     normalisation = Normalisation(tuple(entry["mean"]), tuple(entry["std"]))
     if weights != "imagenet":
         tensors, source = read_tensors(_existing(weights)), weights
-    elif name in PACKAGED and packaged_file(name):
-        tensors, source = _packaged_tensors(name), _package_title(name)
+    elif packaged_file(architecture):
+        tensors, source = _packaged_tensors(architecture), _package_title(architecture)
     else:
         tensors, source = _hub_tensors(name, entry)
     loaded = _fill(encoder, tensors, entry.get("first_conv"), in_channels, source)
@@ -113,6 +113,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 def packaged_file(name: str) -> Path | None:
     """The weight file of an installed package, found without importing the package; None if there is none."""
+    if name not in PACKAGED:
+        return None
     package, file = PACKAGED[name]
     spec = importlib.util.find_spec(package.replace("-", "_"))
     path = Path(spec.origin).parent / file if spec and spec.origin else None

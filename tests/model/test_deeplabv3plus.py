@@ -1,0 +1,88 @@
+"""DeepLabv3+."""
+
+import math
+
+import pytest
+import torch
+
+from segtrain.errors import ConfigError
+from segtrain.model.deeplabv3plus import deeplabv3plus, rates_at
+from segtrain.model.encoder import at_output_stride
+
+TINY = {"encoder": "test_resnet", "weights": "none", "aspp_width": 16, "low_level_width": 8, "decoder_width": 16}
+
+
+def count(**options) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in deeplabv3plus(weights="none", **options).parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "resnet50", "resnet101"),
+    [
+        ({"decoder_convs": 1}, 39_761_845, 58_753_973),
+        ({}, 40_352_181, 59_344_309),
+        ({"separable": True}, 26_696_133, 45_688_261),
+    ],
+)
+def test_parameters_are_the_papers(options, resnet50, resnet101):
+    assert count(out_channels=21, **options) == resnet50
+    assert count(out_channels=19, **options) == resnet50 - 2 * 257
+    assert count(out_channels=21, encoder="resnet101", **options) == resnet101
+
+
+def test_head_without_the_norm_between_has_the_published_size():
+    dense, plain, tf = (count(out_channels=21, separable=s, separable_form=f) for s, f in [(False, "tf"), (True, "plain"), (True, "tf")])
+    assert dense > tf > plain
+    between = 2 * (3 * 2048 + 304 + 256)
+    assert tf - plain == between
+
+
+def test_rates_cover_the_same_pixels_at_every_output_stride():
+    assert [rates_at(stride) for stride in (8, 16, 32)] == [(12, 24, 36), (6, 12, 18), (3, 6, 9)]
+
+
+@pytest.mark.parametrize("rates", [None, (2, 4)])
+def test_output_stride_can_be_changed_without_touching_weights(rates):
+    net = deeplabv3plus(5, rates=rates, **TINY).eval()
+    twin = at_output_stride(net, 8)
+    dilations = [branch[0].dilation[0] for branch in list(twin.aspp.branches)[1:-1]]
+    assert dilations == ([12, 24, 36] if rates is None else [4, 8])
+    assert list(twin.state_dict()) == list(net.state_dict())
+    x = torch.randn(1, 3, 65, 65)
+    assert [n.encoder(x)[-1].shape[-1] for n in (net, twin)] == [5, 9]
+    assert twin(x).logits.shape == net(x).logits.shape
+
+
+@pytest.mark.parametrize("size", [(33, 33), (64, 65), (97, 129)])
+def test_low_level_features_and_logits_come_at_a_quarter_rounded_up(size):
+    net = deeplabv3plus(5, **TINY).eval()
+    with torch.no_grad():
+        output = net(torch.randn(1, 3, *size))
+    assert output.logits.shape[-2:] == tuple(math.ceil(side / 4) for side in size)
+    assert output.upsampled().shape == (1, 5, *size)
+
+
+def test_without_image_pooling_distant_pixels_do_not_matter():
+    x = torch.randn(1, 3, 256, 32)
+    changed = x.clone()
+    changed[..., 192:, :] += 1
+    for pooling in (True, False):
+        torch.manual_seed(0)
+        net = deeplabv3plus(5, rates=(1,), image_pooling=pooling, **{**TINY, "encoder": "resnet10t", "output_stride": 8}).eval()
+        with torch.no_grad():
+            near, far = (net(image).logits[..., :4, :] for image in (x, changed))
+        assert torch.equal(near, far) != pooling
+
+
+def test_encoder_without_features_of_stride_four_is_refused():
+    with pytest.raises(ConfigError, match="output stride 16"):
+        deeplabv3plus(5, encoder="vgg16", weights="none")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("rates", (0,)), ("aspp_width", 0), ("decoder_convs", 0), ("dropout", 1.5), ("output_stride", 12)]
+)
+def test_impossible_options_are_refused(option, value):
+    with pytest.raises(ConfigError, match=f"model.{option} is"):
+        deeplabv3plus(5, **{**TINY, option: value})

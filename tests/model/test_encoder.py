@@ -1,0 +1,173 @@
+"""Encoders and their output stride."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from segtrain.errors import ConfigError
+from segtrain.model.deeplabv3plus import DeepLabV3Plus, deeplabv3plus
+from segtrain.model.encoder import at_output_stride, encoder_of
+from segtrain.model.norm import freeze_batch_norm
+from segtrain.model.unet import unet
+
+EXACT = [
+    "resnet18",
+    "resnet50",
+    "mobilenetv2_100",
+    "efficientnet_lite0",
+    "regnetx_002",
+    "mobilenetv4_conv_small",
+    "repvgg_a0",
+    "xception41",
+]
+"""Encoders that compute the same function at every output stride. All but the first four are tried only by `make slow`."""
+NOT_EXACT = {
+    "tf_efficientnet_lite0": "its padding is asymmetric at even sizes",
+    "regnety_002": "squeeze-excitation averages over another grid",
+    "mobilenetv3_small_050": "squeeze-excitation averages over another grid",
+    "resnet50d": "the shortcut's average pooling covers other pixels",
+}
+
+
+def disturb(net: nn.Module) -> nn.Module:
+    """Batch normalisation as it is after training: nothing is 0 or 1."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+    return net
+
+
+def difference(name: str, output_stride: int, size: int) -> float:
+    """Largest difference, relative to the largest value, between features at stride 32 and those at a finer stride, subsampled."""
+    torch.manual_seed(0)
+    coarse = disturb(encoder_of(name, 3, 32)).double().eval()
+    fine = encoder_of(name, 3, output_stride).double().eval()
+    fine.load_state_dict(coarse.state_dict())
+    step, x = 32 // output_stride, torch.randn(1, 3, size, size, dtype=torch.double)
+    with torch.no_grad():
+        a, b = coarse(x)[-1], fine(x)[-1][..., ::step, ::step]
+    return ((a - b).abs().max() / a.abs().max()).item()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in EXACT[:4] else pytest.mark.slow) for name in EXACT])
+def test_subsampled_features_are_those_of_stride_32(name):
+    assert max(difference(name, 16, 64), difference(name, 8, 65)) < 1e-12
+
+
+def test_tf_networks_are_exact_at_odd_sizes():
+    assert max(difference("tf_efficientnet_lite0", 16, 65), difference("tf_efficientnet_lite0", 8, 65)) < 1e-12
+
+
+@pytest.mark.parametrize("name", NOT_EXACT)
+def test_encoders_named_as_not_exact_are_not(name):
+    assert difference(name, 8, 64) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("stride", "layer3", "layer4"), [(32, [1] * 6, [1, 1, 1]), (16, [1] * 6, [1, 2, 2]), (8, [1, 2, 2, 2, 2, 2], [2, 4, 4])]
+)
+def test_first_convolution_of_a_stage_keeps_the_dilation_before(stride, layer3, layer4):
+    with torch.device("meta"):
+        net = encoder_of("resnet50", 3, stride)
+    assert [block.conv2.dilation[0] for block in net.layer3] == layer3
+    assert [block.conv2.dilation[0] for block in net.layer4] == layer4
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_176_512), ("resnet50", 23_508_032), ("xception65", 37_867_312)])
+def test_trunks_have_the_published_size(name, parameters):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in encoder_of(name, 3, 32).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "convnext_atto", "regnetx_002"])
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_features_have_the_channels_and_sizes_that_are_said(name, stride):
+    with torch.device("meta"):
+        net = encoder_of(name, 4, stride)
+        features = net(torch.empty(1, 4, 64, 96))
+    assert [f.shape[1] for f in features] == list(net.channels)
+    assert [(64 // f.shape[2], 96 // f.shape[3]) for f in features] == [(r, r) for r in net.reductions]
+    assert net.reductions[-1] == stride
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "pvt_v2_b0", "densenet121", "hrnet_w18_small"])
+def test_families_without_an_output_stride_are_refused(name):
+    with pytest.raises(ConfigError, match=f"model.encoder={name} cannot hand out its features at output stride 16"):
+        encoder_of(name, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("resnet5O", 3, 16), "did you mean 'resnet50'"),
+        (("resnet50.nothing", 3, 16), "resnet50 has the weights a1_in1k"),
+        (("resnet50", 3, 4), "model.output_stride is 4; allowed: 8, 16, 32"),
+        (("resnet50", 11, 16), "1 to 10"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        encoder_of(*arguments)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    made = deeplabv3plus(3, encoder="test_resnet", weights="none", aspp_width=8, low_level_width=8, decoder_width=8)
+    return disturb(made)
+
+
+def test_twin_shares_every_tensor(net):
+    twin = at_output_stride(net, 8)
+    mine, its = net.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
+    assert all(mine[key] is its[key] for key in mine)
+    assert not any(tensor.is_meta for tensor in (*twin.parameters(), *twin.buffers()))
+    with torch.no_grad():
+        net.head.bias.fill_(7)
+    assert (twin.head.bias == 7).all()
+    assert twin.normalisation == net.normalisation and twin.weights_report == net.weights_report
+
+
+class WithConstant(DeepLabV3Plus):
+    def __init__(self, recipe):
+        super().__init__(recipe)
+        self.register_buffer("constant", torch.rand(3), persistent=False)
+
+
+def test_twin_shares_buffers_that_are_not_saved(net):
+    net = WithConstant(net.recipe)
+    twin = at_output_stride(net, 8)
+    assert twin.constant is net.constant
+    assert twin.load_state_dict(net.state_dict())
+
+
+def test_twin_has_the_modes_and_the_frozen_parts(net):
+    net.train()
+    net.decoder.eval()
+    freeze_batch_norm(net.encoder)
+    twin = at_output_stride(net, 8)
+    assert [m.training for m in twin.modules()] == [m.training for m in net.modules()]
+    assert not net.encoder.bn1.weight.requires_grad, "the twin's flags must not reach the shared parameters"
+    assert not twin.train().encoder.bn1.training
+
+
+def test_twin_there_and_back_computes_the_same(net):
+    x = torch.randn(1, 3, 64, 64)
+    back = at_output_stride(at_output_stride(net.eval(), 8), 16)
+    with torch.no_grad():
+        assert torch.equal(back(x).logits, net(x).logits)
+
+
+def test_twin_of_a_copy_shares_with_the_copy(net):
+    duplicate = copy.deepcopy(net)
+    assert at_output_stride(duplicate, 8).head.weight is duplicate.head.weight
+
+
+def test_network_without_an_output_stride_is_refused():
+    with pytest.raises(ConfigError, match="output_stride is not an option"):
+        at_output_stride(unet(3), 8)
