@@ -24,7 +24,7 @@ def folder(
     masks: str | None = None,
     classes: list[str] | str | None = None,
     label_map: dict[int | str, int] | None = None,
-    ignore_index: int = IGNORE,
+    ignore_value: int = IGNORE,
     train_list: str | None = None,
     val_list: str | None = None,
     val_fraction: float = 0.2,
@@ -44,7 +44,7 @@ def folder(
         classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the colour,
             a line 'ignore r g b' the colour without label; null: all masks are read once and the classes numbered
         label_map: mask value to class index, e.g. {7: 0, 8: 1, 0: 255}; values that it lacks are errors
-        ignore_index: mask value without a label
+        ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
         train_list: file that names the training images, one a line, relative to images
         val_list: file that names the validation images
         val_fraction: share kept for validation when there are neither lists nor folders
@@ -55,9 +55,9 @@ def folder(
     places = _places(root, images, masks)
     pairs = _pairs(places, mask_suffix)
     splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
-    mapping = _checked_map(label_map, ignore_index)
+    mapping = _checked_map(label_map, ignore_value)
     named = _read_classes(classes, root)
-    named, labels = _labels(named, mapping, ignore_index, pairs, max_pixels)
+    named, labels = _labels(named, mapping, ignore_value, pairs, max_pixels)
     facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
     return Data(facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()})
 
@@ -124,9 +124,9 @@ def _splits(pairs, places: Places, train_list, val_list, val_fraction, split_see
     return by_folder(pairs) or by_fraction(pairs, val_fraction, split_seed)
 
 
-def _checked_map(label_map: dict | None, ignore_index: int) -> dict[int, int]:
-    if not 0 <= ignore_index <= 65535:
-        raise ConfigError(f"data.ignore_index is {ignore_index}; allowed: a mask value from 0 to 65535")
+def _checked_map(label_map: dict | None, ignore_value: int) -> dict[int, int]:
+    if not 0 <= ignore_value <= 65535:
+        raise ConfigError(f"data.ignore_value is {ignore_value}; allowed: a mask value from 0 to 65535")
     mapping = {}
     for value, index in (label_map or {}).items():
         if not str(value).isdecimal() or int(value) > 65535 or not 0 <= index <= IGNORE:
@@ -185,9 +185,9 @@ def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
     return " ".join(words), None
 
 
-def _labels(named: Named, mapping: dict[int, int], ignore_index: int, pairs: list[Pair], max_pixels: int) -> tuple[Named, Labels]:
+def _labels(named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[Named, Labels]:
     """The classes, found in the masks if nothing names them, and how masks are read."""
-    if not mapping and not named.colours and len(named.names) in (0, 2) and ignore_index == IGNORE:
+    if not mapping and not named.colours and len(named.names) in (0, 2) and ignore_value == IGNORE:
         # 255 means the second class where masks hold 0 and 255 alone, so two named classes need the look as well.
         values = mask_values([pair.mask for pair in pairs], max_pixels)
         if set(values) == {0, 255}:
@@ -195,31 +195,31 @@ def _labels(named: Named, mapping: dict[int, int], ignore_index: int, pairs: lis
             notice(f"masks hold 0 and 255 only: 0 is read as {named.names[0]!r}, 255 as {named.names[1]!r}")
             return named, Labels(2, 65535, BINARY)
     if not named.names:
-        named = Named(_found_names(mapping, ignore_index, pairs, max_pixels))
+        named = Named(_found_names(mapping, ignore_value, pairs, max_pixels))
     count = len(named.names)
-    if not mapping and ignore_index < count:
+    if not mapping and ignore_value < count:
         raise ConfigError(
-            f"data.ignore_index is {ignore_index}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})"
+            f"data.ignore_value is {ignore_value}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})"
         )
     beyond = sorted(index for index in mapping.values() if count <= index != IGNORE)
     if beyond:
         raise ConfigError(
             f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes"
         )
-    return named, Labels(count, ignore_index, mapping, named.colours, named.ignored)
+    return named, Labels(count, ignore_value, mapping, named.colours, named.ignored)
 
 
-def _found_names(mapping: dict[int, int], ignore_index: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:
+def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:
     """Names for the indices that the masks hold; gaps are refused with the label_map that closes them."""
     values = mask_values([pair.mask for pair in pairs], max_pixels)
-    labelled = [value for value in values if value != ignore_index or value in mapping]
+    labelled = [value for value in values if value != ignore_value or value in mapping]
     if mapping:
         indices = sorted({index for index in mapping.values() if index != IGNORE})
     else:
         indices = labelled
     shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (" …" if len(labelled) > 20 else "")
     if not indices:
-        raise DataError(f"the masks of {len(pairs)} images hold no value but {ignore_index} (no label); expected class indices")
+        raise DataError(f"the masks of {len(pairs)} images hold no value but {ignore_value} (no label); expected class indices")
     if indices != list(range(len(indices))):
         proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
         raise DataError(

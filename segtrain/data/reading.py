@@ -58,7 +58,9 @@ def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 def read_size(path: str) -> tuple[int, int]:
     """(H, W) of the upright image, from the header."""
     with _opened(path, max_pixels=None) as (image, file):
-        if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
+        if image.format == "TIFF":
+            orientation = 1  # Pillow turns TIFFs itself
+        elif image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
             orientation = 1  # Pillow would decode the whole file to look for a chunk behind the pixels
         else:
             orientation = image.getexif().get(ORIENTATION, 1)
@@ -138,7 +140,8 @@ def _holds_16_bit_colour(image: Image.Image, file) -> bool:
 
 def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
     """Pillow cuts 16-bit colour to 8, so OpenCV reads it, after Pillow has gone through the file and found it whole."""
-    orientation = image.getexif().get(ORIENTATION, 1)
+    # OpenCV turns TIFFs itself, PNGs not.
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
     image.load()
     file.seek(0)
     found = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,4 +1,4 @@
-"""Drawn scenes, made when asked for: no files, no download, the same on every machine."""
+"""Drawn scenes, made when asked for: no files, no download."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
-CLASSES = ("background", "disc", "square", "triangle", "ring", "frame", "cross", "bar")
+CLASSES = ("background", "disc", "square", "triangle", "ring", "cross", "bar")
 SPLITS = {"train": 0, "val": 1}
 SUB = 4  # bits of a pixel's fraction that cv2 draws with
-LINE_PX = 3.0  # width of the strokes of ring, frame, cross and bar
+LINE_PX = 3.0  # width of the strokes of ring, cross and bar
 
 
-def shapes(size: int = 128, num_train: int = 1000, num_val: int = 64, objects: int = 10, seed: int = 0) -> Data:
-    """Drawn discs, squares, triangles, rings, frames, crosses and bars in random colours and textures.
+def shapes(size: int = 128, num_train: int = 1000, num_val: int = 64, objects: int = 12, seed: int = 0) -> Data:
+    """Drawn discs, squares, triangles, rings, crosses and bars in random colours and textures.
 
     Objects and ground share one distribution of colours and textures, so only outlines tell the classes apart; strokes are
     3 px wide. A border of 1 px round each object is ignored. Objects carry instance ids.
@@ -28,7 +28,7 @@ def shapes(size: int = 128, num_train: int = 1000, num_val: int = 64, objects: i
         objects: largest number of objects in an image
         seed: of all drawings
     """
-    for name, value, least in (("size", size, 32), ("num_train", num_train, 1), ("num_val", num_val, 1), ("objects", objects, 1)):
+    for name, value, least in (("size", size, 48), ("num_train", num_train, 1), ("num_val", num_val, 1), ("objects", objects, 1)):
         if value < least:
             raise ConfigError(f"data.{name} is {value}; allowed: an integer from {least}")
     facts = Facts(classes=CLASSES, palette=voc_palette(len(CLASSES)), things=tuple(range(1, len(CLASSES))))
@@ -67,7 +67,7 @@ def draw_scene(rng: np.random.Generator, side: int, objects: int) -> tuple[np.nd
     instances = np.zeros((side, side), np.uint16)
     for _ in range(int(rng.integers((objects + 1) // 2, objects + 1))):
         _draw_object(rng, image, target, instances, ground)
-    noise = rng.integers(-12, 13, (side, side, 1), dtype=np.int16)
+    noise = rng.integers(-8, 9, (side, side, 1), dtype=np.int16)
     return np.clip(image + noise, 0, 255).astype(np.uint8), target, instances
 
 
@@ -75,7 +75,7 @@ def _draw_object(rng: np.random.Generator, image: np.ndarray, target: np.ndarray
     """Adds one object in place, if a free spot is found in a few tries."""
     side = len(target)
     index = int(rng.integers(1, len(CLASSES)))
-    radius = rng.uniform(6.0, 15.0) * max(1.0, side / 256)
+    radius = rng.uniform(9.0, 18.0) * max(1.0, side / 256)
     reach = int(np.ceil(radius)) + 2
     for _ in range(8):
         left, top = rng.integers(0, side - 2 * reach, 2)
@@ -103,10 +103,8 @@ def outline(name: str, reach: int, radius: float, angle: float) -> np.ndarray:
             _fill(canvas, _corners(64, radius - LINE_PX, angle), 0)
     elif name == "triangle":
         _fill(canvas, _corners(3, radius, angle), 1)
-    elif name in ("square", "frame"):
+    elif name == "square":
         _fill(canvas, _corners(4, radius, angle), 1)
-        if name == "frame":
-            _fill(canvas, _corners(4, radius - LINE_PX * np.sqrt(2), angle), 0)
     else:
         for turn in (0, np.pi / 2) if name == "cross" else (0,):
             _fill(canvas, _turned([(-radius, -line), (radius, -line), (radius, line), (-radius, line)], angle + turn), 1)
@@ -132,7 +130,7 @@ def _colour(rng: np.random.Generator, unlike: np.ndarray | None) -> np.ndarray:
     """A random RGB colour; well apart from `unlike` if given."""
     for _ in range(10):
         colour = rng.uniform(30, 225, 3)
-        if unlike is None or np.abs(colour - unlike).sum() > 150:
+        if unlike is None or np.abs(colour - unlike).sum() > 200:
             break
     return colour
 
@@ -140,7 +138,7 @@ def _colour(rng: np.random.Generator, unlike: np.ndarray | None) -> np.ndarray:
 def _texture(rng: np.random.Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
     """H×W×3 int16: `colour` with stripes, checks or blotches of another brightness."""
     kind = rng.integers(4)
-    other = colour + rng.uniform(-45, 45, 3)
+    other = colour + rng.uniform(-30, 30, 3)
     if kind == 3:
         coarse = rng.random((max(2, height // 8), max(2, width // 8)), dtype=np.float32)
         share = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)

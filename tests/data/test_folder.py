@@ -1,0 +1,282 @@
+"""A user's own folders: pairing, splits, classes, and what is said when they do not fit."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtrain.data import DATA
+from segtrain.data.check import problems
+from segtrain.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def write(root, name, mask, suffix="png", size=None):
+    """images/NAME and masks/NAME.png with the given mask; the image's red channel is the mask."""
+    mask = np.asarray(mask, np.uint8)
+    image = np.zeros((*(size or mask.shape[:2]), 3), np.uint8)
+    if size is None and mask.ndim == 2:
+        image[..., 0] = mask
+    for kind, array, end in (("images", image, suffix), ("masks", mask, "png")):
+        path = root / kind / f"{name}.{end}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+
+def some(root, count=10, name="a{}", classes=3):
+    for number in range(count):
+        write(root, name.format(number), np.full((4, 6), number % classes))
+    return root
+
+
+def build(place, **options):
+    return DATA.build({"name": "folder", "root": str(place), **options})
+
+
+def names(data):
+    return {split: [sample.name for sample in data.splits[split]] for split in data.splits}
+
+
+def test_pairs_are_made_by_name_and_not_by_order(tmp_path):
+    for number in range(6):
+        write(tmp_path, f"x/{number}", np.full((3, 5), number % 3), suffix="bmp")
+    data = build(tmp_path)
+    samples = [sample for split in data.splits.values() for sample in split]
+    assert len(samples) == 6
+    for sample in samples:
+        assert np.array_equal(sample.image[..., 0], sample.target) and sample.target[0, 0] == int(sample.name[-1]) % 3
+
+
+def test_splits_by_folder(tmp_path):
+    for split in ("train", "val", "test"):
+        some(tmp_path, 3, split + "/{}")
+    data = build(tmp_path)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 3, "test": 3}
+    assert names(data)["val"] == ["val/0", "val/1", "val/2"]
+
+
+def test_a_file_beside_the_split_folders_is_refused(tmp_path):
+    for name in ("train/{}", "val/{}", "stray{}"):
+        some(tmp_path, 3, name)
+    with pytest.raises(DataError, match=r"stray0\.png lies beside the folders train and val \(3 such files\)"):
+        build(tmp_path)
+
+
+def test_splits_by_fraction_are_seeded_and_complete(tmp_path):
+    some(tmp_path, 10, "{}x")
+    first, again, other = (names(build(tmp_path, split_seed=seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(first["val"]) == 2 and sorted(first["train"] + first["val"]) == sorted(f"{n}x" for n in range(10))
+
+
+def test_neighbouring_frames_that_are_split_apart_are_told(tmp_path, capsys):
+    some(tmp_path, 10, "drive_{:04d}")
+    build(tmp_path, classes=["a", "b", "c"])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "neighbouring numbers" in error and "'drive_000" in error
+
+def test_unrelated_names_give_no_warning(tmp_path, capsys):
+    for word in ("cat", "dog", "cow", "hen", "bee"):
+        write(tmp_path, word, np.zeros((3, 3)))
+    build(tmp_path, classes=["a", "b", "c"])
+    assert capsys.readouterr().err == ""
+
+
+def test_splits_by_lists(tmp_path):
+    some(tmp_path, 5)
+    (tmp_path / "train.txt").write_text("a0\na1.png\r\n\nsub/../a2\n")
+    (tmp_path / "val.txt").write_text("a4")
+    lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
+    assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "a2"], "val": ["a4"]}
+    (tmp_path / "val.txt").write_text("a1")
+    with pytest.raises(DataError, match="'a1' first; remove them from data.train_list or"):
+        build(tmp_path, **lists)
+    (tmp_path / "val.txt").write_text("a4\na44")
+    with pytest.raises(DataError, match=r"val\.txt, line 2: 'a44' is not the name of an image.*did you mean 'a4'"):
+        build(tmp_path, **lists)
+    with pytest.raises(ConfigError, match="go together"):
+        build(tmp_path, train_list=lists["train_list"])
+    with pytest.raises(ConfigError, match=r"data\.val_list is '.*no\.txt', which is not a file"):
+        build(tmp_path, train_list=lists["train_list"], val_list=str(tmp_path / "no.txt"))
+
+
+@pytest.mark.parametrize("line", ["../outside", "/etc/passwd", "images/../../outside"])
+def test_lists_do_not_lead_out_of_the_folder(tmp_path, line):
+    some(tmp_path / "data", 5)
+    (tmp_path / "train.txt").write_text(line)
+    (tmp_path / "val.txt").write_text("a4")
+    with pytest.raises(DataError, match="leads to .* outside of|is not the name of"):
+        build(tmp_path / "data", train_list=str(tmp_path / "train.txt"), val_list=str(tmp_path / "val.txt"))
+
+
+def test_links_out_of_the_root_are_refused_and_links_inside_work(tmp_path):
+    some(tmp_path / "data", 3)
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "secret.png")
+    (tmp_path / "data/images/b.png").symlink_to(tmp_path / "data/images/a0.png")
+    (tmp_path / "data/masks/b.png").symlink_to(tmp_path / "data/masks/a0.png")
+    assert sum(map(len, build(tmp_path / "data").splits.values())) == 4
+    (tmp_path / "data/images/c.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match=r"c\.png leads to .*secret\.png, outside of"):
+        build(tmp_path / "data")
+
+
+def test_a_link_to_a_folder_above_does_not_hang(tmp_path):
+    some(tmp_path, 3)
+    (tmp_path / "images/loop").symlink_to(tmp_path / "images")
+    assert sum(map(len, build(tmp_path).splits.values())) == 3
+
+
+def test_unpaired_files_are_listed(tmp_path):
+    some(tmp_path, 9)
+    for number in range(7):
+        (tmp_path / f"masks/a{number}.png").unlink()
+    with pytest.raises(DataError, match=r"7 images have no mask of the same name: .*a0\.png, .*a4\.png and 2 more"):
+        build(tmp_path)
+    some(tmp_path, 9)
+    (tmp_path / "images/a3.png").unlink()
+    with pytest.raises(DataError, match=r"1 masks have no image of the same name: .*a3\.png"):
+        build(tmp_path)
+
+
+def test_no_pair_at_all_names_both_folders(tmp_path):
+    some(tmp_path, 3)
+    for path in list((tmp_path / "masks").iterdir()):
+        path.rename(path.with_name("label_" + path.name))
+    with pytest.raises(DataError, match=r"no image in .*images \(3 found\) has a mask of the same name in .*masks \(3 found\)"):
+        build(tmp_path)
+
+
+def test_mask_suffix(tmp_path):
+    some(tmp_path, 4)
+    for path in list((tmp_path / "masks").iterdir()):
+        path.rename(path.with_name(path.stem + "_mask.png"))
+    assert sum(map(len, build(tmp_path, mask_suffix="_mask").splits.values())) == 4
+
+
+def test_two_files_of_one_name(tmp_path):
+    some(tmp_path, 3)
+    write(tmp_path, "a1", np.zeros((4, 6)), suffix="bmp")
+    with pytest.raises(DataError, match=r"a1\.(png|bmp) and .*a1\.(png|bmp) share one name"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": "/no/such"}, r"data\.root is '/no/such', which is not a folder"),
+        ({"root": None, "images": "/tmp"}, r"data\.images and data\.masks are missing"),
+        ({"images": "nothere"}, r"data\.images is '.*nothere', which is not a folder"),
+        ({"masks": "nothere"}, r"data\.masks is '.*nothere', which is not a folder"),
+        ({"classes": "none.txt"}, r"data\.classes is 'none\.txt', which is not a file"),
+        ({"classes": ["a", "a"]}, r"the name 'a' twice"),
+        ({"classes": ["a 0 0 0", "b"]}, r"gives colours to 1 of 2 classes, 'b' has none"),
+        ({"classes": ["a 0 0 0", "b 0 0 0"]}, r"the colour \(0, 0, 0\) twice"),
+        ({"classes": ["a 0 0 256"]}, "three numbers from 0 to 255"),
+        ({"classes": []}, "names 0 classes"),
+        ({"classes": [f"c{n}" for n in range(256)]}, "names 256 classes; allowed: 1 to 255"),
+        ({"classes": ["a", "b", "c"], "ignore_value": 2}, r"data\.ignore_value is 2, which is a class index; allowed: 3\.\.65535"),
+        ({"ignore_value": 0}, r"data\.label_map|ignore_value"),
+        ({"classes": ["a", "b"], "label_map": {0: 0, 1: 2}}, r"data\.label_map leads to 2; allowed: 0\.\.1"),
+        ({"label_map": {"x": 0}}, r"data\.label_map has 'x'"),
+        ({"val_fraction": 1.0}, r"data\.val_fraction is 1\.0; allowed: a number between 0 and 1"),
+    ],
+)
+def test_wrong_options(tmp_path, options, message):
+    some(tmp_path, 6)
+    with pytest.raises((ConfigError, DataError), match=message) as caught:
+        build(tmp_path, **options)
+    if "ignore_value" not in options:
+        assert caught.type is ConfigError
+
+
+def test_classes_are_found_once_and_remembered(tmp_path, capsys):
+    some(tmp_path, 6)
+    write(tmp_path, "b", [[255, 255], [0, 1]])
+    data = build(tmp_path)
+    assert data.facts.classes == ("class_0", "class_1", "class_2")
+    assert "reading 7 masks once" in (first := capsys.readouterr().err) and "0 (49 px), 1 (49 px), 2 (48 px)" in first
+    build(tmp_path)
+    assert "reading" not in capsys.readouterr().err
+    write(tmp_path, "b", [[0, 0], [0, 3]])
+    assert len(build(tmp_path).facts.classes) == 4
+
+
+def test_gaps_are_refused_with_the_map_that_closes_them(tmp_path):
+    for number in range(6):
+        write(tmp_path, f"{number}", np.full((2, 2), [7, 11, 255][number % 3]))
+    with pytest.raises(DataError, match=r"masks hold 7 \(8 px\), 11 \(8 px\); set data\.label_map='\{7: 0, 11: 1\}'"):
+        build(tmp_path)
+    data = build(tmp_path, label_map={7: 0, 11: 1, 255: 255})
+    assert {int(sample.target[0, 0]) for split in data.splits.values() for sample in split} == {0, 1, 255}
+
+
+def test_masks_of_0_and_255_are_two_classes(tmp_path, capsys):
+    for number in range(6):
+        write(tmp_path, f"{number}", [[0, 255], [255, 0]])
+    for options, expected in (({}, ("background", "foreground")), ({"classes": ["sky", "bird"]}, ("sky", "bird"))):
+        data = build(tmp_path, **options)
+        assert data.facts.classes == expected
+        assert data.splits["train"][0].target.tolist() == [[0, 1], [1, 0]]
+    assert "0 and 255 only" in capsys.readouterr().err
+
+
+def test_named_classes_are_not_scanned(tmp_path, capsys):
+    some(tmp_path, 6, "x{}y")
+    build(tmp_path, classes=["a", "b", "c"])
+    assert "masks once" not in capsys.readouterr().err
+
+
+def test_class_file_with_colours(tmp_path):
+    colours = {"sky": (1, 2, 3), "traffic light": (250, 170, 30)}
+    lines = "".join(f"{name} {' '.join(map(str, colour))}\n" for name, colour in colours.items())
+    (tmp_path / "classes.txt").write_text("# what we label\n" + lines + "ignore 0 0 0\n")
+    for number in range(4):
+        write(tmp_path, f"{number}", [[(1, 2, 3), (250, 170, 30)], [(0, 0, 0), (1, 2, 3)]])
+    data = build(tmp_path, classes="classes.txt")
+    assert data.facts.classes == ("sky", "traffic light") and data.facts.palette == tuple(colours.values())
+    assert data.splits["val"][0].target.tolist() == [[0, 1], [255, 0]]
+
+
+def test_coloured_masks_without_colours(tmp_path):
+    for number in range(4):
+        write(tmp_path, f"{number}", np.zeros((2, 2, 3)))
+    with pytest.raises(DataError, match=r"\.png is coloured \(RGB\); set data\.classes"):
+        build(tmp_path)
+    with pytest.raises(DataError, match="is coloured"):
+        build(tmp_path, classes=["a", "b", "c"]).splits["train"][0]
+
+
+def test_sizes_must_agree_and_check_lists_every_bad_sample(tmp_path):
+    some(tmp_path, 6)
+    write(tmp_path, "b", np.zeros((4, 6)), size=(5, 6))
+    write(tmp_path, "c", np.full((4, 6), 9))
+    (tmp_path / "images/a2.png").write_bytes((tmp_path / "images/a2.png").read_bytes()[:40])
+    data = build(tmp_path, classes=["x", "y", "z"])
+    found = {problem.name.rsplit("/")[-1]: problem.message for problem in problems(data)}
+    assert set(found) == {"a2.png", "b.png", "c.png"}
+    assert "b.png is 5x6 and its mask" in found["b.png"] and "b.png is 4x6 (height x width)" in found["b.png"]
+    assert "holds 9 (24 px); allowed: 0..2 and 255" in found["c.png"]
+
+
+@pytest.mark.parametrize("name", ["straße ü", "two words", "new\nline", "日本", "quote'\"", "-dash"])
+def test_odd_names_work_and_are_printed_escaped(tmp_path, name):
+    some(tmp_path, 3)
+    write(tmp_path, name, np.full((4, 6), 9))
+    data = build(tmp_path, classes=["a", "b", "c"])
+    (problem,) = problems(data)
+    assert "\n" not in problem.message and "holds 9" in problem.message
+    write(tmp_path, name, np.full((4, 6), 2))
+    assert list(problems(build(tmp_path, classes=["a", "b", "c"]))) == []
+
+
+def test_names_that_are_no_utf8_work(tmp_path):
+    some(tmp_path, 3)
+    write(tmp_path, "odd", np.full((4, 6), 9))
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "odd.png").rename((tmp_path / kind).as_posix() + "/\udcff.png")
+    (problem,) = problems(build(tmp_path, classes=["a", "b", "c"]))
+    assert "\\udcff" in problem.message and problem.message.isascii()
+    build(tmp_path, label_map={0: 0, 1: 1, 2: 2, 9: 2})
