@@ -160,6 +160,13 @@ def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str,
     return replace(scores, protocol=protocol)
 
 
+def _sheet(scores: evaluation.Scores, facts: Facts, task, title: str):
+    """The contact sheet of an evaluation, with its score in the title."""
+    score = scores.numbers.get(task.score)
+    title += "" if score is None else f", {task.score} {score:.4f}"
+    return sheet(scores.pictures, facts, task.picture, task.errors, title)
+
+
 @dataclass(frozen=True)
 class _Scoring:
     """How scores are made in this run."""
@@ -329,9 +336,7 @@ class _Run:
         self.events.log(state.step, _flat(numbers, self.parts.facts))
         if scores.pictures:
             title = f"{self.config['model']['name']} on {self.config['data']['name']}, step {state.step}"
-            if isinstance(numbers.get(self.parts.task.score), float):
-                title += f", {self.parts.task.score} {numbers[self.parts.task.score]:.4f}"
-            picture = sheet(scores.pictures, self.parts.facts, self.parts.task.picture, title)
+            picture = _sheet(scores, self.parts.facts, self.parts.task, title)
             self.events.picture(state.step, "val/sheet", np.asarray(picture))
             if self.folder:
                 with storage(self.folder):
@@ -424,12 +429,12 @@ def evaluate(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
         if scores.pictures:
-            title = f"{config['model']['name']}, {config['split']}, step {description['step']}, {task.score} {record.get(task.score):.4f}"
-            sheet(scores.pictures, facts, task.picture, title).save(output / "sheet.png")
+            title = f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
+            _sheet(scores, facts, task, title).save(output / "sheet.png")
     write_json(output / "scores.json", record)
     for line in evaluation.lines(scores.numbers, facts):
         print(line)
-    print(f"written   {output / 'scores.json'}, {output / 'sheet.png'}")
+    print("written   " + ", ".join(str(file) for file in (output / "scores.json", output / "sheet.png") if file.exists()))
     return record
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from segtrain.augmentation import apply
 from segtrain.errors import ConfigError, DataError, ResourceError, SegtrainError, printable
-from segtrain.sample import IGNORE, Sample
+from segtrain.sample import IGNORE, Sample, no_label
 from segtrain.settings import Loader
 
 ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # streams of random numbers under one seed
@@ -77,7 +77,7 @@ def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int
 def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int = IGNORE) -> Batches:
     """Every sample once, unaugmented, in batches of one image size whose order the data alone decides.
 
-    The last batch of each size is filled up with copies whose targets are all `ignore_index`, so all batches of a size have one shape.
+    The last batch of each size is filled up with copies that have no label, so all batches of a size have one shape.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(split)):
@@ -178,7 +178,7 @@ class EvaluationReader:
             note_reading(index)
             samples.append(self.split[index])
         missing = self.batch_size - len(samples)
-        filler = replace(samples[-1], target=np.full_like(samples[-1].target, self.ignore_index))
+        filler = replace(samples[-1], target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)))
         return collated(samples + [filler] * missing, indices + [indices[-1]] * missing, count=len(indices))
 
 

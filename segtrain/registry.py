@@ -52,7 +52,7 @@ def options_of(factory: Callable) -> dict[str, Option]:
     return {
         name: Option(name, hints.get(name, Any), parameter.default, meanings.get(name, ""))
         for name, parameter in inspect.signature(factory).parameters.items()
-        if name not in RUNTIME and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        if name not in RUNTIME and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     }
 
 

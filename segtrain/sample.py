@@ -16,6 +16,11 @@ IGNORE = 255
 """The target value that means "no label here". It is defined here and nowhere else."""
 
 
+def no_label(dtype: np.dtype, ignore_index: int = IGNORE) -> float | int:
+    """The value of a target pixel without a label: the ignore index among classes, NaN among measured values."""
+    return np.nan if np.dtype(dtype).kind == "f" else ignore_index
+
+
 @dataclass(slots=True)
 class Sample:
     """One image with what is to be predicted from it.
@@ -140,3 +145,11 @@ def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = (
     table = np.full((256, 3), unlabelled, dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
     return table[classes]
+
+
+def wrong_pixels(target: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
+    """H×W×3 uint8: wrong classes red, right ones light grey, pixels without a label white."""
+    picture = np.full((*target.shape, 3), 225, np.uint8)
+    picture[target != prediction] = (200, 30, 30)
+    picture[target == ignore_index] = 255
+    return picture

@@ -11,7 +11,6 @@ GAP_PX = 6
 LINE_PX = 20
 BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
-HEADS = ("image", "ground truth", "prediction", "errors")
 ROW_WIDTH_PX = 320
 """Pictures larger than this are scaled down, so that a sheet of photographs still opens on a screen."""
 
@@ -21,27 +20,26 @@ def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np
     return (image * (1 - strength) + colours * strength).round().astype(np.uint8)
 
 
-def errors(target: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:
-    """H×W×3 uint8: wrong pixels red, right ones light grey, those without a label white."""
-    picture = np.full((*target.shape, 3), 225, np.uint8)
-    picture[target != prediction] = (200, 30, 30)
-    picture[target == ignore_index] = 255
-    return picture
-
-
-def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, title: str) -> Image.Image:
-    """rows: (image H×W×K, target H×W, prediction H×W). picture: colours of a map of classes (the task's)."""
-    cells = [[as_rgb(i), picture(t, facts), picture(p, facts), errors(t, p, facts.ignore_index)] for i, t, p in rows]
+def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str) -> Image.Image:
+    """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if that is None."""
+    columns = {
+        "image": lambda i, t, p: as_rgb(i),
+        "ground truth": lambda i, t, p: picture(t, facts),
+        "prediction": lambda i, t, p: picture(p, facts),
+    }
+    if errors is not None:
+        columns["errors"] = lambda i, t, p: errors(t, p, facts)
+    cells = [[draw(*row) for draw in columns.values()] for row in rows]
     height, width = cells[0][0].shape[:2]
     scale = min(1.0, ROW_WIDTH_PX / width)
     # Pictures below 2/3 of the row's width are enlarged by whole numbers, so that pixels stay squares.
     scale = max(1, round(ROW_WIDTH_PX / width)) if scale == 1.0 else scale
     cell = (round(width * scale), round(height * scale))
-    legend = _legend(facts, len(HEADS) * (cell[0] + GAP_PX) + GAP_PX)
+    legend = _legend(facts, len(columns) * (cell[0] + GAP_PX) + GAP_PX)
     canvas = Image.new("RGB", (legend.width, 2 * LINE_PX + len(rows) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     draw.text((GAP_PX, 3), title, INK, font)
-    for column, head in enumerate(HEADS):
+    for column, head in enumerate(columns):
         draw.text((GAP_PX + column * (cell[0] + GAP_PX), LINE_PX + 1), head, INK, font)
     for row, pictures in enumerate(cells):
         for column, pixels in enumerate(pictures):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from segtrain.sample import Facts, colourise
+from segtrain.sample import Facts, colourise, wrong_pixels
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Task:
     out_channels: facts -> channels of the logits. activate: logits -> what is averaged over views and tiles (probabilities),
     B×C×H×W. decide: that -> predictions in the form of the target, B×H×W. metric: its name in the table.
     score: the metric's number that picks the best checkpoint, the highest unless `lower_is_better`.
-    picture: prediction or target of one image (H×W) and facts -> H×W×3 uint8.
+    picture: prediction or target of one image (H×W) and facts -> H×W×3 uint8. errors: target, prediction and facts -> H×W×3 uint8.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Task:
     metric: str
     score: str
     picture: Callable[[np.ndarray, Facts], np.ndarray]
+    errors: Callable[[np.ndarray, np.ndarray, Facts], np.ndarray] | None = None
     lower_is_better: bool = False
 
 
@@ -42,4 +43,5 @@ def semantic() -> Task:
         metric="confusion",
         score="miou",
         picture=lambda classes, facts: colourise(classes, facts.palette),
+        errors=lambda target, prediction, facts: wrong_pixels(target, prediction, facts.ignore_index),
     )
