@@ -162,7 +162,7 @@ def _downloaded(name: str, repository: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT, REACH_S):
         raise CheckpointError(_unreachable(name, repository, constants.ENDPOINT))
     try:
         try:
@@ -180,7 +180,7 @@ def _unreachable(name: str, repository: str, endpoint: str) -> str:
     )
 
 
-def reachable(url: str, within_s: float = REACH_S) -> bool:
+def reachable(url: str, within_s: float) -> bool:
     """Whether a server answers at `url` in time. In a thread, because a name look-up knows no time limit."""
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(_answers(url, within_s / 2)), daemon=True)
