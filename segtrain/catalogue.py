@@ -142,10 +142,16 @@ def show(value) -> str:
 
 def plugin_names(group: str) -> dict[str, str]:
     """Entries of installed packages, name -> package, found without importing any."""
+    return {name: package for kind, name, package in _entry_points() if kind == f"segtrain.{group}"}
+
+
+@functools.cache
+def _entry_points() -> list[tuple[str, str, str]]:
+    """(group, name, package). Reading what all packages declare takes a while, and does not change while a program runs."""
     import importlib.metadata
 
-    points = importlib.metadata.entry_points(group=f"segtrain.{group}")
-    return {point.name: point.dist.name if point.dist else point.value for point in points}
+    found = ((point, package) for package in importlib.metadata.distributions() for point in package.entry_points)
+    return [(point.group, point.name, package.name) for point, package in found if point.group.startswith("segtrain.")]
 
 
 def _plugins(group: str) -> dict[str, str]:

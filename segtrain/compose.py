@@ -26,9 +26,6 @@ ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDI
 MAX_INTERPOLATIONS = 16
 """How many ${…} a config may hold: a few that refer to each other grow a short text beyond any memory."""
 
-ALTERNATIVES = {"trainer.epochs": "trainer.steps", "trainer.steps": "trainer.epochs"}
-"""Keys of which one is meant: typing the first takes the second out, wherever that one comes from."""
-
 
 class Composer:
     """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
@@ -74,7 +71,7 @@ class Composer:
         config = self._composed(typed)[0]
         for group in self._replaced(typed):
             config[group] = self._composed([one for one in typed if one.key != "experiment"])[0].get(group)
-        return checked_sections(_with_alternatives(config, typed), self.keys)
+        return checked_sections(_with_one_length(config, typed), self.keys)
 
     def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
         """The resolved config and which entry each group was given."""
@@ -334,13 +331,16 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
     return dict(value)
 
 
-def _with_alternatives(config: dict, typed: list[Typed]) -> dict:
+def _with_one_length(config: dict, typed: list[Typed]) -> dict:
+    """Steps and epochs are two ways to say one thing: a typed one takes the other out, else a recipe's steps the default epochs."""
     names = [one.key for one in typed if one.value is not None]
-    for key, other in ALTERNATIVES.items():
-        if key in names and other not in names:
-            section, _, name = other.partition(".")
-            if isinstance(config.get(section), dict):
-                config[section][name] = None
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict) or {"trainer.steps", "trainer.epochs"} <= set(names):
+        return config
+    if "trainer.epochs" in names:
+        trainer["steps"] = None
+    elif trainer.get("steps") is not None:
+        trainer["epochs"] = None
     return config
 
 

@@ -129,6 +129,9 @@ def test_last_one_typed_counts():
 def test_typed_length_replaces_the_other_one():
     config = composed("experiment=demo", "trainer.epochs=3")
     assert (config["trainer"]["steps"], config["trainer"]["epochs"]) == (None, 3.0)
+    assert composed("experiment=demo")["trainer"]["epochs"] is None
+    assert composed("trainer.steps=7")["trainer"]["epochs"] is None
+    assert composed()["trainer"]["epochs"] == 20
     both = composed("trainer.epochs=3", "trainer.steps=4")["trainer"]
     assert (both["steps"], both["epochs"]) == (4, 3.0)
 
@@ -426,7 +429,7 @@ def test_what_may_change_when_a_run_goes_on():
         "name=n",
     ]
     check_unchanged(saved, composed(*words), Path("r"))
-    for word, old, new in [("seed=4", "0", "4"), ("trainer.steps=9", "null", "9"), ("model.widths=[4]", "[16,32,64,128]", "[4]")]:
+    for word, old, new in [("seed=4", "0", "4"), ("trainer.accumulate=9", "1", "9"), ("model.widths=[4]", "[16,32,64,128]", "[4]")]:
         with pytest.raises(ConfigError, match="may change only") as error:
             check_unchanged(saved, composed(word), Path("r"))
         key = word.partition("=")[0]
