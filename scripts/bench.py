@@ -1,0 +1,121 @@
+"""`make bench`: speed beside named peers, both sides measured in turns in one run.
+
+scripts/bench.py [ROW…] [--list] [--quick] [--json FILE]
+
+Each pair of measurements takes both sides in turns, so that a machine that is slower for a while is so for both. Printed are
+the medians of both sides and the median of the number that the goal is about, over the pairs, with its 95 % interval. A goal
+counts as reached when the whole interval keeps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from benchmarks import counts, loop, start, step
+from benchmarks.paired import Left, Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """what: in a few words. measure: quick -> Result; its docstring says against what."""
+
+    what: str
+    measure: Callable[[bool], Result]
+
+    def about(self) -> str:
+        return " ".join((self.measure.__doc__ or "").split())
+
+
+ROWS = {
+    "counts": Row("confusion matrix, 8x512x1024 px", counts.torchmetrics_update),
+    "counts-masked": Row("confusion matrix, 8x512x1024 px", counts.masked_update),
+    "loop": Row("loop around a step of next to nothing", loop.on_nothing),
+    "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
+    "help": Row("segtrain --help, CPU time", start.help_text),
+    "step": Row("training step with data, 8 crops of 256 px", step.lite_deeplab),
+}
+
+COLUMNS = ("row", "what", "ours", "theirs", "peer", "compared, median [95 %]", "goal", "reached")
+
+
+def cells(name: str, result: Result) -> tuple[str, ...]:
+    """A line of the table."""
+    middle, low, high = result.judged()
+    form = result.goal.form
+    number, _, unit = form.format(middle).partition(" ")
+    bounds = ", ".join(form.format(bound).partition(" ")[0].rstrip("x") for bound in (low, high))
+    sides = (in_units(median(side)) for side in (result.ours, result.theirs))
+    compared = f"{number} {unit} [{bounds}]"
+    return name, ROWS[name].what, *sides, result.peer, compared, result.goal.text, "yes" if result.reached() else "no"
+
+
+def in_units(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def table(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def machine() -> str:
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{os.cpu_count()} CPUs{load}, {system}"
+
+
+def measured(names: list[str], quick: bool) -> dict[str, Result | str]:
+    """The result of each row, or why there is none; a line on stderr after each."""
+    results: dict[str, Result | str] = {}
+    for name in names:
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        try:
+            results[name] = ROWS[name].measure(quick)
+        except Left as reason:
+            results[name] = str(reason)
+    return results
+
+
+def parsed(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.py", description="Speed beside named peers, both sides measured in turns.")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; none: all")
+    parser.add_argument("--list", action="store_true", help="say what the rows are")
+    parser.add_argument("--quick", action="store_true", help="smaller and shorter: shows that it works, says little")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    arguments = parser.parse_args(words)
+    unknown = [name for name in arguments.rows if name not in ROWS]
+    if unknown:
+        parser.error(f"{unknown[0]} is not a row; rows are {', '.join(ROWS)}")
+    return arguments
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = parsed(words)
+    if arguments.list:
+        print(table([(name, row.what, row.about()) for name, row in ROWS.items()]))
+        return 0
+    before = machine()
+    results = measured(arguments.rows or list(ROWS), arguments.quick)
+    lines = [cells(name, result) for name, result in results.items() if isinstance(result, Result)]
+    print(f"{before}{'; quick: too short to conclude from' if arguments.quick else ''}\n")
+    print(table([COLUMNS, *lines]))
+    for name, result in results.items():
+        if isinstance(result, str):
+            print(f"{name}: left out: {result}")
+    if arguments.json:
+        rows = {name: result.plain() if isinstance(result, Result) else {"left_out": result} for name, result in results.items()}
+        arguments.json.write_text(json.dumps({"machine": before, "quick": arguments.quick, "rows": rows}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

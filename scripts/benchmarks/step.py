@@ -1,0 +1,165 @@
+"""The whole training step, from the image files to the new weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.transforms import InterpolationMode
+
+from benchmarks.loop import STEPS, prepared, run
+from benchmarks.paired import Result, Turns, share, version
+from segtrain.augmentation import AUGMENTATION
+from segtrain.data import DATA, Data
+from segtrain.data.shapes import shapes
+from segtrain.loader import Batches, training_batches
+from segtrain.model import MODEL
+from segtrain.optimizer import OPTIMIZER
+from segtrain.sample import IGNORE, Normalisation
+from segtrain.settings import Loader, Trainer
+
+CAMVID = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"  # used where it lies beside the checkout
+WORKERS = 2
+RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
+
+
+class Frames(Dataset):
+    """The peer's data: float crops made image by image in the workers; scale 0.5 to 2, flip, crop, normalise."""
+
+    def __init__(self, pairs: list[tuple[str, str]], side: int, normalisation: Normalisation):
+        self.pairs, self.side, self.normalisation = pairs, side, normalisation
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, mask = Image.open(self.pairs[index][0]).convert("RGB"), Image.open(self.pairs[index][1])
+        short = int(random.uniform(0.5, 2.0) * min(image.size))
+        image, mask = TF.resize(image, [short]), TF.resize(mask, [short], interpolation=InterpolationMode.NEAREST)
+        if random.random() < 0.5:
+            image, mask = TF.horizontal_flip(image), TF.horizontal_flip(mask)
+        image, mask = self._crop(image, mask)
+        image = TF.to_dtype(TF.pil_to_tensor(image), torch.float32, scale=True)
+        image = TF.normalize(image, list(self.normalisation.mean), list(self.normalisation.std))
+        return image, TF.pil_to_tensor(mask)[0].long()
+
+    def _crop(self, image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
+        right, below = max(self.side - image.width, 0), max(self.side - image.height, 0)
+        if right or below:
+            image, mask = TF.pad(image, [0, 0, right, below], fill=0), TF.pad(mask, [0, 0, right, below], fill=IGNORE)
+        top, left = random.randint(0, image.height - self.side), random.randint(0, image.width - self.side)
+        return TF.crop(image, top, left, self.side, self.side), TF.crop(mask, top, left, self.side, self.side)
+
+
+class PlainLoop:
+    """The peer's step: forward, upsample, cross-entropy, backward, update, rate of the next iteration, loss as a number."""
+
+    def __init__(self, network: nn.Module, frames: Frames, batch_size: int):
+        self.network = network.train()
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+        self.schedule = torch.optim.lr_scheduler.PolynomialLR(self.optimizer, STEPS, 0.9)
+        # One endless epoch: workers that start anew with each of a small data set's epochs would count against the peer.
+        sampler = RandomSampler(frames, replacement=True, num_samples=STEPS)
+        self.batches = iter(DataLoader(frames, batch_size, sampler=sampler, num_workers=WORKERS, drop_last=True))
+
+    def step(self) -> None:
+        images, targets = next(self.batches)
+        logits = F.interpolate(self.network(images).logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        loss = F.cross_entropy(logits, targets, ignore_index=IGNORE)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.last_loss = loss.item()
+
+
+class Workers:
+    """The worker processes of both sides. Those of the side that waits are halted: they would read ahead in the other's time."""
+
+    def __init__(self):
+        self.of: dict[str, list[int]] = {}
+
+    @contextlib.contextmanager
+    def started_by(self, side: str) -> Iterator[None]:
+        before, handler = {process.pid for process in multiprocessing.active_children()}, signal.getsignal(signal.SIGCHLD)
+        yield
+        signal.signal(signal.SIGCHLD, handler)  # torch's would take the end of the other side's workers for a failure
+        self.of[side] = [process.pid for process in multiprocessing.active_children() if process.pid not in before]
+
+    def only(self, side: str) -> None:
+        for other, pids in self.of.items():
+            self._send(pids, signal.SIGCONT if other == side else signal.SIGSTOP)
+
+    def all(self) -> None:
+        for pids in self.of.values():
+            self._send(pids, signal.SIGCONT)
+
+    def _send(self, pids: list[int], number: int) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def lite_deeplab(quick: bool) -> Result:
+    """DeepLabv3+ with EfficientNet-Lite0 from random weights, scale, flip and crop, 2 workers; segtrain changes the colours as well."""
+    batch_size, side = (4, 192) if quick else (8, 256)
+    with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as folder:
+        root = CAMVID if CAMVID.is_dir() else written_frames(Path(folder), 4 if quick else 64)
+        data = DATA.build({"name": "camvid", "root": str(root)})
+        return _measured(data, batch_size, side, steps=1, pairs=3 if quick else 20)
+
+
+def written_frames(root: Path, count: int) -> Path:
+    """Drawn scenes of 480×360 in CamVid's layout, as JPEG and PNG."""
+    scenes = shapes(size=480, num_train=count).splits["train"]
+    for part, number in (("train", count), ("val", 1)):
+        for kind in ("images", "masks"):
+            (root / kind / part).mkdir(parents=True)
+        for index in range(number):
+            scene, name = scenes[index], f"0001TP_{index:06d}"
+            Image.fromarray(scene.image[:360]).save(root / "images" / part / f"{name}.jpg", quality=95)
+            Image.fromarray(scene.target[:360]).save(root / "masks" / part / f"{name}.png")
+    return root
+
+
+def _measured(data: Data, batch_size: int, side: int, steps: int, pairs: int) -> Result:
+    classes = data.facts.num_classes
+    torch.manual_seed(0)
+    recipe = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0", "weights": "none"}
+    network = MODEL.build(recipe, out_channels=classes, num_classes=classes, in_channels=3)
+    files = [(pair.image, pair.mask) for pair in data.splits["train"].pairs]
+    workers = Workers()
+    with workers.started_by("theirs"):
+        peer = PlainLoop(copy.deepcopy(network), Frames(files, side, network.normalisation), batch_size)
+    with workers.started_by("ours"):
+        batches = _our_batches(data, network.normalisation, batch_size, side)
+    optimizer = OPTIMIZER.build({"name": "sgd", "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}, network=network)
+    turns = Turns(batches, peer.step, steps, pairs, before=workers.only)
+    try:
+        run(*prepared(network, optimizer, network.normalisation, Trainer(), classes), turns)
+    finally:
+        workers.all()
+        batches.close()
+        del peer.batches
+    return Result(f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05))
+
+
+def _our_batches(data: Data, normalisation: Normalisation, batch_size: int, side: int) -> Batches:
+    facts = data.facts
+    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": None, "facts": facts}
+    fill = tuple(round(255 * mean) for mean in normalisation.mean)
+    ops = AUGMENTATION.build_each({"warp": {"size": side}, "colour": {}}, fill=fill, **runtime)
+    return training_batches(data.splits["train"], ops, Loader(batch_size=batch_size, workers=WORKERS), seed=0)
