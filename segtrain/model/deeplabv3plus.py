@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.aspp import ASPP
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.atrous import conv_norm_relu, head_of, initialise, start_at_centre
 from segtrain.model.encoder import encoder_of
 from segtrain.model.separable import Form, separable
 from segtrain.model.weights import load_encoder_weights
@@ -33,6 +34,7 @@ def deeplabv3plus(
     separable_form: Form = "tf",
     image_pooling: bool = True,
     dropout: float = 0.1,
+    aspp_start: Literal["kaiming", "centre"] = "kaiming",
 ) -> nn.Module:
     """DeepLabv3+: atrous pyramid pooling on any encoder, with a small decoder that sharpens the borders.
 
@@ -53,6 +55,8 @@ def deeplabv3plus(
             xception (ReLU in front, normalisation after both), plain (after the second part only)
         image_pooling: let the pyramid see the mean over the image
         dropout: probability that a channel value of the pyramid's output is dropped in training
+        aspp_start: what the pyramid's 3x3 weights are drawn from; centre sets all taps but the middle one to 0, which short
+            runs on crops smaller than the pyramid's reach need
     """
     form = separable_form if separable else None
     net = DeepLabV3Plus(
@@ -61,6 +65,8 @@ def deeplabv3plus(
             form, image_pooling, dropout,
         )
     )  # fmt: skip
+    if aspp_start == "centre":
+        start_at_centre(net.aspp)
     net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net

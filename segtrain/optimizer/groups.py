@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from segtrain.errors import ConfigError
+
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -12,6 +14,9 @@ def parameter_groups(network: nn.Module, lr: float, weight_decay: float, encoder
 
     Norm layers and biases do not decay unless `decay_all`.
     """
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("encoder_factor", encoder_factor)):
+        if value < 0:
+            raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
     encoder = getattr(network, "encoder", None)
     in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
     no_decay = set() if decay_all else _without_decay(network)
