@@ -32,7 +32,7 @@ from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.norm import check_batch, freeze_batch_norm
 from segtrain.optimizer import OPTIMIZER
-from segtrain.predictor import Mask, build_from, choose_device, predictor
+from segtrain.predictor import Mask, build_from, choose_device, predictor, without_weights
 from segtrain.registry import Table, check_options, options_of
 from segtrain.report.sheet import sheet
 from segtrain.run_folder import probe, storage, write_json
@@ -119,13 +119,19 @@ def _complete(facts: Facts, model: nn.Module) -> Facts:
     return replace(facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral)
 
 
-def _parts(config: Mapping) -> Parts:
+def _parts(config: Mapping, resumed: Path | None) -> Parts:
+    """resumed: the checkpoint that will be gone on with; the encoder's own weights are then not asked for."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"])
     facts = data.facts
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
-    model = MODEL.build(config["model"], out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels)
-    return Parts(task, data, _complete(facts, model), model, metric)
+    chosen = config["model"] if resumed is None else without_weights(config["model"])
+    model = MODEL.build(chosen, out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels)
+    if resumed is None:
+        return Parts(task, data, _complete(facts, model), model, metric)
+    saved = Facts.from_plain(checkpoints.describe(resumed)["facts"])
+    _same_classes(saved, facts, str(resumed.parent.parent))
+    return Parts(task, data, replace(facts, normalisation=saved.normalisation), model, metric)
 
 
 def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
@@ -201,26 +207,33 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     folder: the run's, None for a dry run. A checkpoint in it is gone on with.
     """
     device = _prepare(config)
-    parts = _parts(config)
+    resumed = checkpoints.find(folder, "last") if folder is not None and checkpoints.has_checkpoint(folder) else None
+    parts = _parts(config, resumed)
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
-    settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
+    loader = Loader(**config["loader"])
+    ops, loss = _augmentation_and_loss(config, parts, train_split)
+    shape = _batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
+    config = _with_memory_format(config, resumed, parts, loss.to(device), shape, device)
+    settings = Trainer(**config["trainer"])
     plan = _plan(settings, loader, len(train_split))
-    learning, state, ops = _learning(config, parts, settings, plan.steps, train_split, device)
+    learning, state = _learning(config, parts, settings, plan.steps, loss, device)
     plan = plan if folder else training.Plan(1, 1, None, None)
-    _check_shapes(parts, ops, train_split, settings, loader)
-    resumed = _resume_or_init(config, folder, state, parts, device)
+    started = _resume_or_init(config, resumed, state, parts)
     if folder is not None:
         probe(folder, _checkpoint_bytes(state))
 
     events = Events(folder, state.step, plan.steps)
-    for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *resumed]:
+    for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
         events.say(line)
     scoring = _scoring(config, parts.task, parts.facts, parts.metric)
     run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
     batches = training_batches(train_split, ops, loader, config["seed"], state.position)
     try:
         scores = training.train(state, learning, plan, batches, run.evaluate, run.save, events, stop)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator has no exception of its own.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
         raise ResourceError(_too_large(settings, loader, device)) from error
     finally:
         batches.close()
@@ -230,10 +243,6 @@ def train(config: dict, folder: Path | None, stop) -> dict:
 
 def _plan(settings: Trainer, loader: Loader, num_samples: int) -> training.Plan:
     per_epoch = num_samples / loader.batch_size
-    if loader.batch_size < 1 or settings.accumulate < 1 or loader.batch_size < settings.accumulate:
-        raise ConfigError(
-            f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={settings.accumulate} parts of an image or more"
-        )
     if settings.log_every < 1:
         raise ConfigError(f"trainer.log_every is {settings.log_every}; allowed: a number of steps from 1")
     return training.Plan(
@@ -244,31 +253,45 @@ def _plan(settings: Trainer, loader: Loader, num_samples: int) -> training.Plan:
     )
 
 
-def _learning(config, parts: Parts, settings: Trainer, steps: int, split, device):
-    """The step's tools, the state before the first step, and the augmentation."""
-    facts, model = parts.facts, parts.model
-    if settings.freeze_batch_norm:
-        freeze_batch_norm(model)
+def _augmentation_and_loss(config, parts: Parts, split):
+    """What needs to know how often classes occur; they are counted only if somebody asks."""
+    facts = parts.facts
     counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index))
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": counted, "facts": facts}
     fill = tuple(round(255 * mean) for mean in facts.normalisation.mean)
-    ops = AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime)
-    loss = LOSS.build(config["loss"], **runtime).to(device)
-    memory_format = torch.channels_last if settings.memory_format == "channels_last" else torch.contiguous_format
-    model.to(device, memory_format=memory_format)
+    return AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime), LOSS.build(config["loss"], **runtime)
+
+
+def _with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, shape, device) -> dict:
+    """The config with trainer.memory_format=auto replaced by its answer: that of the run's start if it goes on."""
+    if config["trainer"]["memory_format"] != "auto":
+        return config
+    if resumed is not None:
+        answer = checkpoints.describe(resumed)["config"]["trainer"]["memory_format"]
+    else:
+        answer = training.faster_memory_format(parts.model, parts.facts.normalisation, loss, shape, device)
+    return {**config, "trainer": {**config["trainer"], "memory_format": answer}}
+
+
+def _learning(config, parts: Parts, settings: Trainer, steps: int, loss, device):
+    """The step's tools and the state before the first step."""
+    model = parts.model
+    if settings.freeze_batch_norm:
+        freeze_batch_norm(model)
+    model.to(device, memory_format=training.MEMORY_FORMATS[settings.memory_format])
     optimizer = OPTIMIZER.build(config["optimizer"], network=model)
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     state = training.new_state(model, {"network": optimizer}, settings, device)
     learning = training.Learning(
         loss=loss,
-        normalise=facts.normalisation,
+        normalise=parts.facts.normalisation,
         schedule=SCHEDULE.build(config["schedule"], steps=steps),
         settings=settings,
         device=device,
         parameters=[p for p in model.parameters() if p.requires_grad],
     )
-    return learning, state, ops
+    return learning, state
 
 
 def _checkpoint_bytes(state) -> int:
@@ -277,8 +300,13 @@ def _checkpoint_bytes(state) -> int:
     return weights * (3 if state.ema is None else 4)
 
 
-def _check_shapes(parts: Parts, ops, split, settings: Trainer, loader: Loader) -> None:
-    """What would only fail in the middle of a run: batch-norm on single values, crops of different sizes."""
+def _batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:
+    """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different sizes, a batch
+    that cannot be split, batch-norm on single values."""
+    if loader.batch_size < 1 or accumulate < 1 or loader.batch_size < accumulate:
+        raise ConfigError(
+            f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} parts of an image or more"
+        )
     size = next((op.size for op in reversed(ops) if getattr(op, "size", None)), None)
     height, width = (size, size) if isinstance(size, int) else size or split.size(0)
     if size is None and loader.batch_size > 1:
@@ -286,15 +314,16 @@ def _check_shapes(parts: Parts, ops, split, settings: Trainer, loader: Loader) -
         if len(sizes) > 1:
             shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
             raise ConfigError(f"the images have different sizes ({shown} …) and cannot share a batch; set augmentation.warp.size=256")
-    check_batch(parts.model, loader.batch_size // settings.accumulate, parts.facts.channels, height, width)
+    count = loader.batch_size // accumulate
+    check_batch(parts.model, count, parts.facts.channels, height, width)
+    return count, parts.facts.channels, height, width
 
 
-def _resume_or_init(config, folder: Path | None, state, parts: Parts, device) -> list[str]:
-    if folder is not None and checkpoints.has_checkpoint(folder):
-        found = checkpoints.find(folder, "last")
-        _same_classes(Facts.from_plain(checkpoints.describe(found)["facts"]), parts.facts, str(folder))
-        state.restore(checkpoints.load_weights(found), checkpoints.load_state(found))
-        return [f"going on from {found}"]
+def _resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
+    """Puts weights into the state; what was done, line by line."""
+    if resumed is not None:
+        state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed))
+        return [f"going on from {resumed}"]
     if config["init"]:
         with torch.no_grad():
             lines = start_from(parts.model, parts.facts, config["init"])

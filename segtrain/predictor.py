@@ -133,13 +133,16 @@ def build_from(checkpoint: Path, model_config: dict | None = None) -> tuple[nn.M
     """
     description = checkpoints.describe(checkpoint)
     facts = Facts.from_plain(description["facts"])
-    config = {**(model_config or description["config"]["model"])}
-    if "weights" in MODEL.options(config["name"]):
-        config["weights"] = "none"
+    config = without_weights(model_config or description["config"]["model"])
     task = TASK.build(description["config"]["task"])
     model = MODEL.build(config, out_channels=task.out_channels(facts), in_channels=facts.channels, num_classes=facts.num_classes)
     load_exactly(model, checkpoints.load_weights(checkpoint), str(checkpoint))
     return model.eval(), facts, description
+
+
+def without_weights(model_config: dict) -> dict:
+    """The network's options for building it when its weights come from a checkpoint."""
+    return {**model_config, "weights": "none"} if "weights" in MODEL.options(model_config["name"]) else dict(model_config)
 
 
 def load_exactly(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -21,6 +21,8 @@ from segtrain.errors import ConfigError, DivergedError
 from segtrain.predictor import autocast
 from segtrain.settings import Trainer
 
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
 
 @dataclass
 class RunState:
@@ -306,3 +308,27 @@ def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
     if steps < 1:
         raise ConfigError(f"trainer.{'steps' if settings.steps is not None else 'epochs'} gives {steps} steps; allowed: 1 or more")
     return steps
+
+
+def faster_memory_format(model: nn.Module, normalise: Callable, loss: Callable, shape: tuple[int, int, int, int], device) -> str:
+    """ "contiguous" or "channels_last": which one a copy of the network trains faster in, on images of `shape` (B, K, H, W).
+
+    One warm-up and three timed passes each. The random state is restored, so the run is the one that names the answer.
+    """
+    before = random_state()
+    seconds = {}
+    for name, memory_format in MEMORY_FORMATS.items():
+        copied = copy.deepcopy(model).to(device, memory_format=memory_format).train()
+        images = torch.zeros(shape, dtype=torch.uint8, device=device).contiguous(memory_format=memory_format)
+        target = torch.zeros((shape[0], *shape[2:]), dtype=torch.uint8, device=device)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            total, weight = loss(copied(normalise(images)), target)
+            (total / weight).backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        seconds[name] = sorted(times[1:])[1]
+    restore_random_state(before)
+    return min(seconds, key=seconds.get)

@@ -229,6 +229,27 @@ def test_mixed_precision_learns(tmp_path, amp):
     assert all(line["train/loss"] > 0 for line in losses(tmp_path) if "train/loss" in line)
 
 
+def test_the_memory_format_is_probed_once_and_changes_nothing_else(tmp_path):
+    short = {"steps": 3, "save_every": 1, "evaluate_every": None}
+    for name in ("auto", "named"):
+        (tmp_path / name).mkdir()
+    assemble.train(config(trainer={**short, "memory_format": "auto"}), tmp_path / "auto", Stop())
+    answer = checkpoint.describe(checkpoint.find(tmp_path / "auto", "last"))["config"]["trainer"]["memory_format"]
+    assert answer in ("contiguous", "channels_last")
+    assemble.train(config(trainer={**short, "memory_format": answer}), tmp_path / "named", Stop())
+    assert losses(tmp_path / "auto") == losses(tmp_path / "named")
+
+
+def test_going_on_does_not_ask_for_pretrained_weights(tmp_path, monkeypatch):
+    asked = []
+    original = assemble.MODEL.build
+    monkeypatch.setattr(assemble.MODEL, "build", lambda chosen, **more: asked.append(chosen["weights"]) or original(chosen, **more))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        assemble.train(config(), tmp_path, stop_after(1, patch))
+    assemble.train(config(), tmp_path, Stop())
+    assert asked == [None, "none"]
+
+
 # --- planning
 
 

@@ -12,7 +12,7 @@ def sgd(
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 1e-4,
-    encoder_factor: float = 0.1,
+    encoder_factor: float = 1.0,
     decay_all: bool = False,
 ) -> torch.optim.Optimizer:
     """SGD with momentum.
