@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import math
 import multiprocessing
 import multiprocessing.sharedctypes
 import os
@@ -33,7 +34,7 @@ from segtrain.settings import Loader
 
 ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # streams of random numbers under one seed
 SUBSTITUTES = 10  # tries before a position without a readable sample is an error
-BAD_SHARE = 0.01  # of the positions served, once there are BAD_SHARE_FROM of them
+BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM positions are served
 BAD_SHARE_FROM = 100
 POLL_S = 1  # how often a waiting parent looks whether its workers live
 STALLED_POLLS = (
@@ -139,19 +140,29 @@ class Reader:
         note_reading(index)
         return self.split[index]
 
-    def sample(self, position: int, index: int) -> Sample:
+    def sample(self, position: int, index: int, skipped: list[str]) -> Sample:
         """The augmented sample."""
         rng = np.random.default_rng([self.seed, AUGMENT, position])
-        return apply(self.ops, self.raw(index), rng, lambda draws: self.raw(int(draws.integers(len(self.split)))))
+        return apply(self.ops, self.raw(index), rng, functools.partial(self._another, skipped))
+
+    def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
+        """A raw sample that `rng` draws, for operations that mix two; with skip_bad it draws again past unreadable ones."""
+        for attempt in range(SUBSTITUTES + 1):
+            try:
+                return self.raw(int(rng.integers(len(self.split))))
+            except DataError as error:
+                if not self.skip_bad or attempt == SUBSTITUTES:
+                    raise
+                skipped.append(str(error))
 
     def sample_or_substitute(self, position: int, skipped: list[str]) -> Sample:
         """The sample at `position`, or the first readable one of a seeded list that stands in for it."""
         if not self.skip_bad:
-            return self.sample(position, self.index(position))
+            return self.sample(position, self.index(position), skipped)
         others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(len(self.split), size=SUBSTITUTES)
         for index in (self.index(position), *others.tolist()):
             try:
-                sample = self.sample(position, index)
+                sample = self.sample(position, index, skipped)
                 break
             except DataError as error:
                 last = error
@@ -257,6 +268,9 @@ def _as_it_is(item):
     return item
 
 
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+
+
 class WorkerStart:
     """Run in each worker before it reads."""
 
@@ -268,8 +282,9 @@ class WorkerStart:
         _note, _slot = self.note, worker_id
         _note[2 * worker_id] = os.getpid()
         # The parent decides when to stop; signals to the whole process group must not take the workers from under it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in HELD_BACK:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
         if self.die_with_parent and sys.platform == "linux":
@@ -306,7 +321,7 @@ class Batches:
             timeout=POLL_S,
         )
         before = {process.pid for process in multiprocessing.active_children()}
-        iterator = _without_child_handler(lambda: iter(loader))
+        iterator = _undisturbed(lambda: iter(loader))
         self._workers = [process for process in multiprocessing.active_children() if process.pid not in before]
         self._at_exit = functools.partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
@@ -352,10 +367,12 @@ class Batches:
         self._served += batch.count
         for message in batch.skipped:
             print(f"segtrain: skipped: {printable(message)}", file=sys.stderr)
-        if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * self._served:
+        # Every bad sample turns up once an epoch, early or late in it: the share is that of whole epochs.
+        epochs = math.ceil(self._served / len(self._split))
+        if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):
             self.close()
             raise DataError(
-                f"{self.bad} of {self._served} samples could not be read, the last: {batch.skipped[-1] if batch.skipped else 'see above'}; "
+                f"{self.bad} times in {self._served} a sample could not be read, the last: {(batch.skipped or ['?'])[-1]}; "
                 f"loader.on_bad=skip allows {BAD_SHARE:.0%}; mend the files"
             )
 
@@ -425,7 +442,7 @@ def _close(batches: weakref.ref) -> None:
         found.close()
 
 
-def _without_child_handler(make: Callable):
+def _undisturbed(make: Callable):
     """`make()`, without the SIGCHLD handler that torch installs: it would raise in the middle of whatever the main thread is doing.
 
     Dead workers are found when the next batch is asked for.
@@ -433,6 +450,10 @@ def _without_child_handler(make: Callable):
     if threading.current_thread() is not threading.main_thread():
         return make()
     before = signal.getsignal(signal.SIGCHLD)
-    made = make()
-    signal.signal(signal.SIGCHLD, before)
-    return made
+    # Workers start with these held back, until they ignore them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        return make()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGCHLD, before)

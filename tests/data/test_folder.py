@@ -78,6 +78,7 @@ def test_neighbouring_frames_that_are_split_apart_are_told(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "neighbouring numbers" in error and "'drive_000" in error
 
+
 def test_unrelated_names_give_no_warning(tmp_path, capsys):
     for word in ("cat", "dog", "cow", "hen", "bee"):
         write(tmp_path, word, np.zeros((3, 3)))
@@ -92,7 +93,7 @@ def test_splits_by_lists(tmp_path):
     lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
     assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "a2"], "val": ["a4"]}
     (tmp_path / "val.txt").write_text("a1")
-    with pytest.raises(DataError, match="'a1' first; remove them from data.train_list or"):
+    with pytest.raises(DataError, match=r"'a1' first; remove them from data\.train_list or"):
         build(tmp_path, **lists)
     (tmp_path / "val.txt").write_text("a4\na44")
     with pytest.raises(DataError, match=r"val\.txt, line 2: 'a44' is not the name of an image.*did you mean 'a4'"):
@@ -108,7 +109,7 @@ def test_lists_do_not_lead_out_of_the_folder(tmp_path, line):
     some(tmp_path / "data", 5)
     (tmp_path / "train.txt").write_text(line)
     (tmp_path / "val.txt").write_text("a4")
-    with pytest.raises(DataError, match="leads to .* outside of|is not the name of"):
+    with pytest.raises(DataError, match=r"leads to .* outside of|is not the name of"):
         build(tmp_path / "data", train_list=str(tmp_path / "train.txt"), val_list=str(tmp_path / "val.txt"))
 
 

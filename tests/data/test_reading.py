@@ -88,7 +88,14 @@ def tiff_of_16_bit(array, orientation):
     """A file written by hand from the TIFF 6.0 specification: header, pixels, bits a channel, directory."""
     pixels, bits = array.astype("<u2").tobytes(), struct.pack("<3H", 16, 16, 16)
     tags = [(256, 4, 1, array.shape[1]), (257, 4, 1, array.shape[0]), (258, 3, 3, 8 + len(pixels)), (259, 3, 1, 1), (262, 3, 1, 2)]
-    tags += [(273, 4, 1, 8), (274, 3, 1, orientation), (277, 3, 1, 3), (278, 4, 1, array.shape[0]), (279, 4, 1, len(pixels)), (284, 3, 1, 1)]
+    tags += [
+        (273, 4, 1, 8),
+        (274, 3, 1, orientation),
+        (277, 3, 1, 3),
+        (278, 4, 1, array.shape[0]),
+        (279, 4, 1, len(pixels)),
+        (284, 3, 1, 1),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0\0\0\0"
     return b"II*\0" + struct.pack("<I", 8 + len(pixels) + len(bits)) + pixels + bits + directory
 

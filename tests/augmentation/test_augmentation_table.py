@@ -1,0 +1,56 @@
+"""Every entry and every menu builds, keeps the contract and is a function of its generator."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from segtrain.augmentation import AUGMENTATION, apply
+from segtrain.data import DATA
+from segtrain.data.stats import Frequency
+from segtrain.registry import options_of
+from segtrain.sample import IGNORE
+
+CONF = Path(__file__).parents[2] / "conf/augmentation"
+MENUS = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def written(name):
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
+
+
+def build(config):
+    frequency = Frequency(np.ones(8, np.int64), np.ones(8, np.int64))
+    return AUGMENTATION.build_each(config, ignore_index=IGNORE, fill=(1, 2, 3), class_frequency=lambda: frequency)
+
+
+@pytest.mark.parametrize("name", AUGMENTATION.names())
+def test_the_yaml_is_the_signature(name):
+    options = options_of(AUGMENTATION.factory(name))
+    plain = {key: list(option.default) if isinstance(option.default, tuple) else option.default for key, option in options.items()}
+    assert written(name) == {name: plain}
+    assert all(option.meaning for option in options.values())
+
+
+@pytest.mark.parametrize("name", MENUS)
+def test_every_menu_keeps_the_contract(name):
+    ops = build(written(name))
+    sample = DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
+    for seed in range(5):
+        found = apply(ops, sample, np.random.default_rng(seed), None)
+        again = apply(pickle.loads(pickle.dumps(ops)), sample, np.random.default_rng(seed), None)
+        assert found.image.dtype == np.uint8 and found.image.shape == (64, 64, 3) and found.target.dtype == np.uint8
+        assert set(np.unique(found.target).tolist()) <= {*np.unique(sample.target).tolist(), IGNORE}
+        assert np.array_equal(found.image, again.image) and np.array_equal(found.target, again.target)
+        assert found.name == sample.name
+
+
+def test_none_is_none():
+    assert written("none") == {} and build(written("none")) == []
+
+
+def test_operations_apply_in_the_order_written():
+    assert [type(op).__name__ for op in build({"colour": {}, "warp": {}})] == ["Colour", "Warp"]
+    assert [type(op).__name__ for op in build({"warp": {}, "colour": None})] == ["Warp"]
