@@ -5,6 +5,7 @@ Letters: B batch, C classes, K image channels, H and W height and width in pixel
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -48,10 +49,16 @@ class Normalisation:
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """B×K×H×W float32 from an image batch of uint8, uint16 or float32."""
         full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
-        # One multiplication and one addition per pixel: x / (full·std) - mean / std.
-        std = torch.tensor(self.std, device=image.device).view(1, -1, 1, 1)
-        mean = torch.tensor(self.mean, device=image.device).view(1, -1, 1, 1)
-        return image.float().mul_(1.0 / (full_scale * std)).sub_(mean / std) if image.dtype != torch.float32 else (image - mean) / std
+        scale, shift = _scale_and_shift(self.mean, self.std, full_scale, image.device)
+        # One multiplication and one addition per pixel; a float image is the caller's and stays as it is.
+        return torch.addcmul(shift, image.float(), scale) if image.dtype == torch.float32 else image.float().mul_(scale).add_(shift)
+
+
+@functools.cache
+def _scale_and_shift(mean, std, full_scale: float, device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept, because making them anew for each batch would wait for a GPU."""
+    std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+    return 1.0 / (full_scale * std), -torch.tensor(mean, device=device).view(1, -1, 1, 1) / std
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ starts anywhere; everything counts optimizer steps.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,13 @@ class RunState:
     def served(self) -> nn.Module:
         """The network that is evaluated and kept: the moving average if there is one."""
         return self.model if self.ema is None else self.ema
+
+    @functools.cached_property
+    def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are copied."""
+        pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
+        floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
+        return [kept for kept, _ in floats], [new for _, new in floats], [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def plain(self) -> dict:
         """Tensors and plain Python: what `served` does not hold already."""
@@ -127,7 +135,8 @@ def _divisor(weight: Tensor) -> Tensor:
 
 
 def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
-    images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
+    batch = batch.to(device)
+    images, targets = batch.images, batch.targets
     if settings.memory_format == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
     if settings.accumulate == 1:
@@ -155,12 +164,10 @@ def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor | None
 def update_average(state: RunState, decay: float) -> None:
     """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps count."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    averaged, present = list(state.ema.state_dict().values()), list(state.model.state_dict().values())
-    floats = [(a, p) for a, p in zip(averaged, present, strict=True) if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [p for _, p in floats], 1 - decay)
-    for a, p in zip(averaged, present, strict=True):
-        if not a.is_floating_point():
-            a.copy_(p)
+    averaged, present, copied = state.average_tensors
+    torch._foreach_lerp_(averaged, present, 1 - decay)
+    for kept, new in copied:
+        kept.copy_(new)
 
 
 class Finite:
@@ -199,6 +206,8 @@ def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable
     state.model.train()
     while state.step < plan.steps:
         batch = clock.waiting(lambda: next(batches))
+        for text in batch.skipped:
+            events.say(f"left out: {text}")
         total, weight = step(state, batch, learning)
         state.step += 1
         state.position += batch.count

@@ -54,11 +54,15 @@ class L1(nn.Module):
         return (difference.abs() * valid).sum(), valid.sum().float()
 
 
+def grey(values, facts):
+    return np.repeat((np.nan_to_num(values) * 255).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
 def value() -> Task:
     """One number a pixel."""
     return Task(
         name="value", out_channels=lambda facts: 1, activate=lambda logits: logits, decide=lambda values: values[:, 0], metric="mae",
-        score="mae", lower_is_better=True, picture=lambda v, facts: np.repeat((np.nan_to_num(v) * 255).clip(0, 255).astype(np.uint8)[..., None], 3, 2),
+        score="mae", lower_is_better=True, picture=grey,
     )  # fmt: skip
 
 
@@ -76,9 +80,9 @@ def tables(monkeypatch):
 def test_a_task_of_one_measured_value(tables, tmp_path):
     config = {
         "task": {"name": "value"}, "data": {"name": "ramp"}, "loss": {"name": "l1"}, "model": {"name": "unet", "widths": [4, 8]},
-        "optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"name": "constant"}, "augmentation": {"warp": {"flip": 0.5, "scale": [1.0, 1.0]}},
-        "tta": {"flip": {}}, "trainer": {"steps": 30, "evaluate_every": 10}, "loader": {"workers": 0}, "evaluate": {"workers": 0, "batch_size": 2},
-        "device": "cpu",
+        "optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"name": "constant"}, "tta": {"flip": {}},
+        "augmentation": {"warp": {"flip": 0.5, "scale": [1.0, 1.0]}}, "trainer": {"steps": 30, "evaluate_every": 10},
+        "loader": {"workers": 0}, "evaluate": {"workers": 0, "batch_size": 2}, "device": "cpu",
     }  # fmt: skip
     result = assemble.train(assemble.check("train", config), tmp_path, Stop())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -2,7 +2,6 @@
 
 import json
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from segtrain import assemble, checkpoint
 from segtrain.errors import ConfigError, DivergedError, Interrupted
+from segtrain.loader import Batch
 from segtrain.run_folder import Stop
 from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer, in_steps
@@ -148,7 +148,7 @@ def a_batch(count=5):
     # Images with very different numbers of labels: where a mean of means goes wrong.
     targets[0, 1:] = IGNORE
     targets[1] = IGNORE
-    return SimpleNamespace(images=images, targets=targets, names=[f"{i}.png" for i in range(count)], count=count)
+    return Batch(images=images, targets=targets, names=[f"{i}.png" for i in range(count)], positions=list(range(count)), count=count)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 5])

@@ -19,8 +19,9 @@ def class_weights(rule: str, pixels: Tensor, in_images: Tensor) -> Tensor:
     """C float32 weights; a class that the training split does not hold gets 1 (it has no pixel that could count).
 
     pixels: labelled pixels of each class. in_images: labelled pixels of the images that hold the class.
-    inverse: 1 / share of the class, scaled to mean 1; sqrt_inverse: 1 / its square root, likewise. median: median share / share, shares taken over the images that hold the
-    class (Eigen & Fergus 2015; SegNet). sqrt_median: its square root. enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
+    inverse: 1 / share of the class, scaled to mean 1; sqrt_inverse: 1 / its square root, likewise. median: median share / share,
+    shares taken over the images that hold the class (Eigen & Fergus 2015; SegNet). sqrt_median: its square root.
+    enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
     """
     pixels, in_images = pixels.double(), in_images.double()
     present = pixels > 0
@@ -81,7 +82,8 @@ def cross_entropy(
     """Softmax cross-entropy, optionally weighted by class.
 
     Options:
-        class_weights: none, inverse, sqrt_inverse, median, sqrt_median or enet (from the pixels of the training split), or one number a class
+        class_weights: none, inverse, sqrt_inverse, median, sqrt_median or enet, from the pixels of the training split;
+            or one number a class
         smoothing: share of the target that is spread evenly over all classes
         aux_weight: factor of the loss of auxiliary heads
     """

@@ -26,4 +26,5 @@ def sgd(
         decay_all: let norm layers and biases decay too
     """
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
-    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    # One fused kernel for all tensors.
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)

@@ -89,6 +89,8 @@ def test_weights_by_hand():
     enet = class_weights("enet", pixels, in_images).tolist()
     assert enet == pytest.approx([1 / math.log(1.82), 1 / math.log(1.17), 1 / math.log(1.07), 1.0], rel=1e-6)
     inverse = class_weights("inverse", pixels, in_images)
+    root = class_weights("sqrt_inverse", pixels, in_images)
+    assert root[:3].mean().item() == pytest.approx(1.0) and (root[2] / root[0]).item() == pytest.approx(4.0)
     assert inverse[:3].mean().item() == pytest.approx(1.0) and (inverse[1] / inverse[0]).item() == pytest.approx(80 / 15)
 
 

@@ -31,5 +31,5 @@ def test_warmup_rises_to_the_base_rate_and_never_falls_to_zero(name):
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ConfigError, match="schedule.warmup is 20 steps; allowed: from 0 to below the run's 20"):
+    with pytest.raises(ConfigError, match=r"schedule\.warmup is 20 steps; allowed: from 0 to below the run's 20"):
         SCHEDULE.build({"name": "poly", "warmup": 20}, steps=20)
