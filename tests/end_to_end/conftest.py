@@ -16,14 +16,13 @@ TINY = (
 """A run of seconds on the built-in data."""
 
 
-def run(*arguments, cwd, **more):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run([SEGTRAIN, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, **more)
+def run(*arguments, cwd, limit_s=280):
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run([SEGTRAIN, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit_s)
 
 
 def start(*arguments, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([SEGTRAIN, *arguments], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([SEGTRAIN, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="session")
