@@ -35,59 +35,16 @@ from segtrain.model import MODEL
 from segtrain.model.norm import check_batch, freeze_batch_norm
 from segtrain.optimizer import OPTIMIZER
 from segtrain.predictor import Mask, build_from, choose_device, predictor, without_weights
-from segtrain.registry import Table, check_options, options_of
 from segtrain.report.sheet import sheet
 from segtrain.run_folder import probe, storage, write_json
 from segtrain.sample import Facts, Normalisation
 from segtrain.schedule import SCHEDULE
-from segtrain.settings import COMPOSITES, GROUPS, SECTIONS, EvaluateSettings, Loader, PredictorSettings, Trainer, in_steps
+from segtrain.schema import TABLES, check
+from segtrain.settings import EvaluateSettings, Loader, PredictorSettings, Trainer, in_steps
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
-TABLES: dict[str, Table] = {table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)}
-
-
-# --- checking
-
-
-def check(command: str, config: Mapping) -> dict:
-    """The config with every key and value checked and every default filled in; ConfigError names the key as typed."""
-    sections, groups = SECTIONS[command], GROUPS[command]
-    top = {key: value for key, value in config.items() if key not in sections and key not in groups}
-    _refuse_unknown(command, top)
-    checked = _filled(top, sections[""], "")
-    for name, settings in sections.items():
-        if name:
-            checked[name] = _filled(config.get(name) or {}, settings, name)
-    for group in groups:
-        checked[group] = _checked_group(group, config.get(group))
-    return checked
-
-
-def _refuse_unknown(command: str, top: Mapping) -> None:
-    known = [*options_of(SECTIONS[command][""]), *(name for name in SECTIONS[command] if name), *GROUPS[command]]
-    for key in top:
-        if key not in known:
-            raise ConfigError(f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are {', '.join(sorted(known))}")
-
-
-def _filled(values: Mapping, settings, where: str) -> dict:
-    what = f"section {where}" if where else "the command"
-    given = check_options(values, settings, where, what)
-    defaults = {name: option.default for name, option in options_of(settings).items()}
-    return {**defaults, **given}
-
-
-def _checked_group(group: str, config) -> dict:
-    table = TABLES[group]
-    if group in COMPOSITES:
-        return {entry: _with_defaults(table, entry, options) for entry, options in table.check_each(config or {}).items()}
-    name, options = table.check(config)
-    return {"name": name, **_with_defaults(table, name, options)}
-
-
-def _with_defaults(table: Table, name: str, options: Mapping) -> dict:
-    return {**{key: option.default for key, option in table.options(name).items()}, **options}
+__all__ = ["TABLES", "check", "evaluate", "predict", "train"]
 
 
 # --- what the commands share

@@ -12,7 +12,7 @@ FLOORS = {
     "sample": 0.5, "settings": 0.5,
     "predictor": 3, "loader": 3, "checkpoint": 3, "run_folder": 3, "events": 3, "initial": 3.5,
     "train": 4, "evaluate": 4, "predict": 4,
-    "assemble": 5,
+    "schema": 4.5, "assemble": 5,
     "cli": 6, "compose": 6, "overrides": 6, "catalogue": 6, "sweep": 6, "help": 6, "launch": 6, "plain_yaml": 6, "__main__": 7,
 }  # fmt: skip
 """Floors of the modules outside the groups. Within 3: run_folder < checkpoint < predictor, see BESIDE."""
