@@ -10,6 +10,7 @@ from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
 CLASSES = ("background", "disc", "triangle", "ring", "cross")
+RADII = {"disc": 0.85, "triangle": 1.3, "ring": 1.0, "cross": 1.2}  # relative: no class covers much less than another
 SPLITS = {"train": 0, "val": 1}
 SUB = 4  # bits of a pixel's fraction that cv2 draws with
 STROKE = 0.45  # width of the strokes of ring and cross, in radii
@@ -78,8 +79,8 @@ def _draw_object(rng: np.random.Generator, image: np.ndarray, target: np.ndarray
     """Adds one object in place, if a free spot is found in a few tries."""
     side = len(target)
     index = int(rng.integers(1, len(CLASSES)))
-    radius = rng.uniform(12.0, 19.0) * max(1.0, side / 256)
-    reach = int(np.ceil(radius)) + 2
+    radius = RADII[CLASSES[index]] * rng.uniform(12.0, 18.0) * max(1.0, side / 256)
+    reach = min(int(np.ceil(radius)) + 2, side // 2 - 1)
     for _ in range(8):
         left, top = rng.integers(0, side - 2 * reach, 2)
         spot = (slice(top, top + 2 * reach), slice(left, left + 2 * reach))
