@@ -41,6 +41,7 @@ class Option:
     annotation: Any
     default: Any = REQUIRED
     meaning: str = ""
+    limits: tuple[str, Callable[[Any], bool]] | None = None  # the allowed numbers in words, and whether one is among them
 
 
 def options_of(factory: Callable) -> dict[str, Option]:
@@ -62,7 +63,7 @@ def _fields(settings) -> dict[str, Option]:
     for field in dataclasses.fields(settings):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         default = REQUIRED if default is dataclasses.MISSING else default
-        found[field.name] = Option(field.name, hints[field.name], default, field.metadata.get("meaning", ""))
+        found[field.name] = Option(field.name, hints[field.name], default, field.metadata.get("meaning", ""), field.metadata.get("limits"))
     return found
 
 
@@ -100,7 +101,12 @@ def check_options(config: Mapping, factory: Callable, where: str, what: str) -> 
     for name, option in options.items():
         if option.default is REQUIRED and config.get(name) is None and not _allows_none(option.annotation):
             raise ConfigError(f"{prefix}{name} is missing: {what} needs it ({option.meaning or describe(option.annotation)})")
-    return {key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()}
+    checked = {key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()}
+    for key, value in checked.items():
+        words, accepts = options[key].limits or ("", None)
+        if accepts is not None and isinstance(value, (int, float)) and not accepts(value):
+            raise ConfigError(f"{prefix}{key} is {value}; allowed: {words}")
+    return checked
 
 
 def _allows_none(annotation) -> bool:

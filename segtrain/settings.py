@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from segtrain.errors import ConfigError
 
 
-def key(default: Any, meaning: str) -> Any:
-    """A field with what it means, for `segtrain config`."""
-    return field(default=default, metadata={"meaning": meaning})
+Limits = tuple[str, Callable[[Any], bool]]
+FROM_0: Limits = ("an integer from 0", lambda value: value >= 0)
+FROM_1: Limits = ("an integer from 1", lambda value: value >= 1)
+SHARE: Limits = ("from 0 to below 1", lambda value: 0 <= value < 1)
+ABOVE_0: Limits = ("a number above 0", lambda value: value > 0)
+SEED: Limits = ("an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+THREADS: Limits = ("an integer from 1 to 1024", lambda value: 1 <= value <= 1024)
+
+
+def key(default: Any, meaning: str, limits: Limits | None = None) -> Any:
+    """A field with what it means, for `segtrain config`, and the numbers that it may hold."""
+    return field(default=default, metadata={"meaning": meaning, "limits": limits})
 
 
 @dataclass(frozen=True)
@@ -20,9 +30,9 @@ class Run:
     name: str | None = key(None, "name of the run; its folder is then outputs/NAME instead of outputs/DATE/TIME-RANDOM")
     resume: str | None = key(None, "auto: go on with the run of this name, or start it; or the folder of a run to go on with")
     init: str | None = key(None, "run folder or weights file to start a new run from; heads are copied by class name")
-    seed: int = key(0, "of weights, sample order and augmentation")
+    seed: int = key(0, "of weights, sample order and augmentation", SEED)
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
     dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
 
 
@@ -36,14 +46,14 @@ class Trainer:
     log_every: int = key(20, "steps between log lines (loss, rate, images/s)")
     save_every: int | str | None = key(None, "steps between checkpoints; null: with each evaluation")
     accumulate: int = key(1, "micro-batches that one optimizer step is split into, to save memory")
-    clip_norm: float | None = key(None, "largest L2 norm of the gradient; null: no clipping")
-    ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off")
+    clip_norm: float | None = key(None, "largest L2 norm of the gradient; null: no clipping", ABOVE_0)
+    ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off", SHARE)
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     freeze_batch_norm: bool = key(False, "keep the statistics and the affine weights of batch-norm as they are")
     memory_format: Literal["contiguous", "channels_last", "auto"] = key(
         "contiguous", "auto times both on a copy of the network and saves its choice"
     )
-    keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one")
+    keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one", FROM_1)
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,8 @@ class Loader:
 class PredictorSettings:
     """How a network is run on whole images; one way for validation, evaluate and predict."""
 
-    tile: int | None = key(None, "side of the sliding window in pixels; null: the whole image at once")
-    overlap: float = key(0.5, "share of a tile that the next one covers again")
+    tile: int | None = key(None, "side of the sliding window in pixels; null: the whole image at once", FROM_1)
+    overlap: float = key(0.5, "share of a tile that the next one covers again", SHARE)
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
 
 
@@ -69,14 +79,14 @@ class PredictorSettings:
 class EvaluateSettings:
     """How scores are made."""
 
-    batch_size: int = key(8, "images per batch; only images of one size share one")
-    workers: int = key(2, "processes that read")
+    batch_size: int = key(8, "images per batch; only images of one size share one", FROM_1)
+    workers: int = key(2, "processes that read", FROM_0)
     absent: Literal["union", "gt", "zero", "one"] = key(
         "union",
         "which classes the means leave out. union: those neither labelled nor predicted; gt: those not labelled; "
         "zero, one: none, absent ones count as 0 or 1",
     )
-    pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet")
+    pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet", FROM_0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ class Evaluate:
     checkpoint: str = key("best", "best, last or a step")
     split: str = key("val", "split of the data set to score")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
     output: str | None = key(None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-CHECKPOINT")
 
 
@@ -100,7 +110,7 @@ class Predict:
     output: str = field(metadata={"meaning": "folder for the results"})
     checkpoint: str = key("best", "best, last or a step")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
 
@@ -127,6 +137,7 @@ def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> 
     """An interval in optimizer steps: a number as it is, '2ep' as that many epochs (at least one step)."""
     if interval is None:
         return None
+    given = interval
     if isinstance(interval, str):
         number = interval.removesuffix("ep")
         try:
@@ -135,5 +146,5 @@ def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> 
             count = 0.0
         interval = max(1, round(count * steps_per_epoch)) if count > 0 else 0
     if interval < 1:
-        raise ConfigError(f"{where} is not an interval; allowed: a number of steps from 1, epochs such as 1ep, or null")
+        raise ConfigError(f"{where} is {given}, which is not an interval; allowed: a number of steps from 1, epochs such as 1ep, or null")
     return interval

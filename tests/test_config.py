@@ -188,6 +188,29 @@ WRONG = [
 ]
 
 
+OUT_OF_RANGE = {
+    "threads=0": "from 1 to 1024",
+    "threads=100000000": "from 1 to 1024",
+    "seed=-1": "from 0 to 2^63 - 1",
+    "seed=99999999999999999999": "from 0 to 2^63 - 1",
+    "trainer.clip_norm=-1": "above 0",
+    "trainer.ema=1": "from 0 to below 1",
+    "trainer.keep_checkpoints=0": "from 1",
+    "predictor.tile=0": "from 1",
+    "predictor.overlap=1": "from 0 to below 1",
+    "evaluate.batch_size=0": "from 1",
+    "evaluate.workers=-1": "from 0",
+    "evaluate.pictures=-1": "from 0",
+}
+
+
+@pytest.mark.parametrize("word", OUT_OF_RANGE)
+def test_numbers_out_of_range_are_refused_before_anything_runs(word):
+    text = refused(word)
+    assert text.startswith(word.partition("=")[0] + " is ")
+    assert text.endswith(OUT_OF_RANGE[word])
+
+
 @pytest.mark.parametrize(("words", "parts"), WRONG, ids=lambda value: " ".join(value)[:40])
 def test_refused_words(words, parts):
     text = refused(*words)

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from segtrain.errors import ConfigError
 from segtrain.optimizer.groups import parameter_groups
 
 
@@ -23,6 +24,8 @@ def adamw(
         encoder_factor: the encoder learns at lr times this
         decay_all: let norm layers and biases decay too
     """
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"optimizer.betas is {list(betas)}; allowed: two numbers from 0 to below 1")
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
     # One fused kernel for all tensors; the plain loop costs several milliseconds a step on small networks.
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

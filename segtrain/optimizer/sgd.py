@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from segtrain.errors import ConfigError
 from segtrain.optimizer.groups import parameter_groups
 
 
@@ -25,6 +26,10 @@ def sgd(
         encoder_factor: the encoder learns at lr times this
         decay_all: let norm layers and biases decay too
     """
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"optimizer.momentum is {momentum}; allowed: from 0 to below 1")
+    if nesterov and momentum == 0:
+        raise ConfigError("optimizer.nesterov is true and optimizer.momentum 0; Nesterov momentum needs one above 0")
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
     # One fused kernel for all tensors.
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)

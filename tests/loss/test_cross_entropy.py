@@ -97,6 +97,9 @@ def test_weights_by_hand():
 def test_wrong_options_are_refused():
     with pytest.raises(ConfigError, match="3 numbers; the data has 4"):
         build(class_weights=[1.0, 2.0, 3.0])
+    for numbers in ([1.0, -1.0, 1.0, 1.0], [0.0] * 4):
+        with pytest.raises(ConfigError, match="not all of them 0"):
+            build(class_weights=numbers)
     with pytest.raises(ConfigError, match=r"loss.smoothing is 1.0"):
         build(smoothing=1.0)
     with pytest.raises(ConfigError, match="did you mean 'median'"):

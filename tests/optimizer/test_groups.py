@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from segtrain.errors import ConfigError
 from segtrain.optimizer import OPTIMIZER
 
 
@@ -49,3 +50,18 @@ def test_sgd_steps_as_torch_does():
             optimizer.step()
     for a, b in zip(network.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "sgd", "momentum": -0.1},
+        {"name": "sgd", "momentum": 1.0},
+        {"name": "sgd", "momentum": 0.0, "nesterov": True},
+        {"name": "adamw", "betas": [1.0, 0.9]},
+    ],
+    ids=str,
+)
+def test_options_that_torch_would_refuse_later(options):
+    with pytest.raises(ConfigError, match=r"optimizer\."):
+        OPTIMIZER.build(options, network=Network())
