@@ -42,6 +42,7 @@ ROWS = {
     "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
     "help": Row("segtrain --help, CPU time", start.help_text),
     "step": Row("training step with data, 8 crops of 256 px", step.lite_deeplab),
+    "recipe": Row("step of experiment=camvid_lite0 with data", step.camvid_recipe),
 }
 
 COLUMNS = ("row", "what", "ours", "theirs", "peer", "compared, median [95 %]", "goal", "reached")

@@ -106,14 +106,15 @@ def _parts(config: Mapping, resumed: Path | None) -> Parts:
 
 def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
-    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views)
+    interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
+    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
         for batch in itertools.islice(batches, num_batches):
             yield batch
             bar.update(batch.count)
-            stop.raise_if_requested("stopped while evaluating")
+            interrupt()
 
     batches = evaluation_batches(split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index)
     start = time.perf_counter()
@@ -448,9 +449,8 @@ def predict(config: dict, stop) -> dict:
     device = _prepare(config)
     model, facts, description = build_from(checkpoints.find(config["run"], config["checkpoint"]), config["model"])
     task = TASK.build(description["config"]["task"])
-    run = predictor(
-        model.to(device), facts.normalisation, task.activate, PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
-    )
+    settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
+    run = predictor(model.to(device), facts.normalisation, task.activate, settings, views, stop.raise_if_requested)
     mask = Mask(run, task.decide, facts, device)
     counts = prediction.predict(
         mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested

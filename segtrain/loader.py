@@ -198,9 +198,11 @@ def collated(samples: list[Sample], positions: list[int], count: int | None = No
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape or sample.image.dtype != first.image.dtype:
+            alike = sample.image.shape == first.image.shape
+            fix = "save all images with as many bits" if alike else "set augmentation.warp.size, or loader.batch_size=1"
             raise ConfigError(
-                f"a batch holds {_form(first)} ({first.name}) and {_form(sample)} ({sample.name}); images of one batch have one size: "
-                "set augmentation.warp.size, or loader.batch_size=1"
+                f"a batch holds {_form(first)} ({first.name}) and {_form(sample)} ({sample.name}); images of one batch have one size and "
+                f"one type: {fix}"
             )
         if sample.target is None:
             raise DataError(f"{sample.name} has no mask; training and evaluation need one for each image")
@@ -402,7 +404,7 @@ class Batches:
             -signal.SIGBUS: f"shared memory (/dev/shm) is too small; {SHARED_MEMORY_FIX}",
             -signal.SIGKILL: "out of memory? lower loader.workers or loader.batch_size",
         }
-        fix = fixes.get(code, "is that file damaged? segtrain data check lists damaged files")
+        fix = fixes.get(code, "is that file damaged? replace or remove it")
         return ResourceError(f"a loader worker (pid {process.pid}) died ({ended}) while reading {self._reading(process.pid)}; {fix}")
 
     def _reading(self, pid: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
             image = read_image(file)
         except DataError as error:
             bad.append(str(error))
-            tqdm.write(f"segtrain: left out: {error}")
+            tqdm.write(f"segtrain: left out: {error}", file=sys.stderr)
             continue
         probabilities = mask.probabilities(image)
         classes = mask.decide(probabilities)

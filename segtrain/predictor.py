@@ -30,6 +30,8 @@ AUTO_TILE_PIXELS = 4_000_000
 """Images with more pixels go through a sliding window even if none was asked for: memory must not grow with the image."""
 AUTO_TILE = 1024
 
+PIXELS = ("uint8", "uint16", "float32", "float64")
+
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,11 +40,15 @@ def autocast(device: torch.device, amp: str):
     return nullcontext() if amp == "none" else torch.autocast(device.type, AMP[amp])
 
 
-def predictor(model: nn.Module, normalisation: Normalisation, activate: Predict, settings: PredictorSettings, views=()) -> Predict:
-    """The whole way from images (uint8, uint16 or float32) on the model's device to probabilities."""
+def predictor(model: nn.Module, normalisation: Normalisation, activate: Predict, settings: PredictorSettings, views=(), between=lambda: None) -> Predict:
+    """The whole way from images (uint8, uint16 or float32) on the model's device to probabilities.
+
+    between: called before each pass of the network; what it raises ends the prediction.
+    """
     device = next(model.parameters()).device
 
     def whole(images: Tensor) -> Tensor:
+        between()
         with autocast(device, settings.amp):
             output = model(normalisation(images))
         if output.window is not None:
@@ -181,6 +187,8 @@ class Mask:
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[2] != self.facts.channels:
             raise ConfigError(f"the image has shape {pixels.shape}; the network wants height, width, {self.facts.channels}")
+        if pixels.dtype.name not in PIXELS:
+            raise ConfigError(f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)")
         return pixels
 
 

@@ -86,6 +86,8 @@ _REASONS = {
     errno.EFBIG: ("the file would be larger than this process may write", "raise the limit (ulimit -f)"),
     errno.EROFS: ("the file system is read-only", "use another folder"),
     errno.EACCES: ("no permission", "use another folder or change its permissions"),
+    errno.EEXIST: ("a file of that name is there", "give the name of a folder"),
+    errno.ENOTDIR: ("a part of the path is a file", "give the name of a folder"),
     errno.EPERM: ("no permission", "use another folder or change its permissions"),
 }
 

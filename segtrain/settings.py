@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from segtrain.errors import ConfigError
 
-
 Limits = tuple[str, Callable[[Any], bool]]
 FROM_0: Limits = ("an integer from 0", lambda value: value >= 0)
 FROM_1: Limits = ("an integer from 1", lambda value: value >= 1)

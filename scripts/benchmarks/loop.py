@@ -80,13 +80,13 @@ def random_batch(count: int, side: int) -> Batch:
 
 
 def prepared(
-    network: nn.Module, optimizer, normalise: Callable, settings: Trainer, classes: int = NUM_CLASSES
+    network: nn.Module, optimizer, normalise: Callable, settings: Trainer, classes: int = NUM_CLASSES, loss: dict | None = None
 ) -> tuple[RunState, Learning]:
     """What `segtrain train` hands to its loop."""
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     learning = Learning(
-        loss=LOSS.build({"name": "cross_entropy"}, num_classes=classes, ignore_index=IGNORE, class_frequency=None),
+        loss=LOSS.build(loss or {"name": "cross_entropy"}, num_classes=classes, ignore_index=IGNORE, class_frequency=None),
         normalise=normalise,
         schedule=SCHEDULE.build({"name": "poly"}, steps=STEPS),
         settings=settings,

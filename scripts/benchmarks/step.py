@@ -21,15 +21,16 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import InterpolationMode
 
 from benchmarks.loop import STEPS, prepared, run
-from benchmarks.paired import Result, Turns, share, version
+from benchmarks.paired import Left, Result, Turns, share, version
 from segtrain.augmentation import AUGMENTATION
 from segtrain.data import DATA, Data
 from segtrain.data.shapes import shapes
 from segtrain.loader import Batches, training_batches
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.sample import IGNORE, Normalisation
+from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.settings import Loader, Trainer
+from segtrain.train import MEMORY_FORMATS
 
 CAMVID = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"  # used where it lies beside the checkout
 WORKERS = 2
@@ -119,7 +120,11 @@ def lite_deeplab(quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as folder:
         root = CAMVID if CAMVID.is_dir() else written_frames(Path(folder), 4 if quick else 64)
         data = DATA.build({"name": "camvid", "root": str(root)})
-        return _measured(data, batch_size, side, steps=1, pairs=3 if quick else 20)
+        network = built({}, data.facts.num_classes)
+        augmentation = {"warp": {"size": side}, "colour": {}}
+        pairs = 3 if quick else 20
+        turns = _measured(data, network, copy.deepcopy(network), Trainer(), {"name": "cross_entropy"}, augmentation, batch_size, pairs)
+        return Result(f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05))
 
 
 def written_frames(root: Path, count: int) -> Path:
@@ -135,31 +140,68 @@ def written_frames(root: Path, count: int) -> Path:
     return root
 
 
-def _measured(data: Data, batch_size: int, side: int, steps: int, pairs: int) -> Result:
+class Adapted(nn.Module):
+    """A network that gives plain logits, as one of segtrain's."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Output:
+        return Output(self.network(images), tuple(images.shape[-2:]))
+
+
+def camvid_recipe(quick: bool) -> Result:
+    """The network, loss, crops and memory format of experiment=camvid_lite0 against segmentation_models_pytorch's DeepLabV3Plus with the
+    same encoder in a plain loop with cross-entropy; random weights on both sides, 2 workers."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise Left("segmentation-models-pytorch is not installed") from error
+    if not CAMVID.is_dir():
+        raise Left(f"CamVid is not at {CAMVID}")
+    data = DATA.build({"name": "camvid", "root": str(CAMVID)})
     classes = data.facts.num_classes
+    network = built({"separable": True, "aspp_start": "centre"}, classes)
+    peer = Adapted(smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=classes))
+    loss = {"name": "weighted_sum", "terms": {"cross_entropy": {"class_weights": [1.0] * classes}, "jaccard": {}}}
+    batch_size, side = (4, 192) if quick else (8, 256)
+    crops = {"size": side, "scale": [0.75, 2.0], "class_centred": 0.5}
+    settings = Trainer(memory_format="channels_last")
+    turns = _measured(data, network, peer, settings, loss, {"warp": crops, "colour": {}}, batch_size, 3 if quick else 20)
+    return Result(f"plain loop, {version('segmentation-models-pytorch')}", turns.ours, turns.theirs, share(1.0))
+
+
+def built(options: dict, classes: int) -> nn.Module:
     torch.manual_seed(0)
-    recipe = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0", "weights": "none"}
-    network = MODEL.build(recipe, out_channels=classes, num_classes=classes, in_channels=3)
+    recipe = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0", "weights": "none", **options}
+    return MODEL.build(recipe, out_channels=classes, num_classes=classes, in_channels=3)
+
+
+def _measured(data: Data, network, peer_network, settings: Trainer, loss: dict, augmentation: dict, batch_size: int, pairs: int) -> Turns:
+    """Both sides from the files to the new weights, a step at a time."""
+    classes, side, normalisation = data.facts.num_classes, augmentation["warp"]["size"], network.normalisation
     files = [(pair.image, pair.mask) for pair in data.splits["train"].pairs]
     workers = Workers()
     with workers.started_by("theirs"):
-        peer = PlainLoop(copy.deepcopy(network), Frames(files, side, network.normalisation), batch_size)
+        peer = PlainLoop(peer_network, Frames(files, side, normalisation), batch_size)
     with workers.started_by("ours"):
-        batches = _our_batches(data, network.normalisation, batch_size, side)
+        batches = _our_batches(data, normalisation, batch_size, augmentation)
+    network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
     optimizer = OPTIMIZER.build({"name": "sgd", "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}, network=network)
-    turns = Turns(batches, peer.step, steps, pairs, before=workers.only)
+    turns = Turns(batches, peer.step, 1, pairs, before=workers.only)
     try:
-        run(*prepared(network, optimizer, network.normalisation, Trainer(), classes), turns)
+        run(*prepared(network, optimizer, normalisation, settings, classes, loss), turns)
     finally:
         workers.all()
         batches.close()
         del peer.batches
-    return Result(f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05))
+    return turns
 
 
-def _our_batches(data: Data, normalisation: Normalisation, batch_size: int, side: int) -> Batches:
+def _our_batches(data: Data, normalisation: Normalisation, batch_size: int, augmentation: dict) -> Batches:
     facts = data.facts
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": None, "facts": facts}
     fill = tuple(round(255 * mean) for mean in normalisation.mean)
-    ops = AUGMENTATION.build_each({"warp": {"size": side}, "colour": {}}, fill=fill, **runtime)
+    ops = AUGMENTATION.build_each(augmentation, fill=fill, **runtime)
     return training_batches(data.splits["train"], ops, Loader(batch_size=batch_size, workers=WORKERS), seed=0)

@@ -165,7 +165,7 @@ def _class_lines(path: str, root: str | None) -> list[str]:
             f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line 'name r g b' for each"
         )
     try:
-        with open(found, encoding="utf-8") as file:
+        with open(found, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file.read(1_000_000).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.classes={found} cannot be read as UTF-8 text ({error})") from error

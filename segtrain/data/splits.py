@@ -47,7 +47,7 @@ def _lines(path: str, key: str) -> list[tuple[int, str]]:
     if not os.path.isfile(path):
         raise ConfigError(f"{key} is {path!r}, which is not a file; give a text file with one image name a line")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error

@@ -31,10 +31,11 @@ def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, p
         columns["errors"] = lambda i, t, p: errors(t, p, facts)
     cells = [[draw(*row) for draw in columns.values()] for row in rows]
     height, width = cells[0][0].shape[:2]
-    scale = min(1.0, ROW_WIDTH_PX / width)
+    extent = max(width, height / MAX_TALL)
+    scale = min(1.0, ROW_WIDTH_PX / extent)
     # Pictures below 2/3 of the row's width are enlarged by whole numbers, so that pixels stay squares.
-    scale = max(1, round(ROW_WIDTH_PX / width)) if scale == 1.0 else scale
-    cell = (round(width * scale), round(height * scale))
+    scale = max(1, round(ROW_WIDTH_PX / extent)) if scale == 1.0 else scale
+    cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     legend = _legend(facts, len(columns) * (cell[0] + GAP_PX) + GAP_PX)
     canvas = Image.new("RGB", (legend.width, 2 * LINE_PX + len(rows) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
