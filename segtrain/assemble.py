@@ -421,13 +421,15 @@ def evaluate(config: dict, stop) -> dict:
     split = _split(data, config["split"])
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
     scoring = _scoring(config, task, facts, metric)
+    output = Path(config["output"] or Path(config["run"]) / "evaluate" / f"{config['split']}-{description['step']}")
+    with storage(output):
+        output.mkdir(parents=True, exist_ok=True)
+    probe(output, 1 << 20)
     scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
     made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": config["model"]}
     protocol = {**scores.protocol, **made}
     record = evaluation.record(replace(scores, protocol=protocol), facts)
-    output = Path(config["output"] or Path(config["run"]) / "evaluate" / f"{config['split']}-{description['step']}")
     with storage(output):
-        output.mkdir(parents=True, exist_ok=True)
         if scores.pictures:
             title = f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
             _sheet(scores, facts, task, title).save(output / "sheet.png")

@@ -283,7 +283,8 @@ def _checkpoints(run: Path, key: str) -> Path:
     if not run.exists():
         raise ConfigError(f"{key}={run} does not exist{_siblings(run)}")
     if (run / MANIFEST).is_file():
-        raise ConfigError(f"{key}={run} is a checkpoint; give the run's folder, {run.absolute().parent.parent}, and checkpoint={run.name}")
+        which = "" if key == "init" else f", and checkpoint={run.name}"
+        raise ConfigError(f"{key}={run} is a checkpoint; give the run's folder, {run.absolute().parent.parent}{which}")
     if not run.is_dir():
         raise ConfigError(f"{key}={run} is not a folder; give the folder of a run")
     folder = run / "checkpoints"

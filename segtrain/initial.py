@@ -34,7 +34,9 @@ def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
                 tensor[here].copy_(weights[name][there])
         elif classes is None and _fits(tensor, weights.get(name)):
             tensor.copy_(weights[name])
-    return [f"init: {len(own) - len(heads)} of {len(own) - len(heads)} tensors from {printable(source)}", *_about_heads(facts, classes)]
+    unlike = [name for name in own if name in heads and not _fits(own[name], weights.get(name))]
+    about = _about_heads(facts, classes, unlike)
+    return [f"init: {len(own) - len(heads)} of {len(own) - len(heads)} tensors from {printable(source)}", *about]
 
 
 def _read(source: str) -> tuple[dict[str, Tensor], list[str] | None]:
@@ -49,9 +51,10 @@ def _fits(tensor: Tensor, other: Tensor | None) -> bool:
     return other is not None and other.shape == tensor.shape
 
 
-def _about_heads(facts: Facts, classes: list[str] | None) -> list[str]:
+def _about_heads(facts: Facts, classes: list[str] | None, unlike: list[str]) -> list[str]:
     if classes is None:
-        return []
+        # A file names no classes: heads of its shape are taken as they are.
+        return [f"init: fresh, for the file has none of their shape: {', '.join(unlike)}" if unlike else "init: heads copied as they are"]
     fresh = [name for name in facts.classes if name not in classes]
     copied = len(facts.classes) - len(fresh)
     return [f"init: head rows of {copied} classes copied by name" + (f"; fresh: {', '.join(fresh)}" if fresh else "")]

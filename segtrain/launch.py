@@ -23,12 +23,12 @@ from typing import Any
 
 from segtrain.catalogue import show
 from segtrain.compose import flatten
-from segtrain.errors import CheckpointError, ConfigError, SegtrainError
+from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
 from segtrain.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run_folder import Lock, Stop, check_name, create, write_atomic, write_json
 
 OUTPUTS = Path("outputs")
-CONFIG, RECORD, DEBUG_LOG = "config.yaml", "run.json", "debug.log"
+CONFIG, RECORD, METRICS, DEBUG_LOG = "config.yaml", "run.json", "metrics.jsonl", "debug.log"
 PACKAGES = ("segtrain", "torch", "torchvision", "hydra-core", "omegaconf", "timm", "albumentations", "numpy", "opencv-python-headless")
 
 RESUMABLE = re.compile(r"name|resume|device|threads|.*\.workers|.*_every|trackers?\b.*")
@@ -160,9 +160,9 @@ def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple
 
 
 def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
-    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if the config is bad."""
-    try:
-        with Lock(folder), debug_log(folder):
+    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if that cannot begin."""
+    with Lock(folder), debug_log(folder):
+        try:
             stop.raise_if_requested()
             checked = assemble().check("train", config)
             if has_checkpoint(folder):
@@ -171,10 +171,11 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             with Record(folder, checked, words) as record:
                 record.scores = assemble().train(checked, folder, stop)
             return record.scores
-    except ConfigError:
-        if made and not has_checkpoint(folder):
-            remove_run(folder)
-        raise
+        except (ConfigError, DataError, CheckpointError):
+            # Under the lock: another process may have found the new folder and begun in it.
+            if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
+                remove_run(folder)
+            raise
 
 
 def remove_run(folder: Path) -> None:
@@ -196,6 +197,9 @@ def debug_log(folder: Path | None) -> Iterator[None]:
     except (MemoryError, BrokenPipeError):
         raise
     except Exception as error:
+        # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called OutOfMemoryError.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise MemoryError from error
         path = _write_traceback(folder)
         summary = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise Bug(f"this is a fault of segtrain ({summary}); the traceback is in {path}, please report it") from error

@@ -40,7 +40,9 @@ def autocast(device: torch.device, amp: str):
     return nullcontext() if amp == "none" else torch.autocast(device.type, AMP[amp])
 
 
-def predictor(model: nn.Module, normalisation: Normalisation, activate: Predict, settings: PredictorSettings, views=(), between=lambda: None) -> Predict:
+def predictor(
+    model: nn.Module, normalisation: Normalisation, activate: Predict, settings: PredictorSettings, views=(), between=lambda: None
+) -> Predict:
     """The whole way from images (uint8, uint16 or float32) on the model's device to probabilities.
 
     between: called before each pass of the network; what it raises ends the prediction.

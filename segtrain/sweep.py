@@ -48,13 +48,13 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
             _compose(trial, composer)
     _refuse_if_all_bad(trials)
     folder, made = _folder(common, wishes.get("hydra.sweep.dir"))
-    try:
-        with Lock(folder), launch.debug_log(folder):
+    with Lock(folder), launch.debug_log(folder):
+        try:
             return _run_all(trials, folder, stop, command_line)
-    except ConfigError:
-        if made:
-            launch.remove_run(folder)
-        raise
+        except ConfigError:
+            if made:
+                launch.remove_run(folder)
+            raise
 
 
 def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:

@@ -324,6 +324,36 @@ def test_config_error_found_while_building(segtrain, training, tmp_path):
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [DataError("d"), CheckpointError("c")], ids=str)
+@pytest.mark.parametrize("begun", [False, True])
+def test_name_is_free_again_after_a_run_that_could_not_begin(segtrain, training, tmp_path, error, begun):
+    def act(_, folder, __):
+        (folder / "checkpoints" / "2").rmdir()
+        if begun:
+            (folder / "metrics.jsonl").write_text("{}\n")
+        raise error
+
+    training.act = act
+    segtrain("train", "name=x").refused(code=error.exit_code)
+    assert (tmp_path / "outputs" / "x").exists() == begun
+
+
+def test_folder_that_another_process_began_in_stays(segtrain, training, monkeypatch):
+    Path("outputs/x").mkdir(parents=True)
+    monkeypatch.setattr(launch, "run_folder_of", lambda *_: (Path("outputs/x"), True))
+    with Lock(Path("outputs/x")):
+        segtrain("train", "name=x", "resume=auto").refused("in use")
+    assert Path("outputs/x").is_dir()
+
+
+def test_memory_that_torch_cannot_have(segtrain, training):
+    def act(*_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    training.act = act
+    segtrain("train", "name=x").refused("out of memory", code=6)
+
+
 # --- order at the start
 
 
@@ -390,3 +420,7 @@ def test_train_evaluate_predict_and_go_on(segtrain, tmp_path):
     assert segtrain("predict", "run=outputs/x", "input=photos", "output=out").code == 0
     assert list((tmp_path / "out").rglob("ü 1*.png"))
     segtrain("predict", "run=outputs/x", "input=nix", "output=out").refused("input=nix does not exist")
+    (tmp_path / "file").write_text("mine")
+    segtrain("evaluate", "run=outputs/x", "output=file").refused("cannot write file", "give the name of a folder", code=4)
+    segtrain("predict", "run=outputs/x", "input=photos", "output=file").refused("give the name of a folder", code=4)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -289,6 +289,11 @@ def test_own_experiment_and_own_entry(own):
     assert "thin" in refused("model=thinn", config_dir=own.folder)
 
 
+def test_own_yaml_of_a_windows_editor(own):
+    own("experiment/mine.yaml", "\ufeff" + (GLOBAL + "trainer:\n  steps: 3\n").replace("\n", "\r\n"))
+    assert composed("experiment=mine", config_dir=own.folder)["trainer"]["steps"] == 3
+
+
 def test_own_folder_with_odd_name(tmp_path):
     folder = tmp_path / "mein 'Ordner' [ü]=(1),2"
     (folder / "experiment").mkdir(parents=True)

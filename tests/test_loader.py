@@ -268,6 +268,12 @@ def test_different_sizes_in_one_batch_name_the_option():
         assert next(batches).images.shape == (4, 3, 16, 16)
 
 
+def test_different_types_in_one_batch_name_another_remedy():
+    eight, sixteen = (Sample(np.zeros((4, 4, 3), dtype), np.zeros((4, 4), np.uint8), name=dtype) for dtype in ("uint8", "uint16"))
+    with pytest.raises(ConfigError, match=r"uint8 .*uint16 .*save all images with as many bits"):
+        collated([eight, sixteen], [0, 1])
+
+
 @pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("workers", -1)])
 def test_numbers_out_of_range(option, value):
     with pytest.raises(ConfigError, match=rf"loader\.{option} is {value}"):

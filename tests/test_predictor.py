@@ -122,3 +122,21 @@ def test_normalisation_of_16_bit_and_float_images():
     torch.testing.assert_close(norm(full), torch.tensor([[[[-2.0, 2.0]]]]))
     torch.testing.assert_close(norm(torch.tensor([[[[0.0, 1.0]]]])), torch.tensor([[[[-2.0, 2.0]]]]))
     torch.testing.assert_close(norm(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)), torch.tensor([[[[-2.0, 2.0]]]]))
+
+
+def test_somebody_is_asked_before_each_pass_of_the_network():
+    calls = []
+    settings = PredictorSettings(tile=16, overlap=0.0)
+    predict = predictor(Pointwise(), NORM, lambda logits: logits.softmax(1), settings, between=lambda: calls.append(1))
+    predict(images(32, 48))
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "int16"])
+def test_pixels_of_an_unknown_scale_are_refused(dtype):
+    from segtrain.predictor import Mask
+    from segtrain.sample import Facts
+
+    mask = Mask(None, None, Facts(classes=("a",), palette=((0, 0, 0),)), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=f"pixels of {dtype}"):
+        mask(np.zeros((4, 4, 3), dtype))

@@ -11,6 +11,7 @@ from segtrain import assemble
 from segtrain.data.parts import Data
 from segtrain.data.shapes import shapes
 from segtrain.predictor import load
+from segtrain.report.sheet import sheet
 from segtrain.run_folder import Stop
 from segtrain.sample import Facts, Sample
 from segtrain.task.semantic import Task
@@ -105,3 +106,11 @@ def test_the_semantic_tasks_pictures():
     assert (wrong[sample.target == data.facts.ignore_index] == 255).all()
     labelled = sample.target != data.facts.ignore_index
     assert ((wrong[..., 1] == 30) == (labelled & (sample.target != 0))).all()
+
+
+@pytest.mark.parametrize("size", [(2, 4000), (4000, 2), (1, 1)], ids=str)
+def test_a_sheet_of_very_long_pictures_stays_small(size):
+    facts, task = shapes(size=48, num_val=1).facts, assemble.TASK.build({"name": "semantic"})
+    target = np.zeros(size, np.uint8)
+    made = sheet([(np.zeros((*size, 3), np.uint8), target, target)], facts, task.picture, task.errors, "x")
+    assert max(made.size) < 3000

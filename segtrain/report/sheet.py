@@ -12,6 +12,7 @@ LINE_PX = 20
 BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
 ROW_WIDTH_PX = 320
+MAX_TALL = 4  # times its width that a picture may be high before it is made narrower
 """Pictures larger than this are scaled down, so that a sheet of photographs still opens on a screen."""
 
 

@@ -281,3 +281,14 @@ def test_names_that_are_no_utf8_work(tmp_path):
     (problem,) = problems(build(tmp_path, classes=["a", "b", "c"]))
     assert "\\udcff" in problem.message and problem.message.isascii()
     build(tmp_path, label_map={0: 0, 1: 1, 2: 2, 9: 2})
+
+
+def test_byte_order_marks_of_windows_editors_are_passed_over(tmp_path):
+    some(tmp_path, 4)
+    (tmp_path / "classes.txt").write_text("\ufeffsky\nroad\ncar\n", encoding="utf-8")
+    for name, lines in (("train.txt", "a0\na1\n"), ("val.txt", "a2\na3\n")):
+        (tmp_path / name).write_text("\ufeff" + lines, encoding="utf-8")
+    lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
+    data = build(tmp_path, classes="classes.txt", **lists)
+    assert data.facts.classes == ("sky", "road", "car")
+    assert names(data) == {"train": ["a0", "a1"], "val": ["a2", "a3"]}
