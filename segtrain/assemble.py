@@ -294,6 +294,7 @@ def _resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[s
     """Puts weights into the state; what was done, line by line."""
     if resumed is not None:
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed))
+        _link_best(resumed, state.best, parts.task.score)
         return [f"going on from {resumed}"]
     if config["init"]:
         with torch.no_grad():
@@ -302,6 +303,19 @@ def _resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[s
             state.ema.load_state_dict(parts.model.state_dict())
         return lines
     return []
+
+
+def _link_best(resumed: Path, best: float | None, score: str) -> None:
+    """A kill between the save of a better checkpoint and its link: `best` is made to point at it."""
+
+    def scored(checkpoint: Path) -> float | None:
+        return (checkpoints.describe(checkpoint)["scores"] or {}).get(score)
+
+    if best is None or scored(resumed) != best:
+        return
+    linked = checkpoints.read_link(resumed.parent / "best")
+    if linked is None or not (resumed.parent / str(linked)).is_dir() or scored(resumed.parent / str(linked)) != best:
+        checkpoints.link(resumed.parent.parent, "best", checkpoints.describe(resumed)["step"])
 
 
 def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from segtrain.catalogue import show
 from segtrain.compose import flatten
-from segtrain.errors import CheckpointError, ConfigError, DataError, SegtrainError
+from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run_folder import Lock, Stop, check_name, create, write_atomic, write_json
 
@@ -171,7 +171,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             with Record(folder, checked, words) as record:
                 record.scores = assemble().train(checked, folder, stop)
             return record.scores
-        except (ConfigError, DataError, CheckpointError):
+        except SegtrainError:
             # Under the lock: another process may have found the new folder and begun in it.
             if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
                 remove_run(folder)

@@ -324,7 +324,7 @@ def test_config_error_found_while_building(segtrain, training, tmp_path):
     assert list((tmp_path / "outputs").iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [DataError("d"), CheckpointError("c")], ids=str)
+@pytest.mark.parametrize("error", [DataError("d"), CheckpointError("c"), ResourceError("r")], ids=str)
 @pytest.mark.parametrize("begun", [False, True])
 def test_name_is_free_again_after_a_run_that_could_not_begin(segtrain, training, tmp_path, error, begun):
     def act(_, folder, __):

@@ -99,6 +99,23 @@ def test_a_finished_run_says_its_scores_again(straight):
     assert result["step"] == 10 and result["val/miou"] == losses(straight)[-1]["val/miou"]
 
 
+def test_a_kill_before_the_best_checkpoint_was_linked(straight, tmp_path, monkeypatch):
+    def killed(folder, which, step):
+        if which == "best":
+            raise KeyboardInterrupt
+        original(folder, which, step)
+
+    original = checkpoint.link
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(assemble.checkpoints, "link", killed)
+        assemble.train(config(), tmp_path, Stop())
+    assert checkpoint.read_link(tmp_path / "checkpoints" / "best") is None
+    found = checkpoint.find(tmp_path, "last")
+    with pytest.raises(Interrupted):
+        assemble.train(config(), tmp_path, stop_after(1, monkeypatch))
+    assert checkpoint.read_link(tmp_path / "checkpoints" / "best") == int(found.name)
+
+
 def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkeypatch):
     stop = Stop()
     original = assemble.evaluation.evaluate
@@ -265,7 +282,7 @@ def test_steps_and_epochs():
 def test_intervals():
     assert [in_steps(value, 37.5, "key") for value in (None, 5, "1ep", "0.5ep", "2ep")] == [None, 5, 38, 19, 75]
     for wrong in (0, -1, "ep", "3", "-1ep"):
-        with pytest.raises(ConfigError, match="key is not an interval"):
+        with pytest.raises(ConfigError, match=rf"key is {wrong}, which is not an interval"):
             in_steps(wrong, 10, "key")
 
 
