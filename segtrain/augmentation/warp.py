@@ -21,6 +21,7 @@ import numpy as np
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Sample
 
+SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
 BLUR_BELOW = 0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
 
 
@@ -91,8 +92,8 @@ def _check(size, scale, rotate: float, flip: float, class_centred: float) -> Non
     where = "augmentation.warp"
     if size is not None and min([size] if isinstance(size, int) else size) < 1:
         raise ConfigError(f"{where}.size is {size}; allowed: pixels from 1, or null")
-    if not 0 < scale[0] <= scale[1]:
-        raise ConfigError(f"{where}.scale is {list(scale)}; allowed: two numbers above 0, the smaller first")
+    if not SMALLEST <= scale[0] <= scale[1] <= LARGEST:
+        raise ConfigError(f"{where}.scale is {list(scale)}; allowed: two numbers from {SMALLEST} to {LARGEST}, the smaller first")
     if not 0 <= rotate <= 180:
         raise ConfigError(f"{where}.rotate is {rotate}; allowed: degrees from 0 to 180")
     for name, value in (("flip", flip), ("class_centred", class_centred)):

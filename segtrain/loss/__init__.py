@@ -23,6 +23,8 @@ def weighted_sum(num_classes: int, ignore_index: int, class_frequency: Callable,
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
         raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")
     factors = [check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor") for name, options in terms.items()]
+    if min(factors) < 0 or max(factors) == 0:
+        raise ConfigError(f"the factors of loss.terms are {factors}; allowed: numbers from 0, not all of them 0")
     configs = [{**options, "name": name} for name, options in terms.items()]
     for config in configs:
         config.pop("factor", None)

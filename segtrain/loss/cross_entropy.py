@@ -91,6 +91,8 @@ def cross_entropy(
         raise ConfigError(f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes")
     if not isinstance(class_weights, str) and (min(class_weights) < 0 or max(class_weights) == 0):
         raise ConfigError(f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0")
+    if aux_weight < 0:
+        raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
     if not 0 <= smoothing < 1:
         raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
     return CrossEntropy(_weights(class_weights, class_frequency), ignore_index, smoothing, aux_weight)

@@ -100,6 +100,8 @@ def test_wrong_options_are_refused():
     for numbers in ([1.0, -1.0, 1.0, 1.0], [0.0] * 4):
         with pytest.raises(ConfigError, match="not all of them 0"):
             build(class_weights=numbers)
+    with pytest.raises(ConfigError, match=r"loss.aux_weight is -1.0"):
+        build(aux_weight=-1.0)
     with pytest.raises(ConfigError, match=r"loss.smoothing is 1.0"):
         build(smoothing=1.0)
     with pytest.raises(ConfigError, match="did you mean 'median'"):
