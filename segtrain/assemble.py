@@ -119,9 +119,8 @@ def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str,
     batches = evaluation_batches(split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index)
     start = time.perf_counter()
     try:
-        scores = evaluation.evaluate(
-            predict, run.task.decide, run.metric, counted(batches), device, run.settings.absent, run.settings.pictures
-        )
+        shown = evaluation.spread(len(split), run.settings.pictures)
+        scores = evaluation.evaluate(predict, run.task.decide, run.metric, counted(batches), device, run.settings.absent, shown)
     finally:
         bar.close()
         batches.close()

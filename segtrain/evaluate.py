@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,20 +20,27 @@ class Scores:
     pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, pictures: int) -> Scores:
+def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, shown: Collection[int]) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities. decide: probabilities -> predictions. pictures: how many images to keep for a sheet.
+    predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to keep for a sheet.
     """
-    counts, images, shown = None, 0, []
+    counts, images, pictures = None, 0, []
     for batch in batches:
         prediction = decide(predict(batch.images.to(device, non_blocking=True)))
         part = metric.counts(prediction, batch.targets.to(device, non_blocking=True))
         counts = part if counts is None else counts + part
-        for i in range(min(batch.count, pictures - len(shown))):
-            shown.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy()))
+        for i in range(batch.count):
+            if batch.positions[i] in shown:
+                pictures.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy()))
         images += batch.count
-    return Scores(metric.scores(counts, absent), {"images": images, "absent": absent, "resolution": "native"}, shown)
+    return Scores(metric.scores(counts, absent), {"images": images, "absent": absent, "resolution": "native"}, pictures)
+
+
+def spread(count: int, wanted: int) -> set[int]:
+    """`wanted` indices of 0..count-1, evenly apart: neighbours of a video show the same thing."""
+    wanted = min(wanted, count)
+    return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)}
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:
