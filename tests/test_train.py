@@ -19,7 +19,7 @@ SMALL = {
     "task": {"name": "semantic"},
     "data": {"name": "shapes", "size": 48, "num_train": 12, "num_val": 3, "objects": 3},
     "model": {"name": "unet", "widths": [4, 8]},
-    "loss": {"name": "cross_entropy", "class_weights": "sqrt_median"},
+    "loss": {"name": "cross_entropy", "class_weights": "median", "weight_power": 0.5},
     "optimizer": {"name": "adamw"},
     "schedule": {"name": "cosine", "warmup": 2},
     "augmentation": {"warp": {"scale": [0.7, 1.4], "rotate": 10.0}, "colour": {}},

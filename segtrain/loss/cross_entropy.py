@@ -12,35 +12,28 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 from segtrain.sample import Output
 
-Weighting = Literal["none", "inverse", "sqrt_inverse", "median", "sqrt_median", "enet"]
+Weighting = Literal["none", "inverse", "median", "enet"]
 
 
-def class_weights(rule: str, pixels: Tensor, in_images: Tensor) -> Tensor:
-    """C float32 weights; a class that the training split does not hold gets 1 (it has no pixel that could count).
+def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) -> Tensor:
+    """C float32 weights to the power given; a class that the training split does not hold gets 1 (it has no pixel that could count).
 
     pixels: labelled pixels of each class. in_images: labelled pixels of the images that hold the class.
-    inverse: 1 / share of the class, scaled to mean 1; sqrt_inverse: 1 / its square root, likewise. median: median share / share,
-    shares taken over the images that hold the class (Eigen & Fergus 2015; SegNet). sqrt_median: its square root.
-    enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
+    inverse: mean share of a class / share. median: median share / share, shares taken over the images that hold the class
+    (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
     """
     pixels, in_images = pixels.double(), in_images.double()
     present = pixels > 0
-    share = pixels / pixels.sum().clamp_min(1)
-    share_where_present = pixels / in_images.clamp_min(1)
+    share = (pixels / pixels.sum().clamp_min(1))[present]
+    share_where_present = (pixels / in_images.clamp_min(1))[present]
     weights = torch.ones_like(pixels)
     if rule == "inverse":
-        weights[present] = 1 / share[present]
-        weights[present] /= weights[present].mean()
-    elif rule == "sqrt_inverse":
-        weights[present] = share[present].rsqrt()
-        weights[present] /= weights[present].mean()
-    elif rule in ("median", "sqrt_median"):
-        median = share_where_present[present].quantile(0.5)
-        weights[present] = median / share_where_present[present]
-        weights = weights.sqrt() if rule == "sqrt_median" else weights
+        weights[present] = share.mean() / share
+    elif rule == "median":
+        weights[present] = share_where_present.quantile(0.5) / share_where_present
     elif rule == "enet":
-        weights[present] = 1 / torch.log(1.02 + share[present])
-    return weights.float()
+        weights[present] = 1 / torch.log(1.02 + share)
+    return (weights**power).float()
 
 
 class CrossEntropy(nn.Module):
@@ -76,14 +69,15 @@ def cross_entropy(
     ignore_index: int,
     class_frequency: Callable,
     class_weights: Weighting | list[float] = "none",
+    weight_power: float = 1.0,
     smoothing: float = 0.0,
     aux_weight: float = 0.4,
 ) -> CrossEntropy:
     """Softmax cross-entropy, optionally weighted by class.
 
     Options:
-        class_weights: none, inverse, sqrt_inverse, median, sqrt_median or enet, from the pixels of the training split;
-            or one number a class
+        class_weights: none, inverse, median or enet, from the pixels of the training split; or one number a class
+        weight_power: exponent of the weights; 0.5 takes their square root
         smoothing: share of the target that is spread evenly over all classes
         aux_weight: factor of the loss of auxiliary heads
     """
@@ -95,13 +89,13 @@ def cross_entropy(
         raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
     if not 0 <= smoothing < 1:
         raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
-    return CrossEntropy(_weights(class_weights, class_frequency), ignore_index, smoothing, aux_weight)
+    return CrossEntropy(_weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight)
 
 
-def _weights(rule, class_frequency) -> Tensor | None:
+def _weights(rule, power: float, class_frequency) -> Tensor | None:
     if rule == "none":
         return None
     if not isinstance(rule, str):
-        return torch.tensor(rule, dtype=torch.float32)
+        return torch.tensor(rule, dtype=torch.float32) ** power
     frequency = class_frequency()
-    return class_weights(rule, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images))
+    return class_weights(rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images))

@@ -83,15 +83,13 @@ def test_auxiliary_heads_count_by_their_factor():
 def test_weights_by_hand():
     pixels, in_images = torch.tensor([80, 15, 5, 0]), torch.tensor([100, 100, 50, 0])
     # Shares of the images that hold the class: 0.8, 0.15, 0.1; their median is 0.15.
-    median = class_weights("median", pixels, in_images)
-    assert median.tolist() == pytest.approx([0.15 / 0.8, 1.0, 1.5, 1.0])
-    assert class_weights("sqrt_median", pixels, in_images).tolist() == pytest.approx([math.sqrt(v) for v in (0.1875, 1.0, 1.5, 1.0)])
-    enet = class_weights("enet", pixels, in_images).tolist()
+    median = [0.15 / 0.8, 1.0, 1.5, 1.0]
+    assert class_weights("median", 1.0, pixels, in_images).tolist() == pytest.approx(median)
+    assert class_weights("median", 0.5, pixels, in_images).tolist() == pytest.approx([math.sqrt(value) for value in median])
+    enet = class_weights("enet", 1.0, pixels, in_images).tolist()
     assert enet == pytest.approx([1 / math.log(1.82), 1 / math.log(1.17), 1 / math.log(1.07), 1.0], rel=1e-6)
-    inverse = class_weights("inverse", pixels, in_images)
-    root = class_weights("sqrt_inverse", pixels, in_images)
-    assert root[:3].mean().item() == pytest.approx(1.0) and (root[2] / root[0]).item() == pytest.approx(4.0)
-    assert inverse[:3].mean().item() == pytest.approx(1.0) and (inverse[1] / inverse[0]).item() == pytest.approx(80 / 15)
+    # Shares of all labelled pixels: 0.8, 0.15, 0.05; their mean is 1/3.
+    assert class_weights("inverse", 1.0, pixels, in_images).tolist() == pytest.approx([1 / 2.4, 1 / 0.45, 1 / 0.15, 1.0])
 
 
 def test_wrong_options_are_refused():
