@@ -89,6 +89,14 @@ def _complete(facts: Facts, model: nn.Module) -> Facts:
     return replace(facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral)
 
 
+def _as_settled(config: Mapping, description: Mapping) -> dict:
+    """The config with what the run's data decided by looking at its files (`Data.settled`), where nothing else was typed."""
+    saved, data = description["config"]["data"], config["data"]
+    if saved["name"] != data["name"]:
+        return dict(config)
+    return {**config, "data": {key: saved.get(key) if value is None else value for key, value in data.items()}}
+
+
 def _parts(config: Mapping, resumed: Path | None) -> Parts:
     """resumed: the checkpoint that will be gone on with; the encoder's own weights are then not asked for."""
     task = TASK.build(config["task"])
@@ -178,7 +186,9 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     """
     device = _prepare(config)
     resumed = checkpoints.find(folder, "last") if folder is not None and checkpoints.has_checkpoint(folder) else None
+    config = config if resumed is None else _as_settled(config, checkpoints.describe(resumed))
     parts = _parts(config, resumed)
+    config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
     ops, loss = _augmentation_and_loss(config, parts, train_split)
@@ -429,6 +439,7 @@ def evaluate(config: dict, stop) -> dict:
     found = checkpoints.find(config["run"], config["checkpoint"])
     model, facts, description = build_from(found, config["model"])
     task = TASK.build(description["config"]["task"])
+    config = _as_settled(config, description)
     data: Data = DATA.build(config["data"])
     _same_classes(facts, data.facts, config["run"])
     split = _split(data, config["split"])

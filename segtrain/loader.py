@@ -83,8 +83,13 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
     groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(split)):
         groups.setdefault(split.size(index), []).append(index)
-    plan = [group[first : first + batch_size] for group in groups.values() for first in range(0, len(group), batch_size)]
-    return Batches(EvaluationReader(split, batch_size, ignore_index), plan, min(workers, len(plan)))
+    plan, filled_to = [], {}
+    for group in groups.values():
+        for first in range(0, len(group), batch_size):
+            plan.append(group[first : first + batch_size])
+            # A size of which there are only a few images needs no more places than that.
+            filled_to[group[first]] = min(batch_size, len(group))
+    return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
 
 
 def check_settings(settings: Loader) -> None:
@@ -180,15 +185,16 @@ class Reader:
 class EvaluationReader:
     """Samples by index, put together to batches of one shape."""
 
-    def __init__(self, split, batch_size: int, ignore_index: int):
-        self.split, self.batch_size, self.ignore_index = split, batch_size, ignore_index
+    def __init__(self, split, filled_to: dict[int, int], ignore_index: int):
+        """filled_to: places of a batch, by its first index."""
+        self.split, self.filled_to, self.ignore_index = split, filled_to, ignore_index
 
     def batch(self, indices: list[int]) -> Batch:
         samples = []
         for index in indices:
             note_reading(index)
             samples.append(self.split[index])
-        missing = self.batch_size - len(samples)
+        missing = self.filled_to[indices[0]] - len(samples)
         filler = replace(samples[-1], target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)))
         return collated(samples + [filler] * missing, indices + [indices[-1]] * missing, count=len(indices))
 

@@ -15,6 +15,7 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE, Facts, voc_palette
 
 BINARY = {0: 0, 255: 1}
+BINARY_NAMES = ("background", "foreground")
 NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of unlabelled pixels
 
 
@@ -57,9 +58,13 @@ def folder(
     splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
     mapping = _checked_map(label_map, ignore_value)
     named = _read_classes(classes, root)
-    named, labels = _labels(named, mapping, ignore_value, pairs, max_pixels)
+    settled, mapping = _settled_map(named, mapping, ignore_value, pairs, max_pixels)
+    if not named.names:
+        named = Named(BINARY_NAMES if settled else _found_names(mapping, ignore_value, pairs, max_pixels))
+        settled = {**settled, "classes": list(named.names)}
+    labels = _labels(named, mapping, ignore_value)
     facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
-    return Data(facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()})
+    return Data(facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()}, settled)
 
 
 @dataclass(frozen=True)
@@ -185,17 +190,24 @@ def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
     return " ".join(words), None
 
 
-def _labels(named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[Named, Labels]:
-    """The classes, found in the masks if nothing names them, and how masks are read."""
-    if not mapping and not named.colours and len(named.names) in (0, 2) and ignore_value == IGNORE:
-        # 255 means the second class where masks hold 0 and 255 alone, so two named classes need the look as well.
-        values = mask_values([pair.mask for pair in pairs], max_pixels)
-        if set(values) == {0, 255}:
-            named = named if named.names else Named(("background", "foreground"))
-            notice(f"masks hold 0 and 255 only: 0 is read as {named.names[0]!r}, 255 as {named.names[1]!r}")
-            return named, Labels(2, 65535, BINARY)
-    if not named.names:
-        named = Named(_found_names(mapping, ignore_value, pairs, max_pixels))
+def _settled_map(named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int):
+    """What 255 means where it could mean two things, as a label_map: the second class where masks hold 0 and 255 alone, else no label.
+
+    Returns the options that this settles, and the map to go on with.
+    """
+    if mapping or named.colours or len(named.names) not in (0, 2) or ignore_value != IGNORE:
+        return {}, mapping
+    values = set(mask_values([pair.mask for pair in pairs], max_pixels))
+    if values == {0, 255}:
+        names = named.names or BINARY_NAMES
+        notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
+        return {"label_map": BINARY}, BINARY
+    # Only known values go into a map: an unknown one is to be reported as what it is.
+    return ({"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}), mapping
+
+
+def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
+    """How masks are read."""
     count = len(named.names)
     if not mapping and ignore_value < count:
         raise ConfigError(
@@ -206,7 +218,7 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int, pairs: lis
         raise ConfigError(
             f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes"
         )
-    return named, Labels(count, ignore_value, mapping, named.colours, named.ignored)
+    return Labels(count, ignore_value, mapping, named.colours, named.ignored)
 
 
 def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from segtrain.errors import printable
@@ -28,10 +28,14 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has at least "train" and "val"."""
+    """A data set: `splits` has at least "train" and "val".
+
+    settled: options that nobody gave and that looking at the files decided. A run keeps them, so that other files are read its way.
+    """
 
     facts: Facts
     splits: Mapping[str, Split]
+    settled: Mapping[str, object] = field(default_factory=dict)
 
 
 def notice(text: str) -> None:

@@ -107,3 +107,25 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     assert ended.returncode == 4 and "model.safetensors" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
     ended = run("evaluate", f"run={copy}", "checkpoint=last", "evaluate.workers=0", "device=cpu", cwd=tmp_path)
     assert ended.returncode == 0 and "model.safetensors" in ended.stderr, ended.stderr
+
+
+def test_a_run_reads_other_masks_as_it_read_its_own(tmp_path):
+    """255 is no label among 0 and 1, and the second class where there is nothing but 0 and 255; a run keeps what it found."""
+    rng = np.random.default_rng(0)
+    for place, values in (("train", (0, 1, 255)), ("other", (0, 255))):
+        for i in range(4):
+            for kind, pixels in (
+                ("images", rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)),
+                ("masks", rng.choice(np.array(values, np.uint8), (48, 48))),
+            ):
+                (tmp_path / place / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / place / kind / f"{i}.png")
+    tiny = [word for word in TINY if not word.startswith("data.")]
+    names = ("data=folder", "data.root=train", "data.classes=[ground,tree]", "data.val_fraction=0.5")
+    ended = run("train", *tiny, *names, "trainer.steps=1", "name=two", "loader.workers=0", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    ended = run("evaluate", "run=outputs/two", "data.root=other", "evaluate.workers=0", "output=scores", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    # No pixel is labelled tree, so it has no accuracy.
+    assert scores["accuracy"]["tree"] is None and scores["protocol"]["data"]["label_map"] == {"0": 0, "1": 1, "255": 255}
