@@ -283,7 +283,7 @@ class WorkerStart:
     """Run in each worker before it reads."""
 
     def __init__(self, note, die_with_parent: bool):
-        self.note, self.die_with_parent = note, die_with_parent
+        self.note, self.die_with_parent, self.parent = note, die_with_parent, os.getpid()
 
     def __call__(self, worker_id: int) -> None:
         global _note, _slot
@@ -297,6 +297,8 @@ class WorkerStart:
         torch.set_num_threads(1)
         if self.die_with_parent and sys.platform == "linux":
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != self.parent:  # it died before that
+                os._exit(1)
 
 
 class Batches:
