@@ -445,7 +445,8 @@ def evaluate(config: dict, stop) -> dict:
     split = _split(data, config["split"])
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
     scoring = _scoring(config, task, facts, metric)
-    output = Path(config["output"] or Path(config["run"]) / "evaluate" / f"{config['split']}-{description['step']}")
+    name = "-".join([config["split"], str(description["step"]), *config["tta"]])
+    output = Path(config["output"] or Path(config["run"]) / "evaluate" / name)
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)

@@ -97,7 +97,7 @@ class Evaluate:
     split: str = key("val", "split of the data set to score")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
-    output: str | None = key(None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-CHECKPOINT")
+    output: str | None = key(None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, and the names of tta")
 
 
 @dataclass(frozen=True)
