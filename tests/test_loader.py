@@ -166,7 +166,7 @@ def test_a_worker_killed_from_outside():
         next(batches)
         os.kill(batches._workers[1].pid, signal.SIGKILL)
         start = time.monotonic()
-        with pytest.raises(ResourceError, match=r"died \(SIGKILL\) while reading file-\d+"):
+        with pytest.raises(ResourceError, match=r"died \(SIGKILL\) while reading (file-\d+|nothing)"):
             for _ in range(50):
                 next(batches)
         assert time.monotonic() - start < 20
