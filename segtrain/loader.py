@@ -432,6 +432,9 @@ class Batches:
             process.kill()
         for process in self._workers:
             process.join(timeout=2)  # one that waits for a dead disk cannot be ended
+        if self._workers:
+            # A killed worker may have held the lock of the event that torch sets when it cleans up: it would wait for ever.
+            self._iterator._workers_done_event = threading.Event()
         self._iterator = None
 
     def __enter__(self) -> Batches:

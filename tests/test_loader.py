@@ -161,6 +161,17 @@ def test_a_worker_that_dies_is_an_error_that_names_its_file():
     assert time.monotonic() - start < 20
 
 
+def test_closing_does_not_wait_for_a_lock_that_a_killed_worker_held():
+    batches = training_batches(Numbers(), [], Loader(batch_size=4, workers=1), 7)
+    next(batches)
+    iterator = batches._iterator
+    done = iterator._workers_done_event
+    done._cond.acquire()  # as the worker does for a moment whenever it asks whether to go on
+    batches.close()
+    iterator._shutdown_workers()
+    assert iterator._shutdown
+
+
 def test_a_worker_killed_from_outside():
     with training_batches(Numbers(), [], Loader(batch_size=4, workers=2), 7) as batches:
         next(batches)
