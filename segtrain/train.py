@@ -43,7 +43,6 @@ class RunState:
     position: int = 0
     best: float | None = None
     evaluation_due: bool = False
-    skipped: int = 0
 
     @property
     def served(self) -> nn.Module:
@@ -63,7 +62,7 @@ class RunState:
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
-            "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due", "skipped")},
+            "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due")},
             "loss": [self.loss_sum, self.loss_weight],
             "random": random_state(),
         }

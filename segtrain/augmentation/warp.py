@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from segtrain.errors import ConfigError
-from segtrain.sample import IGNORE, Sample
+from segtrain.sample import IGNORE, Sample, no_label
 
 SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
 BLUR_BELOW = 0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
@@ -176,7 +176,7 @@ def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: S
     return replace(
         sample,
         image=nearest.read(sample.image, fill) if exact else nearest.fill_outside(_bilinear(sample.image, matrix, place), fill),
-        target=None if sample.target is None else nearest.read(sample.target, ignore_index),
+        target=None if sample.target is None else nearest.read(sample.target, no_label(sample.target.dtype, ignore_index)),
         instances=None if sample.instances is None else nearest.read(sample.instances, 0),
     )
 

@@ -286,3 +286,10 @@ def test_factors_follow_their_law(law, expected):
 def test_options_out_of_range(options, key):
     with pytest.raises(ConfigError, match=rf"augmentation\.warp\.{key} is .*; allowed"):
         build(**options)
+
+
+def test_outside_the_source_a_measured_value_is_unknown():
+    place = Placement(height=8, width=8, scale=1.0, degrees=0.0, flipped=False, centre=(2.0, 2.0))
+    sample = Sample(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.5, np.float32))
+    target = warped(sample, place).target
+    assert np.array_equal(np.isfinite(target), np.pad(np.ones((4, 4), bool), 2)) and (target[2:6, 2:6] == 2.5).all()
