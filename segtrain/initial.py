@@ -8,53 +8,71 @@ from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
 from segtrain.errors import CheckpointError, printable
+from segtrain.model.imports import recognised
 from segtrain.sample import Facts
 
 
 def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
     """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was done.
 
-    Rows of the heads (`model.head_keys`) are copied by equal class name; those of other classes stay as they are.
-    Every other tensor must be there in its shape, else CheckpointError.
+    Rows of the heads (`model.head_keys`) are copied by equal class name; those of other classes stay as they are, and so do
+    heads that the source lacks (a skip that is new). Tensors that mix the classes with one another (`model.mixing_keys`) are
+    copied if the classes are the same in the same order. Every other tensor must be there in its shape, else CheckpointError.
+    Files of torchvision's and segmentation_models_pytorch's networks are known by their names and renamed.
     """
     weights, classes = _read(source)
+    imported = recognised(weights, f"init={source}") if classes is None else None
+    weights = imported.tensors if imported else weights
     own, heads = model.state_dict(), set(getattr(model, "head_keys", ()))
-    rows = {} if classes is None else {classes.index(name): i for i, name in enumerate(facts.classes) if name in classes}
-    wrong = [name for name, tensor in own.items() if name not in heads and not _fits(tensor, weights.get(name))]
+    of_classes = heads | set(getattr(model, "mixing_keys", ()))
+    others = [name for name in own if name not in of_classes]
+    wrong = [name for name in others if not _fits(own[name], weights.get(name))]
     if wrong:
         raise CheckpointError(
             f"init={source} does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of another shape, "
-            f"the first is {wrong[0]}; use the model options of that run"
+            f"the first is {wrong[0]}; {imported.needs() if imported else 'use the model options of that run'}"
         )
-    for name, tensor in own.items():
-        if name not in heads:
-            tensor.copy_(weights[name])
-        elif classes is not None and name in weights and weights[name].shape[1:] == tensor.shape[1:]:
+    about_import = imported.about(model, source) if imported else []
+    for name in others:
+        own[name].copy_(weights[name])
+    fresh = []
+    rows = {} if classes is None else {classes.index(name): i for i, name in enumerate(facts.classes) if name in classes}
+    for name in (name for name in own if name in of_classes):
+        tensor, other = own[name], weights.get(name)
+        if _fits(tensor, other) and classes in (None, list(facts.classes)):
+            tensor.copy_(other)
+        elif rows and name in heads and other is not None and other.shape[1:] == tensor.shape[1:]:
             for there, here in rows.items():
-                tensor[here].copy_(weights[name][there])
-        elif classes is None and _fits(tensor, weights.get(name)):
-            tensor.copy_(weights[name])
-    unlike = [name for name in own if name in heads and not _fits(own[name], weights.get(name))]
-    about = _about_heads(facts, classes, unlike)
-    return [f"init: {len(own) - len(heads)} of {len(own) - len(heads)} tensors from {printable(source)}", *about]
+                tensor[here].copy_(other[there])
+        else:
+            fresh.append(name)
+    lines = [f"init: {len(others)} of {len(others)} tensors from {printable(source)}", *about_import]
+    return [*lines, *_about_heads(facts, classes, fresh)]
+
+
+def checkpoint_of(source: str | None) -> Path | None:
+    """The best checkpoint of the run that `source` names; None where it names no run but a file, or nothing."""
+    return checkpoints.find(source, "best", key="init") if source and Path(source).is_dir() else None
 
 
 def _read(source: str) -> tuple[dict[str, Tensor], list[str] | None]:
     """The tensors, and the class names if the source is a run."""
-    if Path(source).is_dir():
-        found = checkpoints.find(source, "best", key="init")
-        return checkpoints.load_weights(found), list(checkpoints.describe(found)["facts"]["classes"])
-    return checkpoints.read_weights(source, key="init"), None
+    found = checkpoint_of(source)
+    if found is None:
+        return checkpoints.read_weights(source, key="init"), None
+    return checkpoints.load_weights(found), list(checkpoints.describe(found)["facts"]["classes"])
 
 
 def _fits(tensor: Tensor, other: Tensor | None) -> bool:
     return other is not None and other.shape == tensor.shape
 
 
-def _about_heads(facts: Facts, classes: list[str] | None, unlike: list[str]) -> list[str]:
+def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str]) -> list[str]:
+    """fresh: the heads of which nothing was copied."""
     if classes is None:
         # A file names no classes: heads of its shape are taken as they are.
-        return [f"init: fresh, for the file has none of their shape: {', '.join(unlike)}" if unlike else "init: heads copied as they are"]
-    fresh = [name for name in facts.classes if name not in classes]
-    copied = len(facts.classes) - len(fresh)
-    return [f"init: head rows of {copied} classes copied by name" + (f"; fresh: {', '.join(fresh)}" if fresh else "")]
+        return [f"init: fresh, for the file has none of their shape: {', '.join(fresh)}" if fresh else "init: heads copied as they are"]
+    unknown = [name for name in facts.classes if name not in classes]
+    lines = [f"init: head rows of {len(facts.classes) - len(unknown)} classes copied by name"]
+    lines[0] += f"; fresh: {', '.join(unknown)}" if unknown else ""
+    return [*lines, f"init: fresh, for that run has none that fits: {', '.join(fresh)}"] if fresh else lines

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from segtrain.augmentation.colour import colour
+from segtrain.augmentation.object_crops import object_crops
+from segtrain.augmentation.patch import patch
 from segtrain.augmentation.pixel import pixel
 from segtrain.augmentation.warp import warp
 from segtrain.registry import Table
 from segtrain.sample import Sample
 
-AUGMENTATION = Table("augmentation", {"colour": colour, "pixel": pixel, "warp": warp})
+AUGMENTATION = Table("augmentation", {"colour": colour, "object_crops": object_crops, "patch": patch, "pixel": pixel, "warp": warp})
 
 
 def apply(ops: Sequence[Callable], sample: Sample, rng: np.random.Generator, draw: Callable[[np.random.Generator], Sample]) -> Sample:

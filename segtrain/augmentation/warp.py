@@ -18,6 +18,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Sample, no_label
 
@@ -58,7 +59,7 @@ def warp(
     rotate: float = 0.0,
     flip: float = 0.5,
     class_centred: float = 0.0,
-    class_draw: Literal["uniform", "sqrt_inverse"] = "uniform",
+    class_draw: ClassDraw = "uniform",
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
     class_frequency: Callable | None = None,
@@ -79,9 +80,7 @@ def warp(
         class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the training split
     """
     _check(size, scale, rotate, flip, class_centred)
-    weights = None
-    if class_centred > 0 and class_draw == "sqrt_inverse":
-        weights = 1.0 / np.sqrt(np.maximum(np.asarray(class_frequency().pixels, np.float64), 1.0))
+    weights = class_draw_weights(class_draw, class_frequency) if class_centred > 0 else None
     size = (size, size) if isinstance(size, int) else size
     return Warp(
         size, tuple(scale), scale_law == "log", rotate, flip, class_centred, weights, ignore_index, None if fill is None else tuple(fill)
@@ -128,32 +127,20 @@ class Warp:
         whole = Placement(height, width, scale, degrees, flipped, (0.0, 0.0))
         pixel = None
         if rng.random() < self.class_centred and sample.target is not None:
-            pixel = self._pixel_of_a_class(sample.target, rng)
+            pixel = pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
         return replace(whole, centre=_centre(whole, sample.image.shape[:2], pixel, rng))
-
-    def _pixel_of_a_class(self, target: np.ndarray, rng: np.random.Generator) -> tuple[float, float] | None:
-        """(x, y) of the centre of a random pixel of a drawn class; None if nothing is labelled."""
-        counts = np.bincount(target.ravel(), minlength=self.ignore_index + 1)
-        counts[self.ignore_index] = 0
-        present = np.flatnonzero(counts)
-        if len(present) == 0:
-            return None
-        weights = None if self.class_weights is None else self.class_weights[present] / self.class_weights[present].sum()
-        chosen = rng.choice(present, p=weights)
-        place = np.flatnonzero(target == chosen)[rng.integers(counts[chosen])]
-        row, column = divmod(int(place), target.shape[1])
-        return column + 0.5, row + 0.5
 
 
 def _centre(place: Placement, source: tuple[int, int], pixel, rng: np.random.Generator) -> tuple[float, float]:
-    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel` falls anywhere in it."""
+    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel` (row, column) falls
+    anywhere in it."""
     turn = place.matrix()[:, :2]
     spans = np.abs(turn) @ (place.width, place.height)  # of the window's bounding box in the source
     u = rng.random(2)
     if pixel is None:
         wish = [None, None]
     else:
-        wish = np.array(pixel) - turn @ ((u - 0.5) * (place.width, place.height))
+        wish = np.array(pixel[::-1]) + 0.5 - turn @ ((u - 0.5) * (place.width, place.height))
     centre = []
     for axis, length in enumerate((source[1], source[0])):
         low, high = sorted((spans[axis] / 2, length - spans[axis] / 2))

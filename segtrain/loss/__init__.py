@@ -9,16 +9,19 @@ from segtrain.errors import ConfigError
 from segtrain.loss.cross_entropy import cross_entropy
 from segtrain.loss.jaccard import WeightedSum, jaccard
 from segtrain.registry import Table, check_value
+from segtrain.sample import Facts
 
 
-def weighted_sum(num_classes: int, ignore_index: int, class_frequency: Callable, terms: dict[str, dict[str, Any]]) -> WeightedSum:
+def weighted_sum(
+    num_classes: int, ignore_index: int, class_frequency: Callable, terms: dict[str, dict[str, Any]], facts: Facts | None = None
+) -> WeightedSum:
     """Several losses at once, each by its factor.
 
     Options:
         terms: for each loss its options, with `factor` (1 if left out):
             {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
     """
-    runtime = {"num_classes": num_classes, "ignore_index": ignore_index, "class_frequency": class_frequency}
+    runtime = {"num_classes": num_classes, "ignore_index": ignore_index, "class_frequency": class_frequency, "facts": facts}
     if not terms or "weighted_sum" in terms:
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
         raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.sample import Output
+from segtrain.loss.border import Border
+from segtrain.sample import Facts, Output
 
 Weighting = Literal["none", "inverse", "median", "enet"]
 
@@ -37,31 +38,37 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
 
 
 class CrossEntropy(nn.Module):
-    """`(Σ w_y · -log softmax(z)_y, Σ w_y)` over the labelled pixels, both float32; (0, 0) when there is none."""
+    """`(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels, both float32; (0, 0) when there is none.
 
-    def __init__(self, weights: Tensor | None, ignore_index: int, smoothing: float, aux_weight: float):
+    w is the weight of the pixel's class, and what `border` (targets -> B×H×W) adds to it.
+    """
+
+    def __init__(self, weights: Tensor | None, ignore_index: int, smoothing: float, aux_weight: float, border: Border | None = None):
         super().__init__()
         self.register_buffer("weights", weights)
-        self.ignore_index, self.smoothing, self.aux_weight = ignore_index, smoothing, aux_weight
+        self.ignore_index, self.smoothing, self.aux_weight, self.border = ignore_index, smoothing, aux_weight, border
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
+        # Objects beyond the window have borders inside it, so the whole target is looked at.
+        border = None if self.border is None else output.crop(self.border(target))
         target = output.crop(target).long()
-        total = self._total(output.upsampled(), target)
+        total = self._total(output.upsampled(), target, border)
         for logits in output.aux:
-            total = total + self.aux_weight * self._total(output.upsampled(logits), target)
-        return total, self._weight(target)
+            total = total + self.aux_weight * self._total(output.upsampled(logits), target, border)
+        return total, self._weight(target, border)
 
-    def _total(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(
-            logits, target, weight=self.weights, ignore_index=self.ignore_index, label_smoothing=self.smoothing, reduction="sum"
-        )
+    def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
+        common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
+        total = F.cross_entropy(logits, target, weight=self.weights, reduction="sum", **common)
+        return total if border is None else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
 
-    def _weight(self, target: Tensor) -> Tensor:
+    def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
         valid = target != self.ignore_index
+        added = 0.0 if border is None else (border * valid).sum()
         if self.weights is None:
-            return valid.sum().float()
+            return valid.sum().float() + added
         # A class index is needed where there is none; those pixels are multiplied by 0.
-        return (self.weights[target.clamp(0, len(self.weights) - 1)] * valid).sum()
+        return (self.weights[target.clamp(0, len(self.weights) - 1)] * valid).sum() + added
 
 
 def cross_entropy(
@@ -72,14 +79,20 @@ def cross_entropy(
     weight_power: float = 1.0,
     smoothing: float = 0.0,
     aux_weight: float = 0.4,
+    border_weight: float = 0.0,
+    border_sigma: float = 5.0,
+    facts: Facts | None = None,
 ) -> CrossEntropy:
-    """Softmax cross-entropy, optionally weighted by class.
+    """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
 
     Options:
         class_weights: none, inverse, median or enet, from the pixels of the training split; or one number a class
         weight_power: exponent of the weights; 0.5 takes their square root
         smoothing: share of the target that is spread evenly over all classes
         aux_weight: factor of the loss of auxiliary heads
+        border_weight: largest weight that is added where two objects come close (U-Net's paper: 10); 0: none. Objects are connected
+            parts of the thing classes, or of all classes but the background; touching ones of one class count as one
+        border_sigma: how fast that falls, in pixels, with the distances to the nearest two objects
     """
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
         raise ConfigError(f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes")
@@ -87,9 +100,20 @@ def cross_entropy(
         raise ConfigError(f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0")
     if aux_weight < 0:
         raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
+    if border_weight < 0:
+        raise ConfigError(f"loss.border_weight is {border_weight}; allowed: a number from 0")
+    if border_sigma <= 0:
+        raise ConfigError(f"loss.border_sigma is {border_sigma}; allowed: a number above 0")
     if not 0 <= smoothing < 1:
         raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
-    return CrossEntropy(_weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight)
+    border = Border(border_weight, border_sigma, _object_classes(num_classes, facts)) if border_weight > 0 else None
+    return CrossEntropy(_weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight, border)
+
+
+def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
+    if facts is not None and facts.things:
+        return facts.things
+    return tuple(index for index in range(num_classes) if facts is None or facts.classes[index] != "background")
 
 
 def _weights(rule, power: float, class_frequency) -> Tensor | None:

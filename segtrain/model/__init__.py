@@ -1,7 +1,37 @@
 """The networks, by name."""
 
+from segtrain.model.cascade import cascade
+from segtrain.model.classical import classical
+from segtrain.model.deconvnet import deconvnet
+from segtrain.model.deeplabv3 import deeplabv3
 from segtrain.model.deeplabv3plus import deeplabv3plus
+from segtrain.model.dilated import dilated
+from segtrain.model.fcn import fcn
+from segtrain.model.fcn_vgg import fcn8s, fcn16s, fcn32s
+from segtrain.model.lraspp import lraspp
+from segtrain.model.patchwise import patchwise
 from segtrain.model.unet import unet
+from segtrain.model.unet_original import unet_original
+from segtrain.model.unet_padded import unet_padded
 from segtrain.registry import Table
 
-MODEL = Table("model", {"deeplabv3plus": deeplabv3plus, "unet": unet})
+MODEL = Table(
+    "model",
+    {
+        "cascade": cascade,
+        "classical": classical,
+        "deconvnet": deconvnet,
+        "deeplabv3": deeplabv3,
+        "deeplabv3plus": deeplabv3plus,
+        "dilated": dilated,
+        "fcn": fcn,
+        "fcn16s": fcn16s,
+        "fcn32s": fcn32s,
+        "fcn8s": fcn8s,
+        "lraspp": lraspp,
+        "patchwise": patchwise,
+        "unet": unet,
+        "unet_original": unet_original,
+        "unet_padded": unet_padded,
+    },
+)

@@ -39,3 +39,13 @@ class ASPP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.project(torch.cat([branch(x) for branch in self.branches], dim=1)))
+
+
+def rates_at(output_stride: int) -> tuple[int, ...]:
+    """(12, 24, 36) at output stride 8, (6, 12, 18) at 16, (3, 6, 9) at 32: always 96, 192 and 288 pixels of the image."""
+    return tuple(pixels // output_stride for pixels in (96, 192, 288))
+
+
+def rescaled(rates: tuple[int, ...] | None, before: int, after: int) -> tuple[int, ...] | None:
+    """Rates of output stride `before` at output stride `after`: they go on to span the same number of the image's pixels."""
+    return rates and tuple(max(1, rate * before // after) for rate in rates)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, nearest
 from segtrain.model.norm import freeze_batch_norm, is_frozen
@@ -14,19 +15,32 @@ from segtrain.model.norm import freeze_batch_norm, is_frozen
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-def encoder_of(name: str, in_channels: int, output_stride: int) -> nn.Module:
+def encoder_of(
+    name: str,
+    in_channels: int,
+    output_stride: int,
+    contract_dilation: bool = True,
+    multi_grid: tuple[int, ...] | None = None,
+    norm_eps: float | None = None,
+) -> nn.Module:
     """timm's network `name` without its classifier, randomly initialised: B×K×H×W -> a list of features, finest first.
 
     Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what its sides are divided.
     A stage whose stride is removed for the sake of the output stride dilates its convolutions instead, its first one still
     with the dilation of the stage before (the contracted rule of DeepLab's code), so that the network computes the same
     function of its input, on a finer grid. ConfigError for an encoder or an output stride that cannot be had.
+
+    contract_dilation: False gives the first one the stage's own dilation too (segmentation_models_pytorch; torchvision's
+        MobileNetV3). That is another function, for weights that were trained so.
+    multi_grid: one factor for each unit of a ResNet's last block. The unit's spatial convolutions get 32 / output_stride times
+        it (Chen et al. 2017, "Rethinking atrous convolution", sec. 3.2.1), whatever contract_dilation says.
+    norm_eps: what batch normalisation adds to the variance; None leaves timm's number.
     """
     if output_stride not in OUTPUT_STRIDES:
         raise ConfigError(f"model.output_stride is {output_stride}; allowed: 8, 16, 32")
     if not 1 <= in_channels <= 10:
         raise ConfigError(f"the images have {in_channels} channels; an encoder takes 1 to 10")
-    _check_name(name)
+    check_name(name)
     try:
         features = _create(name, in_channels, output_stride)
     except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
@@ -35,6 +49,12 @@ def encoder_of(name: str, in_channels: int, output_stride: int) -> nn.Module:
     features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
     if features.reductions[-1] != output_stride or len(features.reductions) < 3:
         raise ConfigError(_unsupported(name, output_stride))
+    if not contract_dilation:
+        _dilate_firsts(features, name, in_channels, output_stride)
+    if multi_grid is not None:
+        _set_multi_grid(features, name, output_stride, multi_grid)
+    if norm_eps is not None:
+        _set_norm_eps(features, norm_eps)
     return features
 
 
@@ -44,7 +64,59 @@ def _create(name: str, in_channels: int, output_stride: int) -> nn.Module:
     return timm.create_model(name, pretrained=False, features_only=True, output_stride=output_stride, in_chans=in_channels)
 
 
-def _check_name(name: str) -> None:
+def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stride: int) -> None:
+    """Gives every spatial convolution that lost its stride the dilation of those after it."""
+    with torch.device("meta"):
+        strided = _create(name, in_channels, 32)
+    changed = 0
+    for key, conv in _spatial_convolutions(features):
+        lost = strided.get_submodule(key).stride[0] // conv.stride[0]
+        if lost > 1:
+            _dilate(conv, lost * conv.dilation[0])
+            changed += 1
+    if changed < (32 // output_stride).bit_length() - 1:
+        raise ConfigError(
+            f"model.contract_dilation=false is not possible with model.encoder={name}: its strides are not in its convolutions; "
+            "use model.contract_dilation=true"
+        )
+
+
+def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_grid: tuple[int, ...]) -> None:
+    units = getattr(features, "layer4", None)
+    if units is None:
+        raise ConfigError(
+            f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has not; use null or resnet50"
+        )
+    if len(units) != len(multi_grid) or min(multi_grid) < 1:
+        raise ConfigError(
+            f"model.multi_grid is {list(multi_grid)}; allowed: null or {len(units)} integers from 1, one for each unit of the last "
+            f"block of model.encoder={name}"
+        )
+    for unit, factor in zip(units, multi_grid, strict=True):
+        for _, conv in _spatial_convolutions(unit):
+            _dilate(conv, factor * 32 // output_stride)
+
+
+def _set_norm_eps(features: nn.Module, eps: float) -> None:
+    if eps <= 0:
+        raise ConfigError(f"model.norm_eps is {eps}; allowed: a number above 0, or null")
+    for module in features.modules():
+        if isinstance(module, _BatchNorm):
+            module.eps = eps
+
+
+def _spatial_convolutions(module: nn.Module) -> list[tuple[str, nn.Conv2d]]:
+    return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Conv2d) and max(part.kernel_size) > 1]
+
+
+def _dilate(conv: nn.Conv2d, dilation: int) -> None:
+    """Sets the distance of the taps; H×W stays as it is. Convolutions without padding of their own pad their input in forward."""
+    conv.dilation = (dilation, dilation)
+    if any(conv.padding):
+        conv.padding = tuple(dilation * (side - 1) // 2 for side in conv.kernel_size)
+
+
+def check_name(name: str) -> None:
     import timm
 
     architecture, _, tag = name.partition(".")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -22,9 +24,48 @@ def freeze_batch_norm(net: nn.Module) -> nn.Module:
     return net
 
 
+def set_momentum(net: nn.Module, momentum: float) -> nn.Module:
+    """`net` with running statistics that move by this share towards those of each batch (TensorFlow's decay is 1 - momentum)."""
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = momentum
+    return net
+
+
 def is_frozen(module: nn.Module) -> bool:
     """Whether `freeze_batch_norm` fixed this module."""
     return "train" in vars(module)
+
+
+def statistics_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    """The running statistics of every batch normalisation that is not frozen, by their names in the state of `net`."""
+    norms = ((name, module) for name, module in net.named_modules() if isinstance(module, _BatchNorm) and not is_frozen(module))
+    return {f"{name}.{key}": buffer for name, module in norms for key, buffer in module.named_buffers(recurse=False)}
+
+
+@torch.no_grad()
+def recompute_statistics(net: nn.Module, inputs: Iterable[torch.Tensor]) -> None:
+    """Replaces the running statistics by the average over passes on `inputs`, at the weights that `net` has now.
+
+    Everything else computes as in evaluation, so nothing is drawn: statistics are those of the network that is used.
+    (torch.optim.swa_utils.update_bn would drop values as in training and forget the statistics of frozen layers.)
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
+    momenta = [norm.momentum for norm in norms]
+    net.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all batches
+        norm.train()
+    try:
+        for batch in inputs:
+            net(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes:
+            module.training = mode
 
 
 def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:

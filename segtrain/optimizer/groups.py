@@ -9,27 +9,36 @@ from segtrain.errors import ConfigError
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def parameter_groups(network: nn.Module, lr: float, weight_decay: float, encoder_factor: float, decay_all: bool) -> list[dict]:
+def parameter_groups(
+    network: nn.Module, lr: float, weight_decay: float, encoder_factor: float, decay_all: bool, bias_factor: float = 1.0
+) -> list[dict]:
     """Every trainable parameter in exactly one group; the encoder's (`network.encoder`) at lr × encoder_factor.
 
-    Norm layers and biases do not decay unless `decay_all`.
+    Norm layers and biases do not decay unless `decay_all`. Biases, but not those of norm layers, learn at lr × bias_factor.
     """
-    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("encoder_factor", encoder_factor)):
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("encoder_factor", encoder_factor), ("bias_factor", bias_factor)):
         if value < 0:
             raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
     encoder = getattr(network, "encoder", None)
     in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
-    no_decay = set() if decay_all else _without_decay(network)
-    groups: dict[tuple[bool, bool], list] = {}
+    norms, biases = _norms_and_biases(network)
+    no_decay = set() if decay_all else norms | biases
+    faster = biases if bias_factor != 1 else set()
+    groups: dict[tuple[bool, bool, bool], list] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in in_encoder, id(parameter) not in no_decay), []).append(parameter)
+            groups.setdefault((id(parameter) in in_encoder, id(parameter) in faster, id(parameter) not in no_decay), []).append(parameter)
     return [
-        {"params": parameters, "lr": lr * (encoder_factor if encoder_part else 1.0), "weight_decay": weight_decay if decays else 0.0}
-        for (encoder_part, decays), parameters in groups.items()
+        {
+            "params": parameters,
+            "lr": lr * (encoder_factor if encoder_part else 1.0) * (bias_factor if bias else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (encoder_part, bias, decays), parameters in groups.items()
     ]
 
 
-def _without_decay(network: nn.Module) -> set[int]:
+def _norms_and_biases(network: nn.Module) -> tuple[set[int], set[int]]:
+    """Ids of the parameters of norm layers, and of all other biases."""
     norms = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
-    return norms | {id(p) for name, p in network.named_parameters() if name.endswith("bias")}
+    return norms, {id(p) for name, p in network.named_parameters() if name.endswith("bias")} - norms

@@ -1,6 +1,6 @@
 """Learning-rate schedules."""
 
 from segtrain.registry import Table
-from segtrain.schedule.curves import constant, cosine, poly
+from segtrain.schedule.curves import constant, cosine, poly, step
 
-SCHEDULE = Table("schedule", {"constant": constant, "cosine": cosine, "poly": poly})
+SCHEDULE = Table("schedule", {"constant": constant, "cosine": cosine, "poly": poly, "step": step})

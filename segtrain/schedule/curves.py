@@ -44,6 +44,19 @@ def cosine(steps: int, floor: float = 0.0, warmup: int = 0) -> Schedule:
     return _with_warmup(lambda share: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)), steps, warmup)
 
 
+def step(steps: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1, warmup: int = 0) -> Schedule:
+    """The base rate, multiplied by a factor at certain points of the run.
+
+    Options:
+        at: those points, as shares of the run
+        factor: what the rate is multiplied by at each of them
+        warmup: steps of a linear rise at the start; the shares are of what follows it
+    """
+    if not all(0 < share < 1 for share in at):
+        raise ConfigError(f"schedule.at is {list(at)}; allowed: shares of the run, above 0 and below 1")
+    return _with_warmup(lambda share: factor ** sum(share >= point for point in at), steps, warmup)
+
+
 def constant(steps: int, warmup: int = 0) -> Schedule:
     """The base rate throughout.
 

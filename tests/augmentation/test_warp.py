@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from segtrain.augmentation import AUGMENTATION
+from segtrain.augmentation.class_pixel import pixel_of_a_class
 from segtrain.augmentation.warp import Placement, warped
 from segtrain.data import DATA
 from segtrain.data.stats import Frequency
@@ -253,7 +254,8 @@ def test_rare_classes_are_drawn_by_the_root_of_their_frequency():
     frequency = Frequency(np.array([10000, 100, 100]), np.array([1, 1, 1]))
     op = build(size=8, scale=[1.0, 1.0], class_centred=1.0, class_draw="sqrt_inverse", class_frequency=lambda: frequency)
     rng = np.random.default_rng(0)
-    drawn = np.bincount([sample.target[int(y), int(x)] for x, y in (op._pixel_of_a_class(sample.target, rng) for _ in range(3000))])
+    places = [pixel_of_a_class(sample.target, op.class_weights, op.ignore_index, rng) for _ in range(3000)]
+    drawn = np.bincount([sample.target[place] for place in places])
     assert np.abs(drawn / 3000 - np.array([1, 10, 10]) / 21).max() < 0.03
 
 

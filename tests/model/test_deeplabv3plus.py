@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
-from segtrain.model.deeplabv3plus import deeplabv3plus, rates_at
+from segtrain.model.aspp import rates_at
+from segtrain.model.deeplabv3plus import deeplabv3plus
 from segtrain.model.encoder import at_output_stride
 
 TINY = {"encoder": "test_resnet", "weights": "none", "aspp_width": 16, "low_level_width": 8, "decoder_width": 16}
@@ -23,12 +24,63 @@ def count(**options) -> int:
         ({"decoder_convs": 1}, 39_761_845, 58_753_973),
         ({}, 40_352_181, 59_344_309),
         ({"separable": True}, 26_696_133, 45_688_261),
+        ({"separable": True, "separable_form": "plain", "decoder_convs": 1}, 26_614_373, 45_606_501),
+        ({"separable": True, "separable_form": "plain", "decoder_convs": 1, "aspp_conv": True}, 26_682_725, 45_674_853),
     ],
 )
 def test_parameters_are_the_papers(options, resnet50, resnet101):
     assert count(out_channels=21, **options) == resnet50
     assert count(out_channels=19, **options) == resnet50 - 2 * 257
     assert count(out_channels=21, encoder="resnet101", **options) == resnet101
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({"encoder": "xception65", "separable": True}, 41_055_413),
+        ({"encoder": "xception65", "separable": True, "separable_form": "plain", "decoder_convs": 1, "aspp_conv": True}, 41_042_005),
+        ({"encoder": "mobilenetv2_100", "decoder_convs": 1}, 5_225_717),
+    ],
+)
+def test_parameters_on_other_encoders_are_the_published_ones(options, parameters):
+    assert count(out_channels=21, **options) == parameters
+
+
+@pytest.mark.parametrize("encoder", ["xception65", "mobilenetv2_100", "resnet50", "tf_efficientnet_lite0"])
+def test_low_level_features_of_every_encoder_are_a_quarter_rounded_up(encoder):
+    with torch.device("meta"):
+        net = deeplabv3plus(5, encoder=encoder, weights="none").eval()
+        for size in ((33, 33), (64, 65), (97, 129)):
+            assert net(torch.empty(1, 3, *size)).logits.shape[-2:] == tuple(math.ceil(side / 4) for side in size)
+
+
+def test_low_level_features_of_xception_are_those_of_the_papers_tap():
+    """entry_flow/block2, behind its second separable convolution."""
+    with torch.device("meta"):
+        net = deeplabv3plus(5, encoder="xception65", weights="none")
+    info = net.encoder.feature_info[net.low_index]
+    assert net.low_level[0].in_channels == info["num_chs"] == 256 and info["module"] == "blocks.1.stack.act3"
+
+
+def test_dilation_of_the_encoder_follows_the_options():
+    with torch.device("meta"):
+        smp, grid = (deeplabv3plus(5, weights="none", **options) for options in ({"contract_dilation": False}, {"multi_grid": (1, 2, 4)}))
+    assert [unit.conv2.dilation[0] for unit in smp.encoder.layer4] == [2, 2, 2]
+    assert [unit.conv2.dilation[0] for unit in grid.encoder.layer4] == [2, 4, 8]
+    assert smp.recipe.at(8).contract_dilation is False and grid.recipe.at(8).multi_grid == (1, 2, 4)
+
+
+def test_corners_are_aligned_where_they_are_asked_to():
+    torch.manual_seed(0)
+    net = deeplabv3plus(5, align_corners=True, fine_width=8, **TINY).eval()
+    plain = deeplabv3plus(5, fine_width=8, **TINY).eval()
+    plain.load_state_dict(net.state_dict())
+    x = torch.randn(1, 3, 65, 65)
+    with torch.no_grad():
+        output, other = net(x), plain(x)
+    assert output.align_corners and not other.align_corners
+    assert not torch.allclose(output.logits, other.logits)
+    torch.testing.assert_close(output.upsampled()[..., 0, 0], output.logits[..., 0, 0])
 
 
 def test_head_without_the_norm_between_has_the_published_size():

@@ -42,11 +42,11 @@ def disturb(net: nn.Module) -> nn.Module:
     return net
 
 
-def difference(name: str, output_stride: int, size: int) -> float:
+def difference(name: str, output_stride: int, size: int, **options) -> float:
     """Largest difference, relative to the largest value, between features at stride 32 and those at a finer stride, subsampled."""
     torch.manual_seed(0)
     coarse = disturb(encoder_of(name, 3, 32)).double().eval()
-    fine = encoder_of(name, 3, output_stride).double().eval()
+    fine = encoder_of(name, 3, output_stride, **options).double().eval()
     fine.load_state_dict(coarse.state_dict())
     step, x = 32 // output_stride, torch.randn(1, 3, size, size, dtype=torch.double)
     with torch.no_grad():
@@ -76,6 +76,86 @@ def test_first_convolution_of_a_stage_keeps_the_dilation_before(stride, layer3, 
         net = encoder_of("resnet50", 3, stride)
     assert [block.conv2.dilation[0] for block in net.layer3] == layer3
     assert [block.conv2.dilation[0] for block in net.layer4] == layer4
+
+
+def dilations(name: str, stride: int, layer: str, **options) -> list[int]:
+    """Of the spatial convolutions of a stage, in order; their padding must keep the size."""
+    with torch.device("meta"):
+        stage = encoder_of(name, 3, stride, **options).get_submodule(layer)
+    convs = [module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1]
+    assert all(conv.padding[0] == conv.dilation[0] * (conv.kernel_size[0] // 2) for conv in convs)
+    return [conv.dilation[0] for conv in convs]
+
+
+@pytest.mark.parametrize(("stride", "layer3", "layer4"), [(32, 1, 1), (16, 1, 2), (8, 2, 4)])
+def test_without_the_contracted_rule_a_stage_has_one_dilation(stride, layer3, layer4):
+    for name in ("resnet50", "resnet18"):
+        assert set(dilations(name, stride, "layer3", contract_dilation=False)) == {layer3}
+        assert set(dilations(name, stride, "layer4", contract_dilation=False)) == {layer4}
+    assert dilations("resnet18", 8, "layer3") == [1, 2, 2, 2] and dilations("resnet18", 8, "layer4") == [2, 4, 4, 4]
+
+
+def test_torchvisions_rule_for_mobilenets():
+    assert dilations("mobilenetv3_large_100", 16, "blocks.5", contract_dilation=False) == [2, 2, 2]
+    assert dilations("mobilenetv3_large_100", 16, "blocks.5") == [1, 2, 2]
+    assert dilations("mobilenetv3_large_100", 16, "blocks.4", contract_dilation=False) == [1, 1]
+
+
+def test_without_the_contracted_rule_subsampling_is_no_identity():
+    assert difference("resnet18", 16, 64, contract_dilation=False) > 0.01
+    assert difference("resnet18", 32, 64, contract_dilation=False) == 0
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "xception41", "regnetx_002", "convnext_atto"])
+def test_one_dilation_a_stage_keeps_the_sizes(name):
+    with torch.device("meta"):
+        for size in (64, 65):
+            sizes = [[f.shape for f in encoder_of(name, 3, 8, contract)(torch.empty(1, 3, size, size))] for contract in (True, False)]
+            assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize(("stride", "layer3", "layer4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, None, [4, 8, 16])])
+def test_multi_grid_multiplies_the_rate_of_the_last_block(stride, layer3, layer4):
+    for contract in (True, False):
+        assert dilations("resnet50", stride, "layer4", multi_grid=(1, 2, 4), contract_dilation=contract) == layer4
+    assert dilations("resnet50", stride, "layer3", multi_grid=(1, 2, 4)) == ([1, 2, 2, 2, 2, 2] if layer3 is None else [layer3] * 6)
+    assert dilations("resnet18", stride, "layer4", multi_grid=(1, 2)) == [rate for rate in layer4[:2] for _ in range(2)]
+
+
+def test_multi_grid_of_ones_is_one_dilation_for_all_units():
+    for stride in (8, 16, 32):
+        ones = dilations("resnet50", stride, "layer4", multi_grid=(1, 1, 1))
+        assert ones == dilations("resnet50", stride, "layer4", contract_dilation=False)
+
+
+def test_dilation_rules_change_no_parameter():
+    with torch.device("meta"):
+        shapes = [
+            {key: value.shape for key, value in encoder_of("resnet50", 3, 16, **options).state_dict().items()}
+            for options in ({}, {"contract_dilation": False}, {"multi_grid": (1, 2, 4)})
+        ]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mobilenetv2_100", {"multi_grid": (1, 2, 4)}, "model.multi_grid needs"),
+        ("resnet50", {"multi_grid": (1, 2)}, "allowed: null or 3 integers"),
+        ("resnet50", {"multi_grid": (1, 2, 0)}, "allowed: null or 3 integers"),
+        ("resnetblur50", {"contract_dilation": False}, "model.contract_dilation=false is not possible"),
+        ("resnet18", {"norm_eps": 0.0}, "model.norm_eps is 0.0"),
+    ],
+)
+def test_rules_that_cannot_be_followed_are_refused(name, options, message):
+    with pytest.raises(ConfigError, match=message), torch.device("meta"):
+        encoder_of(name, 3, 16, **options)
+
+
+def test_normalisation_takes_the_eps_that_is_asked_for():
+    with torch.device("meta"):
+        norms = [m for m in encoder_of("resnet18", 3, 32, norm_eps=1e-3).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and {norm.eps for norm in norms} == {1e-3}
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_176_512), ("resnet50", 23_508_032), ("xception65", 37_867_312)])

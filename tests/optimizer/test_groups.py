@@ -29,6 +29,26 @@ def test_groups_part_the_parameters(name):
         assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[key]), key
 
 
+def test_biases_at_a_rate_of_their_own():
+    network = Network()
+    options = {"name": "sgd", "lr": 0.5, "weight_decay": 0.25, "encoder_factor": 0.1, "bias_factor": 2.0}
+    where = {id(p): group for group in OPTIMIZER.build(options, network=network).param_groups for p in group["params"]}
+    expected = {"encoder.0.weight": (0.05, 0.25), "encoder.0.bias": (0.1, 0.0), "encoder.1.weight": (0.05, 0.0),
+                "encoder.1.bias": (0.05, 0.0), "head.weight": (0.5, 0.25), "head.bias": (1.0, 0.0)}  # fmt: skip
+    assert len(where) == len(expected)
+    for key, parameter in network.named_parameters():
+        group = where[id(parameter)]
+        assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[key]), key
+    with pytest.raises(ConfigError, match=r"optimizer\.bias_factor is -1"):
+        OPTIMIZER.build({**options, "bias_factor": -1.0}, network=network)
+
+
+def test_without_a_factor_the_groups_are_as_before():
+    """The groups are saved by their number: a run from before the option must still resume."""
+    groups = OPTIMIZER.build({"name": "sgd", "encoder_factor": 0.1}, network=Network()).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 3, 1, 1]
+
+
 def test_decay_all_and_frozen_parameters():
     network = Network()
     network.encoder.requires_grad_(False)

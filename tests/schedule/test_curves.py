@@ -22,6 +22,14 @@ def test_cosine_by_hand():
     assert factor(25) == pytest.approx(0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2)
 
 
+def test_steps_by_hand():
+    factor = SCHEDULE.build({"name": "step", "at": [0.45, 0.9], "factor": 0.1}, steps=20_000)
+    assert [factor(step) for step in (0, 8_999, 9_000, 17_999, 18_000, 19_999)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    for wrong in ([0.0], [1.0], [0.5, -1.0]):
+        with pytest.raises(ConfigError, match=r"schedule\.at is"):
+            SCHEDULE.build({"name": "step", "at": wrong}, steps=10)
+
+
 @pytest.mark.parametrize("name", SCHEDULE.names())
 def test_warmup_rises_to_the_base_rate_and_never_falls_to_zero(name):
     factor = SCHEDULE.build({"name": name, "warmup": 4}, steps=20)

@@ -1,0 +1,63 @@
+"""One window round a pixel of a drawn class: what a patch-wise classifier learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
+from segtrain.errors import ConfigError
+from segtrain.sample import IGNORE, Sample
+
+
+def patch(
+    size: int = 65,
+    flip: float = 0.5,
+    class_draw: ClassDraw = "uniform",
+    ignore_index: int = IGNORE,
+    class_frequency: Callable | None = None,
+) -> Patch:
+    """A square window whose centre is a labelled pixel of a class drawn among those present.
+
+    Beyond the border the image is reflected. For model=patchwise, with size=model.patch; as the last operation.
+
+    Options:
+        size: side of the window in pixels; its centre is pixel size // 2
+        flip: probability of a mirror image, left to right
+        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the training split
+    """
+    if size < 1:
+        raise ConfigError(f"augmentation.patch.size is {size}; allowed: pixels from 1")
+    if not 0 <= flip <= 1:
+        raise ConfigError(f"augmentation.patch.flip is {flip}; allowed: a probability from 0 to 1")
+    return Patch((size, size), flip, class_draw_weights(class_draw, class_frequency), ignore_index)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The operation that `patch` makes. size: height and width of the window."""
+
+    size: tuple[int, int]
+    flip: float
+    class_weights: np.ndarray | None
+    ignore_index: int
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
+        height, width = sample.image.shape[:2]
+        flipped = rng.random() < self.flip
+        centre = None if sample.target is None else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
+        row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))
+        # Mirrored about the centre, so that it stays where it is for even sizes too.
+        steps = np.arange(self.size[0]) - self.size[0] // 2
+        rows, columns = _reflected(row + steps, height), _reflected(column + (-steps if flipped else steps), width)
+        given = {name: getattr(sample, name) for name in ("image", "target", "instances")}
+        return replace(sample, **{name: one.take(rows, 0).take(columns, 1) for name, one in given.items() if one is not None})
+
+
+def _reflected(places: np.ndarray, length: int) -> np.ndarray:
+    """Positions beyond 0..length-1 folded back, as often as it takes; the border pixel is not repeated."""
+    period = max(2 * (length - 1), 1)
+    folded = np.abs(places) % period
+    return np.minimum(folded, period - folded)

@@ -1,0 +1,215 @@
+"""Segmentation before neural networks: regions, hand-crafted features, a random forest, and neighbours that agree.
+
+In the way of TextonBoost (Shotton et al. 2009): textons and colour say what a region is, a Potts model says that neighbours of
+like colour are the same thing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from segtrain.errors import ConfigError, DataError
+from segtrain.model.forest import Forest
+from segtrain.model.limits import check_counts
+from segtrain.model.potts import agreement, alpha_expansion, contrast_weights, iterated_conditional_modes
+from segtrain.model.regions import around, histograms, neighbours, regions_of, sums
+from segtrain.model.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
+from segtrain.sample import Normalisation, Output
+
+PURE = 0.6
+"""Smallest share of a training region's labelled pixels that its class has; the others would teach what is not so."""
+LABELLED = 0.5
+"""Smallest share of a training region's pixels that have a label."""
+TEXTON_PIXELS = 200_000
+"""Pixels of the training split that the textons are found from."""
+LEAST = 1e-12
+"""Probability that stands for none, so that its logarithm is a number."""
+
+
+def classical(
+    out_channels: int,
+    in_channels: int = 3,
+    regions: Literal["slic", "watershed"] = "slic",
+    num_regions: int = 400,
+    compactness: float = 10.0,
+    textons: int = 64,
+    trees: int = 200,
+    min_leaf: int = 5,
+    max_regions: int = 100_000,
+    smoothing: Literal["expansion", "icm", "none"] = "expansion",
+    smoothing_weight: float = 0.5,
+) -> nn.Module:
+    """Classical segmentation: regions, colour and texture features, a random forest and a Potts model. Fitted, not trained.
+
+    The training split is read twice, without augmentation: for the textons, and for one feature vector a region (Lab mean and
+    deviation, histograms of textons and local binary patterns, place, area, and the mean of all this over the regions around).
+    trainer, loss, optimizer, schedule and augmentation have no say. Images of one channel count as grey, of more than three as
+    RGB and more that is not looked at. Needs segtrain[classical].
+
+    Options:
+        regions: slic (k-means in colour and place) or watershed (of the map of colour boundaries)
+        num_regions: about how many regions an image is cut into
+        compactness: of slic's regions; more makes them rounder, less lets them follow the colours
+        textons: words that the texture is described with
+        trees: of the random forest
+        min_leaf: fewest training regions at a leaf
+        max_regions: about how many regions the forest is fitted on; of more, the same number is drawn from each image
+        smoothing: labels of neighbouring regions by alpha-expansion (needs PyMaxflow) or iterated conditional modes, which is
+            weaker and needs nothing; none gives the forest's probabilities as they are
+        smoothing_weight: what two neighbouring regions of the same colour pay for different classes, in nats
+    """
+    check_counts(num_regions=num_regions, textons=textons, trees=trees, min_leaf=min_leaf, max_regions=max_regions)
+    if compactness <= 0:
+        raise ConfigError(f"model.compactness is {compactness}; allowed: a number above 0")
+    if smoothing_weight < 0:
+        raise ConfigError(f"model.smoothing_weight is {smoothing_weight}; allowed: a number from 0")
+    _need("skimage", "scikit-image")
+    if smoothing == "expansion":
+        _need("maxflow", "PyMaxflow", " or use model.smoothing=icm")
+    net = Classical(out_channels, regions, num_regions, compactness, textons, trees, min_leaf, max_regions, smoothing, smoothing_weight)
+    net.normalisation = Normalisation((0.0,) * in_channels, (1.0,) * in_channels)
+    net.weights_report = "fitted on the training split"
+    return net
+
+
+def _need(module: str, package: str, otherwise: str = "") -> None:
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"model=classical needs {package}, which is not installed; run pip install 'segtrain[classical]'{otherwise}")
+
+
+class Classical(nn.Module):
+    """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely as any other.
+
+    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes.
+    """
+
+    head_keys = ("forest.values",)
+
+    def __init__(self, num_classes, regions, num_regions, compactness, textons, trees, min_leaf, max_regions, smoothing, smoothing_weight):
+        super().__init__()
+        self.cut = (regions, num_regions, compactness)
+        self.trees, self.min_leaf, self.max_regions = trees, min_leaf, max_regions
+        self.smoothing, self.smoothing_weight = smoothing, smoothing_weight
+        self.num_classes = num_classes
+        self.textons = Textons(textons)
+        self.forest = Forest(num_classes, 2 * (6 + textons + PATTERNS + 3))
+
+    # --- what is learnt
+
+    def fit(self, samples: Iterable, rng: np.random.Generator) -> None:
+        """samples: the training split's `Sample`s, with a length; read twice. Target values from C on are no label."""
+        _need("sklearn", "scikit-learn")
+        share = -(-TEXTON_PIXELS // len(samples))
+        answers = [_drawn(filter_bank(_lab(self._rgb_of(sample.image))), share, rng) for sample in samples]
+        self.textons.fit(np.concatenate(answers), _seed(rng))
+        share = -(-self.max_regions // len(samples))
+        taught = [self._taught(sample, share, rng) for sample in samples]
+        features, labels = (np.concatenate(part) for part in zip(*taught, strict=True))
+        if len(labels) == 0:
+            raise DataError("no region of the training images has a clear label; model.num_regions makes smaller ones")
+        self.forest.fit(features, labels, self.trees, self.min_leaf, torch.get_num_threads(), _seed(rng))
+
+    def _taught(self, sample, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Features and labels of those regions of an image that are of one class, at most `most` of them."""
+        regions, _, _, features = self.described(self._rgb_of(sample.image))
+        labels = majority(regions, sample.target, self.num_classes)
+        clear = np.flatnonzero(labels >= 0)
+        chosen = np.sort(rng.permutation(clear)[:most])
+        return features[chosen], labels[chosen]
+
+    def resize_for(self, weights: dict[str, torch.Tensor]) -> None:
+        """Makes room for a fitted forest, before `load_state_dict`; CheckpointError if `weights` hold none."""
+        textons = weights.get("textons.centres")
+        if textons is not None and textons.shape == self.textons.centres.shape:  # else the features are others, and loading says so
+            self.forest.resize_for(weights, "forest.")
+
+    # --- what it says
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> Output:
+        size = tuple(x.shape[-2:])
+        if not self.forest.fitted:
+            return Output(x.new_full((len(x), self.num_classes, *size), -float(np.log(self.num_classes)), dtype=torch.float32), size)
+        images = x.float().cpu().permute(0, 2, 3, 1).numpy()
+        logits = np.stack([self._log_probabilities(_rgb(image)) for image in images])
+        return Output(torch.from_numpy(logits).to(x.device), size)
+
+    def _log_probabilities(self, rgb: np.ndarray) -> np.ndarray:
+        """C×H×W float32. After smoothing, a region's probabilities are those given the labels of its neighbours, and the most
+        probable class is its label: no single region could change it and lower the energy."""
+        regions, colours, edges, features = self.described(rgb)
+        scores = np.log(np.maximum(self.forest(features), LEAST))
+        if self.smoothing != "none":
+            weights = contrast_weights(colours, edges, self.smoothing_weight)
+            solve = alpha_expansion if self.smoothing == "expansion" else iterated_conditional_modes
+            scores += agreement(solve(-scores, edges, weights), self.num_classes, edges, weights)
+            scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        return scores.T.astype(np.float32)[:, regions]
+
+    def described(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs that touch (E×2), R×F float32 features."""
+        lab = _lab(rgb)
+        regions = regions_of(rgb, lab, *self.cut)
+        height, width = regions.shape
+        area = np.bincount(regions.ravel())[:, None]
+        mean = sums(regions, lab) / area
+        deviation = np.sqrt(np.maximum(sums(regions, np.square(lab, dtype=np.float64)) / area - mean**2, 0))
+        y, x = np.mgrid[:height, :width] + 0.5
+        centroid = sums(regions, np.stack([x / width, y / height], -1)) / area
+        own = np.hstack(
+            [
+                mean,
+                deviation,
+                histograms(regions, self.textons(filter_bank(lab)), len(self.textons.centres)) / area,
+                histograms(regions, local_binary_patterns(rgb), PATTERNS) / area,
+                centroid,
+                np.log(area / (height * width)),
+            ]
+        )
+        edges = neighbours(regions)
+        return regions, mean, edges, np.hstack([own, around(own, area[:, 0], edges)]).astype(np.float32)
+
+    def _rgb_of(self, image: np.ndarray) -> np.ndarray:
+        """H×W×3 float32 of a sample's image, by the way that the predictor's images come."""
+        return _rgb(self.normalisation(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None])[0].permute(1, 2, 0).numpy())
+
+
+def majority(regions: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
+    """R class indices: the most frequent one among a region's labelled pixels; -1 where that is not clear (PURE, LABELLED).
+
+    regions: H×W of 0..R-1. target: H×W; values outside 0..C-1 are no label.
+    """
+    area = np.bincount(regions.ravel())
+    known = (target >= 0) & (target < num_classes)
+    counts = np.bincount(regions[known] * num_classes + target[known], minlength=len(area) * num_classes).reshape(len(area), num_classes)
+    labelled, most = counts.sum(1), counts.max(1)
+    clear = (labelled > 0) & (labelled >= LABELLED * area) & (most >= PURE * labelled)
+    return np.where(clear, counts.argmax(1), -1)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    """H×W×3 of an H×W×K image: of fewer channels the last one is repeated."""
+    return np.ascontiguousarray(image[..., [min(channel, image.shape[2] - 1) for channel in range(3)]])
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """H×W×3 float32 CIE Lab of an RGB image in 0..1."""
+    from skimage.color import rgb2lab
+
+    return rgb2lab(rgb).astype(np.float32)
+
+
+def _drawn(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `count` rows of H×W×17."""
+    flat = answers.reshape(-1, answers.shape[-1])
+    return flat[rng.choice(len(flat), min(count, len(flat)), replace=False)]
+
+
+def _seed(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))

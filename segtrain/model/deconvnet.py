@@ -1,0 +1,104 @@
+"""DeconvNet (Noh, Hong & Han 2015, "Learning deconvolution network for semantic segmentation")."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segtrain.model.atrous import head_of
+from segtrain.model.limits import check_counts
+from segtrain.model.vgg import DEPTHS, VGG16, load_vgg16_weights
+from segtrain.sample import Output
+
+STRIDE = 32
+SMALLEST = 224
+"""Pixels a side: five poolings leave 7×7, all of which fc6 takes for one value."""
+
+
+def deconvnet(
+    out_channels: int,
+    in_channels: int = 3,
+    weights: str = "imagenet",
+    width: float = 1.0,
+    fc_width: int = 4096,
+    conv_bias: bool = True,
+) -> nn.Module:
+    """DeconvNet: VGG16, and its mirror image, which puts every value back to where the pooling took it from.
+
+    Noh et al. 2015. With 21 classes: 251 805 653 parameters (1 GB), bias-free 251 788 949; width=0.25 fc_width=512 suits a laptop.
+    Images are padded to a multiple of 32, at least 224. It is meant for crops around objects (augmentation=object_crops).
+
+    Options:
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        width: channels of the 3x3 convolutions, both ways, as a share of the paper's; published weights need 1
+        fc_width: channels of fc6 and fc7, which hold nine tenths of the weights; with another number than 4096 they start from scratch
+        conv_bias: biases in front of batch normalisation, as in the published network; they change nothing that it computes
+    """
+    net = DeconvNet(out_channels, in_channels, width, fc_width, conv_bias)
+    net.pretrained = weights != "none"
+    net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
+    return net
+
+
+class DeconvNet(nn.Module):
+    """B×K×H×W -> Output with B×C×H×W logits, for any H and W; the arguments are the factory's options."""
+
+    head_keys = ("head.weight", "head.bias")
+    """The tensors whose first dimension is the classes."""
+
+    def __init__(self, out_channels: int, in_channels: int, width: float, fc_width: int, conv_bias: bool):
+        super().__init__()
+        check_counts(fc_width=fc_width)
+        # The published network drops nothing: batch normalisation regularises it.
+        self.encoder = VGG16(in_channels, width, norm=True, dropout=0.0, bias=conv_bias, fc_channels=fc_width)
+        *channels, fc_channels = self.encoder.channels
+        self.fc = nn.Sequential(*_deconv(fc_channels, channels[-1], 7, 0, conv_bias))
+        self.levels = nn.ModuleList(
+            _deconvs(DEPTHS[level], channels[level], channels[max(0, level - 1)], conv_bias) for level in reversed(range(len(channels)))
+        )
+        self.head = head_of(channels[0], out_channels)
+
+    def forward(self, x: torch.Tensor) -> Output:
+        height, width = x.shape[-2:]
+        y = F.pad(x, (0, _missing(width), 0, _missing(height)))
+        places = []
+        for level in self.encoder.levels:
+            y, indices = F.max_pool2d(level(y), 2, return_indices=True)
+            places.append(indices)
+        y = self.fc(self.encoder.fc7(self.encoder.fc6(y)))
+        for level, indices in zip(self.levels, reversed(places), strict=True):
+            y = level(unpooled(y, indices))
+        return Output(self.head(y)[..., :height, :width], (height, width))
+
+
+def unpooled(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """B×D×2h×2w of zeros, with the B×D×h×w values at `indices` of a 2×2 pooling (int64, into the flattened 2h×2w).
+
+    What F.max_unpool2d gives, by a scatter: its gradient is a gather, the same in every run, also where max_unpool2d has no such form.
+    """
+    height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+    empty = x.new_zeros(*x.shape[:2], height * width)
+    return empty.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, (height, width))
+
+
+def _missing(length: int) -> int:
+    """Pixels up to the next size that the network takes."""
+    return max(SMALLEST, length + -length % STRIDE) - length
+
+
+def _deconvs(depth: int, channels: int, last: int, bias: bool) -> nn.Sequential:
+    """A level of VGG16 backwards: `depth` deconvolutions, the last of which gives the channels of the level above."""
+    outputs = [*[channels] * (depth - 1), last]
+    return nn.Sequential(*(part for out in outputs for part in _deconv(channels, out, 3, 1, bias)))
+
+
+def _deconv(in_channels: int, out_channels: int, kernel_size: int, padding: int, bias: bool) -> list[nn.Module]:
+    """A transposed convolution of stride 1 from N(0, 0.01²), batch normalisation and ReLU, as the published network starts them."""
+    conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+    nn.init.normal_(conv.weight, std=0.01)
+    if bias:
+        nn.init.zeros_(conv.bias)
+    norm = nn.BatchNorm2d(out_channels)
+    nn.init.constant_(norm.bias, 0.001)
+    return [conv, norm, nn.ReLU(inplace=True)]

@@ -1,0 +1,151 @@
+"""Yu & Koltun 2016, "Multi-scale context aggregation by dilated convolutions": VGG16 made dense, and a context module."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segtrain.errors import ConfigError
+from segtrain.model.vgg import VGG16, load_vgg16_weights
+from segtrain.sample import Output
+
+STRIDE = 8
+MARGIN = 186
+"""Pixels on each side that the front end consumes: of H + 372 pixels it answers for H / 8 places (900 -> 66)."""
+LARGE_WIDTHS = (2, 2, 4, 8, 16, 32, 32)
+"""Channels of the large context module's dilated layers, in numbers of classes (the paper's table 1)."""
+
+Context = Literal["none", "basic", "large"]
+
+
+def dilated(
+    out_channels: int,
+    in_channels: int = 3,
+    weights: str = "imagenet",
+    width: float = 1.0,
+    dropout: float = 0.5,
+    context: Context = "basic",
+    context_dilations: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1),
+    context_noise: float = 0.01,
+) -> nn.Module:
+    """Dilated convolutions: VGG16 without its last two poolings, and a module that looks ever further around in its scores.
+
+    Yu & Koltun 2016. The logits come at stride 8. No convolution of VGG16 is padded; the image is mirrored at its edges by 186 pixels.
+    With 21 classes: front end 134 346 581 parameters, basic context module 28 392 (19 classes and 32, 64 in addition: 29 792).
+
+    Options:
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        width: channels of VGG16's layers as a share of the paper's; published weights need 1
+        dropout: probability that a value of fc6 or fc7 is dropped in training
+        context: what follows the front end: none (the front end alone), basic (as many channels as classes) or
+            large (2, 2, 4, 8, 16, 32, 32 times as many); a run with none starts one with a module (init=RUN)
+        context_dilations: distances of the taps of the module's 3x3 convolutions, followed by a 1x1 one;
+            1, 1, 2, 4, 8, 16, 32, 64, 1 is the paper's for Cityscapes
+        context_noise: standard deviation of what is added to the identity that the module starts as
+    """
+    net = Dilated(out_channels, in_channels, width, dropout, context, context_dilations, context_noise)
+    net.pretrained = weights != "none"
+    net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
+    return net
+
+
+class Dilated(nn.Module):
+    """B×K×H×W -> Output, for any H and W, with B×C×H/8×W/8 logits, or at the image's size if 8 does not divide both."""
+
+    head_keys = ("final.weight", "final.bias")
+    """The tensors whose first dimension is the classes."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        in_channels: int,
+        width: float,
+        dropout: float,
+        context: Context,
+        context_dilations: tuple[int, ...],
+        context_noise: float,
+    ):
+        super().__init__()
+        self.encoder = VGG16(in_channels, width, padding=0, poolings=3, dropout=dropout)
+        self.final = nn.Conv2d(self.encoder.channels[-1], out_channels, 1)
+        nn.init.normal_(self.final.weight, std=0.001)
+        nn.init.zeros_(self.final.bias)
+        self.context = nn.Identity() if context == "none" else ContextModule(out_channels, context, context_dilations, context_noise)
+
+    @property
+    def mixing_keys(self) -> tuple[str, ...]:
+        """Tensors that mix the classes: they mean something for the very same classes only."""
+        return tuple(f"context.{name}" for name in self.context.state_dict())
+
+    def forward(self, x: torch.Tensor) -> Output:
+        height, width = x.shape[-2:]
+        rows = reflected(height, MARGIN, MARGIN + -height % STRIDE, x.device)
+        columns = reflected(width, MARGIN, MARGIN + -width % STRIDE, x.device)
+        scores = self.final(self.encoder(x[:, :, rows][..., columns])[-1])
+        return Output(_cropped(self.context(scores), height, width), (height, width))
+
+
+def reflected(length: int, before: int, after: int, device=None) -> torch.Tensor:
+    """Indices into `length` pixels of a row that goes on before and after, mirrored at its ends, which are not repeated.
+
+    As `torch.nn.functional.pad(mode="reflect")`, but a short row is mirrored as often as needed.
+    """
+    places = torch.arange(-before, length + after, device=device)
+    period = max(1, 2 * (length - 1))
+    places = places.remainder(period)
+    return torch.minimum(places, period - places) if length > 1 else places
+
+
+def _cropped(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The logits without what answers for pixels added to reach a multiple of the stride: at stride 8 if nothing was added."""
+    if height % STRIDE == 0 and width % STRIDE == 0:
+        return logits
+    return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)[..., :height, :width]
+
+
+class ContextModule(nn.Module):
+    """B×C×h×w scores -> the same shape: 3×3 convolutions of growing dilation with ReLU after each, then a 1×1 one.
+
+    It starts as the identity on scores from 0 on, plus noise N(0, noise²) (the paper's eq. 4 and 5).
+    """
+
+    def __init__(self, classes: int, kind: Literal["basic", "large"], dilations: tuple[int, ...], noise: float):
+        super().__init__()
+        if not dilations or min(dilations) < 1:
+            raise ConfigError(f"model.context_dilations is {list(dilations)}; allowed: one integer from 1 or more of them")
+        if noise < 0:
+            raise ConfigError(f"model.context_noise is {noise}; allowed: a number from 0")
+        if kind == "large" and len(dilations) != len(LARGE_WIDTHS):
+            raise ConfigError(
+                f"model.context_dilations has {len(dilations)} entries; model.context=large has {len(LARGE_WIDTHS)} dilated layers: "
+                f"give as many, or use model.context=basic"
+            )
+        factors = LARGE_WIDTHS if kind == "large" else (1,) * len(dilations)
+        channels = (classes, *(factor * classes for factor in factors))
+        self.layers = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=dilation, dilation=dilation)
+            for (before, after), dilation in zip(pairwise(channels), dilations, strict=True)
+        )
+        self.last = nn.Conv2d(channels[-1], classes, 1)
+        for conv in (*self.layers, self.last):
+            _start_as_identity(conv, classes, noise)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv in self.layers:
+            x = F.relu(conv(x))
+        return self.last(x)
+
+
+@torch.no_grad()
+def _start_as_identity(conv: nn.Conv2d, classes: int, noise: float) -> None:
+    """Every class has an equal share of the input and of the output channels; each of its output channels gets the same part of the sum."""
+    after, before = conv.weight.shape[:2]
+    middle = conv.kernel_size[0] // 2
+    of_output, of_input = (torch.arange(count) * classes // count for count in (after, before))
+    nn.init.normal_(conv.weight, std=noise)
+    conv.weight[..., middle, middle] += (of_output[:, None] == of_input) * (classes / after)
+    nn.init.zeros_(conv.bias)

@@ -1,0 +1,52 @@
+"""An encoder's last features together with finer ones, from where torchvision takes them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+
+class Tap(NamedTuple):
+    """Where finer features come from: the index among the encoder's features, or a block of a MobileNetV3's stage.
+
+    timm hands out what the last block of a stage gives, torchvision takes what its first one gives, the one that strides.
+    """
+
+    index: int
+    stage: int | None = None
+    block: int | None = None
+
+
+def tap_at(encoder: nn.Module, stride: int) -> Tap:
+    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has it."""
+    index = encoder.reductions.index(stride)
+    if not is_mobilenetv3(encoder):
+        return Tap(index)
+    reached = encoder.conv_stem.stride[0]
+    for i, stage in enumerate(encoder.blocks):
+        for j, block in enumerate(stage):
+            for module in block.modules():
+                reached *= module.stride[0] if isinstance(module, nn.Conv2d) else 1
+            if reached == stride:
+                return Tap(index, i, j)
+    raise AssertionError(f"features of stride {stride} but no block of it")
+
+
+def is_mobilenetv3(encoder: nn.Module) -> bool:
+    return all(hasattr(encoder, part) for part in ("conv_stem", "bn1", "act1", "blocks"))
+
+
+def tapped(encoder: nn.Module, x: torch.Tensor, tap: Tap) -> tuple[torch.Tensor, torch.Tensor]:
+    """The features at the tap and the last ones."""
+    if tap.stage is None:
+        features = encoder(x)
+        return features[tap.index], features[-1]
+    y, taken = encoder.act1(encoder.bn1(encoder.conv_stem(x))), None
+    for i, stage in enumerate(encoder.blocks):
+        for j, block in enumerate(stage):
+            y = block(y)
+            if (i, j) == (tap.stage, tap.block):
+                taken = y
+    return taken, y

@@ -1,0 +1,108 @@
+"""The U-Net of the paper (Ronneberger, Fischer & Brox 2015), without padding: it answers for the inner part of what it sees."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segtrain.model.atrous import head_of
+from segtrain.model.limits import check_dropout
+from segtrain.model.sides import check_sides
+from segtrain.model.vgg import scaled
+from segtrain.model.weights import IMAGENET, adapted
+from segtrain.sample import Output, Window
+
+CHANNELS = 64
+"""Of the first level; each level below has twice as many."""
+POOLINGS = 4
+
+
+def unet_original(out_channels: int, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5) -> nn.Module:
+    """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388 out.
+
+    Ronneberger et al. 2015. Images have sides of 16k + 12 px from 188 on, so set augmentation.warp.size (572, say); large images go
+    through in tiles that fit together without a seam. One channel and 2 classes: 31 030 658 parameters; three and 21: 31 033 045.
+
+    Options:
+        width: channels of every layer as a share of the paper's 64, 128, 256, 512 and 1024
+        dropout: probability that a value of the two lowest levels of the contracting path is dropped in training
+    """
+    net = UNetOriginal(out_channels, in_channels, width, dropout)
+    net.pretrained, net.normalisation = False, adapted(IMAGENET, in_channels)
+    net.weights_report = "original U-Net: starts from scratch (it has no published weights for these classes)"
+    return net
+
+
+class UNetOriginal(nn.Module):
+    """B×K×H×W -> Output whose logits are B×C×(H-184)×(W-184), those of the window in the middle.
+
+    margin: pixels at each side that are seen, but not answered for. tile_sides: the smallest valid side, and the step to the next.
+    """
+
+    head_keys = ("head.weight", "head.bias")
+    """The tensors whose first dimension is the classes."""
+    margin = 92
+    tile_sides = (188, 16)
+
+    def __init__(self, out_channels: int, in_channels: int, width: float, dropout: float):
+        super().__init__()
+        check_dropout(dropout)
+        channels = [scaled(CHANNELS, width) << level for level in range(POOLINGS + 1)]
+        self.encoder = ContractingPath(in_channels, channels, dropout)
+        upwards = channels[::-1]
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, 2) for below, here in itertools.pairwise(upwards))
+        self.blocks = nn.ModuleList(_two_convs(2 * here, here) for here in upwards[1:])
+        self.apply(_initialise)
+        self.head = head_of(channels[0], out_channels)
+
+    def forward(self, x: torch.Tensor) -> Output:
+        check_sides(self, *x.shape[-2:])
+        *skips, y = self.encoder(x)
+        for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
+            y = up(y)
+            y = block(torch.cat([_middle(skip, *y.shape[-2:]), y], dim=1))
+        logits = self.head(y)
+        height, width = logits.shape[-2:]
+        return Output(logits, (height, width), window=Window(self.margin, self.margin, height, width))
+
+
+class ContractingPath(nn.Module):
+    """B×K×H×W -> the features of the five levels, finest first; between levels the maximum of 2×2."""
+
+    def __init__(self, in_channels: int, channels: list[int], dropout: float):
+        super().__init__()
+        self.levels = nn.ModuleList(_two_convs(before, after) for before, after in zip((in_channels, *channels), channels, strict=False))
+        # "At the end of the contracting path" (sec. 3.1); the published network drops values of the last two levels.
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        features = []
+        for number, level in enumerate(self.levels):
+            x = level(F.max_pool2d(x, 2) if features else x)
+            x = self.dropout(x) if number >= POOLINGS - 1 else x
+            features.append(x)
+        return features
+
+
+def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
+    """B×K×H×W -> B×D×(H-4)×(W-4)."""
+    first, second = nn.Conv2d(in_channels, out_channels, 3), nn.Conv2d(out_channels, out_channels, 3)
+    return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights from N(0, 2/N), N the inputs of one output value (sec. 3); each tap of an up-convolution makes another output."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        taps = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
+        nn.init.normal_(module.weight, std=math.sqrt(2 / (taps * module.in_channels)))
+        nn.init.zeros_(module.bias)
+
+
+def _middle(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The H×W part in the middle; what is cut off at both sides is equal for all valid sizes."""
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]

@@ -1,0 +1,54 @@
+"""LR-ASPP."""
+
+import pytest
+import torch
+
+from segtrain.errors import ConfigError
+from segtrain.model.encoder import at_output_stride, encoder_of
+from segtrain.model.lraspp import lraspp
+from segtrain.model.tap import tap_at, tapped
+
+TINY = {"encoder": "mobilenetv3_small_050", "weights": "none"}
+
+
+def test_parameters_are_torchvisions():
+    with torch.device("meta"):
+        for classes, expected in ((21, 3_221_538), (19, 3_221_538 - 2 * (40 + 128 + 2))):
+            assert sum(p.numel() for p in lraspp(classes, weights="none").parameters()) == expected
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("size", [(33, 33), (64, 64), (65, 65), (97, 129)])
+def test_logits_come_at_stride_8(stride, size):
+    net = lraspp(5, output_stride=stride, **TINY).eval()
+    with torch.no_grad():
+        output = net(torch.randn(1, 3, *size))
+    assert output.logits.shape[-2:] == tuple(-(-side // 8) for side in size)
+    assert output.upsampled().shape == (1, 5, *size)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_large_100", "mobilenetv3_small_050", "resnet18", "mobilenetv2_100"])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_tap_has_its_stride_and_the_last_features_are_the_encoders(name, stride):
+    torch.manual_seed(0)
+    encoder = encoder_of(name, 3, stride).eval()
+    x = torch.randn(1, 3, 65, 64)
+    tap = tap_at(encoder, 8)
+    with torch.no_grad():
+        finer, last = tapped(encoder, x, tap)
+        features = encoder(x)
+    assert torch.equal(last, features[-1])
+    assert finer.shape == features[tap.index].shape and finer.shape[-2:] == (9, 8)
+    assert torch.equal(finer, features[tap.index]) != name.startswith("mobilenetv3"), "of a stage with several blocks the first"
+
+
+def test_twin_at_another_output_stride_shares_the_weights():
+    net = lraspp(5, **TINY)
+    twin = at_output_stride(net, 8)
+    assert twin.low_head.weight is net.low_head.weight
+    assert twin.encoder.blocks[-1][0].conv.weight is net.encoder.blocks[-1][0].conv.weight
+
+
+def test_impossible_width_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.width is 0"):
+        lraspp(5, **TINY, width=0)
