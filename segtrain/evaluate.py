@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,21 +20,26 @@ class Scores:
     pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def evaluate(predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, shown: Collection[int]) -> Scores:
+def evaluate(
+    predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, shown: Collection[int], others: Sequence = ()
+) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
     predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to keep for a sheet.
+    others: further metrics, whose numbers come with those of the first.
     """
-    counts, images, pictures = None, 0, []
+    metrics, counts, images, pictures = (metric, *others), None, 0, []
     for batch in batches:
         prediction = decide(predict(batch.images.to(device, non_blocking=True)))
-        part = metric.counts(prediction, batch.targets.to(device, non_blocking=True))
-        counts = part if counts is None else counts + part
+        targets = batch.targets.to(device, non_blocking=True)
+        parts = [one.counts(prediction, targets) for one in metrics]
+        counts = parts if counts is None else [sum(pair) for pair in zip(counts, parts, strict=True)]
         for i in range(batch.count):
             if batch.positions[i] in shown:
                 pictures.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy()))
         images += batch.count
-    return Scores(metric.scores(counts, absent), {"images": images, "absent": absent, "resolution": "native"}, pictures)
+    numbers = {name: value for one, count in zip(metrics, counts, strict=True) for name, value in one.scores(count, absent).items()}
+    return Scores(numbers, {"images": images, "absent": absent, "resolution": "native"}, pictures)
 
 
 def spread(count: int, wanted: int) -> set[int]:
@@ -59,7 +64,8 @@ def lines(numbers: dict, facts: Facts) -> list[str]:
     rows.append(f"{'mean':<{width}}  {_cell(means[0])}  {_cell(means[1])}    {_cell(means[2])}")
     absent = len(facts.classes) - numbers["present"]
     note = f" ({absent} of {len(facts.classes)} classes absent)" if absent else ""
-    rows.append(f"pixel accuracy {_cell(numbers['pixel_accuracy']).strip()}{note}")
+    boundary = "" if numbers.get("boundary_f") is None else f", boundary F {_cell(numbers['boundary_f']).strip()}"
+    rows.append(f"pixel accuracy {_cell(numbers['pixel_accuracy']).strip()}{boundary}{note}")
     return rows
 
 

@@ -45,14 +45,14 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
             bad.append(str(error))
             tqdm.write(f"segtrain: left out: {error}", file=sys.stderr)
             continue
-        probabilities = mask.probabilities(image)
-        classes = mask.decide(probabilities)
+        probabilities = mask.probabilities(image) if with_probabilities else None
+        classes = mask(image) if probabilities is None else mask.decide(probabilities)
         colours = picture(classes, mask.facts)
         _write(Path(output) / "classes" / name, classes)
         _write(Path(output) / "colours" / name, colours)
         if with_overlay:
             _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
-        if with_probabilities:
+        if probabilities is not None:
             _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
         between()
     if bad and len(bad) == len(files):

@@ -1,14 +1,15 @@
 """Image batches to probabilities. Validation, `evaluate` and `predict` all come this way, so a score cannot differ from a mask.
 
-Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one:
-whole image, sliding window, average over views.
+Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one: one pass of the
+network, boxes, a second network, tiles, average over views, CRF.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
@@ -17,18 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
+from segtrain.boxes import merged_over_boxes
+from segtrain.crf import Refine, chosen_solver, crf
 from segtrain.data.reading import read_image
-from segtrain.errors import CheckpointError, ConfigError
+from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
+from segtrain.model.encoder import at_output_stride
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
-
-Predict = Callable[[Tensor], Tensor]
-
-AUTO_TILE_PIXELS = 4_000_000
-"""Images with more pixels go through a sliding window even if none was asked for: memory must not grow with the image."""
-AUTO_TILE = 1024
+from segtrain.tiles import Predict, Strips, assembled, overlap_tile, sliding
 
 PIXELS = ("uint8", "uint16", "float32", "float64")
 
@@ -40,67 +39,100 @@ def autocast(device: torch.device, amp: str):
     return nullcontext() if amp == "none" else torch.autocast(device.type, AMP[amp])
 
 
+class Predictor:
+    """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in evaluation mode.
+
+    strips: the same as B×C×h×W of h rows after the other, as soon as each is done. They come one by one where tiles are enough
+    to make them; views of the image and a CRF need all of it.
+    """
+
+    def __init__(self, model: nn.Module, strips: Strips):
+        self._model, self._strips = model, strips
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        return assembled(self.strips)(images)
+
+    @torch.inference_mode()
+    def strips(self, images: Tensor) -> Iterator[Tensor]:
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            yield from self._strips(images)
+        finally:
+            self._model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A second network. scores: images -> its raw B×C×H×W scores. run, step: where it is from."""
+
+    scores: Predict
+    run: str
+    step: int
+
+
 def predictor(
-    model: nn.Module, normalisation: Normalisation, activate: Predict, settings: PredictorSettings, views=(), between=lambda: None
-) -> Predict:
-    """The whole way from images (uint8, uint16 or float32) on the model's device to probabilities.
+    model: nn.Module,
+    normalisation: Normalisation,
+    activate: Predict,
+    settings: PredictorSettings,
+    views=(),
+    between=lambda: None,
+    ensemble: Ensemble | None = None,
+) -> Predictor:
+    """The whole way from images to probabilities.
 
     between: called before each pass of the network; what it raises ends the prediction.
     """
-    device = next(model.parameters()).device
+    # Not every network has something to train.
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    margin = getattr(model, "margin", 0)
+    if margin and (settings.boxes or ensemble):
+        key = "boxes" if settings.boxes else "ensemble"
+        raise ConfigError(f"predictor.{key} needs a network that answers for all of its input, not for the inner part only; use null")
 
-    def whole(images: Tensor) -> Tensor:
+    def scores(normalised: Tensor) -> Tensor:
         between()
         with autocast(device, settings.amp):
-            output = model(normalisation(images))
-        if output.window is not None:
+            output = model(normalised)
+        if output.window is not None and not margin:
             raise ConfigError("the network answers for the inner part of its input only; it needs overlapping tiles")
-        return activate(output.upsampled())
+        return output.upsampled()
 
-    predict = average(sliding(whole, settings.tile, settings.overlap), views)
+    if settings.boxes:
+        scores = merged_over_boxes(scores, settings.box_sides, settings.box_input)
 
-    @torch.inference_mode()
-    def evaluated(images: Tensor) -> Tensor:
-        was_training = model.training
-        model.eval()
-        try:
-            return predict(images)
-        finally:
-            model.train(was_training)
+    def whole(images: Tensor) -> Tensor:
+        own = scores(normalisation(images))
+        return activate(own) if ensemble is None else _merged(own, ensemble.scores(images), activate, settings.ensemble_merge)
 
-    return evaluated
-
-
-def sliding(predict: Predict, tile: int | None, overlap: float) -> Predict:
-    """`predict` on overlapping square tiles; probabilities are averaged where tiles overlap."""
-    if not 0 <= overlap < 1:
-        raise ConfigError(f"predictor.overlap is {overlap}; allowed: from 0 to below 1")
-
-    def tiled(images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        side = tile or (AUTO_TILE if height * width > AUTO_TILE_PIXELS else None)
-        if side is None or (height <= side and width <= side):
-            return predict(images)
-        total = weight = None
-        for top, left in itertools.product(_starts(height, side, overlap), _starts(width, side, overlap)):
-            part = predict(images[..., top : top + side, left : left + side])
-            if total is None:
-                total = part.new_zeros(*part.shape[:2], height, width)
-                weight = part.new_zeros(1, 1, height, width)
-            # Added where it belongs; padding every tile to the whole image costs ten times as much.
-            total[..., top : top + side, left : left + side] += part
-            weight[..., top : top + side, left : left + side] += 1
-        return total.div_(weight)
-
-    return tiled
+    if margin:
+        strips = overlap_tile(whole, margin, model.tile_sides, settings.tile)
+    else:
+        strips = sliding(whole, settings.tile, settings.overlap)
+    if views:
+        strips = _in_one(average(assembled(strips), views))
+    if settings.crf:
+        strips = _in_one(refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between)))
+    return Predictor(model, strips)
 
 
-def _starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin: evenly spaced, at least `overlap` of a tile shared, the last one flush with the end."""
-    if length <= tile:
-        return [0]
-    count = int(np.ceil((length - tile) / max(1, round(tile * (1 - overlap))))) + 1
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+def _in_one(predict: Predict) -> Strips:
+    return lambda images: iter([predict(images)])
+
+
+def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
+    """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code joins its scores with
+    those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al. 2015, sec. 4.4)."""
+    if merge == "mean":
+        return (activate(own) + activate(other)) / 2
+    return activate(own.clamp_min(0) * other.clamp_min(0))
+
+
+def refined(predict: Predict, refine: Refine) -> Predict:
+    """`predict` and then a function of the images and their probabilities."""
+    return lambda images: refine(images, predict(images))
 
 
 def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
@@ -120,6 +152,49 @@ def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
     return averaged
 
 
+def ensemble_of(settings: PredictorSettings, facts: Facts, device: torch.device) -> Ensemble | None:
+    """The network of `predictor.ensemble`, None if there is none. ConfigError if it knows other classes or images."""
+    if settings.ensemble is None:
+        return None
+    where = f"predictor.ensemble={settings.ensemble}"
+    model, other, description = build_from(checkpoints.find(settings.ensemble, "best", key="predictor.ensemble"))
+    if (other.classes, other.channels) != (facts.classes, facts.channels):
+        mine, its = (f"{facts.channels} channels and the classes {', '.join(facts.classes)}" for facts in (facts, other))
+        raise ConfigError(f"{where} was trained on images of {its}, the run on {mine}; use a run with the same")
+    if getattr(model, "margin", 0):
+        raise ConfigError(f"{where} answers for the inner part of its input only; use a run of another network")
+    model.to(device)
+
+    def scores(images: Tensor) -> Tensor:
+        with autocast(device, settings.amp):
+            output = model(other.normalisation(images))
+        return output.upsampled()
+
+    return Ensemble(scores, settings.ensemble, description["step"])
+
+
+def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
+    """How probabilities are made, for the record beside scores."""
+    made_by_crf = None
+    if settings.crf:
+        solver = chosen_solver(settings.crf_solver)
+        made_by_crf = {"preset": settings.crf, "solver": solver, "window": settings.crf_window if solver == "torch" else None}
+    return {
+        "output_stride": output_stride_of(model),
+        "tile": settings.tile,
+        "overlap": settings.overlap if settings.tile else None,
+        "amp": settings.amp,
+        "boxes": {"kind": settings.boxes, "sides": settings.box_sides, "input": settings.box_input} if settings.boxes else None,
+        "ensemble": ensemble and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
+        "crf": made_by_crf,
+    }
+
+
+def output_stride_of(model: nn.Module) -> int | None:
+    """None for a network whose features come at the strides of its paper."""
+    return getattr(getattr(model, "recipe", None), "output_stride", None)
+
+
 def choose_device(wish: str) -> torch.device:
     """auto: cuda, then mps, then cpu."""
     if wish == "auto":
@@ -134,18 +209,49 @@ def choose_device(wish: str) -> torch.device:
     return device
 
 
-def build_from(checkpoint: Path, model_config: dict | None = None) -> tuple[nn.Module, Facts, dict]:
+def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 
-    model_config: overrides the saved options of the network (its output stride, say).
+    options: of the network, all or some, in place of those that it was trained with: an output stride, which rates of dilation
+    follow, or anything else that changes neither name nor shape of a tensor. ConfigError names what does.
     """
     description = checkpoints.describe(checkpoint)
     facts = Facts.from_plain(description["facts"])
-    config = without_weights(model_config or description["config"]["model"])
     task = TASK.build(description["config"]["task"])
+    saved, changed = _options_of(description["config"]["model"], options or {})
+    output_stride = changed.pop("output_stride", None)
+    config = without_weights({**saved, **changed})
     model = MODEL.build(config, out_channels=task.out_channels(facts), in_channels=facts.channels, num_classes=facts.num_classes)
-    load_exactly(model, checkpoints.load_weights(checkpoint), str(checkpoint))
+    hint = f"; {_of_training(changed, saved)}" if changed else "; use the model options that the run was trained with"
+    load_exactly(model, checkpoints.load_weights(checkpoint), str(checkpoint), hint, ConfigError if changed else CheckpointError)
+    if output_stride is not None:
+        _refuse_what_follows(model, output_stride, changed)
+        model = at_output_stride(model, output_stride)
     return model.eval(), facts, description
+
+
+def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
+    """(the network's name and options, those of `wanted` that are different); ConfigError if the name is, or the weights are."""
+    name, given = MODEL.check(config)
+    saved = {"name": name, **{key: option.default for key, option in MODEL.options(name).items()}, **given}
+    wanted = MODEL.check({**config, **wanted, "name": name})[1] | {"name": wanted.get("name", name)}
+    changed = {key: value for key, value in wanted.items() if value != saved[key]}
+    for key in changed.keys() & {"name", "weights"}:
+        raise ConfigError(f"model.{key}={changed[key]} cannot change here; {_of_training({key: changed[key]}, saved)}")
+    return saved, changed
+
+
+def _of_training(changed: dict, saved: dict) -> str:
+    new, old = (", ".join(f"model.{key}={values[key]}" for key in changed) for values in (changed, saved))
+    return f"the weights were trained with {old}, and {new} needs others: `segtrain train init=RUN {new.replace(', ', ' ')}`"
+
+
+def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) -> None:
+    recipe = getattr(model, "recipe", None)
+    moved = recipe and recipe.at(output_stride)
+    for key in changed:
+        if recipe and getattr(moved, key, None) != getattr(recipe, key, None):
+            raise ConfigError(f"model.{key} follows model.output_stride={output_stride}; set only one of them")
 
 
 def without_weights(model_config: dict) -> dict:
@@ -153,52 +259,64 @@ def without_weights(model_config: dict) -> dict:
     return {**model_config, "weights": "none"} if "weights" in MODEL.options(model_config["name"]) else dict(model_config)
 
 
-def load_exactly(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """All tensors into the model, or a CheckpointError that says which do not fit."""
+def load_exactly(model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]) -> None:
+    """All tensors into the model, or an error that says which do not fit."""
+    if hasattr(model, "resize_for"):
+        model.resize_for(weights)  # of a network that was fitted, the data decided how much there is
     own = model.state_dict()
     wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
     wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     if wrong:
-        raise CheckpointError(
-            f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is {wrong[0]}; "
-            "use the model options that the run was trained with"
-        )
+        raise error(f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is {wrong[0]}{hint}")
     model.load_state_dict(weights)
 
 
 class Mask:
     """`mask(image)`: H×W classes of one image, an H×W×K array (RGB), a PIL image or a path."""
 
-    def __init__(self, predict: Predict, decide: Predict, facts: Facts, device: torch.device):
+    def __init__(self, predict: Predictor, decide: Predict, facts: Facts, device: torch.device):
         self._predict, self._decide, self.facts, self._device = predict, decide, facts, device
 
     def probabilities(self, image) -> Tensor:
         """1×C×H×W float32 on the device."""
-        pixels = self._pixels(image)
-        return self._predict(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(self._device))
+        return self._predict(self._images(image))
 
     def __call__(self, image) -> np.ndarray:
-        return self.decide(self.probabilities(image))
+        images = self._images(image)
+        # Strip by strip: the probabilities of all classes would take many times the image's memory.
+        return np.concatenate([self.decide(strip) for strip in self._predict.strips(images)], axis=-2)
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         classes = self._decide(probabilities)[0].cpu().numpy()
         return classes.astype(np.uint8) if classes.dtype.kind in "iu" else classes
 
-    def _pixels(self, image) -> np.ndarray:
+    def _images(self, image) -> Tensor:
+        """1×K×H×W on the device, of an array, a PIL image or a path."""
         pixels = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[2] != self.facts.channels:
             raise ConfigError(f"the image has shape {pixels.shape}; the network wants height, width, {self.facts.channels}")
         if pixels.dtype.name not in PIXELS:
             raise ConfigError(f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)")
-        return pixels
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(self._device)
 
 
-def load(run: str | Path, checkpoint: str = "best", device: str = "auto", settings: PredictorSettings | None = None, views=()) -> Mask:
-    """The network of a run, ready for images: `mask = load("outputs/baseline")("photo.jpg")`."""
-    place = choose_device(device)
-    model, facts, description = build_from(checkpoints.find(run, checkpoint))
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    settings: PredictorSettings | None = None,
+    views=(),
+    model_options: dict | None = None,
+) -> Mask:
+    """The network of a run, ready for images: `mask = load("outputs/baseline")("photo.jpg")`.
+
+    model_options: options of the network that change no weights, such as {"output_stride": 8}.
+    """
+    place, settings = choose_device(device), settings or PredictorSettings()
+    model, facts, description = build_from(checkpoints.find(run, checkpoint), model_options)
     task = TASK.build(description["config"]["task"])
+    ensemble = ensemble_of(settings, facts, place)
     return Mask(
-        predictor(model.to(place), facts.normalisation, task.activate, settings or PredictorSettings(), views), task.decide, facts, place
+        predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble), task.decide, facts, place
     )

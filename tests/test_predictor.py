@@ -1,17 +1,15 @@
 """Tiles and views: what must be equal is equal, whatever is composed."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from segtrain import predictor as module
 from segtrain.errors import ConfigError
-from segtrain.predictor import _starts, average, choose_device, predictor, sliding
+from segtrain.predictor import average, choose_device, predictor
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
+from segtrain.tiles import starts
 from segtrain.tta import TTA
 
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -78,39 +76,13 @@ def test_average_is_the_mean_over_views():
     torch.testing.assert_close(both(torch.zeros(1, 3, 2, 5)), torch.full((1, 1, 2, 5), 2.0))
 
 
-def test_tiles_are_averaged_where_they_overlap():
-    calls = iter([1.0, 3.0])
-    tiled = sliding(lambda x: torch.full((1, 1, *x.shape[-2:]), next(calls)), tile=4, overlap=0.5)
-    assert tiled(torch.zeros(1, 3, 4, 6))[0, 0, 0].tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
-
-
-@pytest.mark.parametrize("length", range(1, 80))
-@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.75])
-def test_tiles_cover_everything_with_the_overlap(length, overlap):
-    tile = 16
-    starts = _starts(length, tile, overlap)
-    covered = {i for start in starts for i in range(start, min(start + tile, length))}
-    assert covered == set(range(length)) and starts[-1] == max(0, length - tile)
-    assert all(b - a <= max(1, round(tile * (1 - overlap))) for a, b in itertools.pairwise(starts))
-
-
-def test_large_images_are_tiled_unasked(monkeypatch):
-    monkeypatch.setattr(module, "AUTO_TILE_PIXELS", 1000)
-    monkeypatch.setattr(module, "AUTO_TILE", 20)
-    seen = []
-    sliding(lambda x: seen.append(tuple(x.shape[-2:])) or torch.zeros(1, 1, *x.shape[-2:]), None, 0.0)(torch.zeros(1, 3, 30, 50))
-    assert len(seen) == 6 and set(seen) == {(20, 20)}
-
-
 def test_training_mode_is_given_back_and_no_gradient_is_kept():
     model = nn.Sequential(Pointwise()).train()
     model.forward = lambda x: model[0](x)
     assert not run(model)(images()).requires_grad and model.training and model[0].training
 
 
-def test_a_wrong_overlap_and_a_wrong_device_are_refused():
-    with pytest.raises(ConfigError, match=r"predictor.overlap is 1.0"):
-        sliding(lambda x: x, 8, 1.0)
+def test_a_wrong_device_is_refused():
     with pytest.raises(ConfigError, match="device is 'gpu'"):
         choose_device("gpu")
     assert choose_device("cpu").type == "cpu"
@@ -140,3 +112,27 @@ def test_pixels_of_an_unknown_scale_are_refused(dtype):
     mask = Mask(None, None, Facts(classes=("a",), palette=((0, 0, 0),)), torch.device("cpu"))
     with pytest.raises(ConfigError, match=f"pixels of {dtype}"):
         mask(np.zeros((4, 4, 3), dtype))
+
+
+@pytest.mark.parametrize("views", [{}, {"flip": {}}])
+def test_a_mask_made_of_strips_is_that_of_the_whole_probabilities(views):
+    from segtrain.predictor import Mask
+    from segtrain.sample import Facts
+
+    run_tiled = run(Pointwise(), TTA.build_each(views), tile=16, overlap=0.4)
+    mask = Mask(run_tiled, lambda p: p.max(1).indices, Facts(classes=tuple("abcd"), palette=((0, 0, 0),) * 4), torch.device("cpu"))
+    image = images(61, 33, 1)
+    assert len(list(run_tiled.strips(image))) == (1 if views else len(starts(61, 16, 0.4)))
+    classes = mask(image[0].numpy().transpose(1, 2, 0))
+    assert classes.shape == (61, 33) and classes.dtype == np.uint8 and len(np.unique(classes)) > 1
+    assert np.array_equal(classes, run_tiled(image).argmax(1)[0].numpy())
+    assert np.array_equal(classes, mask.decide(mask.probabilities(image[0].numpy().transpose(1, 2, 0))))
+
+
+def test_training_mode_is_given_back_when_nobody_takes_all_strips():
+    model = Pointwise().train()
+    strips = run(model, tile=16, overlap=0.0).strips(images(48, 48))
+    next(strips)
+    assert not model.training
+    strips.close()
+    assert model.training
