@@ -5,18 +5,23 @@ experiment; a test compares.
 """
 
 import importlib
+import inspect
 import json
+import re
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segtrain.describe import numbers
 from segtrain.registry import REQUIRED, Option, Table, describe, options_of
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TABLES = ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "metric")
+PAPER = re.compile(r"[A-Z][\w-]+(?:, [A-Z][\w-]+)*(?: et al\.| & [A-Z][\w-]+)? (?:19|20)\d\d")
+"""`Chen et al. 2018`, `Yu & Koltun 2016`, as docstrings name papers."""
 KINDS = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null", None: "null"}
 
 
@@ -45,7 +50,20 @@ def _entries(module) -> dict:
     tables = [value for value in vars(module).values() if isinstance(value, Table)]
     if not tables:
         return {}
-    return {name: _entry(tables[0].factory(name)) for name in sorted(tables[0]._entries)}
+    entries = {name: _entry(tables[0].factory(name)) for name in sorted(tables[0]._entries)}
+    if tables[0].kind == "model":
+        for name, entry in entries.items():
+            entry["numbers"] = {"paper": paper(tables[0].factory(name)), **numbers(name)}
+    return entries
+
+
+def paper(factory) -> str | None:
+    """The first paper that a factory's docstring names, else the first one that its module's does."""
+    for text in (inspect.getdoc(factory) or "", inspect.getmodule(factory).__doc__ or ""):
+        found = PAPER.search(text.partition("Options:")[0])
+        if found:
+            return found[0]
+    return None
 
 
 def _entry(factory) -> dict:

@@ -18,24 +18,29 @@ from torch import nn
 from tqdm import tqdm
 
 from segtrain import checkpoint as checkpoints
+from segtrain import compare as comparing
+from segtrain import describe as describing
 from segtrain import evaluate as evaluation
 from segtrain import predict as prediction
 from segtrain import train as training
 from segtrain.augmentation import AUGMENTATION
+from segtrain.compiled import compile_errors, compiled
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.data.stats import frequency
-from segtrain.errors import ConfigError, Interrupted, ResourceError, nearest
+from segtrain.errors import ConfigError, DataError, Interrupted, ResourceError, nearest, printable
 from segtrain.events import Events
-from segtrain.initial import start_from
-from segtrain.loader import evaluation_batches, training_batches
+from segtrain.initial import checkpoint_of, start_from
+from segtrain.loader import Samples, evaluation_batches, training_batches
 from segtrain.loss import LOSS
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
-from segtrain.model.norm import check_batch, freeze_batch_norm
+from segtrain.model.norm import check_batch, freeze_batch_norm, set_momentum
+from segtrain.model.sides import check_sides
 from segtrain.optimizer import OPTIMIZER
-from segtrain.predictor import Mask, build_from, choose_device, predictor, without_weights
-from segtrain.report.sheet import sheet
+from segtrain.predictor import Mask, build_from, choose_device, ensemble_of, output_stride_of, predictor, without_weights
+from segtrain.predictor import protocol as protocol_of_predictor
+from segtrain.report.sheet import comparison, sheet
 from segtrain.run_folder import probe, storage, write_json
 from segtrain.sample import Facts, Normalisation
 from segtrain.schedule import SCHEDULE
@@ -44,7 +49,7 @@ from segtrain.settings import EvaluateSettings, Loader, PredictorSettings, Train
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
-__all__ = ["TABLES", "check", "evaluate", "predict", "train"]
+__all__ = ["TABLES", "check", "compare", "describe", "evaluate", "predict", "train"]
 
 
 # --- what the commands share
@@ -98,16 +103,22 @@ def _as_settled(config: Mapping, description: Mapping) -> dict:
 
 
 def _parts(config: Mapping, resumed: Path | None) -> Parts:
-    """resumed: the checkpoint that will be gone on with; the encoder's own weights are then not asked for."""
+    """resumed: the checkpoint that will be gone on with. From a run's weights, these or those of `init`, no others are asked for."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"])
     facts = data.facts
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
-    chosen = config["model"] if resumed is None else without_weights(config["model"])
+    source = checkpoint_of(config["init"]) if resumed is None else resumed
+    chosen = config["model"] if source is None else without_weights(config["model"])
     model = MODEL.build(chosen, out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels)
-    if resumed is None:
+    if source is None:
         return Parts(task, data, _complete(facts, model), model, metric)
-    saved = Facts.from_plain(checkpoints.describe(resumed)["facts"])
+    model.weights_report = f"weights of {printable(source)}"
+    saved = Facts.from_plain(checkpoints.describe(source)["facts"])
+    if resumed is None:
+        # The network learnt on images normalised in that way; other channels are refused when the weights are copied.
+        own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
+        return Parts(task, data, _complete(replace(facts, normalisation=own), model), model, metric)
     _same_classes(saved, facts, str(resumed.parent.parent))
     return Parts(task, data, replace(facts, normalisation=saved.normalisation), model, metric)
 
@@ -115,7 +126,8 @@ def _parts(config: Mapping, resumed: Path | None) -> Parts:
 def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views, interrupt)
+    ensemble = ensemble_of(run.predictor, run.facts, device)
+    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views, interrupt, ensemble)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
@@ -128,17 +140,17 @@ def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str,
     start = time.perf_counter()
     try:
         shown = evaluation.spread(len(split), run.settings.pictures)
-        scores = evaluation.evaluate(predict, run.task.decide, run.metric, counted(batches), device, run.settings.absent, shown)
+        absent, others = run.settings.absent, run.other_metrics
+        scores = evaluation.evaluate(predict, run.task.decide, run.metric, counted(batches), device, absent, shown, others)
     finally:
         bar.close()
         batches.close()
     protocol = {
         **scores.protocol,
         "tta": run.tta,
-        "tile": run.predictor.tile,
-        "overlap": run.predictor.overlap if run.predictor.tile else None,
-        "amp": run.predictor.amp,
+        **protocol_of_predictor(model, run.predictor, ensemble),
         "ignore_index": run.facts.ignore_index,
+        "boundary_px": run.settings.boundary_px,
         "seconds": round(time.perf_counter() - start, 2),
     }
     return replace(scores, protocol=protocol)
@@ -162,6 +174,15 @@ class _Scoring:
     predictor: PredictorSettings
     views: list
     tta: dict
+
+    @property
+    def other_metrics(self) -> list:
+        if self.settings.boundary_px is None:
+            return []
+        if self.task.metric != "confusion":
+            raise ConfigError(f"evaluate.boundary_px scores classes, and task={self.task.name} has none; use null")
+        chosen = {"name": "boundary", "tolerance_px": self.settings.boundary_px}
+        return [METRIC.build(chosen, num_classes=self.facts.num_classes, ignore_index=self.facts.ignore_index)]
 
 
 def _scoring(config: Mapping, task, facts: Facts, metric) -> _Scoring:
@@ -191,6 +212,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
+    if hasattr(parts.model, "fit"):
+        return _fit(config, folder, parts, resumed, device, stop)
     ops, loss = _augmentation_and_loss(config, parts, train_split)
     shape = _batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     config = _with_memory_format(config, resumed, parts, loss.to(device), shape, device)
@@ -207,9 +230,15 @@ def train(config: dict, folder: Path | None, stop) -> dict:
         events.say(line)
     scoring = _scoring(config, parts.task, parts.facts, parts.metric)
     run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
-    batches = training_batches(train_split, ops, loader, config["seed"], state.position)
+    from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
+    batches = from_start(state.position)
+    recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
+    served_as = functools.partial(training.recomputed_batch_norm, state, learning, from_start, recomputed, stop)
+    stop.at_once = False
     try:
-        scores = training.train(state, learning, plan, batches, run.evaluate, run.save, events, stop)
+        stop.raise_if_requested()
+        with compile_errors(settings.compile):
+            scores = training.train(state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # The CPU's allocator has no exception of its own.
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
@@ -219,6 +248,47 @@ def train(config: dict, folder: Path | None, stop) -> dict:
         batches.close()
         events.close()
     return _result(state, scores, folder, parts.task)
+
+
+def _fit(config: dict, folder: Path | None, parts: Parts, resumed: Path | None, device: torch.device, stop) -> dict:
+    """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's many."""
+    model, loader = parts.model.to(device), Loader(**config["loader"])
+    if config["init"]:
+        raise ConfigError(f"init={config['init']}: model={config['model']['name']} is fitted to the data alone; leave init out")
+    settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
+    state = training.new_state(model, {}, settings, device)
+    if resumed is not None and hasattr(model, "resize_for"):
+        model.resize_for(checkpoints.load_weights(resumed))
+    started = _resume_or_init(config, resumed, state, parts)
+    if folder is not None:
+        probe(folder, FITTED_BYTES)
+    train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
+    count = len(train_split) if folder else min(len(train_split), 4)
+    samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
+    events = Events(folder, state.step, 1)
+    run = _Run(config, folder, parts, _scoring(config, parts.task, parts.facts, parts.metric), val_split, device, events, stop, settings)
+    try:
+        plan = f"plan      fitted on {len(samples)} images"
+        for line in [*_about(config, parts, len(train_split), len(val_split)), plan, *started]:
+            events.say(line)
+        if state.step == 0:
+            start = time.perf_counter()
+            model.fit(samples, np.random.default_rng(config["seed"]))
+            stop.at_once = False  # from here on there is something to lose
+            state.step, state.evaluation_due = 1, True
+            run.save(state, None)
+            events.say(f"fitted    in {time.perf_counter() - start:.1f} s")
+            events.progress(1)
+        stop.at_once = False
+        # What is left of the loop is its last evaluation, with the save behind it.
+        scores = training.train(state, None, training.Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop)
+    finally:
+        events.close()
+    return _result(state, scores, folder, parts.task)
+
+
+FITTED_BYTES = 1 << 26
+"""Room on the disk that a fit looks for beforehand; how much its outcome takes is not known then."""
 
 
 def _plan(settings: Trainer, loader: Loader, num_samples: int) -> training.Plan:
@@ -258,6 +328,8 @@ def _learning(config, parts: Parts, settings: Trainer, steps: int, loss, device)
     model = parts.model
     if settings.freeze_batch_norm:
         freeze_batch_norm(model)
+    if settings.batch_norm_momentum is not None:
+        set_momentum(model, settings.batch_norm_momentum)
     model.to(device, memory_format=training.MEMORY_FORMATS[settings.memory_format])
     optimizer = OPTIMIZER.build(config["optimizer"], network=model)
     for group in optimizer.param_groups:
@@ -270,6 +342,7 @@ def _learning(config, parts: Parts, settings: Trainer, steps: int, loss, device)
         settings=settings,
         device=device,
         parameters=[p for p in model.parameters() if p.requires_grad],
+        forward=compiled(model, settings.compile) if settings.compile else None,
     )
     return learning, state
 
@@ -295,6 +368,7 @@ def _batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> t
             shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
             raise ConfigError(f"the images have different sizes ({shown} …) and cannot share a batch; set augmentation.warp.size=256")
     count = loader.batch_size // accumulate
+    check_sides(parts.model, height, width)
     check_batch(parts.model, count, parts.facts.channels, height, width)
     return count, parts.facts.channels, height, width
 
@@ -328,13 +402,19 @@ def _link_best(resumed: Path, best: float | None, score: str) -> None:
 
 
 def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:
-    count = sum(p.numel() for p in parts.model.parameters())
     epochs = plan.steps * loader.batch_size / num_train
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return [
+        *_about(config, parts, num_train, num_val),
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on {device}{threads}",
+    ]
+
+
+def _about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
+    count = sum(p.numel() for p in parts.model.parameters())
+    return [
         f"model     {config['model']['name']}, {count:,} parameters; {getattr(parts.model, 'weights_report', 'no pretrained weights')}",
         f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} classes",
-        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on {device}{threads}",
     ]
 
 
@@ -445,13 +525,14 @@ def evaluate(config: dict, stop) -> dict:
     split = _split(data, config["split"])
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
     scoring = _scoring(config, task, facts, metric)
-    name = "-".join([config["split"], str(description["step"]), *config["tta"]])
-    output = Path(config["output"] or Path(config["run"]) / "evaluate" / name)
+    output = Path(config["output"] or Path(config["run"]) / "evaluate" / _name_of_scores(config, model, description))
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
     scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
-    made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": config["model"]}
+    # Rates as they are at this output stride.
+    used = {key: getattr(getattr(model, "recipe", None), key, None) or value for key, value in config["model"].items()}
+    made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": used}
     protocol = {**scores.protocol, **made}
     record = evaluation.record(replace(scores, protocol=protocol), facts)
     with storage(output):
@@ -463,6 +544,67 @@ def evaluate(config: dict, stop) -> dict:
         print(line)
     print("written   " + ", ".join(str(file) for file in (output / "scores.json", output / "sheet.png") if file.exists()))
     return record
+
+
+def compare(config: dict, stop) -> dict:
+    """Scores of several runs on one split, in a table and compare.json, and their masks of a few images side by side."""
+    if not config["runs"]:
+        raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
+    device = _prepare(config)
+    found = {run: checkpoints.find(run, config["checkpoint"], key="runs") for run in config["runs"]}
+    first = checkpoints.describe(found[config["runs"][0]])
+    task = TASK.build(first["config"]["task"])
+    config = _as_settled(config, first)
+    data: Data = DATA.build(config["data"])
+    split = _split(data, config["split"])
+    output = Path(config["output"])
+    with storage(output):
+        output.mkdir(parents=True, exist_ok=True)
+    probe(output, 1 << 20)
+    entries = [_entry(config, run, checkpoint, task, data.facts, split, device, stop) for run, checkpoint in found.items()]
+    scored = entries[0].scores
+    protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
+    record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
+    if scored.pictures:
+        title = f"{config['data']['name']} {config['split']}, {protocol['images']} images"
+        rows = [
+            (image, target, *(entry.scores.pictures[i][2] for entry in entries)) for i, (image, target, _) in enumerate(scored.pictures)
+        ]
+        with storage(output):
+            comparison(rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title).save(output / "compare.png")
+    write_json(output / "compare.json", record)
+    print("\n".join(comparing.lines(entries, task.score, task.lower_is_better)))
+    print("written   " + ", ".join(str(file) for file in (output / "compare.json", output / "compare.png") if file.exists()))
+    return record
+
+
+def _entry(config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop) -> comparing.Entry:
+    """One run of a comparison, scored."""
+    model, own, description = build_from(checkpoint)
+    if description["config"]["task"]["name"] != task.name:
+        raise ConfigError(f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for {task.name}")
+    _same_classes(own, facts, run)
+    metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
+    scores = _scored(_scoring(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return comparing.Entry(run, description["config"]["model"]["name"], description["step"], parameters, scores)
+
+
+def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> str:
+    """val-1000-flip-os8-crf: the split, the step, and what makes these scores others than those of the training."""
+    words = [config["split"], str(description["step"]), *config["tta"]]
+    stride, settings = output_stride_of(model), PredictorSettings(**config["predictor"])
+    if stride != description["config"]["model"].get("output_stride", stride):
+        words.append(f"os{stride}")
+    words += [name for name in ("boxes", "ensemble", "crf") if getattr(settings, name) is not None]
+    return "-".join(words)
+
+
+def describe(config: dict, stop) -> list[str]:
+    """A network's layers, printed."""
+    found = describing.describe(config)
+    print("\n".join(found))
+    return found
 
 
 def _split(data: Data, name: str):
@@ -477,7 +619,8 @@ def predict(config: dict, stop) -> dict:
     model, facts, description = build_from(checkpoints.find(config["run"], config["checkpoint"]), config["model"])
     task = TASK.build(description["config"]["task"])
     settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
-    run = predictor(model.to(device), facts.normalisation, task.activate, settings, views, stop.raise_if_requested)
+    ensemble = ensemble_of(settings, facts, device)
+    run = predictor(model.to(device), facts.normalisation, task.activate, settings, views, stop.raise_if_requested, ensemble)
     mask = Mask(run, task.decide, facts, device)
     counts = prediction.predict(
         mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested
@@ -490,4 +633,6 @@ def predict(config: dict, stop) -> dict:
     ]
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     print(f"written   {counts['images']} masks to {config['output']} ({', '.join(folders)}){left_out}")
+    if counts["left_out"]:
+        raise DataError(f"{counts['left_out']} of {counts['images'] + counts['left_out']} images could not be read and have no mask")
     return counts

@@ -100,7 +100,8 @@ def listing(words: list[str], config_dir: str | None = None) -> str:
     if len(words) > 1:
         return "\n\n".join(_entry(kind, name) for name in words[1:])
     shipped = {name: entry["about"] for name, entry in load()["groups"][kind].items()}
-    return _table({**shipped, **_plugins(kind), **_own_yaml(kind, config_dir)}, kind)
+    table = _table({**shipped, **_plugins(kind), **_own_yaml(kind, config_dir)}, kind)
+    return f"{_numbers(load()['groups'][kind])}\n\n{table}" if kind == "model" else table
 
 
 def _kinds_of_lists() -> str:
@@ -115,6 +116,39 @@ def _table(rows: dict[str, str], kind: str) -> str:
     width = max((len(name) for name in rows), default=0) + 2
     lines = "\n".join(f"{name:<{width}}{about}".rstrip() for name, about in sorted(rows.items()))
     return lines or f"no {kind} yet"
+
+
+def _numbers(networks: dict[str, dict]) -> str:
+    """How large each network is, as a table."""
+    rows = [("", "paper", "parameters", "multiply-adds", "encoder", "output stride")]
+    sizes = {}
+    for name, network in networks.items():
+        number = network["numbers"]
+        size = number["size"]
+        sizes.setdefault(size, []).append(name)
+        strides = ", ".join(map(str, number["output_strides"] or ["-"]))
+        amounts = (_amount(number["parameters"]), _amount(number["multiply_adds"]))
+        rows.append((name, number["paper"] or "-", *amounts, number["encoder"] or "-", strides))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    table = "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in (2, 3) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+    usual = max(filter(None, sizes), key=lambda size: len(sizes[size]))
+    others = "".join(f"; {', '.join(names)}: {size}x{size}" for size, names in sizes.items() if size not in (usual, None))
+    note = f"With the default options and 21 classes; multiply-adds of an image of {usual}x{usual}{others}."
+    return f"{table}\n\n{note} Of other options: segtrain describe model=NAME."
+
+
+def _amount(number: int | None) -> str:
+    """69223317504 -> '69.2 G'."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number is not None and number >= size:
+            return f"{number / size:.{max(0, 3 - len(str(number // size)))}f} {unit}"
+    return "-" if number is None else str(number)
 
 
 def _entry(kind: str, name: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import segtrain
 from segtrain.errors import ConfigError, SegtrainError, nearest
 
-RUNS = ("train", "evaluate", "predict")
+RUNS = ("train", "evaluate", "compare", "predict", "describe")
 COMMANDS = (*RUNS, "list", "config")
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
@@ -145,13 +145,24 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     config, wishes = composed(arguments)
     stop.raise_if_requested()
     if arguments.command == "train":
-        folder, scores = launch.train(config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
+        folder, scores = _train(arguments, config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
         print(f"{folder or 'dry run'}: {_in_words(scores)}")
         return 0
-    with launch.debug_log(launch.existing_run(config["run"], "run")):
+    # A comparison belongs to no run.
+    with launch.debug_log(launch.existing_run(config["run"], "run") if "run" in config else None):
         assemble = launch.assemble()
         getattr(assemble, arguments.command)(assemble.check(arguments.command, config), stop)
     return 0
+
+
+def _train(arguments: Arguments, config: dict, wish: str | None, stop, words: list[str]):
+    if not config.get("stages"):
+        from segtrain import launch
+
+        return launch.train({**config, "stages": None}, wish, stop, words)
+    from segtrain import stages
+
+    return stages.train(stages.plan(config["stages"], arguments.words, arguments.config_dir), config, wish, stop, words)
 
 
 def _in_words(scores: dict) -> str:
@@ -174,11 +185,14 @@ def composition(arguments: Arguments):
     from segtrain.overrides import parse_overrides
 
     typed, wishes = parse_overrides(arguments.words, Keys(arguments.command))
-    key = "resume" if arguments.command == "train" else "run"
+    key = {"train": "resume", "compare": "runs"}.get(arguments.command, "run")
     named = next((one.value for one in typed if one.key == key), None)
+    if key == "runs" and isinstance(named, list):
+        named = next(iter(named), None)
     saved = None
-    if arguments.command != "train" and not isinstance(named, str):
-        raise ConfigError(f"run is missing: segtrain {arguments.command} needs the folder of a run; add run=FOLDER")
+    if arguments.command not in ("train", "describe") and not isinstance(named, str):
+        example = "runs=[FOLDER,FOLDER]" if key == "runs" else "run=FOLDER"
+        raise ConfigError(f"{key} is missing: segtrain {arguments.command} needs the folder of a run; add {example}")
     if isinstance(named, str) and (key, named) != ("resume", "auto"):
         saved = saved_config(existing_run(named, key))
         if arguments.command != "train":
@@ -191,7 +205,12 @@ def _print_config(arguments: Arguments) -> int:
     from segtrain.plain_yaml import to_yaml
 
     config, _ = composed(arguments)
-    print(to_yaml(assemble().check(arguments.command, config)), end="")
+    checked = assemble().check(arguments.command, config)
+    if checked.get("stages"):
+        from segtrain import stages
+
+        stages.check(stages.plan(checked["stages"], arguments.words, arguments.config_dir))
+    print(to_yaml(checked), end="")
     return 0
 
 

@@ -31,11 +31,8 @@ OUTPUTS = Path("outputs")
 CONFIG, RECORD, METRICS, DEBUG_LOG = "config.yaml", "run.json", "metrics.jsonl", "debug.log"
 PACKAGES = ("segtrain", "torch", "torchvision", "hydra-core", "omegaconf", "timm", "albumentations", "numpy", "opencv-python-headless")
 
-RESUMABLE = re.compile(r"name|resume|device|threads|.*\.workers|.*_every|trackers?\b.*")
+RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")
 """Keys that may change while a run goes on: they change no weights."""
-
-WEIGHTLESS = ("model.output_stride",)
-"""Keys of a network that change no weights, so that evaluate and predict may set them."""
 
 
 class Bug(SegtrainError):
@@ -73,13 +70,19 @@ def existing_run(folder: str, key: str) -> Path:
     path = Path(folder)
     if not path.is_dir():
         raise ConfigError(f"{key}={folder} does not exist{_last_runs()}")
+    stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))
+    if stages and not (path / CONFIG).is_file():
+        raise ConfigError(
+            f"{key}={folder} holds stages; give one of them: {', '.join(stages)}. To go on with all of them, repeat the command "
+            f"with resume=auto and name=NAME or hydra.run.dir={folder}"
+        )
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{key}={folder} is not the folder of a run: it holds no {CONFIG}{_last_runs()}")
     return path
 
 
 def _last_runs() -> str:
-    found = [path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}") for path in OUTPUTS.glob(pattern)]
+    found = [path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}", f"*/*/*/{CONFIG}") for path in OUTPUTS.glob(pattern)]
     newest = sorted(found, key=lambda path: path.stat().st_mtime)[-3:]
     return f"; the last runs are {', '.join(map(str, reversed(newest)))}" if newest else ""
 
@@ -116,14 +119,12 @@ def checked_saved(folder: Path) -> dict:
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
-    """ConfigError if an override of evaluate or predict would change what the weights belong to."""
-    model = saved.get("model") or {}
+    """ConfigError if an override of evaluate or predict chooses another network. Its options are compared once it is built."""
     for one in typed:
-        if one.key == "model" or (one.key.startswith("model.") and one.key[len("model.") :] in model and one.key not in WEIGHTLESS):
-            old = model.get("name") if one.key == "model" else model[one.key[len("model.") :]]
+        if one.key == "model":
             raise ConfigError(
-                f"{one.key}={one.text} cannot change here: the weights of {run} were trained with {show(old)}; "
-                f"train a new run with `segtrain train init={run} {one.key}={one.text}`"
+                f"model={one.text} cannot change here: the weights of {run} were trained with {(saved.get('model') or {}).get('name')}; "
+                f"train a new run with `segtrain train init={run} model={one.text}`"
             )
 
 
@@ -135,7 +136,7 @@ def check_unchanged(saved: Mapping, config: Mapping, folder: Path) -> None:
             continue
         raise ConfigError(
             f"{key} is {show(new.get(key))}, but {folder} was started with {show(old.get(key))}; a run that goes on may change only "
-            f"workers, device, threads and *_every: choose another name, with init={folder} to start from its weights"
+            f"workers, device, threads, trainer.compile and *_every: choose another name, with init={folder} to start from its weights"
         )
 
 
@@ -156,6 +157,8 @@ def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple
     if config["dry_run"]:
         return None, assemble().train(assemble().check("train", config), None, stop)
     folder, made = run_folder_of(config, wish)
+    if any(folder.glob(f"stage*/{CONFIG}")):
+        raise ConfigError(f"{folder} holds the stages of another run; choose another name")
     return folder, train_in(folder, made, config, stop, words)
 
 
@@ -164,6 +167,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
     with Lock(folder), debug_log(folder):
         try:
             stop.raise_if_requested()
+            stop.at_once = True  # until the loop begins
             checked = assemble().check("train", config)
             if has_checkpoint(folder):
                 check_unchanged(checked_saved(folder), checked, folder)
@@ -175,7 +179,11 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             # Under the lock: another process may have found the new folder and begun in it.
             if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
                 remove_run(folder)
+            if stop.at_once:
+                stop.raise_if_requested()  # the signal came while something took every exception for its own
             raise
+        finally:
+            stop.at_once = False
 
 
 def remove_run(folder: Path) -> None:

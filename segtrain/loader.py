@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, get_worker_info
+from tqdm import tqdm
 
 from segtrain.augmentation import apply
 from segtrain.errors import ConfigError, DataError, ResourceError, SegtrainError, printable
@@ -90,6 +91,31 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
             # A size of which there are only a few images needs no more places than that.
             filled_to[group[first]] = min(batch_size, len(group))
     return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
+
+
+class Samples:
+    """The first `count` samples of a split as they are stored, one after the other, as often as somebody asks: for networks that
+    are fitted, not trained. between: called before each, what it raises ends the reading. skip_bad: leave unreadable ones out."""
+
+    def __init__(self, split, count: int, skip_bad: bool = False, between: Callable[[], None] = lambda: None):
+        self._split, self._count, self._skip_bad, self._between = split, count, skip_bad, between
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Sample]:
+        bad = 0
+        for index in tqdm(range(self._count), unit="image", desc="reading", leave=False, disable=None):
+            self._between()
+            try:
+                sample = self._split[index]
+            except DataError as error:
+                bad += 1
+                if not self._skip_bad or bad > max(1, BAD_SHARE * self._count):
+                    raise
+                print(f"segtrain: skipped: {printable(str(error))}", file=sys.stderr)
+                continue
+            yield sample
 
 
 def check_settings(settings: Loader) -> None:

@@ -433,10 +433,13 @@ class Stop:
 
     The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second SIGINT ends
     this process and its children at once with 130.
+
+    at_once: true while nothing has begun that could be lost; a signal then raises errors.Interrupted wherever the program is.
     """
 
     def __init__(self):
         self.requested: int | None = None
+        self.at_once = False
         self._previous: dict[int, object] = {}
         self._pipe: tuple[int, int] | None = None
 
@@ -469,6 +472,8 @@ class Stop:
     def _note(self, number: int, _frame) -> None:
         if self.requested is None:
             self.requested = int(number)
+            if self.at_once:
+                self.raise_if_requested()
             # Not print: the handler may run inside another print to the same stream.
             hint = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
             _say(f"segtrain: {signal.Signals(number).name}: stopping after this step{hint}\n")

@@ -13,6 +13,7 @@ FROM_0: Limits = ("an integer from 0", lambda value: value >= 0)
 FROM_1: Limits = ("an integer from 1", lambda value: value >= 1)
 SHARE: Limits = ("from 0 to below 1", lambda value: 0 <= value < 1)
 ABOVE_0: Limits = ("a number above 0", lambda value: value > 0)
+ODD: Limits = ("an odd integer from 3", lambda value: value >= 3 and value % 2 == 1)
 SEED: Limits = ("an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 THREADS: Limits = ("an integer from 1 to 1024", lambda value: 1 <= value <= 1024)
 
@@ -33,6 +34,10 @@ class Run:
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
     dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
+    stages: list[list[str]] | None = field(
+        default=None,
+        metadata={"meaning": "lists of overrides, each for a run that starts from the best weights of the one before; null: one run"},
+    )
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,21 @@ class Trainer:
     ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off", SHARE)
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     freeze_batch_norm: bool = key(False, "keep the statistics and the affine weights of batch-norm as they are")
+    batch_norm_momentum: float | None = key(
+        None,
+        "how far the statistics of batch-norm move with each batch; null: 0.1 or the encoder's own; 0.0003 is DeepLab's decay of 0.9997",
+        SHARE,
+    )
+    recompute_batch_norm: int = key(
+        0,
+        "batches of the training split over which the statistics of batch-norm are averaged anew for each evaluation and checkpoint; "
+        "training goes on with its own; 0: never",
+        FROM_0,
+    )
     memory_format: Literal["contiguous", "channels_last", "auto"] = key(
         "contiguous", "auto times both on a copy of the network and saves its choice"
     )
+    compile: str | None = key(None, "backend of torch.compile for the training step: inductor, aot_eager …; null: not compiled")
     keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one", FROM_1)
 
 
@@ -69,9 +86,31 @@ class Loader:
 class PredictorSettings:
     """How a network is run on whole images; one way for validation, evaluate and predict."""
 
-    tile: int | None = key(None, "side of the sliding window in pixels; null: the whole image at once", FROM_1)
-    overlap: float = key(0.5, "share of a tile that the next one covers again", SHARE)
+    tile: int | None = key(
+        None, "side of the sliding window in pixels; null: the whole image at once (572 for networks without padding)", FROM_1
+    )
+    overlap: float = key(0.5, "share of a tile that the next one covers again; networks without padding need none", SHARE)
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
+    boxes: Literal["grid"] | None = key(
+        None, "grid: the largest score over square boxes of several sizes, each resized to box_input (DeconvNet's inference)"
+    )
+    box_sides: tuple[int, ...] | None = key(
+        None, "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112"
+    )
+    box_input: int = key(224, "side in pixels that boxes are resized to for the network", FROM_1)
+    ensemble: str | None = key(None, "folder of a second run with the same classes whose best checkpoint is asked too")
+    ensemble_merge: Literal["product", "mean"] = key(
+        "product", "product: of the scores above 0, before the softmax (DeconvNet's code); mean: of the probabilities (its paper)"
+    )
+    crf: Literal["pydensecrf", "deeplab", "deconvnet"] | None = key(
+        None, "refine the probabilities by a dense CRF with the parameters of pydensecrf's README, of DeepLab's or of DeconvNet's"
+    )
+    crf_solver: Literal["auto", "torch", "pydensecrf"] = key(
+        "auto",
+        "torch: kernels end at the border of a window; pydensecrf: they reach over the whole image (pip install 'segtrain[crf]'); "
+        "auto: pydensecrf if it is installed",
+    )
+    crf_window: int = key(11, "side of the window that a pixel is compared with, for crf_solver=torch", ODD)
 
 
 @dataclass(frozen=True)
@@ -85,6 +124,7 @@ class EvaluateSettings:
         "which classes the means leave out. union: those neither labelled nor predicted; gt: those not labelled; "
         "zero, one: none, absent ones count as 0 or 1",
     )
+    boundary_px: float | None = key(None, "also score boundaries (boundary_f), right within so many pixels; null: do not", ABOVE_0)
     pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet", FROM_0)
 
 
@@ -97,7 +137,21 @@ class Evaluate:
     split: str = key("val", "split of the data set to score")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
-    output: str | None = key(None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, and the names of tta")
+    output: str | None = key(
+        None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, and the names of tta, another stride, a crf …"
+    )
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The top level of `segtrain compare`."""
+
+    runs: list[str] = field(metadata={"meaning": "folders of the runs, in the order of the picture's columns"})
+    checkpoint: str = key("best", "best, last or a step, of every run")
+    split: str = key("val", "split of the data set to score; the data set is that of the first run")
+    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
+    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
+    output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 
 @dataclass(frozen=True)
@@ -114,17 +168,31 @@ class Predict:
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
 
 
+@dataclass(frozen=True)
+class Describe:
+    """The top level of `segtrain describe`."""
+
+    size: int | tuple[int, int] = key(512, "side of the image in pixels, or [height,width]", FROM_1)
+    classes: int = key(21, "classes that the network is to tell apart", FROM_1)
+    channels: int = key(3, "channels of the image", FROM_1)
+    depth: int = key(2, "down to which depth parts of parts are listed", FROM_1)
+
+
 SECTIONS = {
     "train": {"": Run, "trainer": Trainer, "loader": Loader, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
     "evaluate": {"": Evaluate, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
+    "compare": {"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
     "predict": {"": Predict, "predictor": PredictorSettings},
+    "describe": {"": Describe},
 }
 """The fixed sections of each command; "" is the top level."""
 
 GROUPS = {
     "train": ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta"),
     "evaluate": ("data", "model", "tta"),
+    "compare": ("data", "tta"),
     "predict": ("model", "tta"),
+    "describe": ("model",),
 }
 """The groups of each command; each is a table."""
 

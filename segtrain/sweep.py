@@ -99,6 +99,9 @@ def _compose(trial: Trial, composer: Composer) -> None:
     try:
         typed, _ = parse_overrides(trial.words, composer.keys)
         trial.config = composer.compose(typed)
+        if trial.config["stages"]:
+            raise ConfigError("a sweep takes no stages, each of its runs is one; add stages=null for the recipe without them")
+        trial.config["stages"] = None
     except ConfigError as error:
         trial.status, trial.error = "failed", str(error)
 

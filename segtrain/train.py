@@ -6,8 +6,10 @@ starts anywhere; everything counts optimizer steps.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from segtrain.checkpoint import random_state, restore_random_state
 from segtrain.errors import ConfigError, DivergedError
+from segtrain.model.norm import recompute_statistics, statistics_of
 from segtrain.predictor import autocast
 from segtrain.settings import Trainer
 
@@ -30,7 +33,8 @@ class RunState:
     """The state of a run between two optimizer steps.
 
     position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since the last log line.
-    evaluation_due: an evaluation after `step` was still to come when this was saved.
+    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of batch normalisation
+    with which training goes on, while `served` has others.
     """
 
     model: nn.Module
@@ -43,6 +47,7 @@ class RunState:
     position: int = 0
     best: float | None = None
     evaluation_due: bool = False
+    statistics: dict[str, Tensor] | None = None
 
     @property
     def served(self) -> nn.Module:
@@ -60,6 +65,7 @@ class RunState:
         """Tensors and plain Python: what `served` does not hold already."""
         return {
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
+            "statistics": self.statistics,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due")},
@@ -69,7 +75,7 @@ class RunState:
 
     def restore(self, weights: dict[str, Tensor], plain: dict) -> None:
         """Undoes everything since the checkpoint that `weights` and `plain` come from."""
-        self.served.load_state_dict(weights)
+        self.served.load_state_dict({**weights, **(plain.get("statistics") or {})})
         if self.ema is not None:
             self.model.load_state_dict(plain["raw"])
         for name, optimizer in self.optimizers.items():
@@ -96,7 +102,10 @@ def new_state(model: nn.Module, optimizers: dict, settings: Trainer, device: tor
 
 @dataclass(frozen=True)
 class Learning:
-    """What a step needs beside the state and the batch. normalise: images -> float input of the network."""
+    """What a step needs beside the state and the batch.
+
+    normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself (compiled).
+    """
 
     loss: Callable
     normalise: Callable[[Tensor], Tensor]
@@ -104,6 +113,7 @@ class Learning:
     settings: Trainer
     device: torch.device
     parameters: list[Tensor] = field(default_factory=list)
+    forward: Callable | None = None
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
@@ -115,7 +125,7 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
     for images, targets in _micro_batches(batch, settings, device):
         with autocast(device, settings.amp):
-            output = state.model(learning.normalise(images))
+            output = (state.model if learning.forward is None else learning.forward)(learning.normalise(images))
         total, weight = learning.loss(output, targets)
         state.scaler.scale(total / (nominal or _divisor(weight))).backward()
         totals.append(total.detach())
@@ -194,14 +204,58 @@ class Finite:
             )
 
 
-def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable, save: Callable, events, stop, step=train_step) -> Any:
+@contextlib.contextmanager
+def recomputed_batch_norm(state: RunState, learning: Learning, draw: Callable, count: int, stop) -> Iterator[None]:
+    """Within, the batch normalisation of the served network has statistics averaged over the first `count` batches of `draw()`.
+
+    Afterwards it has its own again, and a checkpoint written within keeps both: an evaluation changes nothing in what follows.
+    """
+    own = {name: buffer.clone() for name, buffer in statistics_of(state.served).items()} if count else {}
+    if not own:
+        yield
+        return
+
+    def inputs() -> Iterator[Tensor]:
+        with draw() as batches:
+            for batch in itertools.islice(batches, count):
+                if stop.requested is not None:
+                    return
+                for images, _ in _micro_batches(batch, learning.settings, learning.device):
+                    yield learning.normalise(images)
+
+    try:
+        with autocast(learning.device, learning.settings.amp):
+            recompute_statistics(state.served, inputs())
+        if stop.requested is None:
+            state.statistics = own
+        else:  # cut short they are worth nothing
+            state.served.load_state_dict(own, strict=False)
+        yield
+    finally:
+        state.served.load_state_dict(own, strict=False)
+        state.statistics = None
+
+
+def train(
+    state: RunState,
+    learning: Learning,
+    plan,
+    batches,
+    evaluate: Callable,
+    save: Callable,
+    events,
+    stop,
+    step=train_step,
+    served_as=contextlib.nullcontext,
+) -> Any:
     """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
 
     batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the caller's function.
     save(state, scores) writes a checkpoint. plan: `Plan`. stop: `segtrain.run_folder.Stop`.
+    served_as(): a context in which the network is evaluated and saved.
     """
     finite, clock = Finite(state.loss_sum), Clock()
-    scores = _evaluate(state, plan, evaluate, save, stop) if state.evaluation_due else None
+    scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
     state.model.train()
     while state.step < plan.steps:
         batch = clock.waiting(lambda: next(batches))
@@ -227,7 +281,7 @@ def train(state: RunState, learning: Learning, plan, batches, evaluate: Callable
             if stop.requested is not None:
                 save(state, None)
                 stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
-            scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop)) or scores
+            scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
     return scores
 
 
@@ -247,16 +301,17 @@ class Plan:
         return bool(self.save_every and step % self.save_every == 0)
 
 
-def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop):
+def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop, served_as: Callable):
     """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then stays due."""
     scores = None
-    if state.evaluation_due:
-        scores = evaluate(state)
-        if stop.requested is not None and scores is None:
-            save(state, None)
-            stop.raise_if_requested(f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved")
-        state.evaluation_due = False
-    save(state, scores)
+    with served_as():
+        if state.evaluation_due:
+            scores = evaluate(state)
+            if stop.requested is not None and scores is None:
+                save(state, None)
+                stop.raise_if_requested(f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved")
+            state.evaluation_due = False
+        save(state, scores)
     stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
     state.model.train()
     return scores

@@ -10,10 +10,11 @@ GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "met
 FLOORS = {
     "__init__": 0, "errors": 0, "registry": 0.2,
     "sample": 0.5, "settings": 0.5,
-    "predictor": 3, "loader": 3, "checkpoint": 3, "run_folder": 3, "events": 3, "initial": 3.5,
-    "train": 4, "evaluate": 4, "predict": 4,
+    "tiles": 2.4, "boxes": 2.5, "crf": 2.5, "predictor": 3, "loader": 3, "checkpoint": 3, "run_folder": 3, "events": 3,
+    "compiled": 3, "initial": 3.5,
+    "train": 4, "evaluate": 4, "compare": 4, "predict": 4, "describe": 4,
     "schema": 4.5, "assemble": 5,
-    "cli": 6, "compose": 6, "overrides": 6, "catalogue": 6, "sweep": 6, "help": 6, "launch": 6, "plain_yaml": 6, "__main__": 7,
+    "cli": 6, "compose": 6, "overrides": 6, "catalogue": 6, "sweep": 6, "stages": 6, "help": 6, "launch": 6, "plain_yaml": 6, "__main__": 7,
 }  # fmt: skip
 """Floors of the modules outside the groups. Within 3: run_folder < checkpoint < predictor, see BESIDE."""
 
@@ -23,6 +24,7 @@ BESIDE = {
     ("loader", "run_folder"),
     ("events", "run_folder"),
     ("train", "evaluate"),
+    ("compare", "evaluate"),
 }
 """The few modules of one floor that may use another one of it."""
 

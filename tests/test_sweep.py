@@ -53,7 +53,7 @@ def test_folder_without_a_name_and_by_wish(segtrain, training, tmp_path):
     [
         ("seed=range(0,3)", 3),
         ("optimizer.lr=choice(0.1,0.2)", 2),
-        ("model=glob(*)", 2),
+        ("schedule=glob(c*)", 2),
         ("tta=[flip],[]", 2),
         ("loss.class_weights=[1,2],none", 2),
     ],

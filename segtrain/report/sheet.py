@@ -1,7 +1,8 @@
-"""A contact sheet: one row an image, with its truth, the prediction and where they differ."""
+"""Contact sheets: one row an image, with its truth, the prediction and where they differ, or the predictions of several networks."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -18,35 +19,42 @@ MAX_TALL = 4  # times its width that a picture may be high before it is made nar
 
 def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np.ndarray:
     """H×W×3 uint8: the image with the colours over it."""
-    return (image * (1 - strength) + colours * strength).round().astype(np.uint8)
+    return cv2.addWeighted(image, 1 - strength, colours, strength, 0)
 
 
 def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str) -> Image.Image:
     """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if that is None."""
-    columns = {
-        "image": lambda i, t, p: as_rgb(i),
-        "ground truth": lambda i, t, p: picture(t, facts),
-        "prediction": lambda i, t, p: picture(p, facts),
-    }
-    if errors is not None:
-        columns["errors"] = lambda i, t, p: errors(t, p, facts)
-    cells = [[draw(*row) for draw in columns.values()] for row in rows]
+    heads = [["image"], ["ground truth"], ["prediction"], *([] if errors is None else [["errors"]])]
+    cells = [[as_rgb(i), picture(t, facts), picture(p, facts), *([] if errors is None else [errors(t, p, facts)])] for i, t, p in rows]
+    return _grid(cells, heads, facts, title)
+
+
+def comparison(rows: list[tuple[np.ndarray, ...]], heads: list[list[str]], facts: Facts, picture, title: str) -> Image.Image:
+    """rows: (image, target, the prediction of each network); heads: the lines over each network's column."""
+    cells = [[as_rgb(image), *(picture(classes, facts) for classes in rest)] for image, *rest in rows]
+    return _grid(cells, [["image"], ["ground truth"], *heads], facts, title)
+
+
+def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, title: str) -> Image.Image:
+    """Pictures in rows and columns with lines of text over each column; the first column holds photographs, the others masks."""
     height, width = cells[0][0].shape[:2]
     extent = max(width, height / MAX_TALL)
     scale = min(1.0, ROW_WIDTH_PX / extent)
     # Pictures below 2/3 of the row's width are enlarged by whole numbers, so that pixels stay squares.
     scale = max(1, round(ROW_WIDTH_PX / extent)) if scale == 1.0 else scale
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
-    legend = _legend(facts, len(columns) * (cell[0] + GAP_PX) + GAP_PX)
-    canvas = Image.new("RGB", (legend.width, 2 * LINE_PX + len(rows) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
+    legend = _legend(facts, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
+    top = LINE_PX * (1 + max(map(len, heads)))
+    canvas = Image.new("RGB", (legend.width, top + len(cells) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     draw.text((GAP_PX, 3), title, INK, font)
-    for column, head in enumerate(columns):
-        draw.text((GAP_PX + column * (cell[0] + GAP_PX), LINE_PX + 1), head, INK, font)
+    for column, lines in enumerate(heads):
+        for number, line in enumerate(lines, 1):
+            draw.text((GAP_PX + column * (cell[0] + GAP_PX), LINE_PX * number + 1), line, INK, font)
     for row, pictures in enumerate(cells):
         for column, pixels in enumerate(pictures):
             how = Image.Resampling.LANCZOS if column == 0 and scale < 1 else Image.Resampling.NEAREST
-            place = (GAP_PX + column * (cell[0] + GAP_PX), 2 * LINE_PX + row * (cell[1] + GAP_PX))
+            place = (GAP_PX + column * (cell[0] + GAP_PX), top + row * (cell[1] + GAP_PX))
             canvas.paste(Image.fromarray(pixels).resize(cell, how), place)
     canvas.paste(legend, (0, canvas.height - legend.height))
     return canvas

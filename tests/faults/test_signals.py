@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 LOOP = """
 import subprocess, sys, time
@@ -175,3 +177,40 @@ print(1)
 """
     process, _ = start(code)
     assert process.wait(timeout=20) == 0
+
+
+SLOW_SCAN = """
+import sys, time
+import numpy as np
+from segtrain import cli
+from segtrain.data import scan
+def slow(path, max_pixels):
+    time.sleep(1.0)
+    return np.zeros((8, 8), np.uint8)
+scan.read_mask = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_start_up_ends_at_once(tmp_path, number, code):
+    """Nothing is lost before the first step, so nothing is waited for; the folder made for the run goes again."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for index in range(60):
+            Image.fromarray(np.zeros((8, 8, 3)[: 3 - (kind == "masks")], np.uint8)).save(tmp_path / kind / f"{index}.png")
+    words = ["train", "data=folder", f"data.images={tmp_path}/images", f"data.masks={tmp_path}/masks", "name=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SCAN, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert any("reading 60 masks" in line for line in process.stderr)
+    started = time.monotonic()
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == code and "stopped by SIG" in errors, errors
+    assert time.monotonic() - started < 5  # the whole scan takes 7.5 s with 8 threads, 30 s with 2
+    assert not (tmp_path / "outputs" / "run").exists()

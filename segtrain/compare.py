@@ -1,0 +1,58 @@
+"""Several networks on the same images: a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segtrain.evaluate import Scores
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network. name: what its column is called. parameters: learnable numbers."""
+
+    run: str
+    name: str
+    step: int
+    parameters: int
+    scores: Scores
+
+    @property
+    def seconds(self) -> float:
+        """For an image, with reading and scoring it."""
+        return self.scores.protocol["seconds"] / self.scores.protocol["images"]
+
+    def heads(self, score: str) -> list[str]:
+        """The lines over its column."""
+        return [
+            self.name,
+            f"{score} {self.scores.numbers[score]:.3f}",
+            f"{_short(self.parameters)} parameters",
+            f"{self.seconds:.2g} s an image",
+        ]
+
+    def record(self) -> dict:
+        """What compare.json holds of it."""
+        means = {name: value for name, value in self.scores.numbers.items() if not isinstance(value, list)}
+        about = {"name": self.name, "step": self.step, "parameters": self.parameters, "seconds_per_image": round(self.seconds, 4)}
+        return {"run": self.run, **about, **means}
+
+
+def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[str]:
+    """The table for the terminal, best first."""
+    width = max(len("run"), *(len(entry.run) for entry in entries))
+    names = max(len("network"), *(len(entry.name) for entry in entries))
+    rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}  parameters  s/image"]
+    for entry in sorted(entries, key=lambda entry: entry.scores.numbers[score], reverse=not lower_is_better):
+        number = f"{entry.scores.numbers[score]:8.4f}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
+        rows.append(f"{entry.run:<{width}}  {entry.name:<{names}}  {number}")
+    return rows
+
+
+def _short(count: int) -> str:
+    """1 234 567 as 1.23 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

@@ -1,0 +1,170 @@
+"""A trained network run in other ways than it was trained: at another output stride, with boxes, a second network, a CRF."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segtrain import checkpoint as checkpoints
+from segtrain.cli import main
+from segtrain.data.shapes import shapes
+from segtrain.errors import ConfigError
+from segtrain.predictor import build_from, load
+from segtrain.settings import PredictorSettings
+
+DATA = ("data.size=64", "data.num_train=4", "data.num_val=2", "data.objects=3", "device=cpu", "threads=1")
+STEPS = ("trainer.steps=2", "loader.batch_size=2", "loader.workers=0", "evaluate.workers=0", "augmentation=light")
+SMALL = ("model.encoder=resnet18", "model.weights=none", "model.aspp_width=8", "model.low_level_width=8", "model.decoder_width=8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the runs outputs/os16 and outputs/rates, which was given its rates, and outputs/unet."""
+    folder = tmp_path_factory.mktemp("other")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "model=deeplabv3plus", *SMALL, *DATA, *STEPS, "name=os16"]) == 0
+        assert main(["train", "model=deeplabv3plus", *SMALL, *DATA, *STEPS, "name=rates", "model.rates=[2,4]"]) == 0
+        assert main(["train", "model.widths=[4,8]", *DATA, *STEPS, "name=unet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def segtrain(place, segtrain, monkeypatch):
+    monkeypatch.chdir(place)
+    return segtrain
+
+
+def evaluated(segtrain, *words, run="os16"):
+    """scores.json, and its folder's name."""
+    result = segtrain("evaluate", f"run=outputs/{run}", "evaluate.workers=0", "device=cpu", "threads=1", *words)
+    assert result.code == 0, result.err
+    path = result.out.split("written   ")[1].split(",")[0].strip()
+    with open(path) as file:
+        return json.load(file), path.split("/")[-2]
+
+
+def dilations(net: nn.Module) -> list[int]:
+    return [conv.dilation[0] for block in net.encoder.layer4 for conv in (block.conv1, block.conv2)]
+
+
+def rates(net: nn.Module) -> list[int]:
+    return [m.dilation[0] for m in net.aspp.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+
+
+@pytest.mark.parametrize(("run", "before", "after"), [("os16", [6, 12, 18], [12, 24, 36]), ("rates", [2, 4], [4, 8])])
+def test_another_output_stride_changes_dilations_and_no_tensor(place, run, before, after):
+    found = checkpoints.find(place / "outputs" / run)
+    plain, other = build_from(found)[0], build_from(found, {"output_stride": 8})[0]
+    assert (dilations(plain), rates(plain)) == ([1, 2, 2, 2], before)
+    assert (dilations(other), rates(other)) == ([2, 4, 4, 4], after)
+    old, new = plain.state_dict(), other.state_dict()
+    assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
+    assert not other.training and other.encoder(torch.zeros(1, 3, 64, 64))[-1].shape[-1] == 8
+
+
+def test_scores_at_another_output_stride(segtrain):
+    plain, where = evaluated(segtrain)
+    assert (plain["protocol"]["output_stride"], where) == (16, "val-2")
+    other, where = evaluated(segtrain, "model.output_stride=8")
+    assert (other["protocol"]["output_stride"], where) == (8, "val-2-os8") and other["protocol"]["model"]["output_stride"] == 8
+    assert other["iou"] != plain["iou"]
+    other, _ = evaluated(segtrain, "model.output_stride=8", run="rates")
+    assert other["protocol"]["model"]["rates"] == [4, 8]
+
+
+def test_rates_may_change_alone(place, segtrain):
+    net = build_from(checkpoints.find(place / "outputs" / "os16"), {"rates": [1, 2, 3], "dropout": 0.3})[0]
+    assert (dilations(net), rates(net), net.aspp.dropout.p) == ([1, 2, 2, 2], [1, 2, 3], 0.3)
+    scores, _ = evaluated(segtrain, "model.rates=[1,2,3]")
+    assert scores["protocol"]["model"]["rates"] == [1, 2, 3]
+    segtrain("evaluate", "run=outputs/os16", "model.rates=[1,2,3]", "model.output_stride=8").refused(
+        "model.rates follows model.output_stride=8; set only one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        (
+            "model.encoder=resnet34",
+            ("tensors differ", "trained with model.encoder=resnet18", "segtrain train init=RUN model.encoder=resnet34"),
+        ),
+        ("model.aspp_width=16", ("aspp", "trained with model.aspp_width=8")),
+        ("model.rates=[1,2]", ("tensors differ", "model.rates=None")),
+        ("model.weights=imagenet", ("model.weights=imagenet cannot change here", "trained with model.weights=none")),
+        ("model=unet", ("model=unet cannot change here", "deeplabv3plus")),
+        ("model.output_stride=4", ("model.output_stride is 4", "8, 16, 32")),
+        ("model.encodr=resnet34", ("model.encodr", "did you mean 'encoder'")),
+    ],
+)
+def test_what_changes_weights_is_refused(segtrain, word, parts):
+    segtrain("evaluate", "run=outputs/os16", "device=cpu", word).refused(*parts)
+
+
+def test_a_network_without_an_output_stride_says_so(segtrain):
+    segtrain("evaluate", "run=outputs/unet", "device=cpu", "model.output_stride=8").refused(
+        "model.output_stride is not an option of", "unet"
+    )
+
+
+def picture():
+    return shapes(size=64, num_train=1, num_val=1, objects=3).splits["val"][0].image
+
+
+def test_python_gives_what_predict_writes_at_another_output_stride(place, segtrain):
+    from PIL import Image
+
+    Image.fromarray(picture()).save(place / "photo.png")
+    words = ("input=photo.png", "output=out", "model.output_stride=8", "predictor.crf=deeplab", "predictor.crf_solver=torch")
+    assert segtrain("predict", "run=outputs/os16", *words, "device=cpu", "threads=1").code == 0
+    written = np.asarray(Image.open(place / "out" / "classes" / "photo.png"))
+    settings = PredictorSettings(crf="deeplab", crf_solver="torch")
+    mask = load(place / "outputs" / "os16", device="cpu", settings=settings, model_options={"output_stride": 8})
+    assert np.array_equal(mask(picture()), written)
+    with pytest.raises(ConfigError, match=r"model.name=unet cannot change"):
+        load(place / "outputs" / "os16", device="cpu", model_options={"name": "unet"})
+
+
+def test_scores_say_that_boxes_a_crf_and_a_second_network_were_used(segtrain):
+    words = ("predictor.boxes=grid", "predictor.box_input=64", "predictor.crf=pydensecrf", "predictor.crf_solver=torch")
+    scores, where = evaluated(segtrain, *words, "predictor.crf_window=5", "predictor.ensemble=outputs/unet", "tta=flip")
+    assert where == "val-2-flip-boxes-ensemble-crf"
+    protocol = scores["protocol"]
+    assert protocol["boxes"] == {"kind": "grid", "sides": None, "input": 64}
+    assert protocol["crf"] == {"preset": "pydensecrf", "solver": "torch", "window": 5}
+    assert protocol["ensemble"] == {"run": "outputs/unet", "step": 2, "merge": "product"}
+    plain, _ = evaluated(segtrain)
+    assert {plain["protocol"][key] for key in ("boxes", "crf", "ensemble")} == {None}
+
+
+def test_the_mean_of_a_network_with_itself_is_itself(place):
+    run = str(place / "outputs" / "unet")
+    both = load(run, device="cpu", settings=PredictorSettings(ensemble=run, ensemble_merge="mean"))
+    torch.testing.assert_close(both.probabilities(picture()), load(run, device="cpu").probabilities(picture()))
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("predictor.ensemble=nowhere",), ("predictor.ensemble=nowhere", "does not exist")),
+        (("predictor.boxes=grid", "predictor.box_sides=[64]"), ("predictor.box_sides is [64]", "from 112")),
+        (("predictor.crf=deplab",), ("predictor.crf is 'deplab'", "deeplab")),
+        (("predictor.crf=deeplab", "predictor.crf_window=4"), ("predictor.crf_window is 4; allowed: an odd integer from 3",)),
+    ],
+)
+def test_mistakes_in_the_predictor_are_named(segtrain, words, parts):
+    segtrain("evaluate", "run=outputs/unet", "evaluate.workers=0", "device=cpu", *words).refused(*parts)
+
+
+def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeypatch):
+    found = checkpoints.find(place / "outputs" / "unet")
+    description = checkpoints.describe(found)
+    other = {**description["facts"], "classes": [*description["facts"]["classes"][:-1], "snow"]}
+    describe = checkpoints.describe
+    monkeypatch.setattr(checkpoints, "describe", lambda path: {**describe(path), "facts": other} if "unet" in str(path) else describe(path))
+    segtrain("evaluate", "run=outputs/os16", "evaluate.workers=0", "device=cpu", "predictor.ensemble=outputs/unet").refused(
+        "predictor.ensemble=outputs/unet", "snow", "use a run with the same"
+    )

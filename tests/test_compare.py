@@ -1,0 +1,52 @@
+"""`segtrain compare`: the scores are those of `segtrain evaluate`, in the order of the runs; the picture has a column for each."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtrain import cli
+
+TINY = ["data.num_train=4", "data.num_val=3", "data.size=48", "augmentation.warp.size=48", "loader.batch_size=2", "loader.workers=0"]
+TINY += ["evaluate.workers=0", "trainer.steps=2", "device=cpu", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for seed in (0, 1):
+            assert cli.main(["train", *TINY, "model.widths=[4,8]", f"seed={seed}", f"name=run{seed}"]) == 0
+        yield folder
+
+
+def test_compare_gives_the_scores_of_evaluate(runs, capsys):
+    assert cli.main(["compare", "runs=[outputs/run1,outputs/run0]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=2"]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
+    assert [one["run"] for one in record["runs"]] == ["outputs/run1", "outputs/run0"] and record["protocol"]["images"] == 3
+    for one in record["runs"]:
+        assert cli.main(["evaluate", f"run={one['run']}", "device=cpu", "evaluate.workers=0", "output=scored"]) == 0
+        scores = json.loads((runs / "scored" / "scores.json").read_text())
+        assert one["miou"] == scores["miou"] and one["pixel_accuracy"] == scores["pixel_accuracy"]
+        assert f"{one['miou']:.4f}" in printed
+    picture = Image.open(runs / "outputs" / "compare" / "compare.png")
+    assert picture.width > 4 * 300 and picture.height > 2 * 300  # image, truth and two runs; two images
+
+
+def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
+    for kind, channels in (("images", (3,)), ("masks", ())):
+        (runs / kind).mkdir()
+        for name in "abcd":
+            pixels = np.zeros((48, 48, *channels), np.uint8)
+            pixels[:20] = 1
+            Image.fromarray(pixels).save(runs / kind / f"{name}.png")
+    words = ["data=folder", "data.images=images", "data.masks=masks", "data.val_fraction=0.5", *TINY[3:]]
+    assert cli.main(["train", *words, "model.widths=[4,8]", "name=other"]) == 0
+    assert cli.main(["compare", "runs=[outputs/run0,outputs/other]", "device=cpu"]) == 2
+    assert "outputs/other was trained on 2 classes and the data has 5" in capsys.readouterr().err
+    assert cli.main(["compare", "device=cpu"]) == 2 and "runs is missing" in capsys.readouterr().err
+    assert cli.main(["compare", "runs=[outputs/run0,outputs/nix]", "device=cpu"]) == 2
+    assert "runs=outputs/nix does not exist" in capsys.readouterr().err
