@@ -17,7 +17,9 @@ def compiled(model: nn.Module, backend: str) -> nn.Module:
     if backend not in there:
         usual = ", ".join(torch.compiler.list_backends())
         raise ConfigError(f"trainer.compile={backend} does not exist{nearest(backend, there)}; there are {usual}, aot_eager, null")
-    return torch.compile(model, backend=backend)
+    # Batches have one shape. Graphs for any shape would be asked for as soon as an earlier run of this process had another.
+    torch.compiler.reset()
+    return torch.compile(model, backend=backend, dynamic=False)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,24 @@ def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_pat
     assert [line["step"] for line in lines if "val/miou" in line] == [2, 4]
 
 
+def test_runs_of_many_shapes_in_one_process_are_each_compiled_for_theirs(tmp_path):
+    heights = []
+
+    def counting(graph, inputs):
+        heights.extend(one.shape[2] for one in inputs if one.ndim == 4 and one.shape[:2] == (2, 3))
+        return graph.forward
+
+    if "counting" not in torch.compiler.list_backends():
+        torch._dynamo.register_backend(name="counting", compiler_fn=counting)
+    sides = list(range(32, 72, 4))
+    for side in sides:
+        (tmp_path / str(side)).mkdir()
+        changed = {**SMALL, "data": {**SMALL["data"], "size": side}, "trainer": {"steps": 1, "compile": "counting", "evaluate_every": None}}
+        assemble.train(assemble.check("train", changed), tmp_path / str(side), Stop())
+    assert len(sides) > torch._dynamo.config.recompile_limit
+    assert heights == sides and all(type(height) is int for height in heights)
+
+
 def test_an_unknown_backend_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"trainer\.compile=inductr does not exist \(did you mean 'inductor'\?\)"):
         assemble.train(config(compile="inductr"), tmp_path, Stop())
