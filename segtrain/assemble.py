@@ -37,6 +37,7 @@ from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.norm import check_batch, freeze_batch_norm, set_momentum
 from segtrain.model.sides import check_sides
+from segtrain.model.unet import SMALL
 from segtrain.optimizer import OPTIMIZER
 from segtrain.predictor import Mask, build_from, choose_device, ensemble_of, output_stride_of, predictor, without_weights
 from segtrain.predictor import protocol as protocol_of_predictor
@@ -587,7 +588,22 @@ def _entry(config: dict, run: str, checkpoint: Path, task, facts: Facts, split, 
     metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
     scores = _scored(_scoring(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return comparing.Entry(run, description["config"]["model"]["name"], description["step"], parameters, scores)
+    origin = _origin(description["config"])
+    return comparing.Entry(run, description["config"]["model"]["name"], origin, description["step"], parameters, scores)
+
+
+def _origin(config: Mapping) -> str:
+    """What a run's network started from, in a few words."""
+    if config.get("init"):
+        return f"from {printable(Path(config['init']).name)}"
+    name, given = MODEL.check(config["model"])
+    made = {**{key: option.default for key, option in MODEL.options(name).items()}, **given}
+    encoder = made.get("encoder", "VGG16")
+    # Null is ImageNet's wherever there are such weights.
+    weights = made.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
+    if weights == "none":
+        return "from scratch"
+    return f"{encoder} of ImageNet" if weights == "imagenet" else f"from {printable(Path(weights).name)}"
 
 
 def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> str:

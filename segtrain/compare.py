@@ -10,10 +10,11 @@ from segtrain.evaluate import Scores
 
 @dataclass(frozen=True)
 class Entry:
-    """One network. name: what its column is called. parameters: learnable numbers."""
+    """One network. name: what its column is called. origin: what its training started from. parameters: learnable numbers."""
 
     run: str
     name: str
+    origin: str
     step: int
     parameters: int
     scores: Scores
@@ -30,13 +31,14 @@ class Entry:
             f"{score} {self.scores.numbers[score]:.3f}",
             f"{_short(self.parameters)} parameters",
             f"{self.seconds:.2g} s an image",
+            self.origin,
         ]
 
     def record(self) -> dict:
         """What compare.json holds of it."""
         means = {name: value for name, value in self.scores.numbers.items() if not isinstance(value, list)}
-        about = {"name": self.name, "step": self.step, "parameters": self.parameters, "seconds_per_image": round(self.seconds, 4)}
-        return {"run": self.run, **about, **means}
+        about = {"name": self.name, "origin": self.origin, "step": self.step, "parameters": self.parameters}
+        return {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **means}
 
 
 def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[str]:

@@ -64,8 +64,9 @@ def lines(numbers: dict, facts: Facts) -> list[str]:
     rows.append(f"{'mean':<{width}}  {_cell(means[0])}  {_cell(means[1])}    {_cell(means[2])}")
     absent = len(facts.classes) - numbers["present"]
     note = f" ({absent} of {len(facts.classes)} classes absent)" if absent else ""
-    boundary = "" if numbers.get("boundary_f") is None else f", boundary F {_cell(numbers['boundary_f']).strip()}"
-    rows.append(f"pixel accuracy {_cell(numbers['pixel_accuracy']).strip()}{boundary}{note}")
+    named = {"pixel accuracy": "pixel_accuracy", "boundary F": "boundary_f", "mIoU near boundaries": "boundary_miou"}
+    shown = [f"{words} {_cell(numbers[key]).strip()}" for words, key in named.items() if numbers.get(key) is not None]
+    rows.append(f"{', '.join(shown)}{note}")
     return rows
 
 

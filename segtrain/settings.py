@@ -124,7 +124,9 @@ class EvaluateSettings:
         "which classes the means leave out. union: those neither labelled nor predicted; gt: those not labelled; "
         "zero, one: none, absent ones count as 0 or 1",
     )
-    boundary_px: float | None = key(None, "also score boundaries (boundary_f), right within so many pixels; null: do not", ABOVE_0)
+    boundary_px: float | None = key(
+        None, "also score boundaries: right within so many pixels (boundary_f), and the mIoU that near to them; null: do not", ABOVE_0
+    )
     pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet", FROM_0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain import cli
+from segtrain import assemble, cli
 
 TINY = ["data.num_train=4", "data.num_val=3", "data.size=48", "augmentation.warp.size=48", "loader.batch_size=2", "loader.workers=0"]
 TINY += ["evaluate.workers=0", "trainer.steps=2", "device=cpu", "threads=1"]
@@ -27,6 +27,7 @@ def test_compare_gives_the_scores_of_evaluate(runs, capsys):
     printed = capsys.readouterr().out
     record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
     assert [one["run"] for one in record["runs"]] == ["outputs/run1", "outputs/run0"] and record["protocol"]["images"] == 3
+    assert {one["origin"] for one in record["runs"]} == {"from scratch"}
     for one in record["runs"]:
         assert cli.main(["evaluate", f"run={one['run']}", "device=cpu", "evaluate.workers=0", "output=scored"]) == 0
         scores = json.loads((runs / "scored" / "scores.json").read_text())
@@ -50,3 +51,20 @@ def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
     assert cli.main(["compare", "device=cpu"]) == 2 and "runs is missing" in capsys.readouterr().err
     assert cli.main(["compare", "runs=[outputs/run0,outputs/nix]", "device=cpu"]) == 2
     assert "runs=outputs/nix does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "origin"),
+    [
+        ({"model": {"name": "unet"}}, "from scratch"),
+        ({"model": {"name": "unet_original"}}, "from scratch"),
+        ({"model": {"name": "deeplabv3", "encoder": "resnet18"}}, "resnet18 of ImageNet"),
+        ({"model": {"name": "unet", "encoder": "tf_efficientnet_lite0"}}, "tf_efficientnet_lite0 of ImageNet"),
+        ({"model": {"name": "deeplabv3", "weights": "none"}}, "from scratch"),
+        ({"model": {"name": "deeplabv3", "weights": "there/mine.pth"}}, "from mine.pth"),
+        ({"model": {"name": "fcn8s", "weights": "imagenet"}}, "VGG16 of ImageNet"),
+        ({"model": {"name": "fcn8s"}, "init": "outputs/fcn16"}, "from fcn16"),
+    ],
+)
+def test_what_a_run_started_from(config, origin):
+    assert assemble._origin(config) == origin

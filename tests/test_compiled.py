@@ -86,7 +86,7 @@ def test_runs_of_many_shapes_in_one_process_are_each_compiled_for_theirs(tmp_pat
 
     if "counting" not in torch.compiler.list_backends():
         torch._dynamo.register_backend(name="counting", compiler_fn=counting)
-    sides = list(range(32, 72, 4))
+    sides = list(range(48, 88, 4))
     for side in sides:
         (tmp_path / str(side)).mkdir()
         changed = {**SMALL, "data": {**SMALL["data"], "size": side}, "trainer": {"steps": 1, "compile": "counting", "evaluate_every": None}}

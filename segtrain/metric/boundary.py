@@ -1,4 +1,4 @@
-"""How well boundaries are met: the boundary F-score."""
+"""How well boundaries are met: the boundary F-score, and the mIoU near them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segtrain.metric.confusion import Confusion
+
 
 class Boundary:
-    """The boundary F-score, averaged over the images that hold a boundary."""
+    """The boundary F-score, averaged over the images that hold a boundary, and the mIoU of what lies near a true boundary."""
 
     def __init__(self, num_classes: int, ignore_index: int, tolerance_px: float):
         self.num_classes, self.ignore_index, self.tolerance_px = num_classes, ignore_index, tolerance_px
+        self._near = Confusion(num_classes, ignore_index)
 
     def counts(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """2 float64: the sum of the images' scores, and how many have one. Both are B×H×W integers."""
-        pairs = zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True)
-        scores = [boundary_f(*pair, self.num_classes, self.ignore_index, self.tolerance_px) for pair in pairs]
-        known = [score for score in scores if score is not None]
-        return torch.tensor([sum(known), len(known)], dtype=torch.float64)
+        """2 + C² float64: the sum of the images' scores, how many have one, and the confusion matrix of `near_boundary`.
+        Both are B×H×W integers."""
+        scores, near = [], torch.zeros(self.num_classes**2, dtype=torch.float64)
+        for answered, true in zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True):
+            score = boundary_f(answered, true, self.num_classes, self.ignore_index, self.tolerance_px)
+            if score is not None:
+                scores.append(score)
+                band = near_boundary(true, self.ignore_index, self.tolerance_px)
+                near += self._near.counts(torch.from_numpy(answered[band]), torch.from_numpy(true[band])).flatten()
+        return torch.cat([torch.tensor([sum(scores), len(scores)], dtype=torch.float64), near])
 
     def scores(self, counts: Tensor, absent: str = "union") -> dict:
-        """`boundary_f` in 0..1; None if no image holds a boundary. `absent` has no say."""
-        total, images = counts.tolist()
-        return {"boundary_f": total / images if images else None}
+        """`boundary_f` and `boundary_miou` in 0..1; None if no image holds a boundary. absent: for the mIoU, as everywhere."""
+        (total, images), near = counts[:2].tolist(), counts[2:].view(self.num_classes, self.num_classes)
+        if not images:
+            return {"boundary_f": None, "boundary_miou": None}
+        return {"boundary_f": total / images, "boundary_miou": self._near.scores(near, absent)["miou"]}
 
 
 def boundary(num_classes: int, ignore_index: int, tolerance_px: float = 2.0) -> Boundary:
-    """Boundary F-score: the share of boundary pixels that have their like within a tolerance, both ways.
+    """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU within it.
 
     Options:
         tolerance_px: how far apart two boundaries may be
@@ -57,6 +67,13 @@ def boundary_f(prediction: np.ndarray, target: np.ndarray, num_classes: int, ign
         if ours.any() or theirs.any():
             scores.append(_f(ours, theirs, tolerance_px))
     return float(np.mean(scores)) if scores else None
+
+
+def near_boundary(target: np.ndarray, ignore_index: int, tolerance_px: float) -> np.ndarray:
+    """H×W bool: labelled pixels within `tolerance_px` (Euclidean) of the target's boundaries, a band ("trimap") whose mIoU says how
+    sharp a network is (Kohli et al. 2009; Chen et al. 2018, "Encoder-decoder with atrous separable convolution", fig. 5)."""
+    boundaries = _beside_another(_filled(target, ignore_index)[0])
+    return _near(boundaries, tolerance_px) & (target != ignore_index)
 
 
 def _filled(target: np.ndarray, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -89,5 +106,11 @@ def _share_near(points: np.ndarray, others: np.ndarray, tolerance_px: float) -> 
     """The share of `points` within the tolerance of one of `others`; 0 if there are none of either."""
     if not points.any() or not others.any():
         return 0.0
-    distance = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return float((distance[points] <= tolerance_px + 1e-4).mean())
+    return float(_near(others, tolerance_px)[points].mean())
+
+
+def _near(points: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """H×W bool: what is within the tolerance of one of `points`, an H×W bool."""
+    if not points.any():
+        return np.zeros(points.shape, bool)
+    return cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= tolerance_px + 1e-4

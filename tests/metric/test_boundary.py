@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segtrain.metric import METRIC
-from segtrain.metric.boundary import boundary_f
+from segtrain.metric.boundary import boundary_f, near_boundary
 from segtrain.sample import IGNORE
 
 
@@ -86,6 +86,18 @@ def test_the_metric_is_the_mean_over_images_and_adds_up():
     target = torch.from_numpy(np.stack([halves(10), halves(10), np.full((20, 20), IGNORE, np.uint8)]))
     answer = torch.from_numpy(np.stack([halves(11), halves(14), halves(3)])).long()
     whole = metric.counts(answer, target)
-    assert metric.scores(whole) == {"boundary_f": 0.5}
+    # Within 2 px of the boundary lie columns 7 to 12: of class 0, 3 + 3 of 4 + 6 columns are met; of class 1, 2 + 0 of 3 + 3.
+    assert metric.scores(whole) == {"boundary_f": 0.5, "boundary_miou": pytest.approx((0.6 + 1 / 3) / 2)}
     assert torch.equal(whole, sum(metric.counts(answer[i : i + 1], target[i : i + 1]) for i in range(3)))
-    assert metric.scores(metric.counts(answer[2:], target[2:])) == {"boundary_f": None}
+    assert metric.scores(metric.counts(answer[2:], target[2:])) == {"boundary_f": None, "boundary_miou": None}
+
+
+def test_pixels_near_a_boundary():
+    target = np.zeros((9, 9), np.uint8)
+    target[4, 4] = 1
+    band = near_boundary(target, IGNORE, 1.0)
+    # The pixel and its four neighbours are the boundary; what is one further is near.
+    assert {(y, x) for y, x in np.argwhere(band)} == {(y, x) for y in range(9) for x in range(9) if abs(y - 4) + abs(x - 4) <= 2}
+    target[4, 5] = IGNORE  # takes the nearest label, but is not scored
+    assert not near_boundary(target, IGNORE, 1.0)[4, 5]
+    assert not near_boundary(np.zeros((9, 9), np.uint8), IGNORE, 3.0).any()
