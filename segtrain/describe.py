@@ -51,7 +51,9 @@ def build(config: Mapping, classes: int, channels: int) -> nn.Module:
     with torch.device("meta"):
         net = MODEL.build(without_weights(dict(config)), **runtime)
     if not any(True for _ in net.parameters()):
-        raise ConfigError(f"model={config['name']} has no layers with weights to describe")
+        raise ConfigError(
+            f"model={config['name']} has no layers with weights to describe; its options: segtrain config train model={config['name']}"
+        )
     return net.to("meta").eval()
 
 
@@ -138,7 +140,8 @@ def _about_output(description: Description) -> list[str]:
     strides = {round(side / logits) for side, logits in zip(answered, found, strict=True)}
     # Logits are one for each begun stride: 513 pixels have 129 at stride 4.
     whole = len(strides) == 1 and all(-(-side // min(strides)) == logits for side, logits in zip(answered, found, strict=True))
-    at_stride = f" at stride {min(strides)}" if whole else ""
+    # A network that interpolates by itself has logits for every pixel, whatever its stride.
+    at_stride = f" at stride {min(strides)}" if whole and strides != {1} else ""
     text = f"an image of {_sides(description.image)} gives logits of {_sides(output.logits.shape[1:])}{at_stride}"
     if output.window:
         return [f"{text}, for the inner {_sides(answered)} px"]

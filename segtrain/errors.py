@@ -19,6 +19,10 @@ class ConfigError(SegtrainError, ValueError):
     exit_code = 2
 
 
+class SizeError(ConfigError):
+    """The network takes no images of this size. In training the config decides it, in prediction the image."""
+
+
 class DataError(SegtrainError, ValueError):
     """A file of the data set exists and cannot be used."""
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from segtrain.data.reading import SUFFIXES, read_image
-from segtrain.errors import ConfigError, DataError, printable
+from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run_folder import storage
 
@@ -32,7 +32,8 @@ def inputs(path: str) -> Iterator[tuple[Path, Path]]:
 def predict(mask, picture: Callable, source: str, output: str, with_overlay: bool, with_probabilities: bool, between=lambda: None) -> dict:
     """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/ (float16 C×H×W).
 
-    An image that cannot be read is named and left out; the others are done. Returns the counts.
+    An image that cannot be read, or has a size that the network does not take, is named and left out; the others are done.
+    Returns the counts.
     mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
     """
     files = list(inputs(source))
@@ -41,12 +42,12 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
     for file, name in tqdm(files, unit="image", disable=None):
         try:
             image = read_image(file)
-        except DataError as error:
-            bad.append(str(error))
-            tqdm.write(f"segtrain: left out: {error}", file=sys.stderr)
+            probabilities = mask.probabilities(image) if with_probabilities else None
+            classes = mask(image) if probabilities is None else mask.decide(probabilities)
+        except (DataError, SizeError) as error:
+            bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
+            tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
-        probabilities = mask.probabilities(image) if with_probabilities else None
-        classes = mask(image) if probabilities is None else mask.decide(probabilities)
         colours = picture(classes, mask.facts)
         _write(Path(output) / "classes" / name, classes)
         _write(Path(output) / "colours" / name, colours)
@@ -56,7 +57,7 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
             _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
         between()
     if bad and len(bad) == len(files):
-        raise DataError(f"none of the {len(files)} images could be read; the first: {bad[0]}")
+        raise DataError(f"none of the {len(files)} images could be used; the first: {bad[0]}")
     return {"images": len(files) - len(bad), "left_out": len(bad)}
 
 

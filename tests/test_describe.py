@@ -66,7 +66,7 @@ def test_what_is_printed(segtrain):
 
 def test_the_inner_part_of_an_image():
     found = described(build({"name": "unet_original", "width": 0.125}, 2, 1), 1, 572, 572)
-    assert lines(found, 1)[-1] == "an image of 1x572x572 gives logits of 2x388x388 at stride 1, for the inner 388x388 px"
+    assert lines(found, 1)[-1] == "an image of 1x572x572 gives logits of 2x388x388, for the inner 388x388 px"
 
 
 def test_no_weights_are_asked_for(segtrain, monkeypatch):

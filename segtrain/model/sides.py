@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import SizeError
 
 
 def valid_side(net: nn.Module, at_least: int) -> int:
@@ -14,14 +14,14 @@ def valid_side(net: nn.Module, at_least: int) -> int:
 
 
 def check_sides(net: nn.Module, height: int, width: int) -> None:
-    """A ConfigError that names the nearest valid sides if `net` takes no images of this size."""
+    """A SizeError that names the nearest valid sides if `net` takes no images of this size."""
     wrong = [side for side in (height, width) if valid_side(net, side) != side]
     if wrong:
         first, step = net.tile_sides
         nearest = "; ".join(f"next to {side}: {_nearest(side, first, step)}" for side in dict.fromkeys(wrong))
-        raise ConfigError(
+        raise SizeError(
             f"the network gets images of {height}x{width} px; it takes sides of {first} px and every {step} px from there on "
-            f"({nearest}); set augmentation.warp.size to such a side, or choose a network that pads"
+            f"({nearest}); use such a side (in training, augmentation.warp.size), or a network that pads"
         )
 
 

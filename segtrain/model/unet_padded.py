@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import SizeError
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.vgg import scaled
 from segtrain.model.weights import IMAGENET, adapted
@@ -56,7 +56,7 @@ class UNetPadded(nn.Module):
     def forward(self, x: torch.Tensor) -> Output:
         size = tuple(x.shape[-2:])
         if min(size) < 2**POOLINGS:
-            raise ConfigError(f"the network gets images of {size[0]}x{size[1]} px; it halves them four times and takes sides from 16 px")
+            raise SizeError(f"the network gets images of {size[0]}x{size[1]} px; it halves them four times and takes sides from 16 px")
         *skips, y = self.encoder(x)
         for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
             y = block(torch.cat([skip, _padded(up(y), *skip.shape[-2:])], dim=1))

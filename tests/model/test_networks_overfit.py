@@ -1,0 +1,105 @@
+"""Every network of the table learns four images by heart."""
+
+import numpy as np
+import pytest
+import torch
+from test_networks import NAMES, build
+from torch import nn
+
+from segtrain.augmentation import AUGMENTATION
+from segtrain.loader import Batch
+from segtrain.loss.cross_entropy import CrossEntropy
+from segtrain.model.sides import valid_side
+from segtrain.optimizer import OPTIMIZER
+from segtrain.predictor import predictor
+from segtrain.sample import IGNORE, Sample
+from segtrain.settings import PredictorSettings, Trainer
+from segtrain.task import TASK
+from segtrain.train import Learning, new_state, train_step
+
+CPU = torch.device("cpu")
+CLASSES = 4
+OPTIONS = {name: {"width": 0.25} for name in ("dilated", "fcn16s", "fcn32s", "fcn8s")}
+OPTIONS |= {name: {"width": 0.125} for name in ("unet_original", "unet_padded")}
+OPTIONS["deconvnet"] = {"width": 0.125, "fc_width": 64}
+OPTIONS["patchwise"] = {"stride": 4}
+OPTIONS["classical"] = {"num_regions": 300, "min_leaf": 1, "textons": 16, "trees": 50}
+"""Less reduced than where nothing has to be learnt."""
+COARSE = {"cascade", "classical", "deeplabv3", "fcn16s", "fcn32s"}
+"""Their answers are coarser than 8 pixels: strides of 16 and 32, and regions."""
+STEPS = 600
+
+
+def four_images(side: int) -> list[Sample]:
+    """A background and three large regions whose colours differ from image to image: their places have to be learnt too."""
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:side, :side] / side
+    samples = []
+    for number in range(4):
+        target = np.zeros((side, side), np.uint8)
+        target[(x + 0.3 * y) > rng.uniform(0.7, 0.9)] = 1
+        target[(y - rng.uniform(0.6, 0.7)) ** 2 + (x - rng.uniform(0.25, 0.4)) ** 2 < 0.05] = 2
+        target[(y < rng.uniform(0.25, 0.35)) & (x < rng.uniform(0.5, 0.6))] = 3
+        colours = rng.integers(30, 226, (CLASSES, 3))
+        image = (colours[target] + rng.normal(0, 12, (side, side, 3))).clip(0, 255).astype(np.uint8)
+        samples.append(Sample(image=image, target=target, name=str(number)))
+    return samples
+
+
+def batch_of(samples: list[Sample]) -> Batch:
+    images = torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in samples]))
+    targets = torch.from_numpy(np.stack([sample.target for sample in samples]))
+    count = len(samples)
+    return Batch(images=images, targets=targets, names=[""] * count, positions=list(range(count)), count=count)
+
+
+def drawn(name: str, net, samples: list[Sample], rng: np.random.Generator) -> Batch:
+    """What a step learns from: the images, or windows of them for the network that sees no more."""
+    if name != "patchwise":
+        return batch_of(samples)
+    window = AUGMENTATION.build({"name": "patch", "size": net.patch})
+    return batch_of([window(samples[i % 4], rng) for i in range(32)])
+
+
+def accuracy(net, samples: list[Sample]) -> float:
+    task = TASK.build({"name": "semantic"})
+    predict = predictor(net, net.normalisation, task.activate, PredictorSettings())
+    batch = batch_of(samples)
+    return (task.decide(predict(batch.images)) == batch.targets).double().mean().item()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_four_images_are_learnt(name):
+    net = build(name, classes=CLASSES, **OPTIONS.get(name, {}))
+    samples, rng = four_images(valid_side(net, 96)), np.random.default_rng(0)
+    wanted = 0.9 if name in COARSE else 0.98
+    if hasattr(net, "fit"):
+        net.fit(samples, rng)
+        assert accuracy(net, samples) >= wanted
+        return
+    for module in net.modules():
+        if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+            module.p = 0.0  # four images are to be remembered, not to be generalised from
+    settings = Trainer()
+    optimizer = OPTIMIZER.build({"name": "adamw", "lr": 0.002}, network=net)
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    state = new_state(net.train(), {"network": optimizer}, settings, CPU)
+    learning = Learning(
+        loss=CrossEntropy(None, IGNORE, 0.0, 0.4),
+        normalise=net.normalisation,
+        schedule=lambda step: 1 - step / STEPS,
+        settings=settings,
+        device=CPU,
+        parameters=[parameter for parameter in net.parameters() if parameter.requires_grad],
+    )
+    reached = []
+    while state.step < STEPS:
+        train_step(state, drawn(name, net, samples, rng), learning)
+        state.step += 1
+        if state.step % 50 == 0:
+            reached.append(accuracy(net, samples))
+            if reached[-1] >= wanted:
+                return
+    assert max(reached) >= wanted, reached
