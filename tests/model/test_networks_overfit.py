@@ -26,7 +26,7 @@ OPTIONS = {name: {"width": 0.25} for name in ("fcn16s", "fcn32s", "fcn8s")}
 OPTIONS |= {name: {"width": 0.125} for name in ("unet_original", "unet_padded")}
 OPTIONS["dilated"] = {"width": 0.1}
 OPTIONS["deconvnet"] = {"width": 0.25, "fc_width": 128}
-OPTIONS["patchwise"] = {"stride": 4}
+OPTIONS["patchwise"] = {"stride": 2, "batch": 1024}
 OPTIONS["classical"] = {"num_regions": 300, "min_leaf": 1, "textons": 16, "trees": 50}
 """Less reduced than where nothing has to be learnt."""
 COARSE = {"cascade", "classical", "deeplabv3", "fcn16s", "fcn32s"}
