@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import hashlib
 import itertools
 import random
 import time
@@ -60,7 +61,7 @@ def _prepare(config: Mapping) -> torch.device:
     """Threads, seeds, device."""
     if config.get("threads"):
         torch.set_num_threads(config["threads"])
-    _keep_memory()
+    keep_memory()
     seed = config.get("seed", 0)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -68,7 +69,7 @@ def _prepare(config: Mapping) -> torch.device:
     return choose_device(config["device"])
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Lets glibc keep the memory that large tensors free. Returned to the system, it has to be cleared page by page at every step,
     which costs a CPU training step about a tenth of its time. Elsewhere than on glibc nothing changes."""
     no_mmap, no_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
@@ -222,7 +223,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     plan = _plan(settings, loader, len(train_split))
     learning, state = _learning(config, parts, settings, plan.steps, loss, device)
     plan = plan if folder else training.Plan(1, 1, None, None)
-    started = _resume_or_init(config, resumed, state, parts)
+    order = _order_of(train_split)
+    started = _resume_or_init(config, resumed, state, parts) + _about_other_samples(resumed, order)
     if folder is not None:
         probe(folder, _checkpoint_bytes(state))
 
@@ -230,7 +232,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
         events.say(line)
     scoring = _scoring(config, parts.task, parts.facts, parts.metric)
-    run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
+    run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings, order)
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
@@ -389,6 +391,23 @@ def _resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[s
     return []
 
 
+def _order_of(split) -> dict:
+    """How many samples a split has and a hash of their names in order: what the order of training follows from."""
+    names = hashlib.sha256()
+    for index in range(len(split)):
+        names.update(split.name(index).encode("utf-8", "surrogateescape") + b"\n")
+    return {"samples": len(split), "names": names.hexdigest()}
+
+
+def _about_other_samples(resumed: Path | None, order: dict) -> list[str]:
+    """What a run that goes on is told if files came, went or changed their names since its checkpoint; [] if none did."""
+    before = None if resumed is None else checkpoints.describe(resumed).get("order")
+    if not isinstance(before, dict) or before == order:
+        return []
+    counts = f"{before.get('samples')} samples then, {order['samples']} now"
+    return [f"the training split is no longer that of the checkpoint ({counts}): from here on the run sees images in another order"]
+
+
 def _link_best(resumed: Path, best: float | None, score: str) -> None:
     """A kill between the save of a better checkpoint and its link: `best` is made to point at it."""
 
@@ -422,10 +441,22 @@ def _about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
 class _Run:
     """What the loop calls: evaluate and save, for one run folder."""
 
-    def __init__(self, config, folder, parts: Parts, scoring: _Scoring, split, device, events: Events, stop, settings: Trainer):
+    def __init__(
+        self,
+        config,
+        folder,
+        parts: Parts,
+        scoring: _Scoring,
+        split,
+        device,
+        events: Events,
+        stop,
+        settings: Trainer,
+        order: dict | None = None,
+    ):
         self.config, self.folder, self.parts, self.scoring, self.split = config, folder, parts, scoring, split
         self.device, self.events, self.stop, self.settings = device, events, stop, settings
-        self.probed = False
+        self.order = order
 
     def evaluate(self, state) -> evaluation.Scores | None:
         """None if a signal came: the evaluation is then still to be done."""
@@ -464,6 +495,7 @@ class _Run:
             "step": state.step,
             "scores": None if scores is None else evaluation.record(scores, self.parts.facts),
             "protocol": None if scores is None else scores.protocol,
+            "order": self.order,
         }
         self.events.flush()
         checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)

@@ -7,6 +7,7 @@ the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ class Composer:
         from hydra import initialize_config_module
         from hydra.core.global_hydra import GlobalHydra
 
+        if importlib.util.find_spec("segtrain.conf") is None:
+            raise ConfigError("the configs of segtrain are missing: it is run from its sources without being installed; pip install -e .")
         GlobalHydra.instance().clear()
         with _config_store(self.command, self.keys, self.saved), initialize_config_module("segtrain.conf", version_base="1.3"):
             _restrict_resolvers()

@@ -29,6 +29,11 @@ def refused(*words: str, **more) -> str:
     return str(error.value)
 
 
+def test_sources_that_are_not_installed_say_so(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install" in refused()
+
+
 # --- what composes
 
 

@@ -3,8 +3,10 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from segtrain import assemble, checkpoint
@@ -114,6 +116,25 @@ def test_a_kill_before_the_best_checkpoint_was_linked(straight, tmp_path, monkey
     with pytest.raises(Interrupted):
         assemble.train(config(), tmp_path, stop_after(1, monkeypatch))
     assert checkpoint.read_link(tmp_path / "checkpoints" / "best") == int(found.name)
+
+
+def test_a_run_that_goes_on_says_that_files_came_in_the_meantime(tmp_path, monkeypatch, capsys):
+    def written(count):
+        rng = np.random.default_rng(0)
+        for kind in ("images", "masks"):
+            for index in range(count):
+                path = tmp_path / kind / ("val" if index < 3 else "train") / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 2, (48, 48), dtype=np.uint8)).convert("RGB" if kind == "images" else "L").save(path)
+
+    folder = {"name": "folder", "root": str(tmp_path), "classes": ["ground", "tree"]}
+    settings = assemble.check("train", {**SMALL, "data": folder})
+    (tmp_path / "run").mkdir()
+    for count, steps, told in ((9, 2, False), (9, 1, False), (10, 1, True)):
+        written(count)
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            assemble.train(settings, tmp_path / "run", stop_after(steps, patch))
+        assert ("6 samples then, 7 now" in capsys.readouterr().out) == told
 
 
 def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segtrain.sample import Output
@@ -22,12 +21,15 @@ class Jaccard(nn.Module):
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
         target = output.crop(target).long()
-        valid = (target != self.ignore_index)[:, None]
-        chance = output.upsampled().softmax(1) * valid
-        truth = F.one_hot(target.clamp(0, self.num_classes - 1), self.num_classes).permute(0, 3, 1, 2) * valid
-        sums = (0, 2, 3)
-        pixels, hit = truth.sum(sums).float(), (chance * truth).sum(sums)
-        union = chance.sum(sums) + pixels - hit
+        valid = target != self.ignore_index
+        chance = output.upsampled().softmax(1)
+        classes = target.clamp(0, self.num_classes - 1)
+        picked = chance.gather(1, classes[:, None])[:, 0] * valid
+        # Summed by class row by row: one-hot targets would be as large as the probabilities, and one long float32 sum inexact.
+        zeros = chance.new_zeros(*target.shape[:2], self.num_classes)
+        hit = zeros.scatter_add(2, classes, picked).sum((0, 1))
+        pixels = zeros.scatter_add(2, classes, valid.to(chance.dtype)).sum((0, 1))
+        union = (chance * valid[:, None]).sum((0, 2, 3)) + pixels - hit
         present = (pixels > 0).float()
         loss = ((1 - (hit + self.smooth) / (union + self.smooth)) * present).sum() / present.sum().clamp_min(1)
         images = len(target) * valid.any().float()

@@ -35,6 +35,7 @@ def deeplabv3plus(
     low_level_width: int = 48,
     decoder_width: int = 256,
     decoder_convs: int = 2,
+    middle_width: int | None = None,
     fine_width: int | None = None,
     separable: bool = False,
     separable_form: Form = "tf",
@@ -61,6 +62,8 @@ def deeplabv3plus(
         low_level_width: channels to which the encoder's features of stride 4 are reduced
         decoder_width: channels of the decoder's 3x3 convolutions
         decoder_convs: number of the decoder's 3x3 convolutions
+        middle_width: channels to which the encoder's features of stride 8 are reduced, which then join the pyramid's output in a
+            3x3 convolution before those of stride 4 do (Panoptic-DeepLab, Cheng et al. 2020); null leaves them out, as in the paper
         fine_width: channels of a second decoder stage at stride 2, for things a few pixels wide (DeepLab's code with
             decoder_output_stride 4,2, here narrower); null ends at stride 4, as in the paper
         separable: make the pyramid's and the decoder's 3x3 convolutions depthwise separable
@@ -76,7 +79,7 @@ def deeplabv3plus(
     net = DeepLabV3Plus(
         Recipe(
             out_channels, in_channels, encoder, output_stride, contract_dilation, multi_grid, rates, aspp_width, aspp_conv,
-            low_level_width, decoder_width, decoder_convs, fine_width, form, image_pooling, dropout, align_corners,
+            low_level_width, decoder_width, decoder_convs, middle_width, fine_width, form, image_pooling, dropout, align_corners,
         )
     )  # fmt: skip
     if aspp_start == "centre":
@@ -102,6 +105,7 @@ class Recipe:
     low_level_width: int
     decoder_width: int
     decoder_convs: int
+    middle_width: int | None
     fine_width: int | None
     separable_form: Form | None
     image_pooling: bool
@@ -110,8 +114,10 @@ class Recipe:
 
     def __post_init__(self):
         check_counts(**{name: getattr(self, name) for name in ("aspp_width", "low_level_width", "decoder_width", "decoder_convs")})
-        if self.fine_width is not None and self.fine_width < 1:
-            raise ConfigError(f"model.fine_width is {self.fine_width}; allowed: an integer from 1, or null")
+        for name in ("middle_width", "fine_width"):
+            width = getattr(self, name)
+            if width is not None and width < 1:
+                raise ConfigError(f"model.{name} is {width}; allowed: an integer from 1, or null")
         check_rates(self.rates)
         check_dropout(self.dropout)
 
@@ -135,6 +141,11 @@ class DeepLabV3Plus(nn.Module):
         rates = rates_at(recipe.output_stride) if recipe.rates is None else recipe.rates
         self.aspp = ASPP(self.encoder.channels[-1], recipe.aspp_width, rates, recipe.image_pooling, recipe.dropout, conv)
         self.aspp_conv = conv(recipe.aspp_width, recipe.aspp_width, 3, 1) if recipe.aspp_conv else nn.Identity()
+        self.middle = None
+        if recipe.middle_width is not None:
+            self.middle_index = _level_of_stride(8, self.encoder, recipe.encoder)
+            middle_channels = self.encoder.channels[self.middle_index]
+            self.middle = Joined(recipe.aspp_width, middle_channels, recipe.middle_width, recipe.align_corners, conv)
         self.low_level = conv_norm_relu(self.encoder.channels[self.low_index], recipe.low_level_width, 1)
         inputs = (recipe.aspp_width + recipe.low_level_width, *[recipe.decoder_width] * (recipe.decoder_convs - 1))
         self.decoder = nn.Sequential(*(conv(channels, recipe.decoder_width, 3, 1) for channels in inputs))
@@ -152,12 +163,30 @@ class DeepLabV3Plus(nn.Module):
         features = self.encoder(x)
         low = self.low_level(features[self.low_index])
         high = self.aspp_conv(self.aspp(features[-1]))
+        if self.middle is not None:
+            high = self.middle(high, features[self.middle_index])
         high = F.interpolate(high, size=low.shape[-2:], mode="bilinear", align_corners=self.recipe.align_corners)
         y = self.decoder(torch.cat([high, low], dim=1))
         logits = self.head(y)
         if self.fine is not None:
             logits = self.fine(logits, y, features[self.fine_index])
         return Output(logits, tuple(x.shape[-2:]), align_corners=self.recipe.align_corners)
+
+
+class Joined(nn.Module):
+    """B×D×h×w of the pyramid and the encoder's B×E×H×W of a finer stride -> B×D×H×W of both."""
+
+    def __init__(self, channels: int, fine_channels: int, width: int, align_corners: bool, conv: Callable):
+        super().__init__()
+        self.align_corners = align_corners
+        self.reduce = conv_norm_relu(fine_channels, width, 1)
+        self.conv = conv(channels + width, channels, 3, 1)
+        initialise(self)
+
+    def forward(self, x: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        fine = self.reduce(fine)
+        x = F.interpolate(x, size=fine.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        return self.conv(torch.cat([x, fine], dim=1))
 
 
 class FineStage(nn.Module):

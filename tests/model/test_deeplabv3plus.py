@@ -72,8 +72,8 @@ def test_dilation_of_the_encoder_follows_the_options():
 
 def test_corners_are_aligned_where_they_are_asked_to():
     torch.manual_seed(0)
-    net = deeplabv3plus(5, align_corners=True, fine_width=8, **TINY).eval()
-    plain = deeplabv3plus(5, fine_width=8, **TINY).eval()
+    net = deeplabv3plus(5, align_corners=True, middle_width=8, fine_width=8, **TINY).eval()
+    plain = deeplabv3plus(5, middle_width=8, fine_width=8, **TINY).eval()
     plain.load_state_dict(net.state_dict())
     x = torch.randn(1, 3, 65, 65)
     with torch.no_grad():
@@ -81,6 +81,23 @@ def test_corners_are_aligned_where_they_are_asked_to():
     assert output.align_corners and not other.align_corners
     assert not torch.allclose(output.logits, other.logits)
     torch.testing.assert_close(output.upsampled()[..., 0, 0], output.logits[..., 0, 0])
+
+
+def test_features_of_stride_eight_join_the_pyramid():
+    """By hand for ResNet-50: 1x1 from 512 channels to 64, then 3x3 from 256 + 64 to 256, each with batch normalisation."""
+    assert count(out_channels=21, middle_width=64) - count(out_channels=21) == 512 * 64 + 2 * 64 + 9 * (256 + 64) * 256 + 2 * 256
+    torch.manual_seed(0)
+    net = deeplabv3plus(5, middle_width=8, **TINY).eval()
+    features = []
+    net.middle.register_forward_hook(lambda _, inputs, output: features.extend([*inputs, output]))
+    with torch.no_grad():
+        net(torch.randn(1, 3, 65, 65))
+        high, fine, joined = features
+        assert [x.shape[-1] for x in (high, fine, joined)] == [5, 9, 9]
+        moved, blind = net.middle(high, fine + 1), net.middle(high + 1, fine)
+    assert not torch.allclose(joined, moved) and not torch.allclose(joined, blind)
+    twin = at_output_stride(net, 8)
+    assert list(twin.state_dict()) == list(net.state_dict()) and twin(torch.randn(1, 3, 65, 65)).logits.shape[-1] == 17
 
 
 def test_head_without_the_norm_between_has_the_published_size():
@@ -133,7 +150,16 @@ def test_encoder_without_features_of_stride_four_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("rates", (0,)), ("aspp_width", 0), ("decoder_convs", 0), ("dropout", 1.5), ("output_stride", 12)]
+    ("option", "value"),
+    [
+        ("rates", (0,)),
+        ("aspp_width", 0),
+        ("decoder_convs", 0),
+        ("middle_width", 0),
+        ("fine_width", 0),
+        ("dropout", 1.5),
+        ("output_stride", 12),
+    ],
 )
 def test_impossible_options_are_refused(option, value):
     with pytest.raises(ConfigError, match=f"model.{option} is"):
