@@ -166,7 +166,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
     """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if that cannot begin."""
     with Lock(folder), debug_log(folder):
         try:
-            stop.raise_if_requested()
+            _import_torch(stop)
             stop.at_once = True  # until the loop begins
             checked = assemble().check("train", config)
             if has_checkpoint(folder):
@@ -184,6 +184,15 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             raise
         finally:
             stop.at_once = False
+
+
+def _import_torch(stop: Stop) -> None:
+    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off leaves half a module
+    behind, on which whatever tidies up afterwards would crash."""
+    for module in ("torch", "segtrain.assemble"):
+        stop.raise_if_requested()
+        importlib.import_module(module)
+    stop.raise_if_requested()
 
 
 def remove_run(folder: Path) -> None:

@@ -214,3 +214,27 @@ def test_start_up_ends_at_once(tmp_path, number, code):
     assert process.returncode == code and "stopped by SIG" in errors, errors
     assert time.monotonic() - started < 5  # the whole scan takes 7.5 s with 8 threads, 30 s with 2
     assert not (tmp_path / "outputs" / "run").exists()
+
+
+SIGNAL_IN_IMPORT = """
+import os, sys
+from segtrain import cli
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1] and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), int(sys.argv[2]))
+sys.meta_path.insert(0, Sender())
+sys.exit(cli.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("module", ["torch.nn", "torch.serialization", "torchvision", "segtrain.checkpoint", "timm"])
+def test_a_signal_in_the_middle_of_an_import_ends_the_run_politely(tmp_path, module, number, code):
+    """Broken off, the import of torch would leave half a module behind, and the next use of it a crash."""
+    words = ["train", "data.size=48", "name=run", "device=cpu", "loader.workers=0", "trainer.steps=1", "model.encoder=test_resnet"]
+    command = [sys.executable, "-c", SIGNAL_IN_IMPORT, module, str(int(number)), *words, "model.weights=none"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == code and f"stopped by {number.name}" in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr and not (tmp_path / "outputs" / "run").exists()
