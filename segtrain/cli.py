@@ -220,7 +220,7 @@ def _config(arguments: Arguments) -> int:
 
     if not arguments.words or arguments.words[0] not in RUNS:
         given = arguments.words[0] if arguments.words else "nothing"
-        raise ConfigError(f"config needs a command, got {given}; write segtrain config {'|'.join(RUNS)}")
+        raise ConfigError(f"config needs a command, got {given}{nearest(given, RUNS)}; write segtrain config {'|'.join(RUNS)}")
     arguments.command = arguments.words.pop(0)
     composer, typed, _ = composition(arguments)
     with composer.ready():

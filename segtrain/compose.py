@@ -69,6 +69,8 @@ class Composer:
     def compose(self, typed: list[Typed]) -> dict:
         """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the groups are not yet."""
         for one in typed:
+            if one.key in self.keys.groups and isinstance(one.value, list) and one.key not in self.keys.composites:
+                raise ConfigError(f"{one.key}={one.text} gives several names; a run has one {one.key}: add --multirun for one run each")
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
         config = self._composed(typed)[0]

@@ -527,3 +527,8 @@ def test_shipped_yaml_names_no_code():
     for path in CONF.rglob("*.yaml"):
         assert "_target_" not in path.read_text()
         yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("word", ["model=[unet,deeplabv3plus]", "loss=[cross_entropy,jaccard]"])
+def test_a_list_of_names_where_a_run_has_one_is_refused(word):
+    assert "gives several names" in refused(word)
