@@ -7,7 +7,7 @@ from typing import Literal
 
 from segtrain.data.files import Pair, PairedFiles, find_images
 from segtrain.data.labels import Labels
-from segtrain.data.parts import Data
+from segtrain.data.parts import Data, count
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import Facts
 
@@ -58,7 +58,8 @@ def _pairs(root: str, part: str) -> list[Pair]:
     lonely = sorted(set(found["images"]) ^ set(found["masks"]))
     if lonely:
         shown = ", ".join(lonely[:5])
-        raise DataError(f"CamVid in {root}: {len(lonely)} frames of {part} have an image or a mask only: {shown}; add or remove them")
+        frames = count(len(lonely), f"frame of {part} has", f"frames of {part} have")
+        raise DataError(f"CamVid in {root}: {frames} an image or a mask only: {shown}; add or remove them")
     return [Pair(path, found["masks"][name], name, name.split("_")[0]) for name, path in found["images"].items()]
 
 

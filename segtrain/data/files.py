@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segtrain.data.labels import Labels
-from segtrain.data.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask, read_size
+from segtrain.data.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask_and_palette, read_size
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -49,7 +49,8 @@ class PairedFiles:
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""
         path = self.pairs[index].mask
-        return self.labels.target(read_mask(path, self.max_pixels), path)
+        mask, palette = read_mask_and_palette(path, self.max_pixels)
+        return self.labels.target(mask, path, palette)
 
     def name(self, index: int) -> str:
         return self.pairs[index].image

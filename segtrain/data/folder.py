@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
 from segtrain.data.labels import Labels
-from segtrain.data.parts import Data, notice
+from segtrain.data.parts import Data, count, notice
 from segtrain.data.reading import MAX_PIXELS
-from segtrain.data.scan import mask_values
+from segtrain.data.scan import few_hold, mask_values
 from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE, Facts, voc_palette
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
+MUCH_MORE = 4  # times as many pixels of 255 as of values between: then those between are edges that something has smoothed
 NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of unlabelled pixels
 
 
@@ -35,8 +36,10 @@ def folder(
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
-    Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names. Samples go into splits by
-    the lists, else by folders train/ and val/ below images and masks, else a seeded share is kept for validation.
+    Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names. Palette masks go by colour
+    if data.classes names all colours in use, by index if it names none (black at index 0 apart) or there is a label_map, and are
+    refused if it names some. Samples go into splits by the lists, else by folders train/ and val/ below images and masks, else a
+    seeded share is kept for validation.
 
     Options:
         root: folder that the other paths start from, and out of which no link may lead; null: the current folder
@@ -46,7 +49,7 @@ def folder(
             a line 'ignore r g b' the colour without label; null: all masks are read once and the classes numbered
         label_map: mask value to class index, e.g. {7: 0, 8: 1, 0: 255}; values that it lacks are errors
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
-        train_list: file that names the training images, one a line, relative to images
+        train_list: file that names the training images, one a line, relative to images; lines that begin with # are passed over
         val_list: file that names the validation images
         val_fraction: share kept for validation when there are neither lists nor folders
         split_seed: of that share
@@ -110,15 +113,16 @@ def _pairs(places: Places, mask_suffix: str) -> list[Pair]:
             f"no image in {places.images} ({len(images)} found) has a mask of the same name in {places.masks} ({len(masks)} found); "
             "names without suffix must be equal, folders below included (see data.mask_suffix)"
         )
-    _refuse_unpaired("images", "mask", [path for name, path in images.items() if name not in masks])
-    _refuse_unpaired("masks", "image", [path for name, path in masks.items() if name not in images])
+    _refuse_unpaired("image", "mask", [path for name, path in images.items() if name not in masks])
+    _refuse_unpaired("mask", "image", [path for name, path in masks.items() if name not in images])
     return [Pair(images[name], masks[name], name, prefix_and_number(name)[0]) for name in both]
 
 
 def _refuse_unpaired(kind: str, missing: str, paths: list[str]) -> None:
     if paths:
         shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-        raise DataError(f"{len(paths)} {kind} have no {missing} of the same name: {shown}; add or remove them")
+        lonely = count(len(paths), f"{kind} has", f"{kind}s have")
+        raise DataError(f"{lonely} no {missing} of the same name: {shown}; add or remove them")
 
 
 def _splits(pairs, places: Places, train_list, val_list, val_fraction, split_seed) -> dict[str, list[Pair]]:
@@ -195,9 +199,16 @@ def _settled_map(named: Named, mapping: dict[int, int], ignore_value: int, pairs
 
     Returns the options that this settles, and the map to go on with.
     """
-    if mapping or named.colours or len(named.names) not in (0, 2) or ignore_value != IGNORE:
+    if mapping or named.colours or ignore_value != IGNORE:
         return {}, mapping
-    values = set(mask_values([pair.mask for pair in pairs], max_pixels))
+    masks = [pair.mask for pair in pairs]
+    if len(named.names) not in (0, 2):
+        if few_hold(masks, set(BINARY), max_pixels):
+            notice(_binary_warning(len(named.names)))
+        return {}, mapping
+    values = set(mask_values(masks, max_pixels))
+    if values == {IGNORE}:
+        raise _unlabelled(pairs, IGNORE)
     if values == {0, 255}:
         names = named.names or BINARY_NAMES
         notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
@@ -206,23 +217,31 @@ def _settled_map(named: Named, mapping: dict[int, int], ignore_value: int, pairs
     return ({"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}), mapping
 
 
+def _binary_warning(num_classes: int) -> str:
+    remedy = "set data.label_map='{0: 0, 255: 1}'" if num_classes > 2 else "give data.classes two names"
+    classes = count(num_classes, "class", "classes")
+    return f"warning: masks hold only 0 and 255, and with {classes} 255 is read as no label; if it is a class, {remedy}"
+
+
+def _unlabelled(pairs: list[Pair], ignore_value: int) -> DataError:
+    images = count(len(pairs), "image")
+    return DataError(f"the masks of {images} hold no value but {ignore_value} (no label), {pairs[0].mask} first; expected class indices")
+
+
 def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
     """How masks are read."""
-    count = len(named.names)
-    if not mapping and ignore_value < count:
-        raise ConfigError(
-            f"data.ignore_value is {ignore_value}, which is a class index; allowed: {count}..65535 (classes are 0..{count - 1})"
-        )
-    beyond = sorted(index for index in mapping.values() if count <= index != IGNORE)
+    num = len(named.names)
+    if not mapping and ignore_value < num:
+        raise ConfigError(f"data.ignore_value is {ignore_value}, which is a class index; allowed: {num}..65535 (classes are 0..{num - 1})")
+    beyond = sorted(index for index in mapping.values() if num <= index != IGNORE)
     if beyond:
-        raise ConfigError(
-            f"data.label_map leads to {beyond[0]}; allowed: 0..{count - 1} and {IGNORE} (no label), for there are {count} classes"
-        )
-    return Labels(count, ignore_value, mapping, named.colours, named.ignored)
+        classes = count(num, "class", "classes")
+        raise ConfigError(f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with {classes}")
+    return Labels(num, ignore_value, mapping, named.colours, named.ignored)
 
 
 def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:
-    """Names for the indices that the masks hold; gaps are refused with the label_map that closes them."""
+    """Names for the indices that the masks hold; gaps are refused with what closes them."""
     values = mask_values([pair.mask for pair in pairs], max_pixels)
     labelled = [value for value in values if value != ignore_value or value in mapping]
     if mapping:
@@ -230,14 +249,25 @@ def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], 
     else:
         indices = labelled
     shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (" …" if len(labelled) > 20 else "")
+    shown += f", {ignore_value} ({values[ignore_value]} px, no label)" if ignore_value in values and ignore_value not in mapping else ""
     if not indices:
-        raise DataError(f"the masks of {len(pairs)} images hold no value but {ignore_value} (no label); expected class indices")
+        raise _unlabelled(pairs, ignore_value)
     if indices != list(range(len(indices))):
-        proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
-        raise DataError(
-            f"class indices must run from 0 without gaps; the masks hold {shown}; set data.label_map='{proposal}', or data.classes"
-        )
+        raise DataError(f"class indices must run from 0 without gaps; the masks hold {shown}; {_without_gaps(values, labelled)}")
     if len(indices) > 255:
         raise DataError(f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map")
-    notice(f"found {len(indices)} classes in {len(pairs)} masks: {shown}; name them with data.classes")
+    found = f"{count(len(indices), 'class', 'classes')} in {count(len(pairs), 'mask')}"
+    notice(f"found {found}: {shown}; name them with data.classes")
     return tuple(f"class_{index}" for index in indices)
+
+
+def _without_gaps(values: dict[int, int], labelled: list[int]) -> str:
+    """What to do about values with gaps between them."""
+    between = sum(values[value] for value in labelled if value != 0)
+    if 0 in labelled and 255 not in labelled and values.get(255, 0) > MUCH_MORE * between:
+        return (
+            "they look like masks of 0 and 255 with stray values, as smoothed edges have: make each pixel 0 or 255; "
+            "if the values are classes, set data.label_map or data.classes"
+        )
+    proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
+    return f"set data.label_map='{proposal}', or data.classes"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from segtrain.data.reading import without_colour
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 
@@ -18,7 +19,7 @@ class Labels:
     """How masks are to be read.
 
     num_classes: C. ignore_index: the mask value without a label. label_map: mask value -> class index (or IGNORE),
-    before anything else. colours: one RGB colour a class, for coloured masks. ignored_colours: colours without a label.
+    before anything else. colours: one RGB colour a class, for coloured masks and palettes. ignored_colours: colours without a label.
     """
 
     num_classes: int
@@ -42,10 +43,19 @@ class Labels:
             table[self.ignore_index] = IGNORE
         return table
 
-    def target(self, mask: np.ndarray, path: str) -> np.ndarray:
-        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and what is allowed."""
+    def target(self, mask: np.ndarray, path: str, palette: np.ndarray | None = None) -> np.ndarray:
+        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and what is allowed.
+
+        palette: N×3 uint8, the colours of the mask's numbers. Where classes have colours too, a label_map apart, the colours count.
+        """
+        if not self.colours:
+            mask = without_colour(mask)
         if mask.ndim == 3:
             return self._from_colours(mask, path)
+        if palette is not None and self.colours and not self.label_map:
+            by_colour = self._by_palette(mask, palette, path)
+            if by_colour is not None:
+                return cv2.LUT(mask, by_colour)
         if mask.dtype == np.uint8:
             known = (self._table[:256] != UNKNOWN).astype(np.uint8)
             if cv2.LUT(mask, 1 - known).any():
@@ -66,12 +76,54 @@ class Labels:
             allowed = f"0..{self.num_classes - 1} and {self.ignore_index} (no label)"
         return DataError(f"mask {path} holds {listed}{more}; allowed: {allowed}; correct the mask or set data.label_map")
 
+    def _by_palette(self, mask: np.ndarray, palette: np.ndarray, path: str) -> np.ndarray | None:
+        """uint8[256]: class index of each number by its colour, if all numbers in use have colours of classes; None if none has.
+
+        DataError if only some have: the palette then means the classes, and the others would become classes by accident.
+        """
+        codes, by_colour = self._palette_classes(palette)
+        used = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))
+        unnamed = used[by_colour[used] == UNKNOWN]
+        if not len(unnamed):
+            return by_colour.astype(np.uint8)
+        # Palettes begin with black whatever their classes are, and the number without a label needs no colour: both tell nothing.
+        tell_nothing = (by_colour == self._table[:256]) & ((codes == 0) | (self._table[:256] == IGNORE))
+        named = used[(by_colour[used] != UNKNOWN) & ~tell_nothing[used]]
+        if len(named):
+            raise self._half_named(codes, int(unnamed[0]), int(named[0]), by_colour, path)
+        return None
+
+    def _palette_classes(self, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each number 0..255 its palette colour as a code, -1 without one, and the class of that colour or UNKNOWN."""
+        known = {_code(colour): index for index, colour in enumerate(self.colours)}
+        known |= {_code(colour): IGNORE for colour in self.ignored_colours}
+        codes = np.full(256, -1, np.int32)
+        codes[: len(palette)] = palette.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+        classes = np.array([known.get(code, UNKNOWN) for code in codes.tolist()], np.int32)
+        none = self.ignore_index
+        # Palettes are filled up with a colour that comes before: there it is no class's.
+        if none < 256 and (classes[none] == UNKNOWN or codes[none] in codes[:none]):
+            classes[none] = IGNORE
+        return codes, classes
+
+    def _half_named(self, codes: np.ndarray, unnamed: int, named: int, by_colour: np.ndarray, path: str) -> DataError:
+        found = f"the colour {_in_words(codes[unnamed])}" if codes[unnamed] >= 0 else "no colour"
+        wanted = f", class {unnamed} has {_in_words(_code(self.colours[unnamed]))}" if unnamed < self.num_classes else ""
+        meant = "no label" if by_colour[named] == IGNORE else f"class {by_colour[named]}"
+        return DataError(
+            f"mask {path} has a palette in which only some indices have colours of data.classes: index {unnamed} has {found}{wanted}; "
+            f"index {named} has {_in_words(codes[named])}, which is {meant}; allowed: all indices in use or none; "
+            "correct the mask or the colours, or set data.label_map to go by the indices alone"
+        )
+
     def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
         if not self.colours:
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
                 "or set data.classes to a file with a line 'name r g b' for each class"
             )
+        if mask.dtype == np.uint16:
+            mask = mask >> 8  # classes have colours of 8 bits
         codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
         known = np.array([_code(c) for c in (*self.colours, *self.ignored_colours)], np.int32)
         indices = np.array([*range(len(self.colours)), *[IGNORE] * len(self.ignored_colours)], np.uint8)
@@ -87,9 +139,13 @@ def _code(colour: tuple[int, int, int]) -> int:
     return (colour[0] << 16) | (colour[1] << 8) | colour[2]
 
 
+def _in_words(code: int) -> str:
+    return f"({code >> 16} {code >> 8 & 255} {code & 255})"
+
+
 def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
     values, counts = np.unique(codes, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:5]
-    listed = ", ".join(f"({v >> 16} {v >> 8 & 255} {v & 255}) at {n} px" for v, n in zip(values[first], counts[first], strict=True))
+    listed = ", ".join(f"{_in_words(v)} at {n} px" for v, n in zip(values[first], counts[first], strict=True))
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return DataError(f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct the mask")

@@ -39,20 +39,36 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 uint8 if the mask is coloured."""
+    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 of them if the mask is RGB."""
+    return read_mask_and_palette(path, max_pixels)[0]
+
+
+def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
+    """What `read_mask` gives, and the colours of the indices, N×3 uint8, if the file has a palette."""
     with _opened(path, max_pixels) as (image, file):
         if image.format in ("JPEG", "MPO"):
             raise DataError(f"mask {path} is a JPEG, whose compression changes the class numbers; save it as PNG")
+        if _holds_16_bit_colour(image, file):
+            return _read_16_bit_colour(image, file), None
         depth = _grey_bits(image, file)
         upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("L", "P", "1"):
+        if upright.mode == "P":
+            return np.array(upright), np.array(upright.getpalette() or [], np.uint8).reshape(-1, 3)
+        if upright.mode in ("L", "1"):
             # Pillow stretches grey of 2 and 4 bits to 0..255; the stored number is what counts here.
-            return np.array(upright).astype(np.uint8) // {2: 85, 4: 17}.get(depth, 1)
+            return np.array(upright).astype(np.uint8) // {2: 85, 4: 17}.get(depth, 1), None
         if upright.mode.startswith("I;16"):
-            return np.asarray(upright).astype(np.uint16)
+            return np.asarray(upright).astype(np.uint16), None
         if upright.mode in ("RGB", "RGBA"):
-            return np.array(upright.convert("RGB"))
+            return np.array(upright.convert("RGB")), None
         raise DataError(f"mask {path} has pixels of mode {upright.mode}; allowed: grey of 1 to 16 bits, palette, RGB")
+
+
+def without_colour(mask: np.ndarray) -> np.ndarray:
+    """The numbers H×W of an RGB mask that is grey everywhere; any other mask as it is."""
+    if mask.ndim == 2 or any((mask[..., 0] != mask[..., channel]).any() for channel in (1, 2)):
+        return mask
+    return np.ascontiguousarray(mask[..., 0])
 
 
 def read_size(path: str) -> tuple[int, int]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.data.parts import notice
-from segtrain.data.reading import read_mask
+from segtrain.data.parts import count, notice
+from segtrain.data.reading import read_mask, without_colour
 from segtrain.errors import DataError
 
 VERSION = 1  # of the cache file's content
+FEW = 8  # masks that are looked at where reading all of them would take too long
 
 
 def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
@@ -25,7 +26,7 @@ def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
     known = _load(cache)
     if known is not None:
         return known
-    notice(f"reading {len(paths)} masks once to find their classes …")
+    notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
     counts: Counter[int] = Counter()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for found in pool.map(lambda path: _values(path, max_pixels), paths):
@@ -35,8 +36,21 @@ def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
     return values
 
 
+def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
+    """Whether a few of the masks hold all of `values` and nothing else; the first with another value ends the look."""
+    seen: set[int] = set()
+    for path in paths[:: -(-len(paths) // FEW)]:
+        try:
+            seen.update(_values(path, max_pixels))
+        except DataError:  # it is told when the mask is used
+            return False
+        if not seen <= values:
+            return False
+    return seen == values
+
+
 def _values(path: str, max_pixels: int) -> dict[int, int]:
-    mask = read_mask(path, max_pixels)
+    mask = without_colour(read_mask(path, max_pixels))
     if mask.ndim == 3:
         raise DataError(f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each class")
     counts = np.bincount(mask.ravel())

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from segtrain.data.files import Pair, check_inside, prefix_and_number
-from segtrain.data.parts import notice
+from segtrain.data.parts import count, notice
 from segtrain.data.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
 
@@ -22,23 +22,24 @@ def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
         return None
     if "" in found:
         raise DataError(
-            f"{found[''][0].image} lies beside the folders train and val ({len(found[''])} such files); move it into one of them"
+            f"{found[''][0].image} lies beside the folders train and val ({count(len(found['']), 'such file')}); move it into one of them"
         )
     return found
 
 
 def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
-    """Splits from text files that name one image a line, relative to the image folder, with or without suffix."""
+    """Splits from text files that name one image a line, relative to the image folder, with or without suffix; # begins a comment."""
     known = {pair.name: pair for pair in pairs}
     splits = {}
     for split, path in lists.items():
-        splits[split] = [_listed(line, number, path, known, folder) for number, line in _lines(path, f"data.{split}_list")]
+        splits[split] = _listed_once(path, _lines(path, f"data.{split}_list"), known, folder)
         if not splits[split]:
             raise DataError(f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}")
     both = {pair.name for pair in splits["train"]} & {pair.name for pair in splits["val"]}
     if both:
         raise DataError(
-            f"{len(both)} images are in both lists, {sorted(both)[0]!r} first; remove them from data.train_list or data.val_list"
+            f"{count(len(both), 'image is', 'images are')} in both lists, {sorted(both)[0]!r} first; "
+            "remove what is twice from data.train_list or data.val_list"
         )
     return splits
 
@@ -51,7 +52,17 @@ def _lines(path: str, key: str) -> list[tuple[int, str]]:
             lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    return [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
+    return [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+
+
+def _listed_once(path: str, lines: list[tuple[int, str]], known: dict[str, Pair], folder: str) -> list[Pair]:
+    places: dict[Pair, int] = {}
+    for number, line in lines:
+        pair = _listed(line, number, path, known, folder)
+        if pair in places:
+            raise DataError(f"{path}, line {number}: {line!r} is the image of line {places[pair]} again; name each image once")
+        places[pair] = number
+    return list(places)
 
 
 def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: str) -> Pair:
@@ -70,8 +81,8 @@ def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list
         raise ConfigError(f"data.val_fraction is {fraction}; allowed: a number between 0 and 1")
     if len(pairs) < 2:
         raise DataError(f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training and validation")
-    count = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:count].tolist())
+    kept = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:kept].tolist())
     splits = {
         "train": [pair for index, pair in enumerate(pairs) if index not in chosen],
         "val": [pair for index, pair in enumerate(pairs) if index in chosen],
@@ -94,7 +105,8 @@ def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
         apart += [(one[2], other[2]) for one, other in itertools.pairwise(found) if one[1] != other[1]]
     if apart:
         one, other = apart[0]
+        neighbours = f"{count(len(apart), 'pair')} of neighbouring numbers"
         notice(
-            f"warning: data.val_fraction puts {len(apart)} pairs of neighbouring numbers into different splits ({one!r}, {other!r}); "
+            f"warning: data.val_fraction puts {neighbours} into different splits ({one!r}, {other!r}); "
             "if they are frames of one film, scores come out too high: use folders train/ and val/, or data.train_list and data.val_list"
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segtrain.data.parts import count
+from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 
 
@@ -18,7 +20,7 @@ class Frequency:
 
 
 def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
-    """Counts over all targets of a split; a split with a method `target` is spared reading its images."""
+    """Counts over all targets of a split; a split with a method `target` is spared reading its images. DataError if none has a label."""
     pixels = np.zeros(num_classes, np.int64)
     in_images = np.zeros(num_classes, np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)
@@ -27,4 +29,9 @@ def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
         counts = np.bincount(labels[labels != ignore_index].ravel(), minlength=num_classes)
         pixels += counts
         in_images += np.where(counts > 0, counts.sum(), 0)
+    if not pixels.any():
+        raise DataError(
+            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; expected class indices; "
+            "correct the masks, or set data.label_map or data.ignore_value"
+        )
     return Frequency(pixels, in_images)

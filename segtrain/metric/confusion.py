@@ -43,23 +43,23 @@ class Confusion:
 
     def scores(self, counts: Tensor, absent: str = "union") -> dict:
         """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and lists by class: `iou`, `dice`, `accuracy`,
-        with None for a class that `absent` leaves out.
+        with None for a class that `absent` leaves out, and for a share of no pixels.
 
         IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy = TP / (TP + FN), over all pixels of the set.
         absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
         hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-        total = truth.sum().clamp_min(1)
+        labelled = truth.sum().item()
         iou = _by_class(hit, truth + answer - hit, truth, absent)
         dice = _by_class(2 * hit, truth + answer, truth, absent)
         accuracy = [h / t if t else None for h, t in zip(hit.tolist(), truth.tolist(), strict=True)]
         return {
-            "pixel_accuracy": (hit.sum() / total).item(),
+            "pixel_accuracy": hit.sum().item() / labelled if labelled else None,
             "mean_accuracy": _mean(accuracy),
             "miou": _mean(iou),
             "mean_dice": _mean(dice),
-            "fw_iou": sum(share * (value or 0.0) for share, value in zip((truth / total).tolist(), iou, strict=True)),
+            "fw_iou": sum(t / labelled * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True)) if labelled else None,
             "present": int(((truth + answer) > 0).sum()),
             "iou": iou,
             "dice": dice,

@@ -69,5 +69,5 @@ def test_lonely_and_missing_frames(tmp_path):
     with pytest.raises(DataError, match=r"no frame for (the )?val"):
         DATA.build({"name": "camvid", "root": str(tmp_path), "split": "drive"})
     (tmp_path / "masks/val/0016E5_1.png").unlink()
-    with pytest.raises(DataError, match="1 frames of val have an image or a mask only: 0016E5_1"):
+    with pytest.raises(DataError, match="1 frame of val has an image or a mask only: 0016E5_1"):
         DATA.build({"name": "camvid", "root": str(tmp_path)})

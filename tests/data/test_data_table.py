@@ -10,6 +10,7 @@ from PIL import Image
 
 from segtrain.data import DATA
 from segtrain.data.stats import Frequency, frequency
+from segtrain.errors import DataError
 from segtrain.registry import REQUIRED, options_of
 from segtrain.sample import IGNORE, Facts
 
@@ -76,3 +77,18 @@ def test_frequency_by_hand():
     found = frequency(Two(), 4)
     assert isinstance(found, Frequency) and found.pixels.dtype == found.in_images.dtype == np.int64
     assert found.pixels.tolist() == [2, 5, 1, 0] and found.in_images.tolist() == [3, 8, 5, 0]
+
+
+def test_frequency_of_nothing_is_refused():
+    class Unlabelled:
+        def __len__(self):
+            return 1
+
+        def target(self, index):
+            return np.full((2, 2), IGNORE, np.uint8)
+
+        def name(self, index):
+            return "images/a.png"
+
+    with pytest.raises(DataError, match=r"no pixel of 1 sample has a label, images/a\.png first"):
+        frequency(Unlabelled(), 2)

@@ -1,5 +1,7 @@
 """A user's own folders: pairing, splits, classes, and what is said when they do not fit."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,7 +95,7 @@ def test_splits_by_lists(tmp_path):
     lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
     assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "a2"], "val": ["a4"]}
     (tmp_path / "val.txt").write_text("a1")
-    with pytest.raises(DataError, match=r"'a1' first; remove them from data\.train_list or"):
+    with pytest.raises(DataError, match=r"1 image is in both lists, 'a1' first; remove what is twice from data\.train_list or"):
         build(tmp_path, **lists)
     (tmp_path / "val.txt").write_text("a4\na44")
     with pytest.raises(DataError, match=r"val\.txt, line 2: 'a44' is not the name of an image.*did you mean 'a4'"):
@@ -102,6 +104,18 @@ def test_splits_by_lists(tmp_path):
         build(tmp_path, train_list=lists["train_list"])
     with pytest.raises(ConfigError, match=r"data\.val_list is '.*no\.txt', which is not a file"):
         build(tmp_path, train_list=lists["train_list"], val_list=str(tmp_path / "no.txt"))
+
+
+def test_lists_have_comments_and_name_no_image_twice(tmp_path):
+    some(tmp_path, 5)
+    write(tmp_path, "#a", np.zeros((4, 6)))
+    (tmp_path / "train.txt").write_text("# by hand\na0\n\na1\n./#a\n")
+    (tmp_path / "val.txt").write_text("a4\n#a3\n")
+    lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
+    assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "#a"], "val": ["a4"]}
+    (tmp_path / "train.txt").write_text("# by hand\na0\n\na1\n./a0.png\n")
+    with pytest.raises(DataError, match=r"train\.txt, line 5: '\./a0\.png' is the image of line 2 again; name each image once"):
+        build(tmp_path, **lists)
 
 
 @pytest.mark.parametrize("line", ["../outside", "/etc/passwd", "images/../../outside"])
@@ -138,7 +152,7 @@ def test_unpaired_files_are_listed(tmp_path):
         build(tmp_path)
     some(tmp_path, 9)
     (tmp_path / "images/a3.png").unlink()
-    with pytest.raises(DataError, match=r"1 masks have no image of the same name: .*a3\.png"):
+    with pytest.raises(DataError, match=r"1 mask has no image of the same name: .*a3\.png"):
         build(tmp_path)
 
 
@@ -208,10 +222,83 @@ def test_classes_are_found_once_and_remembered(tmp_path, capsys):
 def test_gaps_are_refused_with_the_map_that_closes_them(tmp_path):
     for number in range(6):
         write(tmp_path, f"{number}", np.full((2, 2), [7, 11, 255][number % 3]))
-    with pytest.raises(DataError, match=r"masks hold 7 \(8 px\), 11 \(8 px\); set data\.label_map='\{7: 0, 11: 1\}'"):
+    with pytest.raises(
+        DataError, match=r"masks hold 7 \(8 px\), 11 \(8 px\), 255 \(8 px, no label\); set data\.label_map='\{7: 0, 11: 1\}'"
+    ):
         build(tmp_path)
     data = build(tmp_path, label_map={7: 0, 11: 1, 255: 255})
     assert {int(sample.target[0, 0]) for split in data.splits.values() for sample in split} == {0, 1, 255}
+
+
+def test_strays_in_masks_of_0_and_255_are_no_class(tmp_path):
+    mask = np.full((8, 8), 255)
+    mask[:4], mask[5, 5] = 0, 254
+    for number in range(6):
+        write(tmp_path, f"{number}", mask)
+    with pytest.raises(
+        DataError, match=r"254 \(6 px\), 255 \(186 px, no label\); they look like masks of 0 and 255 .* each pixel 0 or 255"
+    ) as caught:
+        build(tmp_path)
+    assert "254: 1" not in str(caught.value)
+
+
+def test_pixels_without_label_are_counted_with_the_classes(tmp_path, capsys):
+    for number in range(6):
+        write(tmp_path, f"{number}", [[0, 1 if number % 2 else 255]])
+    assert len(build(tmp_path).facts.classes) == 2
+    assert "found 2 classes in 6 masks: 0 (6 px), 1 (3 px), 255 (3 px, no label);" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": ["a", "b"]}])
+def test_masks_without_any_label_are_refused(tmp_path, options):
+    for number in range(6):
+        write(tmp_path, f"{number}", np.full((2, 2), 255))
+    with pytest.raises(DataError, match=r"masks of 6 images hold no value but 255 \(no label\), .*0\.png first"):
+        build(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("classes", "remedy"), [(["a", "b", "c"], r"set data\.label_map='\{0: 0, 255: 1\}'"), (["crack"], r"give data\.classes two names")]
+)
+def test_masks_of_0_and_255_for_other_than_two_classes_are_told(tmp_path, capsys, classes, remedy):
+    for number in range(10):
+        for split in ("train", "val"):
+            write(tmp_path, f"{split}/{number}", [[0, 255], [255, 0]])
+    build(tmp_path, classes=classes)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(rf"masks hold only 0 and 255, .* 255 is read as no label; .*, {remedy}", error)
+    for options in ({"label_map": {0: 0, 255: 255}}, {"ignore_value": 254}, {"classes": ["a 0 0 0", "b 1 1 1", "c 2 2 2"]}):
+        build(tmp_path, **{"classes": classes, **options})
+    write(tmp_path, "train/0", [[0, 255], [0, 2]])
+    build(tmp_path, classes=classes)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_mask_is_told_when_it_is_read(tmp_path):
+    some(tmp_path, 6)
+    (tmp_path / "masks/a0.png").write_bytes(b"no image")
+    (problem,) = problems(build(tmp_path, classes=["a", "b", "c"]))
+    assert "a0.png is not an image" in problem.message
+
+
+def test_masks_of_0_and_255_as_rgb_are_two_classes(tmp_path):
+    for number in range(6):
+        write(tmp_path, f"{number}", np.repeat([[[0], [255]], [[255], [0]]], 3, axis=2))
+    data = build(tmp_path)
+    assert data.facts.classes == ("background", "foreground") and data.splits["train"][0].target.tolist() == [[0, 1], [1, 0]]
+
+
+def test_palette_masks_out_of_coloured_ones_are_read_by_colour(tmp_path):
+    colours = np.array([(10, 20, 30), (200, 0, 0), (0, 0, 200)], np.uint8)
+    (tmp_path / "classes.txt").write_text("sky 10 20 30\nroad 200 0 0\ncar 0 0 200\n")
+    mask = np.array([[1, 1, 1], [0, 0, 1], [2, 2, 0]])
+    for number in range(4):
+        write(tmp_path, f"{number}", mask)
+        quantised = Image.fromarray(colours[mask]).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+        assert not np.array_equal(np.asarray(quantised), mask)  # its palette has another order than the classes
+        quantised.save(tmp_path / f"masks/{number}.png")
+    data = build(tmp_path, classes="classes.txt")
+    assert all(np.array_equal(sample.target, mask) for split in data.splits.values() for sample in split)
 
 
 def test_masks_of_0_and_255_are_two_classes(tmp_path, capsys):
@@ -243,7 +330,7 @@ def test_class_file_with_colours(tmp_path):
 
 def test_coloured_masks_without_colours(tmp_path):
     for number in range(4):
-        write(tmp_path, f"{number}", np.zeros((2, 2, 3)))
+        write(tmp_path, f"{number}", np.eye(3)[[[0, 1], [2, 0]]])
     with pytest.raises(DataError, match=r"\.png is coloured \(RGB\); set data\.classes"):
         build(tmp_path)
     with pytest.raises(DataError, match="is coloured"):

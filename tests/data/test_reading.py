@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.data.reading import read_image, read_mask, read_size
+from segtrain.data.reading import read_image, read_mask, read_mask_and_palette, read_size, without_colour
 from segtrain.errors import DataError
 
 
@@ -129,6 +129,18 @@ def test_palette_masks_are_indices_not_colours(tmp_path):
     image.putpalette(noise(768).tobytes())
     image.save(tmp_path / "m.png")
     assert np.array_equal(read_mask(str(tmp_path / "m.png")), array)
+    indices, palette = read_mask_and_palette(str(tmp_path / "m.png"))
+    assert np.array_equal(palette[indices], np.asarray(Image.open(tmp_path / "m.png").convert("RGB")))
+
+
+def test_masks_of_three_equal_channels_keep_all_their_bits(tmp_path):
+    grey = noise(5, 6, dtype=np.uint16)
+    mask = np.repeat(grey[..., None], 3, axis=2)
+    cv2.imwrite(str(tmp_path / "16.png"), mask)
+    assert np.array_equal(without_colour(read_mask(str(tmp_path / "16.png"))), grey)
+    mask[3, 4, 1] ^= 1
+    assert np.array_equal(without_colour(mask), mask)
+    assert np.array_equal(without_colour(grey), grey)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -85,7 +85,8 @@ def test_absent_classes(rule, iou, miou):
 
 def test_nothing_labelled_has_no_mean():
     scores = confusion(3).scores(torch.zeros(3, 3, dtype=torch.int64))
-    assert scores["miou"] is None and scores["iou"] == [None] * 3 and scores["pixel_accuracy"] == 0
+    means = ("pixel_accuracy", "mean_accuracy", "miou", "mean_dice", "fw_iou")
+    assert [scores[name] for name in means] == [None] * 5 and scores["iou"] == [None] * 3
 
 
 def test_an_ignore_index_among_the_classes_is_refused():
