@@ -28,8 +28,6 @@ def merged_over_boxes(scores: Callable[[Tensor], Tensor], sides: tuple[int, ...]
     sides: of the square boxes, in pixels; None: the image's longer side and its halves. What of a box lies outside of the image is 0,
     the mean pixel.
     """
-    if sides is not None and (not sides or min(sides) < LEAST_SIDE):
-        raise ConfigError(f"predictor.box_sides is {list(sides)}; allowed: integers from {LEAST_SIDE}, or null")
 
     def merged(images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
@@ -46,6 +44,11 @@ def merged_over_boxes(scores: Callable[[Tensor], Tensor], sides: tuple[int, ...]
         return canvas
 
     return merged
+
+
+def check_box_sides(sides: tuple[int, ...] | None) -> None:
+    if sides is not None and (not sides or min(sides) < LEAST_SIDE):
+        raise ConfigError(f"predictor.box_sides is {list(sides)}; allowed: integers from {LEAST_SIDE}, or null")
 
 
 def box_sides(height: int, width: int, wanted: tuple[int, ...] | None) -> list[int]:

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
-from segtrain.boxes import merged_over_boxes
+from segtrain.boxes import check_box_sides, merged_over_boxes
 from segtrain.crf import Refine, chosen_solver, crf
 from segtrain.data.reading import read_image
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
+from segtrain.model.limits import as_typed, typed
+from segtrain.model.sides import check_side
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
@@ -87,10 +89,8 @@ def predictor(
     """
     # Not every network has something to train.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
+    check_settings(model, settings)
     margin = getattr(model, "margin", 0)
-    if margin and (settings.boxes or ensemble):
-        key = "boxes" if settings.boxes else "ensemble"
-        raise ConfigError(f"predictor.{key} needs a network that answers for all of its input, not for the inner part only; use null")
 
     def scores(normalised: Tensor) -> Tensor:
         between()
@@ -116,6 +116,33 @@ def predictor(
     if settings.crf:
         strips = _in_one(refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between)))
     return Predictor(model, strips)
+
+
+def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
+    """ConfigError for settings that this network cannot be run with."""
+    margin = getattr(model, "margin", 0)
+    if margin and (settings.boxes or settings.ensemble):
+        key = "boxes" if settings.boxes else "ensemble"
+        raise ConfigError(f"predictor.{key} needs a network that answers for all of its input, not for the inner part only; use null")
+    check_box_sides(settings.box_sides)
+    if settings.boxes:
+        check_side(model, "predictor.box_input", settings.box_input)
+    elif settings.tile is not None and not margin:
+        check_side(model, "predictor.tile", settings.tile)
+    if settings.boxes and getattr(model, "log_probabilities", False):
+        raise ConfigError(
+            f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are log-probabilities, none above 0; use null"
+        )
+    _check_merge(model, "this network", settings)
+
+
+def _check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
+    """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
+    if settings.ensemble and settings.ensemble_merge == "product" and getattr(model, "log_probabilities", False):
+        raise ConfigError(
+            f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are log-probabilities, none above 0; "
+            "use predictor.ensemble_merge=mean"
+        )
 
 
 def _in_one(predict: Predict) -> Strips:
@@ -163,6 +190,7 @@ def ensemble_of(settings: PredictorSettings, facts: Facts, device: torch.device)
         raise ConfigError(f"{where} was trained on images of {its}, the run on {mine}; use a run with the same")
     if getattr(model, "margin", 0):
         raise ConfigError(f"{where} answers for the inner part of its input only; use a run of another network")
+    _check_merge(model, where, settings)
     model.to(device)
 
     def scores(images: Tensor) -> Tensor:
@@ -220,9 +248,12 @@ def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module
     task = TASK.build(description["config"]["task"])
     saved, changed = _options_of(description["config"]["model"], options or {})
     output_stride = changed.pop("output_stride", None)
-    config = without_weights({**saved, **changed})
+    config = without_weights({**saved, **changed, "name": saved["name"]})
     model = MODEL.build(config, out_channels=task.out_channels(facts), in_channels=facts.channels, num_classes=facts.num_classes)
-    hint = f"; {_of_training(changed, saved)}" if changed else "; use the model options that the run was trained with"
+    for key in changed.keys() & {"name", "weights"}:
+        advice = _of_training({key: changed[key]}, saved, model)
+        raise ConfigError(f"model.{key}={as_typed(changed[key])} cannot change here; {advice}")
+    hint = f"; {_of_training(changed, saved, model)}" if changed else "; use the model options that the run was trained with"
     load_exactly(model, checkpoints.load_weights(checkpoint), str(checkpoint), hint, ConfigError if changed else CheckpointError)
     if output_stride is not None:
         _refuse_what_follows(model, output_stride, changed)
@@ -231,19 +262,18 @@ def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module
 
 
 def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
-    """(the network's name and options, those of `wanted` that are different); ConfigError if the name is, or the weights are."""
+    """(the network's name and options, those of `wanted` that are different)."""
     name, given = MODEL.check(config)
     saved = {"name": name, **{key: option.default for key, option in MODEL.options(name).items()}, **given}
     wanted = MODEL.check({**config, **wanted, "name": name})[1] | {"name": wanted.get("name", name)}
-    changed = {key: value for key, value in wanted.items() if value != saved[key]}
-    for key in changed.keys() & {"name", "weights"}:
-        raise ConfigError(f"model.{key}={changed[key]} cannot change here; {_of_training({key: changed[key]}, saved)}")
-    return saved, changed
+    return saved, {key: value for key, value in wanted.items() if value != saved[key]}
 
 
-def _of_training(changed: dict, saved: dict) -> str:
-    new, old = (", ".join(f"model.{key}={values[key]}" for key in changed) for values in (changed, saved))
-    return f"the weights were trained with {old}, and {new} needs others: `segtrain train init=RUN {new.replace(', ', ' ')}`"
+def _of_training(changed: dict, saved: dict, model: nn.Module) -> str:
+    new, old = typed(changed), typed({key: saved[key] for key in changed})
+    # A network that is fitted takes nothing over from another run.
+    way_out = "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+    return f"the weights were trained with {old}, and {new} needs others: {way_out}"
 
 
 def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) -> None:

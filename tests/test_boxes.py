@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segtrain import checkpoint as checkpoints
 from segtrain.boxes import box_sides, merged_over_boxes
 from segtrain.errors import ConfigError
-from segtrain.predictor import Ensemble, predictor
-from segtrain.sample import Normalisation, Output
+from segtrain.predictor import Ensemble, ensemble_of, predictor
+from segtrain.sample import Facts, Normalisation, Output
 from segtrain.settings import PredictorSettings
 
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -83,9 +84,52 @@ def test_sides_of_boxes(size, wanted, sides):
 
 
 @pytest.mark.parametrize("sides", [(111, 300), ()])
-def test_boxes_that_show_nothing_are_refused(sides):
+@pytest.mark.parametrize("boxes", ["grid", None])
+def test_boxes_that_show_nothing_are_refused_asked_for_or_not(sides, boxes):
     with pytest.raises(ConfigError, match=r"predictor.box_sides is \[.*allowed: integers from 112"):
-        merged_over_boxes(lambda x: x, sides, 224)
+        predictor(Strided(), NORM, softmax, PredictorSettings(boxes=boxes, box_sides=sides))
+
+
+class LogProbabilities(Strided):
+    log_probabilities = True
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"boxes": "grid"}, r"predictor\.boxes=grid merges scores from 0 on, .* log-probabilities, none above 0; use null"),
+        ({"ensemble": "other"}, r"those of this network are log-probabilities.*; use predictor\.ensemble_merge=mean"),
+    ],
+)
+def test_log_probabilities_are_not_merged_from_0_on(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        predictor(LogProbabilities(), NORM, softmax, PredictorSettings(**settings))
+    for allowed in ({}, {"ensemble": "other", "ensemble_merge": "mean"}):
+        predictor(LogProbabilities(), NORM, softmax, PredictorSettings(**allowed))
+
+
+def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
+    facts = Facts(("a", "b"), ((0, 0, 0),) * 2, normalisation=NORM)
+    monkeypatch.setattr(checkpoints, "find", lambda *words, **more: None)
+    monkeypatch.setattr("segtrain.predictor.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1}))
+    with pytest.raises(ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"):
+        ensemble_of(PredictorSettings(ensemble="forest"), facts, torch.device("cpu"))
+    assert ensemble_of(PredictorSettings(ensemble="forest", ensemble_merge="mean"), facts, torch.device("cpu")).run == "forest"
+
+
+class Large(Strided):
+    tile_sides = (16, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"), [({"tile": 8}, "tile"), ({"boxes": "grid", "box_input": 8}, "box_input"), ({"boxes": "grid", "tile": 8}, None)]
+)
+def test_sides_that_the_network_does_not_take_are_named_by_their_key(settings, key):
+    if key is None:  # boxes of a tile are resized before the network sees them
+        predictor(Large(), NORM, softmax, PredictorSettings(**settings))
+        return
+    with pytest.raises(ConfigError, match=rf"predictor\.{key} is 8; allowed for this network: sides from 16 px"):
+        predictor(Large(), NORM, softmax, PredictorSettings(**settings))
 
 
 @pytest.mark.parametrize("tile", [None, 100])

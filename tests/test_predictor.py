@@ -129,6 +129,42 @@ def test_a_mask_made_of_strips_is_that_of_the_whole_probabilities(views):
     assert np.array_equal(classes, mask.decide(mask.probabilities(image[0].numpy().transpose(1, 2, 0))))
 
 
+def run_of(folder, model: dict, net: nn.Module):
+    from segtrain import checkpoint
+    from segtrain.sample import Facts
+
+    facts = Facts(("a", "b", "c"), ((0, 0, 0),) * 3, normalisation=NORM)
+    config = {"model": model, "task": {"name": "semantic"}, "data": {"name": "shapes"}, "trainer": {"steps": 1}}
+    about = {"config": config, "facts": facts.plain(), "task": "semantic", "step": 1, "scores": None, "protocol": None}
+    folder.mkdir()
+    return checkpoint.save(folder, 1, net.state_dict(), {}, about)
+
+
+def test_advice_is_written_as_it_is_typed(tmp_path):
+    from segtrain.model.deeplabv3 import deeplabv3
+    from segtrain.predictor import build_from
+
+    options = {"encoder": "test_resnet", "weights": "none", "aspp_width": 8}
+    found = run_of(tmp_path / "run", {"name": "deeplabv3", **options}, deeplabv3(3, **options))
+    with pytest.raises(ConfigError) as error:
+        build_from(found, {"rates": [1, 2], "aux": True, "multi_grid": [2]})
+    assert str(error.value).endswith(
+        "the weights were trained with model.rates=null model.aux=false model.multi_grid=null, and model.rates=[1,2] model.aux=true "
+        "model.multi_grid=[2] needs others: `segtrain train init=RUN model.rates=[1,2] model.aux=true model.multi_grid=[2]`"
+    )
+
+
+@pytest.mark.parametrize(("options", "typed"), [({"textons": 4}, "model.textons=4"), ({"name": "unet"}, "model=unet")])
+def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
+    from segtrain.predictor import build_from
+
+    classical = pytest.importorskip("segtrain.model.classical", exc_type=ImportError).classical
+    pytest.importorskip("skimage")
+    found = run_of(tmp_path / "run", {"name": "classical", "textons": 8, "smoothing": "none"}, classical(3, textons=8, smoothing="none"))
+    with pytest.raises(ConfigError, match=rf"and {typed} needs others: train a new run with these options$"):
+        build_from(found, options)
+
+
 def test_training_mode_is_given_back_when_nobody_takes_all_strips():
     model = Pointwise().train()
     strips = run(model, tile=16, overlap=0.0).strips(images(48, 48))

@@ -119,7 +119,14 @@ def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
 def _weights(rule, power: float, class_frequency) -> Tensor | None:
     if rule == "none":
         return None
-    if not isinstance(rule, str):
-        return torch.tensor(rule, dtype=torch.float32) ** power
-    frequency = class_frequency()
-    return class_weights(rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images))
+    if isinstance(rule, str):
+        frequency = class_frequency()
+        weights = class_weights(rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images))
+    else:
+        weights = torch.tensor(rule, dtype=torch.float32) ** power
+    wrong = "infinite for some class" if not weights.isfinite().all() else None if weights.any() else "0 for all classes"
+    if wrong:
+        raise ConfigError(
+            f"loss.class_weights={rule} to the power of loss.weight_power={power} is {wrong}; use another power or other weights"
+        )
+    return weights

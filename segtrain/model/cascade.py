@@ -40,7 +40,8 @@ def cascade(
         output_stride: how much smaller than the image the last features are: 8, 16, 32, or, with fewer dilated blocks, 64, 128, 256
         blocks: number of the last block; the encoder ends with block 4
         contract_dilation: let the first convolution of a block without its stride keep the dilation of the block before, so that
-            every output stride computes the same function; false gives a block one dilation
+            every output stride computes the same function (not with squeeze-excitation or anti-aliasing, nor tf_ encoders at even
+            sizes and ConvNeXt at 8); false gives a block one dilation
         multi_grid: factors of the dilation of the three units of the encoder's last block and of each added one, the paper's are
             [1, 2, 1]; null follows contract_dilation
     """

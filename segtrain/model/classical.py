@@ -86,10 +86,12 @@ def _need(module: str, package: str, otherwise: str = "") -> None:
 class Classical(nn.Module):
     """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely as any other.
 
-    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes.
+    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes. log_probabilities: the
+    scores are none above 0, so they must not be merged with others from 0 on.
     """
 
     head_keys = ("forest.values",)
+    log_probabilities = True
 
     def __init__(self, num_classes, regions, num_regions, compactness, textons, trees, min_leaf, max_regions, smoothing, smoothing_weight):
         super().__init__()

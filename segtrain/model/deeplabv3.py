@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -46,7 +46,8 @@ def deeplabv3(
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
         output_stride: how much smaller than the image the encoder's last features are: 8, 16 or 32
         contract_dilation: let the first convolution of a stage without its stride keep the dilation of the stage before, so that
-            every output stride computes the same function; false for weights that were trained otherwise
+            every output stride computes the same function (not with squeeze-excitation or anti-aliasing, nor tf_ encoders at even
+            sizes and ConvNeXt at 8); false for weights that were trained otherwise
         multi_grid: factors of the dilation of the units of a ResNet's last block, the paper's are [1, 2, 4]; null follows
             contract_dilation
         rates: distances of the taps of the pyramid's 3x3 convolutions; null is 6, 12, 18 at output stride 16,
@@ -94,6 +95,8 @@ class Recipe:
     dropout: float
     align_corners: bool
     norm_eps: float | None
+    given: tuple[tuple[int, ...] | None, int] | None = field(default=None, compare=False)
+    """The rates as they were given, and for which output stride: rounded ones would not find their way back."""
 
     def __post_init__(self):
         check_counts(aspp_width=self.aspp_width)
@@ -102,7 +105,8 @@ class Recipe:
 
     def at(self, output_stride: int) -> Recipe:
         """The recipe at another output stride: the rates go on to span the same number of the image's pixels."""
-        return replace(self, output_stride=output_stride, rates=rescaled(self.rates, self.output_stride, output_stride))
+        given = self.given or (self.rates, self.output_stride)
+        return replace(self, output_stride=output_stride, rates=rescaled(*given, output_stride), given=given)
 
 
 class DeepLabV3(nn.Module):
@@ -121,7 +125,7 @@ class DeepLabV3(nn.Module):
         for part in (self.aspp, self.extra):
             initialise(part)
         self.head = head_of(width, recipe.out_channels)
-        self.tap = tap_at(self.encoder, 8) if is_mobilenetv3(self.encoder) else Tap(len(channels) - 2)
+        self.tap = tap_at(self.encoder, recipe.encoder, 8) if is_mobilenetv3(recipe.encoder) else Tap(len(channels) - 2)
         self.aux = FCNHead(channels[self.tap.index], recipe.out_channels) if recipe.aux else None
 
     @property

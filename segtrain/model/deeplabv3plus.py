@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -53,7 +53,8 @@ def deeplabv3plus(
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
         output_stride: how much smaller than the image the encoder's last features are: 8, 16 or 32
         contract_dilation: let the first convolution of a stage without its stride keep the dilation of the stage before, so that
-            every output stride computes the same function; false for weights that were trained otherwise
+            every output stride computes the same function (not with squeeze-excitation or anti-aliasing, nor tf_ encoders at even
+            sizes and ConvNeXt at 8); false for weights that were trained otherwise
         multi_grid: factors of the dilation of the units of a ResNet's last block, such as [1, 2, 4]; null follows contract_dilation
         rates: distances of the taps of the pyramid's 3x3 convolutions; null is 6, 12, 18 at output stride 16,
             twice that at 8 and half of it at 32
@@ -111,6 +112,8 @@ class Recipe:
     image_pooling: bool
     dropout: float
     align_corners: bool
+    given: tuple[tuple[int, ...] | None, int] | None = field(default=None, compare=False)
+    """The rates as they were given, and for which output stride: rounded ones would not find their way back."""
 
     def __post_init__(self):
         check_counts(**{name: getattr(self, name) for name in ("aspp_width", "low_level_width", "decoder_width", "decoder_convs")})
@@ -123,7 +126,8 @@ class Recipe:
 
     def at(self, output_stride: int) -> Recipe:
         """The recipe at another output stride: the rates go on to span the same number of the image's pixels."""
-        return replace(self, output_stride=output_stride, rates=rescaled(self.rates, self.output_stride, output_stride))
+        given = self.given or (self.rates, self.output_stride)
+        return replace(self, output_stride=output_stride, rates=rescaled(*given, output_stride), given=given)
 
 
 class DeepLabV3Plus(nn.Module):

@@ -28,7 +28,8 @@ def encoder_of(
     Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what its sides are divided.
     A stage whose stride is removed for the sake of the output stride dilates its convolutions instead, its first one still
     with the dilation of the stage before (the contracted rule of DeepLab's code), so that the network computes the same
-    function of its input, on a finer grid. ConfigError for an encoder or an output stride that cannot be had.
+    function of its input, on a finer grid. It does not where other things follow the grid: squeeze-excitation, anti-aliasing, the
+    padding of tf_ networks at even sizes, ConvNeXt's at output stride 8. ConfigError for an encoder or an output stride that cannot be had.
 
     contract_dilation: False gives the first one the stage's own dilation too (segmentation_models_pytorch; torchvision's
         MobileNetV3). That is another function, for weights that were trained so.
@@ -49,7 +50,9 @@ def encoder_of(
     features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
     if features.reductions[-1] != output_stride or len(features.reductions) < 3:
         raise ConfigError(_unsupported(name, output_stride))
-    if not contract_dilation:
+    if contract_dilation:
+        _dilate_averages(features, output_stride)
+    else:
         _dilate_firsts(features, name, in_channels, output_stride)
     if multi_grid is not None:
         _set_multi_grid(features, name, output_stride, multi_grid)
@@ -79,6 +82,32 @@ def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stri
             f"model.contract_dilation=false is not possible with model.encoder={name}: its strides are not in its convolutions; "
             "use model.contract_dilation=true"
         )
+
+
+def _dilate_averages(features: nn.Module, output_stride: int) -> None:
+    """Shortcuts that average before they project (ResNet-D) go on to average the same pixels; without the stride timm takes neighbours."""
+    from timm.layers import AvgPool2dSame
+
+    pools = [name for name, module in features.named_modules() if isinstance(module, AvgPool2dSame)]
+    # Counted from the last stage: some networks have no pooling in an earlier one without its stride.
+    for back, name in enumerate(reversed(pools)):
+        features.set_submodule(name, DilatedAverage(16 // output_stride >> back))
+
+
+class DilatedAverage(nn.Module):
+    """B×D×H×W -> the same: the mean of 2×2 pixels that are `rate` apart, of those of them that are inside."""
+
+    def __init__(self, rate: int):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3):
+            length = x.shape[axis]
+            reach = min(self.rate, length)
+            # Beyond the border a pixel stands in for its neighbour, which leaves it alone in the mean.
+            x = (x + torch.cat([x.narrow(axis, reach, length - reach), x.narrow(axis, length - reach, reach)], axis)) / 2
+        return x
 
 
 def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_grid: tuple[int, ...]) -> None:

@@ -35,7 +35,8 @@ def fcn(
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
         output_stride: how much smaller than the image the encoder's last features are: 8, 16 or 32
         contract_dilation: let the first convolution of a stage without its stride keep the dilation of the stage before, so that
-            every output stride computes the same function; false for weights that were trained otherwise
+            every output stride computes the same function (not with squeeze-excitation or anti-aliasing, nor tf_ encoders at even
+            sizes and ConvNeXt at 8); false for weights that were trained otherwise
         multi_grid: factors of the dilation of the units of a ResNet's last block, such as [1, 2, 4]; null follows contract_dilation
         aux: train a second head on the last features but one (layer3 of a ResNet); loss.aux_weight weighs it
         dropout: probability that a value is dropped in training before the logits

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segtrain.errors import CheckpointError
 from segtrain.model.aspp import rates_at
 from segtrain.model.encoder import encoder_of
+from segtrain.model.limits import typed
 
 Tensors = Mapping[str, Tensor]
 Rules = Mapping[str, str]
@@ -26,14 +27,20 @@ SHOWN = ("name", "encoder", "aux")
 
 @dataclass(frozen=True)
 class Import:
-    """title: what network the file holds. tensors: by our names. options: of our network that computes the same."""
+    """title: what network the file holds. tensors: by our names. options: of our network that computes the same.
+
+    assumed: those of the options that no tensor shows and the library lets its users choose; they are its defaults.
+    about_encoder: what else to say to somebody whose network does not fit.
+    """
 
     title: str
     tensors: dict[str, Tensor]
     options: dict
+    assumed: tuple[str, ...] = ()
+    about_encoder: str = ""
 
     def needs(self) -> str:
-        return f"it holds {self.title}, which needs {_typed(self.options)}"
+        return f"it holds {self.title}, which needs {typed(self.options)}{self.about_encoder}"
 
     def check_spare(self, net: nn.Module, source: str) -> list[str]:
         """Names of tensors that `net` has no place for and can do without; CheckpointError if it cannot."""
@@ -56,7 +63,12 @@ class Import:
             + (f"; left aside: {len(left)} of {', '.join(parts)}" if left else "")
         ]
         unlike = {key: value for key, value in self.options.items() if key not in SHOWN and _option(net, key, value) != value}
-        return [*lines, f"init: this network is built otherwise than that one, which has {_typed(unlike)}"] if unlike else lines
+        assumed = {key: unlike.pop(key) for key in self.assumed if key in unlike}
+        if unlike:
+            lines.append(f"init: this network is built otherwise than that one, which has {typed(unlike)}")
+        if assumed:
+            lines.append(f"init: this network is built otherwise than that library's default, {typed(assumed)}; the file does not say")
+        return lines
 
 
 def recognised(tensors: Tensors, source: str = "the file") -> Import | None:
@@ -140,6 +152,19 @@ def from_smp(tensors: Tensors, source: str = "the file") -> Import:
         f"segmentation_models_pytorch's {title}",
         _renamed(tensors, {**trunk, **rules}),
         {"name": name, **({"encoder": encoder} if encoder else {}), **options},
+        assumed=("output_stride", "rates", "dropout"),
+        about_encoder="" if encoder else _about_encoder(tensors),
+    )
+
+
+def _about_encoder(tensors: Tensors) -> str:
+    """Of an encoder of smp whose name its tensors do not show: whether they are named as timm's are."""
+    resnet = {"encoder.conv1.weight", "encoder.layer1.0.conv1.weight"} <= tensors.keys()
+    if resnet or _any(tensors, r"encoder\.model\.") or _any(tensors, r"encoder\.features\.0\.weight"):
+        return " and, as model.encoder, the encoder that it was trained with"
+    return (
+        "; the tensors of its encoder cannot be renamed: "
+        "of segmentation_models_pytorch's encoders only those of resnet*, resnext*, vgg* and tu-* can"
     )
 
 
@@ -226,14 +251,3 @@ def _option(net: nn.Module, key: str, default):
     if key == "rates" and hasattr(recipe, "rates") and recipe.rates is None:
         return rates_at(recipe.output_stride)
     return getattr(recipe, key, default)
-
-
-def _typed(options: dict) -> str:
-    """As a user would type them."""
-
-    def text(value) -> str:
-        if isinstance(value, tuple):
-            return f"[{','.join(map(str, value))}]"
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return " ".join(f"{'model' if key == 'name' else f'model.{key}'}={text(value)}" for key, value in options.items())

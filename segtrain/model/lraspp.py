@@ -78,7 +78,7 @@ class LRASPP(nn.Module):
             recipe.encoder, recipe.in_channels, recipe.output_stride, recipe.contract_dilation, norm_eps=recipe.norm_eps
         )
         channels = self.encoder.channels
-        self.tap = tap_at(self.encoder, 8)
+        self.tap = tap_at(self.encoder, recipe.encoder, 8)
         self.reduce = conv_norm_relu(channels[-1], recipe.width, 1)
         self.gate = nn.Conv2d(channels[-1], recipe.width, 1, bias=False)
         for part in (self.reduce, self.gate):

@@ -16,6 +16,9 @@ from segtrain.model.norm import freeze_batch_norm
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output, Window
 
+WINDOW_BYTES = 1 << 28
+"""Memory of the windows that go through the network at a time; what the network makes of them takes several times as much."""
+
 
 def patchwise(
     out_channels: int,
@@ -43,7 +46,7 @@ def patchwise(
         hidden: widths of new fully connected layers between the encoder and the classes
         patch: side in pixels of the window that one answer sees; the border of the image is reflected
         stride: distance in pixels of the points at which an image is answered for
-        batch: windows that go through the network at a time
+        batch: most windows that go through the network at a time; of large ones as many as fit into 256 MB
         dense: answer for a whole image in one pass, the fully connected layers turned into convolutions; the points then lie at the
             stride of the encoder's last features. The weights are the same; the answers too if the encoder does not pad
     """
@@ -93,7 +96,8 @@ class Patchwise(nn.Module):
         """B×C×h×w, a window every `stride` pixels of the bordered images."""
         windows = x.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride).permute(0, 2, 3, 1, 4, 5)
         images, rows, columns = windows.shape[:3]
-        places = torch.arange(images * rows * columns, device=x.device).split(self.batch)
+        fitting = WINDOW_BYTES // (x.shape[1] * self.patch**2 * x.element_size())
+        places = torch.arange(images * rows * columns, device=x.device).split(max(1, min(self.batch, fitting)))
         # Each window is copied out of the view only when its turn comes: all at once are (patch / stride)² images.
         found = [self.classify(windows[n // (rows * columns), n // columns % rows, n % columns]) for n in places]
         return torch.cat(found).view(images, rows, columns, -1).permute(0, 3, 1, 2)

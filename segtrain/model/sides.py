@@ -1,10 +1,10 @@
-"""Networks that take images of certain sizes only: without padding, every pooled map has to be even."""
+"""Networks that take images of certain sizes only: without padding every pooled map has to be even, and none may vanish."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from segtrain.errors import SizeError
+from segtrain.errors import ConfigError, SizeError
 
 
 def valid_side(net: nn.Module, at_least: int) -> int:
@@ -13,16 +13,28 @@ def valid_side(net: nn.Module, at_least: int) -> int:
     return first + max(0, -(-(at_least - first) // step)) * step
 
 
+def check_side(net: nn.Module, key: str, side: int) -> None:
+    """A ConfigError that names `key`, which sets this side, and the nearest valid ones if `net` takes no such images."""
+    if valid_side(net, side) != side:
+        raise ConfigError(f"{key} is {side}; allowed for this network: {_allowed(net, [side])}")
+
+
 def check_sides(net: nn.Module, height: int, width: int) -> None:
     """A SizeError that names the nearest valid sides if `net` takes no images of this size."""
     wrong = [side for side in (height, width) if valid_side(net, side) != side]
     if wrong:
-        first, step = net.tile_sides
-        nearest = "; ".join(f"next to {side}: {_nearest(side, first, step)}" for side in dict.fromkeys(wrong))
         raise SizeError(
-            f"the network gets images of {height}x{width} px; it takes sides of {first} px and every {step} px from there on "
-            f"({nearest}); use such a side (in training, augmentation.warp.size), or a network that pads"
+            f"the network gets images of {height}x{width} px; it takes {_allowed(net, wrong)}; "
+            "use such a side (in training, augmentation.warp.size), or another network"
         )
+
+
+def _allowed(net: nn.Module, wrong: list[int]) -> str:
+    first, step = net.tile_sides
+    if step == 1:
+        return f"sides from {first} px"
+    nearest = "; ".join(f"next to {side}: {_nearest(side, first, step)}" for side in dict.fromkeys(wrong))
+    return f"sides of {first} px and every {step} px from there on ({nearest})"
 
 
 def _nearest(side: int, first: int, step: int) -> str:

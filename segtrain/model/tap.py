@@ -11,7 +11,7 @@ from torch import nn
 class Tap(NamedTuple):
     """Where finer features come from: the index among the encoder's features, or a block of a MobileNetV3's stage.
 
-    timm hands out what the last block of a stage gives, torchvision takes what its first one gives, the one that strides.
+    timm hands out what the last block of a stage gives; of a MobileNetV3 torchvision takes what its first one gives, which strides.
     """
 
     index: int
@@ -19,10 +19,13 @@ class Tap(NamedTuple):
     block: int | None = None
 
 
-def tap_at(encoder: nn.Module, stride: int) -> Tap:
-    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has it."""
+def tap_at(encoder: nn.Module, name: str, stride: int) -> Tap:
+    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has it.
+
+    name: of the encoder.
+    """
     index = encoder.reductions.index(stride)
-    if not is_mobilenetv3(encoder):
+    if not is_mobilenetv3(name):
         return Tap(index)
     reached = encoder.conv_stem.stride[0]
     for i, stage in enumerate(encoder.blocks):
@@ -34,8 +37,9 @@ def tap_at(encoder: nn.Module, stride: int) -> Tap:
     raise AssertionError(f"features of stride {stride} but no block of it")
 
 
-def is_mobilenetv3(encoder: nn.Module) -> bool:
-    return all(hasattr(encoder, part) for part in ("conv_stem", "bn1", "act1", "blocks"))
+def is_mobilenetv3(name: str) -> bool:
+    """By the name, because timm builds other networks of the same parts whose first blocks have other strides and channels."""
+    return "mobilenetv3" in name
 
 
 def tapped(encoder: nn.Module, x: torch.Tensor, tap: Tap) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.errors import SizeError
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.sides import check_sides
 from segtrain.model.vgg import scaled
 from segtrain.model.weights import IMAGENET, adapted
 from segtrain.sample import Output
@@ -34,10 +34,14 @@ def unet_padded(out_channels: int, in_channels: int = 3, width: float = 1.0, bil
 
 
 class UNetPadded(nn.Module):
-    """B×K×H×W -> Output with B×C×H×W logits, for any H and W from 16 on."""
+    """B×K×H×W -> Output with B×C×H×W logits, for any H and W from 16 on.
+
+    tile_sides: the smallest valid side, and the step to the next.
+    """
 
     head_keys = ("head.weight", "head.bias")
     """The tensors whose first dimension is the classes."""
+    tile_sides = (2**POOLINGS, 1)
 
     def __init__(self, out_channels: int, in_channels: int, width: float, bilinear: bool):
         super().__init__()
@@ -55,8 +59,7 @@ class UNetPadded(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Output:
         size = tuple(x.shape[-2:])
-        if min(size) < 2**POOLINGS:
-            raise SizeError(f"the network gets images of {size[0]}x{size[1]} px; it halves them four times and takes sides from 16 px")
+        check_sides(self, *size)
         *skips, y = self.encoder(x)
         for up, block, skip in zip(self.ups, self.blocks, reversed(skips), strict=True):
             y = block(torch.cat([skip, _padded(up(y), *skip.shape[-2:])], dim=1))

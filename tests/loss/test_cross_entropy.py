@@ -98,6 +98,9 @@ def test_wrong_options_are_refused():
     for numbers in ([1.0, -1.0, 1.0, 1.0], [0.0] * 4):
         with pytest.raises(ConfigError, match="not all of them 0"):
             build(class_weights=numbers)
+    for options in ({"class_weights": [0.0, 1.0, 1.0, 1.0], "weight_power": -1.0}, {"class_weights": "inverse", "weight_power": 1000.0}):
+        with pytest.raises(ConfigError, match=r"loss\.weight_power=.* is infinite for some class"):
+            build(**options)
     with pytest.raises(ConfigError, match=r"loss.aux_weight is -1.0"):
         build(aux_weight=-1.0)
     with pytest.raises(ConfigError, match=r"loss.smoothing is 1.0"):

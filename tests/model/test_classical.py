@@ -69,6 +69,15 @@ def test_without_smoothing_the_probabilities_are_the_forests(net):
     assert found.shape == (3, 48, 48) and np.abs(found - expected.T[:, regions]).max() < 1e-6
 
 
+def test_scores_are_log_probabilities_and_the_network_says_so(net):
+    from segtrain.predictor import predictor
+    from segtrain.settings import PredictorSettings
+
+    assert (answer(net, colours(7)) <= 1e-6).all() and net.log_probabilities
+    with pytest.raises(ConfigError, match=r"predictor\.boxes=grid"):
+        predictor(net, net.normalisation, torch.softmax, PredictorSettings(boxes="grid"))
+
+
 @pytest.mark.parametrize("smoothing", ["icm", "expansion"])
 def test_smoothing_of_no_weight_changes_nothing(net, smoothing):
     sample = colours(7)

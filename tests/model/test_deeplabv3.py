@@ -71,6 +71,13 @@ def test_output_stride_can_be_changed_without_touching_weights(rates):
     assert [n(x).logits.shape[-1] for n in (net, twin)] == [5, 9]
 
 
+def test_rates_find_their_way_back():
+    with torch.device("meta"):
+        recipe = deeplabv3(5, rates=(5, 7, 9), **TINY).recipe
+    assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
+    assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
+
+
 def test_without_image_pooling_a_finer_grid_holds_the_coarser_one():
     torch.manual_seed(0)
     options = {"encoder": "resnet18", "weights": "none", "aspp_width": 16}

@@ -111,6 +111,13 @@ def test_rates_cover_the_same_pixels_at_every_output_stride():
     assert [rates_at(stride) for stride in (8, 16, 32)] == [(12, 24, 36), (6, 12, 18), (3, 6, 9)]
 
 
+def test_rates_find_their_way_back():
+    with torch.device("meta"):
+        recipe = deeplabv3plus(5, rates=(5, 7, 9), **TINY).recipe
+    assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
+    assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
+
+
 @pytest.mark.parametrize("rates", [None, (2, 4)])
 def test_output_stride_can_be_changed_without_touching_weights(rates):
     net = deeplabv3plus(5, rates=rates, **TINY).eval()

@@ -21,13 +21,17 @@ EXACT = [
     "mobilenetv4_conv_small",
     "repvgg_a0",
     "xception41",
+    "test_resnet",
+    "resnet10t",
+    "resnet50d",
 ]
 """Encoders that compute the same function at every output stride. All but the first four are tried only by `make slow`."""
 NOT_EXACT = {
     "tf_efficientnet_lite0": "its padding is asymmetric at even sizes",
     "regnety_002": "squeeze-excitation averages over another grid",
     "mobilenetv3_small_050": "squeeze-excitation averages over another grid",
-    "resnet50d": "the shortcut's average pooling covers other pixels",
+    "convnext_atto": "its padding is that of another grid",
+    "resnetblur18": "anti-aliasing blurs over another grid",
 }
 
 
@@ -57,6 +61,12 @@ def difference(name: str, output_stride: int, size: int, **options) -> float:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in EXACT[:4] else pytest.mark.slow) for name in EXACT])
 def test_subsampled_features_are_those_of_stride_32(name):
     assert max(difference(name, 16, 64), difference(name, 8, 65)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet10t"])
+@pytest.mark.parametrize("size", [64, 65, 97])
+def test_averaging_shortcuts_see_the_same_pixels_at_every_output_stride(name, size):
+    assert max(difference(name, stride, size) for stride in (8, 16)) < 1e-12
 
 
 def test_tf_networks_are_exact_at_odd_sizes():

@@ -187,6 +187,35 @@ def test_options_that_no_tensor_shows_are_said():
     assert resnet.about(finer, "x")[1:] == [], "at output stride 8 the rates are 12, 24, 36 without being typed"
 
 
+def test_what_smp_lets_its_users_choose_is_called_a_default():
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    with torch.device("meta"):
+        found = recognised(smp.DeepLabV3("resnet18", encoder_weights=None, classes=CLASSES).state_dict())
+        net = deeplabv3(CLASSES, weights="none", encoder="resnet18", head="torchvision", contract_dilation=False)
+    assert found.about(net, "x")[1:] == [
+        "init: this network is built otherwise than that one, which has model.align_corners=true",
+        "init: this network is built otherwise than that library's default, model.output_stride=8 model.rates=[12,24,36] "
+        "model.dropout=0.5; the file does not say",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "ours", "advice"),
+    [
+        ("efficientnet-b0", "efficientnet_b0", r"; the tensors of its encoder cannot be renamed: .* only those of resnet\*, resnext\*"),
+        ("mobilenet_v2", "mobilenetv2_100", r"; the tensors of its encoder cannot be renamed"),
+        ("tu-efficientnet_lite0", "resnet18", r" and, as model\.encoder, the encoder that it was trained with$"),
+        ("vgg11", "vgg13", r" and, as model\.encoder, the encoder that it was trained with$"),
+        ("resnext50_32x4d", "resnet50", r" and, as model\.encoder, the encoder that it was trained with$"),
+    ],
+)
+def test_an_encoder_that_cannot_be_named_is_spoken_of(tmp_path, encoder, ours, advice):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    theirs = smp.Unet(encoder, encoder_weights=None, classes=CLASSES)
+    with pytest.raises(CheckpointError, match=r"which needs model=unet model\.decoder_widths=\[256,128,64,32,16\]" + advice):
+        started(unet(CLASSES, encoder=ours, weights="none"), saved(theirs, tmp_path / "net.safetensors"))
+
+
 def torchvision_like(name: str) -> dict:
     """The names and shapes of a network of torchvision."""
     from torchvision.models import segmentation

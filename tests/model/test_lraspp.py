@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
+from segtrain.model.deeplabv3 import deeplabv3
 from segtrain.model.encoder import at_output_stride, encoder_of
 from segtrain.model.lraspp import lraspp
 from segtrain.model.tap import tap_at, tapped
@@ -27,19 +28,29 @@ def test_logits_come_at_stride_8(stride, size):
     assert output.upsampled().shape == (1, 5, *size)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_large_100", "mobilenetv3_small_050", "resnet18", "mobilenetv2_100"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3_large_100", "mobilenetv3_small_050", "resnet18", "mobilenetv2_100", "mobilenetv4_conv_small_035", "lcnet_035"]
+)
 @pytest.mark.parametrize("stride", [8, 16])
 def test_tap_has_its_stride_and_the_last_features_are_the_encoders(name, stride):
     torch.manual_seed(0)
     encoder = encoder_of(name, 3, stride).eval()
     x = torch.randn(1, 3, 65, 64)
-    tap = tap_at(encoder, 8)
+    tap = tap_at(encoder, name, 8)
     with torch.no_grad():
         finer, last = tapped(encoder, x, tap)
         features = encoder(x)
     assert torch.equal(last, features[-1])
     assert finer.shape == features[tap.index].shape and finer.shape[-2:] == (9, 8)
     assert torch.equal(finer, features[tap.index]) != name.startswith("mobilenetv3"), "of a stage with several blocks the first"
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium", "mobilenetv4_conv_small_050"])
+def test_mobilenets_that_stride_in_other_places(name):
+    with torch.device("meta"):
+        nets = [lraspp(5, encoder=name, weights="none"), deeplabv3(5, encoder=name, weights="none", aux=True)]
+        low, deep = (net(torch.empty(2, 3, 64, 64)) for net in nets)
+    assert [logits.shape[-2:] for logits in (low.logits, deep.logits, *deep.aux)] == [(8, 8), (4, 4), (4, 4)]
 
 
 def test_twin_at_another_output_stride_shares_the_weights():

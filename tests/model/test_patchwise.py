@@ -1,5 +1,7 @@
 """A classifier slid over the image: which window answers for which place, and what is trained."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from segtrain.model.norm import is_frozen
 from segtrain.model.patchwise import Patchwise, bordered, patchwise
 from segtrain.sample import IGNORE, Sample, Window
 
+module = importlib.import_module("segtrain.model.patchwise")  # the package has the factory under this name
 TINY = {"encoder": "test_resnet", "weights": "none", "patch": 33}
 
 
@@ -98,6 +101,17 @@ def test_the_number_of_windows_and_their_batches():
         net.batch = 7
         torch.testing.assert_close(net(x).logits, whole)
     assert whole.shape == (2, 4, 4, 5)
+
+
+def test_fewer_large_windows_go_through_at_a_time(monkeypatch):
+    net, seen = picking(65, 8, batch=256), []
+    net.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    x = torch.rand(1, 3, 24, 40)
+    whole = net(x).logits
+    for most, expected in ((65 * 65 * 3 * 4 * 6, [6, 6, 3]), (1, [1] * 15)):
+        seen.clear()
+        monkeypatch.setattr(module, "WINDOW_BYTES", most)
+        assert torch.equal(net(x).logits, whole) and seen == expected
 
 
 def test_dense_answers_are_those_of_the_windows_if_nothing_is_padded():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
+from segtrain.model.sides import check_sides
 from segtrain.model.unet_padded import Up, _padded, unet_padded
 
 
@@ -41,8 +42,12 @@ def test_interpolation_keeps_the_corners():
 
 
 def test_small_images_are_refused():
+    net = unet_padded(3, width=0.05)
     with pytest.raises(ConfigError, match=r"15x40 px.*sides from 16 px"):
-        unet_padded(3, width=0.05)(torch.randn(1, 3, 15, 40))
+        net(torch.randn(1, 3, 15, 40))
+    with pytest.raises(ConfigError, match=r"8x8 px.*sides from 16 px.*augmentation\.warp\.size"):  # before the first training step
+        check_sides(net, 8, 8)
+    check_sides(net, 16, 17)
 
 
 @pytest.mark.parametrize("bilinear", [False, True])
