@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import json
 import random
 import time
 from collections.abc import Mapping
@@ -40,7 +41,17 @@ from segtrain.model.norm import check_batch, freeze_batch_norm, set_momentum
 from segtrain.model.sides import check_sides
 from segtrain.model.unet import SMALL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.predictor import Mask, build_from, choose_device, ensemble_of, output_stride_of, predictor, without_weights
+from segtrain.predictor import (
+    Ensemble,
+    Mask,
+    Predictor,
+    build_from,
+    choose_device,
+    ensemble_of,
+    output_stride_of,
+    predictor,
+    without_weights,
+)
 from segtrain.predictor import protocol as protocol_of_predictor
 from segtrain.report.sheet import comparison, sheet
 from segtrain.run_folder import probe, storage, write_json
@@ -128,8 +139,7 @@ def _parts(config: Mapping, resumed: Path | None) -> Parts:
 def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    ensemble = ensemble_of(run.predictor, run.facts, device)
-    predict = predictor(model, run.facts.normalisation, run.task.activate, run.predictor, run.views, interrupt, ensemble)
+    predict, ensemble = run.prediction(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
@@ -172,27 +182,38 @@ class _Scoring:
     task: object
     facts: Facts
     metric: object
+    other_metrics: list
     settings: EvaluateSettings
     predictor: PredictorSettings
     views: list
     tta: dict
 
-    @property
-    def other_metrics(self) -> list:
-        if self.settings.boundary_px is None:
-            return []
-        if self.task.metric != "confusion":
-            raise ConfigError(f"evaluate.boundary_px scores classes, and task={self.task.name} has none; use null")
-        chosen = {"name": "boundary", "tolerance_px": self.settings.boundary_px}
-        return [METRIC.build(chosen, num_classes=self.facts.num_classes, ignore_index=self.facts.ignore_index)]
+    def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
+        """The way from images to probabilities, and the second network on it."""
+        # What that network is first filled with takes no random numbers from the training.
+        with torch.random.fork_rng(devices=[]):
+            ensemble = ensemble_of(self.predictor, self.facts, device)
+        made = predictor(model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble)
+        return made, ensemble
+
+
+def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
+    if settings.boundary_px is None:
+        return []
+    if task.metric != "confusion":
+        raise ConfigError(f"evaluate.boundary_px scores classes, and task={task.name} has none; use null")
+    chosen = {"name": "boundary", "tolerance_px": settings.boundary_px}
+    return [METRIC.build(chosen, num_classes=facts.num_classes, ignore_index=facts.ignore_index)]
 
 
 def _scoring(config: Mapping, task, facts: Facts, metric) -> _Scoring:
+    settings = EvaluateSettings(**config["evaluate"])
     return _Scoring(
         task,
         facts,
         metric,
-        EvaluateSettings(**config["evaluate"]),
+        _other_metrics(settings, task, facts),
+        settings,
         PredictorSettings(**config["predictor"]),
         TTA.build_each(config["tta"]),
         dict(config["tta"]),
@@ -208,15 +229,19 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     folder: the run's, None for a dry run. A checkpoint in it is gone on with.
     """
     device = _prepare(config)
-    resumed = checkpoints.find(folder, "last") if folder is not None and checkpoints.has_checkpoint(folder) else None
+    resumed = None if folder is None else checkpoints.to_resume(folder)
     config = config if resumed is None else _as_settled(config, checkpoints.describe(resumed))
     parts = _parts(config, resumed)
     config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
+    scoring = _scoring(config, parts.task, parts.facts, parts.metric)
+    scoring.prediction(parts.model, device)  # what is wrong with it is said before the first step, not after the last
     if hasattr(parts.model, "fit"):
-        return _fit(config, folder, parts, resumed, device, stop)
+        return _fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = _augmentation_and_loss(config, parts, train_split)
+    if config["trainer"]["freeze_batch_norm"]:
+        freeze_batch_norm(parts.model)  # what is frozen can be trained on batches that the rest cannot
     shape = _batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     config = _with_memory_format(config, resumed, parts, loss.to(device), shape, device)
     settings = Trainer(**config["trainer"])
@@ -231,7 +256,6 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     events = Events(folder, state.step, plan.steps)
     for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
         events.say(line)
-    scoring = _scoring(config, parts.task, parts.facts, parts.metric)
     run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings, order)
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
     batches = from_start(state.position)
@@ -253,7 +277,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     return _result(state, scores, folder, parts.task)
 
 
-def _fit(config: dict, folder: Path | None, parts: Parts, resumed: Path | None, device: torch.device, stop) -> dict:
+def _fit(config: dict, folder: Path | None, parts: Parts, scoring: _Scoring, resumed: Path | None, device: torch.device, stop) -> dict:
     """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's many."""
     model, loader = parts.model.to(device), Loader(**config["loader"])
     if config["init"]:
@@ -269,7 +293,7 @@ def _fit(config: dict, folder: Path | None, parts: Parts, resumed: Path | None, 
     count = len(train_split) if folder else min(len(train_split), 4)
     samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
     events = Events(folder, state.step, 1)
-    run = _Run(config, folder, parts, _scoring(config, parts.task, parts.facts, parts.metric), val_split, device, events, stop, settings)
+    run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
     try:
         plan = f"plan      fitted on {len(samples)} images"
         for line in [*_about(config, parts, len(train_split), len(val_split)), plan, *started]:
@@ -329,8 +353,6 @@ def _with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, 
 def _learning(config, parts: Parts, settings: Trainer, steps: int, loss, device):
     """The step's tools and the state before the first step."""
     model = parts.model
-    if settings.freeze_batch_norm:
-        freeze_batch_norm(model)
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     model.to(device, memory_format=training.MEMORY_FORMATS[settings.memory_format])
@@ -460,6 +482,8 @@ class _Run:
 
     def evaluate(self, state) -> evaluation.Scores | None:
         """None if a signal came: the evaluation is then still to be done."""
+        if self.folder is not None and not checkpoints.has_checkpoint(self.folder):
+            self.save(state, None)  # a first evaluation can fail in ways that nothing foresees
         try:
             few = 1 if self.folder is None else None
             scores = _scored(self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few)
@@ -546,6 +570,26 @@ def _same_classes(run: Facts, data: Facts, where: str) -> None:
 # --- evaluate, predict
 
 
+def _data_of(config: Mapping, run: str, description: Mapping) -> Data:
+    """The data set; where a path of the run leads nowhere from here, the error says from where it did."""
+    try:
+        return DATA.build(config["data"])
+    except ConfigError as error:
+        saved, started = description["config"]["data"], _started_in(run)
+        kept = (value for key, value in config["data"].items() if value and isinstance(value, str) and value == saved.get(key))
+        lost = any(f"'{value}" in str(error) and not Path(value).is_absolute() for value in kept)
+        if lost and started is not None and Path(started) != Path.cwd():
+            error.args = (f"{error}; {run} was started in {started}, where its relative paths begin: go there or give the path anew",)
+        raise
+
+
+def _started_in(run: str) -> str | None:
+    """The directory that the training was started in; None if nothing says so."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
+    return None
+
+
 def evaluate(config: dict, stop) -> dict:
     """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
     device = _prepare(config)
@@ -553,7 +597,7 @@ def evaluate(config: dict, stop) -> dict:
     model, facts, description = build_from(found, config["model"])
     task = TASK.build(description["config"]["task"])
     config = _as_settled(config, description)
-    data: Data = DATA.build(config["data"])
+    data = _data_of(config, config["run"], description)
     _same_classes(facts, data.facts, config["run"])
     split = _split(data, config["split"])
     metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
@@ -568,15 +612,21 @@ def evaluate(config: dict, stop) -> dict:
     made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": used}
     protocol = {**scores.protocol, **made}
     record = evaluation.record(replace(scores, protocol=protocol), facts)
-    with storage(output):
-        if scores.pictures:
-            title = f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
-            _sheet(scores, facts, task, title).save(output / "sheet.png")
-    write_json(output / "scores.json", record)
-    for line in evaluation.lines(scores.numbers, facts):
-        print(line)
-    print("written   " + ", ".join(str(file) for file in (output / "scores.json", output / "sheet.png") if file.exists()))
+    title = f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
+    picture = _sheet(scores, facts, task, title) if scores.pictures else None
+    written = _write_scores(output / "scores.json", record, output / "sheet.png", picture)
+    print("\n".join([*evaluation.lines(scores.numbers, facts), written]))
     return record
+
+
+def _write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
+    """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other scores."""
+    with storage(picture_path):
+        picture_path.unlink(missing_ok=True)
+        if picture is not None:
+            picture.save(picture_path)
+    write_json(path, record)
+    return f"written   {path}" + ("" if picture is None else f", {picture_path}")
 
 
 def compare(config: dict, stop) -> dict:
@@ -588,7 +638,7 @@ def compare(config: dict, stop) -> dict:
     first = checkpoints.describe(found[config["runs"][0]])
     task = TASK.build(first["config"]["task"])
     config = _as_settled(config, first)
-    data: Data = DATA.build(config["data"])
+    data = _data_of(config, config["runs"][0], first)
     split = _split(data, config["split"])
     output = Path(config["output"])
     with storage(output):
@@ -598,16 +648,15 @@ def compare(config: dict, stop) -> dict:
     scored = entries[0].scores
     protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
     record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
+    picture = None
     if scored.pictures:
         title = f"{config['data']['name']} {config['split']}, {protocol['images']} images"
         rows = [
             (image, target, *(entry.scores.pictures[i][2] for entry in entries)) for i, (image, target, _) in enumerate(scored.pictures)
         ]
-        with storage(output):
-            comparison(rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title).save(output / "compare.png")
-    write_json(output / "compare.json", record)
-    print("\n".join(comparing.lines(entries, task.score, task.lower_is_better)))
-    print("written   " + ", ".join(str(file) for file in (output / "compare.json", output / "compare.png") if file.exists()))
+        picture = comparison(rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title)
+    written = _write_scores(output / "compare.json", record, output / "compare.png", picture)
+    print("\n".join([*comparing.lines(entries, task.score, task.lower_is_better), written]))
     return record
 
 
@@ -639,13 +688,33 @@ def _origin(config: Mapping) -> str:
 
 
 def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> str:
-    """val-1000-flip-os8-crf: the split, the step, and what makes these scores others than those of the training."""
+    """val-1000-flip-os8-crf-5b0a9c: the split, the step, and what makes these scores others than those of the training: in a word
+    each, and a hash of what the words leave open."""
     words = [config["split"], str(description["step"]), *config["tta"]]
     stride, settings = output_stride_of(model), PredictorSettings(**config["predictor"])
     if stride != description["config"]["model"].get("output_stride", stride):
         words.append(f"os{stride}")
     words += [name for name in ("boxes", "ensemble", "crf") if getattr(settings, name) is not None]
-    return "-".join(words)
+    left_open = json.dumps(_left_open(config, description["config"]), sort_keys=True)
+    return "-".join([*words, *([] if left_open == "{}" else [hashlib.sha256(left_open.encode()).hexdigest()[:6]])])
+
+
+def _left_open(config: Mapping, saved: Mapping) -> dict:
+    """What changes scores, is not as the training had it, and has no word of its own: {"predictor": {"tile": 5}}."""
+    own = {name: saved.get(name) or {} for name in ("data", "model", "predictor", "evaluate", "tta")}
+    # Words name the views, and each of those that the training did without has its defaults.
+    own["tta"] = {view: own["tta"].get(view, {}) for view in config["tta"]}
+    for name in ("predictor", "evaluate"):
+        own[name] = {key: value for key, value in own[name].items() if key in config[name]}
+    before = check("evaluate", {"run": config["run"], **own})
+    worded = {"model": ("output_stride",), "predictor": ("boxes",), "evaluate": ("batch_size", "workers", "pictures")}
+    changed = {}
+    for name in own:
+        # As JSON has them: a tuple is a list, and every key a text.
+        here, there = (json.loads(json.dumps(one[name])) for one in (config, before))
+        other = {key: value for key, value in here.items() if key not in worded.get(name, ()) and value != there.get(key)}
+        changed.update({name: other} if other else {})
+    return changed
 
 
 def describe(config: dict, stop) -> list[str]:
@@ -673,14 +742,10 @@ def predict(config: dict, stop) -> dict:
     counts = prediction.predict(
         mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested
     )
-    folders = [
-        "classes/",
-        "colours/",
-        *(["overlay/"] if config["overlay"] else []),
-        *(["probabilities/"] if config["probabilities"] else []),
-    ]
+    folders = [f"{name}/" for name in prediction.FOLDERS if config.get(name, True)]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    print(f"written   {counts['images']} masks to {config['output']} ({', '.join(folders)}){left_out}")
+    print(f"written   {prediction.counted(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
     if counts["left_out"]:
-        raise DataError(f"{counts['left_out']} of {counts['images'] + counts['left_out']} images could not be read and have no mask")
+        total, have = counts["images"] + counts["left_out"], "has" if counts["left_out"] == 1 else "have"
+        raise DataError(f"{counts['left_out']} of {total} images {have} no mask (reasons above)")
     return counts

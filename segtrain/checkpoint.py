@@ -255,26 +255,32 @@ def _check_facts(facts: dict, where: str) -> None:
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
     """The folder of a complete checkpoint whose hashes match. Damaged ones that it passes over are named on stderr.
 
-    which: best, last (the highest step that is whole) or a step. key: how the user gave `run`, for messages.
+    It is for its weights: state.pt may be missing. which: best, last (the highest step that is whole) or a step. key: how the user
+    gave `run`, for messages.
     Raises ConfigError if there is no such run or step, CheckpointError if nothing usable is left.
     """
+    if not str(run):
+        raise ConfigError(f"{key} is empty (an unset variable of the shell?); give the folder of a run")
     folder = _checkpoints(Path(run), key)
     if which == "last":
         return _newest(folder)
     if which == "best":
-        return _best(folder)
+        return _best(folder, key)
     if not re.fullmatch(r"\d{1,18}", str(which)):
         raise ConfigError(f"checkpoint={which}{nearest(which, ('best', 'last'))}; allowed: best, last or a step")
-    step = int(which)
-    found = [path for number, path in _candidates(folder) if number == step]
-    if not found:
-        there = ", ".join(str(number) for number in sorted({number for number, _ in _candidates(folder)})) or "none"
-        raise ConfigError(f"checkpoint={step}: {folder} has no such step; there are {there}")
-    return _whole(found, f"checkpoint {step} of {run}")
+    step, steps = int(which), sorted({number for number, _ in _candidates(folder)})
+    if step not in steps:
+        raise ConfigError(f"checkpoint={step}: {folder} has no such step; there are {', '.join(map(str, steps)) or 'none'}")
+    return _whole(folder, step, f"checkpoint {step} of {run}", key)
+
+
+def to_resume(run: Path | str) -> Path | None:
+    """The newest checkpoint that is whole with all that an exact resume needs; None if the folder holds none of any kind."""
+    return _newest(Path(run) / "checkpoints", with_state=True) if has_checkpoint(run) else None
 
 
 def has_checkpoint(run: Path | str) -> bool:
-    """Whether the folder holds anything that `find(run, "last")` would look at."""
+    """Whether the folder holds anything that `find(run, "last")` and `to_resume(run)` would look at."""
     folder = Path(run) / "checkpoints"
     return folder.is_dir() and bool(_candidates(folder))
 
@@ -320,10 +326,10 @@ def _unfinished(folder: Path, over_step: int) -> str:
     return f" ({count} unfinished save{'s' if count > 1 else ''})" if count else ""
 
 
-def _newest(folder: Path) -> Path:
+def _newest(folder: Path, with_state: bool = False) -> Path:
     passed = []
     for step, path in _candidates(folder):
-        damage = _damage(path)
+        damage = _damage(path, with_state=with_state)
         if damage is None:
             unfinished = _unfinished(folder, step)
             if passed or unfinished:
@@ -336,42 +342,51 @@ def _newest(folder: Path) -> Path:
     )
 
 
-def _best(folder: Path) -> Path:
+def _best(folder: Path, key: str) -> Path:
     while True:
         step = read_link(folder / "best")
         if step is None:
             newest = _newest(folder)
             _tell(f"{folder.parent} has no best checkpoint yet; using the last one, step {newest.name}")
             return newest
-        found = [path for number, path in _candidates(folder) if number == step]
         try:
-            return _whole(found, f"the best checkpoint of {folder.parent}, step {step},")
+            return _whole(folder, step, f"the best checkpoint of {folder.parent}, step {step},", key)
         except CheckpointError:
             # A training that goes on may have found a better one and removed this one just now.
             if read_link(folder / "best") == step:
                 raise
 
 
-def _whole(paths: list[Path], what: str) -> Path:
+def _whole(folder: Path, step: int, what: str, key: str) -> Path:
     damages = []
-    for path in paths:
-        damage = _damage(path)
+    for path in (path for number, path in _candidates(folder) if number == step):
+        damage = _damage(path, with_state=False)
         if damage is None:
             return path
         damages.append(damage)
-    raise CheckpointError(f"{what} cannot be used: {'; '.join(damages) or 'its folder is missing'}; try checkpoint=last")
+    others = (number for number, path in _candidates(folder) if number != step and _damage(path, with_state=False) is None)
+    other = next(others, None)
+    # Only a run that is named by itself comes with a choice of its checkpoint.
+    choice = f", use checkpoint={other}" if key in ("run", "runs") else ""
+    hint = "" if other is None else f"; step {other} is whole{choice}"
+    raise CheckpointError(f"{what} cannot be used: {'; '.join(damages) or 'its folder is missing'}{hint}")
 
 
 def _tell(text: str) -> None:
     print(printable(f"segtrain: {text}"), file=sys.stderr, flush=True)
 
 
-def _damage(checkpoint: Path, hashes: bool = True) -> str | None:
-    """What is wrong with a checkpoint, with its path; None if it is whole. hashes=False only looks at names and sizes."""
+def _damage(checkpoint: Path, hashes: bool = True, with_state: bool = True) -> str | None:
+    """What is wrong with a checkpoint, with its path; None if it is whole. hashes=False only looks at names and sizes.
+
+    with_state=False: that state.pt is missing is nothing wrong.
+    """
     try:
         manifest = _manifest(checkpoint)
         for name in FILES:
             path = checkpoint / name
+            if name == STATE and not with_state and not path.exists():
+                continue
             expected = manifest["files"][name]
             size = _regular(path).st_size
             if size != expected["bytes"]:

@@ -68,6 +68,8 @@ def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
 def existing_run(folder: str, key: str) -> Path:
     """The folder of a run that somebody typed. ConfigError if there is none."""
     path = Path(folder)
+    if not folder:
+        raise ConfigError(f"{key} is empty (an unset variable of the shell?); give the folder of a run{_last_runs()}")
     if not path.is_dir():
         raise ConfigError(f"{key}={folder} does not exist{_last_runs()}")
     stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))

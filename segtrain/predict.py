@@ -15,18 +15,35 @@ from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run_folder import storage
 
+FOLDERS = ("classes", "colours", "overlay", "probabilities")
+"""What lies in the folder of results."""
 
-def inputs(path: str) -> Iterator[tuple[Path, Path]]:
-    """(file, name without suffix relative to the folder) of every image below `path`, or of the one file."""
+
+def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
+    """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
+
+    What earlier calls wrote below `output` is left out.
+    """
     source = Path(path)
-    if source.is_file():
-        return iter([(source, Path(source.stem))])
-    if not source.is_dir():
+    if source.is_dir() and source.resolve() == Path(output).resolve():
+        raise ConfigError(f"output={output} is the folder of the images, and results would lie among them; give another folder")
+    if not source.is_dir() and not source.is_file():
         raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
-    files = sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    folder = source if source.is_dir() else source.parent
+    found = (
+        sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()) if folder == source else [source]
+    )
+    results = [Path(output).resolve() / name for name in FOLDERS]
+    files = [file for file in found if not any(file.parent.resolve().is_relative_to(result) for result in results)]
     if not files:
-        raise ConfigError(f"input={path} holds no image; looked for {', '.join(sorted(SUFFIXES))}")
-    return ((file, file.relative_to(source).with_suffix("")) for file in files)
+        but = f" but results of output={output}" if found else ""
+        raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(SUFFIXES))}")
+    return ((file, file.relative_to(folder).with_suffix("")) for file in files)
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 mask', '2 masks'."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def predict(mask, picture: Callable, source: str, output: str, with_overlay: bool, with_probabilities: bool, between=lambda: None) -> dict:
@@ -36,7 +53,7 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
     Returns the counts.
     mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
     """
-    files = list(inputs(source))
+    files = list(inputs(source, output))
     _refuse_same_names(files)
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
@@ -57,7 +74,8 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
             _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
         between()
     if bad and len(bad) == len(files):
-        raise DataError(f"none of the {len(files)} images could be used; the first: {bad[0]}")
+        none = f"none of the {len(files)} images could be used; the first" if len(files) > 1 else "the image could not be used"
+        raise DataError(f"{none}: {bad[0]}")
     return {"images": len(files) - len(bad), "left_out": len(bad)}
 
 

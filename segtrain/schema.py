@@ -26,6 +26,7 @@ def check(command: str, config: Mapping) -> dict:
     top = {key: value for key, value in config.items() if key not in sections and key not in groups}
     _refuse_unknown(command, top)
     checked = _filled(top, sections[""], "")
+    _refuse_empty(checked, sections[""])
     for name, settings in sections.items():
         if name:
             checked[name] = _filled(config.get(name) or {}, settings, name)
@@ -39,6 +40,13 @@ def _refuse_unknown(command: str, top: Mapping) -> None:
     for key in top:
         if key not in known:
             raise ConfigError(f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are {', '.join(sorted(known))}")
+
+
+def _refuse_empty(top: Mapping, settings) -> None:
+    """ConfigError for a text of nothing: an empty path would be taken for the current folder."""
+    for key, option in options_of(settings).items():
+        if top[key] == "":
+            raise ConfigError(f"{key} is empty (an unset variable of the shell?); give {option.meaning}")
 
 
 def _filled(values: Mapping, settings, where: str) -> dict:

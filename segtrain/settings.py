@@ -140,7 +140,9 @@ class Evaluate:
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
     output: str | None = key(
-        None, "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, and the names of tta, another stride, a crf …"
+        None,
+        "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, with the names of tta, another stride, a crf …, "
+        "and six hex digits for whatever else differs from the training's own evaluations",
     )
 
 

@@ -195,19 +195,38 @@ def test_a_damaged_file_is_passed_over_and_named(tmp_path, name, damage, capsys)
         path.unlink()
     if damage == "pipe":
         os.mkfifo(path)
-    assert checkpoint.find(tmp_path, "last").name == "1"
+    assert checkpoint.to_resume(tmp_path).name == "1"
     said = capsys.readouterr().err
     assert "passed over" in said and str(path) in said and said.count("\n") == 1
 
 
-def test_best_that_is_damaged_is_an_error_that_proposes_last(tmp_path):
+def test_weights_alone_are_enough_for_all_but_going_on(tmp_path):
     saved(tmp_path, 1, 2)
+    checkpoint.link(tmp_path, "best", 2)
+    (tmp_path / "checkpoints/2/state.pt").unlink()
+    assert [checkpoint.find(tmp_path, which).name for which in ("best", "last", 2)] == ["2"] * 3
+    assert checkpoint.to_resume(tmp_path).name == "1"
+    (tmp_path / "checkpoints/1/state.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint: .*state\.pt: No such file"):
+        checkpoint.to_resume(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert checkpoint.to_resume(tmp_path / "empty") is None
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_another_one(tmp_path):
+    saved(tmp_path, 1, 2, 3)
     checkpoint.link(tmp_path, "best", 1)
-    (tmp_path / "checkpoints/1/state.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"best checkpoint.*step 1.*state\.pt.*checkpoint=last"):
+    for step in (1, 3):
+        (tmp_path / f"checkpoints/{step}/state.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"best checkpoint.*step 1.*state\.pt.*; step 2 is whole, use checkpoint=2$"):
         checkpoint.find(tmp_path, "best")
-    with pytest.raises(CheckpointError, match=r"checkpoint 1 of.*checkpoint=last"):
-        checkpoint.find(tmp_path, "1")
+    with pytest.raises(CheckpointError, match=r"checkpoint 1 of.*; step 2 is whole, use checkpoint=2$"):
+        checkpoint.find(tmp_path, "1", key="runs")
+    with pytest.raises(CheckpointError, match=r"step 2 is whole$"):
+        checkpoint.find(tmp_path, "best", key="init")
+    (tmp_path / "checkpoints/2/model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"state\.pt has 0 bytes instead of \d+$"):
+        checkpoint.find(tmp_path, "best")
 
 
 def test_without_a_best_one_the_last_is_used_and_said(tmp_path, capsys):
@@ -235,6 +254,8 @@ def test_paths_and_words_that_do_not_exist_name_what_does(tmp_path):
         checkpoint.find(tmp_path / "first", 7)
     with pytest.raises(ConfigError, match=r"checkpoint=bets \(did you mean 'best'\?\); allowed: best, last or a step"):
         checkpoint.find(tmp_path / "first", "bets")
+    with pytest.raises(ConfigError, match=r"^runs is empty .*; give the folder of a run"):
+        checkpoint.find("", key="runs")
     with pytest.raises(ConfigError, match=r"is a checkpoint; give the run's folder, .*first, and checkpoint=5"):
         checkpoint.find(tmp_path / "first/checkpoints/5")
 

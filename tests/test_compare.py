@@ -35,6 +35,12 @@ def test_compare_gives_the_scores_of_evaluate(runs, capsys):
         assert f"{one['miou']:.4f}" in printed
     picture = Image.open(runs / "outputs" / "compare" / "compare.png")
     assert picture.width > 4 * 300 and picture.height > 2 * 300  # image, truth and two runs; two images
+    assert cli.main(["compare", "runs=[outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]) == 0
+    assert capsys.readouterr().out.endswith("written   outputs/compare/compare.json\n")
+    assert not (runs / "outputs" / "compare" / "compare.png").exists()
+    assert cli.main(["compare", "runs=[outputs/run0]", "output="]) == 2
+    assert "output is empty" in capsys.readouterr().err
+    assert cli.main(["compare", "runs=[outputs/run0,'']", "device=cpu"]) == 2 and "runs is empty (an unset" in capsys.readouterr().err
 
 
 def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from segtrain import assemble, checkpoint
-from segtrain.errors import ConfigError, DivergedError, Interrupted
+from segtrain.errors import ConfigError, DivergedError, Interrupted, ResourceError
 from segtrain.loader import Batch
 from segtrain.run_folder import Stop
 from segtrain.sample import IGNORE, Output
@@ -153,6 +154,31 @@ def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkey
     assert losses(straight) == losses(tmp_path)
 
 
+def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError
+
+    chosen = config(trainer={"save_every": None})
+    for name in ("straight", "failed"):
+        (tmp_path / name).mkdir()
+    assemble.train(chosen, tmp_path / "straight", Stop())
+    with monkeypatch.context() as patch, pytest.raises(ResourceError):
+        patch.setattr(assemble.evaluation, "evaluate", fails)
+        assemble.train(chosen, tmp_path / "failed", Stop())
+    assert checkpoint.describe(checkpoint.find(tmp_path / "failed", 4))["scores"] is None
+    assemble.train(chosen, tmp_path / "failed", Stop())
+    assert losses(tmp_path / "straight") == losses(tmp_path / "failed")
+    assert_equal(*(checkpoint.load_weights(checkpoint.find(tmp_path / name, 10)) for name in ("straight", "failed")))
+
+
+def test_scores_that_the_task_has_not_are_refused_before_the_first_step(tmp_path, monkeypatch):
+    without_classes = replace(assemble.TASK.build({"name": "semantic"}), metric="boundary")
+    monkeypatch.setattr(assemble.TASK, "build", lambda chosen: without_classes)
+    monkeypatch.setattr(assemble.training, "train", None)
+    with pytest.raises(ConfigError, match=r"evaluate\.boundary_px scores classes, and task=semantic has none"):
+        assemble.train(config(evaluate={"boundary_px": 2.0}), tmp_path, Stop())
+
+
 # --- one step
 
 
@@ -261,6 +287,16 @@ def test_frozen_batch_norm_stays_as_it_is(tmp_path):
     assert means and not any(mean.any() for mean in means)
 
 
+def test_frozen_batch_norm_takes_one_image_at_a_time(tmp_path):
+    model = {"name": "deeplabv3", "encoder": "resnet18", "weights": "none", "aspp_width": 8}
+    one = {"accumulate": 1, "steps": 1, "ema": None}
+    chosen = {**SMALL, "model": model, "schedule": {"name": "constant"}, "loader": {"batch_size": 1, "workers": 0}}
+    with pytest.raises(ConfigError, match=r"trainer\.freeze_batch_norm=true"):
+        assemble.train(assemble.check("train", {**chosen, "trainer": one}), tmp_path, Stop())
+    frozen = assemble.check("train", {**chosen, "trainer": {**one, "freeze_batch_norm": True}})
+    assert assemble.train(frozen, tmp_path, Stop())["step"] == 1
+
+
 @pytest.mark.parametrize("amp", ["bf16"])
 def test_mixed_precision_learns(tmp_path, amp):
     assemble.train(config(trainer={"amp": amp, "steps": 3, "ema": None}), tmp_path, Stop())
@@ -316,8 +352,6 @@ def test_the_last_step_is_always_evaluated():
 def test_wrong_class_count_of_a_resumed_run(straight):
     other = config()
     other["data"] = {**other["data"], "name": "shapes"}
-    from dataclasses import replace
-
     data = assemble.DATA.build(other["data"])
     run = replace(data.facts, classes=("a", *data.facts.classes[1:]))
     with pytest.raises(ConfigError, match=r"differ from index 0: \['a'"):

@@ -1,12 +1,15 @@
 """A trained network run in other ways than it was trained: at another output stride, with boxes, a second network, a CRF."""
 
+import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from segtrain import assemble
 from segtrain import checkpoint as checkpoints
 from segtrain.cli import main
 from segtrain.data.shapes import shapes
@@ -78,7 +81,8 @@ def test_scores_at_another_output_stride(segtrain):
 def test_rates_may_change_alone(place, segtrain):
     net = build_from(checkpoints.find(place / "outputs" / "os16"), {"rates": [1, 2, 3], "dropout": 0.3})[0]
     assert (dilations(net), rates(net), net.aspp.dropout.p) == ([1, 2, 2, 2], [1, 2, 3], 0.3)
-    scores, _ = evaluated(segtrain, "model.rates=[1,2,3]")
+    scores, where = evaluated(segtrain, "model.rates=[1,2,3]")
+    assert re.fullmatch("val-2-[0-9a-f]{6}", where)
     assert scores["protocol"]["model"]["rates"] == [1, 2, 3]
     segtrain("evaluate", "run=outputs/os16", "model.rates=[1,2,3]", "model.output_stride=8").refused(
         "model.rates follows model.output_stride=8; set only one of them"
@@ -93,7 +97,7 @@ def test_rates_may_change_alone(place, segtrain):
             ("tensors differ", "trained with model.encoder=resnet18", "segtrain train init=RUN model.encoder=resnet34"),
         ),
         ("model.aspp_width=16", ("aspp", "trained with model.aspp_width=8")),
-        ("model.rates=[1,2]", ("tensors differ", "model.rates=None")),
+        ("model.rates=[1,2]", ("tensors differ", "model.rates=null")),
         ("model.weights=imagenet", ("model.weights=imagenet cannot change here", "trained with model.weights=none")),
         ("model=unet", ("model=unet cannot change here", "deeplabv3plus")),
         ("model.output_stride=4", ("model.output_stride is 4", "8, 16, 32")),
@@ -131,7 +135,7 @@ def test_python_gives_what_predict_writes_at_another_output_stride(place, segtra
 def test_scores_say_that_boxes_a_crf_and_a_second_network_were_used(segtrain):
     words = ("predictor.boxes=grid", "predictor.box_input=64", "predictor.crf=pydensecrf", "predictor.crf_solver=torch")
     scores, where = evaluated(segtrain, *words, "predictor.crf_window=5", "predictor.ensemble=outputs/unet", "tta=flip")
-    assert where == "val-2-flip-boxes-ensemble-crf"
+    assert re.fullmatch("val-2-flip-boxes-ensemble-crf-[0-9a-f]{6}", where)
     protocol = scores["protocol"]
     assert protocol["boxes"] == {"kind": "grid", "sides": None, "input": 64}
     assert protocol["crf"] == {"preset": "pydensecrf", "solver": "torch", "window": 5}
@@ -165,6 +169,35 @@ def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeyp
     other = {**description["facts"], "classes": [*description["facts"]["classes"][:-1], "snow"]}
     describe = checkpoints.describe
     monkeypatch.setattr(checkpoints, "describe", lambda path: {**describe(path), "facts": other} if "unet" in str(path) else describe(path))
-    segtrain("evaluate", "run=outputs/os16", "evaluate.workers=0", "device=cpu", "predictor.ensemble=outputs/unet").refused(
-        "predictor.ensemble=outputs/unet", "snow", "use a run with the same"
-    )
+    parts = ("predictor.ensemble=outputs/unet", "snow", "use a run with the same")
+    words = ("evaluate.workers=0", "device=cpu", "predictor.ensemble=outputs/unet")
+    segtrain("evaluate", "run=outputs/os16", *words).refused(*parts)
+    segtrain("train", *DATA, *words, "dry_run=true").refused(*parts)
+
+
+@pytest.mark.parametrize("words", [("dry_run=true",), ("name=never",)])
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        (("predictor.crf=deeplab", "predictor.crf_solver=pydensecrf"), ("predictor.crf_solver=pydensecrf needs the package",)),
+        (("predictor.ensemble=outputs/nope",), ("predictor.ensemble=outputs/nope does not exist",)),
+        (("predictor.boxes=grid", "predictor.box_sides=[50]"), ("predictor.box_sides is [50]", "from 112")),
+        (("model=unet_original", "model.width=0.05", "predictor.tile=200"), ("predictor.tile is 200", "204, 220")),
+        (("model=unet_padded", "model.width=0.05", "predictor.tile=8"), ("predictor.tile is 8", "from 16 px")),
+    ],
+)
+def test_mistakes_in_the_predictor_are_named_before_the_training(place, segtrain, monkeypatch, words, wrong, parts):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *package: None if name == "pydensecrf" else find(name, *package))
+    result = segtrain("train", *DATA, *STEPS, "augmentation.warp.size=188", *wrong, *words)
+    result.refused(*parts)
+    assert "plan" not in result.out and not (place / "outputs" / "never").exists()
+
+
+def test_a_second_network_takes_no_random_numbers_from_the_training(place):
+    config = {"task": {"name": "semantic"}, "data": {"name": "shapes"}, "model": {"name": "unet", "widths": [4, 8]}, "tta": {}}
+    settings = {"predictor": {"ensemble": str(place / "outputs" / "unet")}, "evaluate": {}, "init": None}
+    parts = assemble._parts({**config, **settings}, None)
+    before = torch.get_rng_state()
+    _, ensemble = assemble._scoring({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(parts.model, "cpu")
+    assert ensemble.step == 2 and torch.equal(torch.get_rng_state(), before)
