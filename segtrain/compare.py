@@ -28,7 +28,7 @@ class Entry:
         """The lines over its column."""
         return [
             self.name,
-            f"{score} {self.scores.numbers[score]:.3f}",
+            f"{score} {_number(self.scores.numbers[score], 3)}",
             f"{_short(self.parameters)} parameters",
             f"{self.seconds:.2g} s an image",
             self.origin,
@@ -46,10 +46,20 @@ def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[s
     width = max(len("run"), *(len(entry.run) for entry in entries))
     names = max(len("network"), *(len(entry.name) for entry in entries))
     rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}  parameters  s/image"]
-    for entry in sorted(entries, key=lambda entry: entry.scores.numbers[score], reverse=not lower_is_better):
-        number = f"{entry.scores.numbers[score]:8.4f}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
+
+    def rank(entry: Entry) -> tuple[bool, float]:
+        value = entry.scores.numbers[score]
+        return value is None, 0.0 if value is None else value if lower_is_better else -value
+
+    for entry in sorted(entries, key=rank):
+        number = f"{_number(entry.scores.numbers[score], 4):>8}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
         rows.append(f"{entry.run:<{width}}  {entry.name:<{names}}  {number}")
     return rows
+
+
+def _number(value: float | None, digits: int) -> str:
+    """A score; there is none where no pixel has a label."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _short(count: int) -> str:

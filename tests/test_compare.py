@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from segtrain import assemble, cli
+from segtrain.compare import Entry, lines
+from segtrain.evaluate import Scores
 
 TINY = ["data.num_train=4", "data.num_val=3", "data.size=48", "augmentation.warp.size=48", "loader.batch_size=2", "loader.workers=0"]
 TINY += ["evaluate.workers=0", "trainer.steps=2", "device=cpu", "threads=1"]
@@ -74,3 +76,13 @@ def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
 )
 def test_what_a_run_started_from(config, origin):
     assert assemble._origin(config) == origin
+
+
+def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
+    def entry(run: str, miou: float | None) -> Entry:
+        return Entry(run, "unet", "from scratch", 1, 1000, Scores({"miou": miou}, {"seconds": 1.0, "images": 2}, []))
+
+    entries = [entry("none", None), entry("low", 0.2), entry("high", 0.4)]
+    assert [line.split()[0] for line in lines(entries, "miou", False)[1:]] == ["high", "low", "none"]
+    assert [line.split()[0] for line in lines(entries, "miou", True)[1:]] == ["low", "high", "none"]
+    assert entries[0].heads("miou")[1] == "miou -"
