@@ -28,7 +28,7 @@ from segtrain import train as training
 from segtrain.augmentation import AUGMENTATION
 from segtrain.compiled import compile_errors, compiled
 from segtrain.data import DATA
-from segtrain.data.parts import Data
+from segtrain.data.parts import Data, count
 from segtrain.data.stats import frequency
 from segtrain.errors import ConfigError, DataError, Interrupted, ResourceError, nearest, printable
 from segtrain.events import Events
@@ -744,8 +744,8 @@ def predict(config: dict, stop) -> dict:
     )
     folders = [f"{name}/" for name in prediction.FOLDERS if config.get(name, True)]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    print(f"written   {prediction.counted(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
+    print(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
     if counts["left_out"]:
-        total, have = counts["images"] + counts["left_out"], "has" if counts["left_out"] == 1 else "have"
-        raise DataError(f"{counts['left_out']} of {total} images {have} no mask (reasons above)")
+        total, left = counts["images"] + counts["left_out"], counts["left_out"]
+        raise DataError(f"{left} of {total} images {'has' if left == 1 else 'have'} no mask (reasons above)")
     return counts

@@ -41,11 +41,6 @@ def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
     return ((file, file.relative_to(folder).with_suffix("")) for file in files)
 
 
-def counted(count: int, noun: str) -> str:
-    """'1 mask', '2 masks'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def predict(mask, picture: Callable, source: str, output: str, with_overlay: bool, with_probabilities: bool, between=lambda: None) -> dict:
     """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/ (float16 C×H×W).
 
