@@ -51,7 +51,8 @@ def main() -> None:
         words = [*NETWORKS[network], f"data.root={asked.root}", f"trainer.steps={asked.steps}"]
         segtrain("train", "experiment=deck", *words, f"name={name}", "resume=auto")
         runs.append(f"outputs/{name}")
-    segtrain("compare", f"runs=[{','.join(runs)}]", f"evaluate.pictures={asked.pictures}", f"output=outputs/{asked.name}")
+    words = (f"evaluate.pictures={asked.pictures}", "evaluate.boundary_px=2", f"output=outputs/{asked.name}")
+    segtrain("compare", f"runs=[{','.join(runs)}]", *words)
 
 
 if __name__ == "__main__":

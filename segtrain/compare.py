@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from segtrain.evaluate import Scores
 
+BOUNDARIES = {"boundary F": "boundary_f", "near boundaries": "boundary_miou"}
+"""Columns of the table where evaluate.boundary_px asks for them."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -45,15 +48,19 @@ def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[s
     """The table for the terminal, best first."""
     width = max(len("run"), *(len(entry.run) for entry in entries))
     names = max(len("network"), *(len(entry.name) for entry in entries))
-    rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}  parameters  s/image"]
+    more = [(words, key) for words, key in BOUNDARIES.items() if any(key in entry.scores.numbers for entry in entries)]
+    heads = "".join(f"  {words}" for words, _ in more)
+    rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}{heads}  parameters  s/image"]
 
     def rank(entry: Entry) -> tuple[bool, float]:
         value = entry.scores.numbers[score]
         return value is None, 0.0 if value is None else value if lower_is_better else -value
 
     for entry in sorted(entries, key=rank):
-        number = f"{_number(entry.scores.numbers[score], 4):>8}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
-        rows.append(f"{entry.run:<{width}}  {entry.name:<{names}}  {number}")
+        numbers = entry.scores.numbers
+        beside = "".join(f"  {_number(numbers.get(key), 4):>{len(words)}}" for words, key in more)
+        row = f"{_number(numbers[score], 4):>8}{beside}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
+        rows.append(f"{entry.run:<{width}}  {entry.name:<{names}}  {row}")
     return rows
 
 

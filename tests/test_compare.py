@@ -1,6 +1,7 @@
 """`segtrain compare`: the scores are those of `segtrain evaluate`, in the order of the runs; the picture has a column for each."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,4 +86,7 @@ def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     entries = [entry("none", None), entry("low", 0.2), entry("high", 0.4)]
     assert [line.split()[0] for line in lines(entries, "miou", False)[1:]] == ["high", "low", "none"]
     assert [line.split()[0] for line in lines(entries, "miou", True)[1:]] == ["low", "high", "none"]
-    assert entries[0].heads("miou")[1] == "miou -"
+    assert entries[0].heads("miou")[1] == "miou -" and "boundary" not in lines(entries, "miou", False)[0]
+    sharp = replace(entries[1], scores=Scores({"miou": 0.2, "boundary_f": 0.31}, {"seconds": 1.0, "images": 2}, []))
+    heads, first, second = lines([entries[2], sharp], "miou", False)
+    assert heads.split()[3:5] == ["boundary", "F"] and first.split()[3] == "-" and second.split()[3] == "0.3100"
