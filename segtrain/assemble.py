@@ -253,7 +253,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     if folder is not None:
         probe(folder, _checkpoint_bytes(state))
 
-    events = Events(folder, state.step, plan.steps)
+    events = Events(folder, state.step, plan.steps, state.evaluation_due)
     for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
         events.say(line)
     run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings, order)
@@ -292,7 +292,7 @@ def _fit(config: dict, folder: Path | None, parts: Parts, scoring: _Scoring, res
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     count = len(train_split) if folder else min(len(train_split), 4)
     samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
-    events = Events(folder, state.step, 1)
+    events = Events(folder, state.step, 1, state.evaluation_due)
     run = _Run(config, folder, parts, scoring, val_split, device, events, stop, settings)
     try:
         plan = f"plan      fitted on {len(samples)} images"

@@ -14,16 +14,17 @@ from segtrain.run_folder import append_line, cut_lines
 
 
 class Events:
-    """folder None: the terminal only. first_step: the step that the run starts or goes on from; later lines are cut off."""
+    """folder None: the terminal only. first_step: the step that the run starts or goes on from; later lines are cut off, and so
+    is the evaluation of that step if it is still due: a run can end between its line and the checkpoint that says it is done."""
 
-    def __init__(self, folder: Path | None, first_step: int, steps: int):
+    def __init__(self, folder: Path | None, first_step: int, steps: int, evaluation_due: bool = False):
         self._file = folder / "metrics.jsonl" if folder else None
         self._board = None
         if folder:
             from torch.utils.tensorboard import SummaryWriter
 
             if self._file.exists():
-                cut_lines(self._file, first_step)
+                cut_lines(self._file, first_step, "val/" if evaluation_due else None)
             self._board = SummaryWriter(str(folder), purge_step=first_step + 1)
         self._bar = tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5, disable=None, file=sys.stderr)
 

@@ -238,14 +238,18 @@ def _append(descriptor: int, data: bytes) -> None:
         raise
 
 
-def cut_lines(path: Path | str, keep: int) -> int:
-    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No file: 0."""
+def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
+    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No file: 0.
+
+    due: of step `keep`, a line with a key that begins so is to come again and goes too.
+    """
     path = Path(path)
     if not path.exists():
         return 0
     with storage(path):
         lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= keep]
+    again = None if due is None else f'"{due}'.encode()
+    kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= keep - (again is not None and again in line)]
     if len(kept) < len(lines):
         write_atomic(path, b"".join(kept))
     return len(lines) - len(kept)

@@ -103,6 +103,7 @@ def test_cut_lines_keeps_what_the_checkpoint_knows(tmp_path):
     inode = path.stat().st_ino
     assert run_folder.cut_lines(path, 2) == 0 and path.stat().st_ino == inode
     assert run_folder.cut_lines(tmp_path / "none", 2) == 0
+    assert run_folder.cut_lines(path, 2, due="val/") == 1 and path.read_text().splitlines() == lines[:2]
 
 
 def test_probe_says_what_was_needed_and_what_is_free(tmp_path):

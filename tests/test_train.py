@@ -154,7 +154,8 @@ def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkey
     assert losses(straight) == losses(tmp_path)
 
 
-def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["evaluation.evaluate", "_sheet"], ids=["while scoring", "behind the scores"])
+def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part):
     def fails(*_, **__):
         raise MemoryError
 
@@ -163,7 +164,7 @@ def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     assemble.train(chosen, tmp_path / "straight", Stop())
     with monkeypatch.context() as patch, pytest.raises(ResourceError):
-        patch.setattr(assemble.evaluation, "evaluate", fails)
+        patch.setattr(f"segtrain.assemble.{part}", fails)
         assemble.train(chosen, tmp_path / "failed", Stop())
     assert checkpoint.describe(checkpoint.find(tmp_path / "failed", 4))["scores"] is None
     assemble.train(chosen, tmp_path / "failed", Stop())

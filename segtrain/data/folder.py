@@ -37,9 +37,9 @@ def folder(
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
     Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names. Palette masks go by colour
-    if data.classes names all colours in use, by index if it names none (black at index 0 apart) or there is a label_map, and are
-    refused if it names some. Samples go into splits by the lists, else by folders train/ and val/ below images and masks, else a
-    seeded share is kept for validation.
+    if data.classes names all colours in use, by index if it names none (the black class at its own index apart) or there is a
+    label_map, and are refused if it names some. Samples go into splits by the lists, else by folders train/ and val/ below images and
+    masks, else a seeded share is kept for validation.
 
     Options:
         root: folder that the other paths start from, and out of which no link may lead; null: the current folder
