@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segtrain.describe import numbers
-from segtrain.registry import REQUIRED, Option, Table, describe, options_of
+from segtrain.options import REQUIRED, Option, describe, options_of
+from segtrain.registry import Table
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -83,6 +84,8 @@ def _option(option: Option) -> dict:
 def kinds(annotation) -> set[str]:
     """What a value may look like on a command line: str, int, float, bool, null, list, dict."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return kinds(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return set().union(*(kinds(one) for one in arguments))
     if origin is typing.Literal:

@@ -16,9 +16,9 @@ from typing import Any
 
 from segtrain.catalogue import Keys, load, plugin_names
 from segtrain.errors import ConfigError, nearest
+from segtrain.options import check_options, options_of
 from segtrain.overrides import Typed, check_choice
 from segtrain.plain_yaml import check_plain, first_line, parse_yaml, read_text
-from segtrain.registry import check_options, options_of
 from segtrain.settings import SECTIONS
 
 ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
@@ -197,7 +197,7 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
 
 def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
     """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was saved with."""
-    from segtrain.registry import REQUIRED
+    from segtrain.options import REQUIRED
 
     result: dict = {}
     for section, settings in SECTIONS[command].items():

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
+from segtrain.options import options_of
 from segtrain.predictor import without_weights
-from segtrain.registry import options_of
 from segtrain.sample import IGNORE, Output
 
 CLASSES, SIZE = 21, 512

@@ -11,7 +11,8 @@ from segtrain.loss import LOSS
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.registry import Table, check_options, options_of
+from segtrain.options import check_options, options_of
+from segtrain.registry import Table
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
 from segtrain.task import TASK

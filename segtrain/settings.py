@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from segtrain.errors import ConfigError
+from segtrain.options import ABOVE_0, FROM_0, FROM_1, ODD, SEED, SHARE, between
 
-Limits = tuple[str, Callable[[Any], bool]]
-FROM_0: Limits = ("an integer from 0", lambda value: value >= 0)
-FROM_1: Limits = ("an integer from 1", lambda value: value >= 1)
-SHARE: Limits = ("from 0 to below 1", lambda value: 0 <= value < 1)
-ABOVE_0: Limits = ("a number above 0", lambda value: value > 0)
-ODD: Limits = ("an odd integer from 3", lambda value: value >= 3 and value % 2 == 1)
-SEED: Limits = ("an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
-THREADS: Limits = ("an integer from 1 to 1024", lambda value: 1 <= value <= 1024)
+THREADS = between(1, 1024)
+Side = Annotated[int, FROM_1]
 
 
-def key(default: Any, meaning: str, limits: Limits | None = None) -> Any:
-    """A field with what it means, for `segtrain config`, and the numbers that it may hold."""
-    return field(default=default, metadata={"meaning": meaning, "limits": limits})
+def key(default: Any, meaning: str) -> Any:
+    """A field with what it means, for `segtrain config`."""
+    return field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)
@@ -30,9 +24,9 @@ class Run:
     name: str | None = key(None, "name of the run; its folder is then outputs/NAME instead of outputs/DATE/TIME-RANDOM")
     resume: str | None = key(None, "auto: go on with the run of this name, or start it; or the folder of a run to go on with")
     init: str | None = key(None, "run folder or weights file to start a new run from; heads are copied by class name")
-    seed: int = key(0, "of weights, sample order and augmentation", SEED)
+    seed: Annotated[int, SEED] = key(0, "of weights, sample order and augmentation")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
+    threads: Annotated[int, THREADS] | None = key(None, "CPU threads of torch; null leaves the choice to torch")
     dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
     stages: list[list[str]] | None = field(
         default=None,
@@ -50,26 +44,24 @@ class Trainer:
     log_every: int = key(20, "steps between log lines (loss, rate, images/s)")
     save_every: int | str | None = key(None, "steps between checkpoints; null: with each evaluation")
     accumulate: int = key(1, "micro-batches that one optimizer step is split into, to save memory")
-    clip_norm: float | None = key(None, "largest L2 norm of the gradient; null: no clipping", ABOVE_0)
-    ema: float | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off", SHARE)
+    clip_norm: Annotated[float, ABOVE_0] | None = key(None, "largest L2 norm of the gradient; null: no clipping")
+    ema: Annotated[float, SHARE] | None = key(None, "decay of the moving average of the weights, e.g. 0.999; null: off")
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     freeze_batch_norm: bool = key(False, "keep the statistics and the affine weights of batch-norm as they are")
-    batch_norm_momentum: float | None = key(
+    batch_norm_momentum: Annotated[float, SHARE] | None = key(
         None,
         "how far the statistics of batch-norm move with each batch; null: 0.1 or the encoder's own; 0.0003 is DeepLab's decay of 0.9997",
-        SHARE,
     )
-    recompute_batch_norm: int = key(
+    recompute_batch_norm: Annotated[int, FROM_0] = key(
         0,
         "batches of the training split over which the statistics of batch-norm are averaged anew for each evaluation and checkpoint; "
         "training goes on with its own; 0: never",
-        FROM_0,
     )
     memory_format: Literal["contiguous", "channels_last", "auto"] = key(
         "contiguous", "auto times both on a copy of the network and saves its choice"
     )
     compile: str | None = key(None, "backend of torch.compile for the training step: inductor, aot_eager …; null: not compiled")
-    keep_checkpoints: int = key(2, "how many of the newest checkpoints stay beside the best one", FROM_1)
+    keep_checkpoints: Annotated[int, FROM_1] = key(2, "how many of the newest checkpoints stay beside the best one")
 
 
 @dataclass(frozen=True)
@@ -86,10 +78,10 @@ class Loader:
 class PredictorSettings:
     """How a network is run on whole images; one way for validation, evaluate and predict."""
 
-    tile: int | None = key(
-        None, "side of the sliding window in pixels; null: the whole image at once (572 for networks without padding)", FROM_1
+    tile: Annotated[int, FROM_1] | None = key(
+        None, "side of the sliding window in pixels; null: the whole image at once (572 for networks without padding)"
     )
-    overlap: float = key(0.5, "share of a tile that the next one covers again; networks without padding need none", SHARE)
+    overlap: Annotated[float, SHARE] = key(0.5, "share of a tile that the next one covers again; networks without padding need none")
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     boxes: Literal["grid"] | None = key(
         None, "grid: the largest score over square boxes of several sizes, each resized to box_input (DeconvNet's inference)"
@@ -97,7 +89,7 @@ class PredictorSettings:
     box_sides: tuple[int, ...] | None = key(
         None, "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112"
     )
-    box_input: int = key(224, "side in pixels that boxes are resized to for the network", FROM_1)
+    box_input: Annotated[int, FROM_1] = key(224, "side in pixels that boxes are resized to for the network")
     ensemble: str | None = key(None, "folder of a second run with the same classes whose best checkpoint is asked too")
     ensemble_merge: Literal["product", "mean"] = key(
         "product", "product: of the scores above 0, before the softmax (DeconvNet's code); mean: of the probabilities (its paper)"
@@ -110,24 +102,24 @@ class PredictorSettings:
         "torch: kernels end at the border of a window; pydensecrf: they reach over the whole image (pip install 'segtrain[crf]'); "
         "auto: pydensecrf if it is installed",
     )
-    crf_window: int = key(11, "side of the window that a pixel is compared with, for crf_solver=torch", ODD)
+    crf_window: Annotated[int, ODD] = key(11, "side of the window that a pixel is compared with, for crf_solver=torch")
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
     """How scores are made."""
 
-    batch_size: int = key(8, "images per batch; only images of one size share one", FROM_1)
-    workers: int = key(2, "processes that read", FROM_0)
+    batch_size: Annotated[int, FROM_1] = key(8, "images per batch; only images of one size share one")
+    workers: Annotated[int, FROM_0] = key(2, "processes that read")
     absent: Literal["union", "gt", "zero", "one"] = key(
         "union",
         "which classes the means leave out. union: those neither labelled nor predicted; gt: those not labelled; "
         "zero, one: none, absent ones count as 0 or 1",
     )
-    boundary_px: float | None = key(
-        None, "also score boundaries: right within so many pixels (boundary_f), and the mIoU that near to them; null: do not", ABOVE_0
+    boundary_px: Annotated[float, ABOVE_0] | None = key(
+        None, "also score boundaries: right within so many pixels (boundary_f), and the mIoU that near to them; null: do not"
     )
-    pictures: int = key(4, "images of the validation split that go to TensorBoard and the contact sheet", FROM_0)
+    pictures: Annotated[int, FROM_0] = key(4, "images of the validation split that go to TensorBoard and the contact sheet")
 
 
 @dataclass(frozen=True)
@@ -138,7 +130,7 @@ class Evaluate:
     checkpoint: str = key("best", "best, last or a step")
     split: str = key("val", "split of the data set to score")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
+    threads: Annotated[int, THREADS] | None = key(None, "CPU threads of torch; null leaves the choice to torch")
     output: str | None = key(
         None,
         "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, with the names of tta, another stride, a crf …, "
@@ -154,7 +146,7 @@ class Compare:
     checkpoint: str = key("best", "best, last or a step, of every run")
     split: str = key("val", "split of the data set to score; the data set is that of the first run")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
+    threads: Annotated[int, THREADS] | None = key(None, "CPU threads of torch; null leaves the choice to torch")
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 
@@ -167,7 +159,7 @@ class Predict:
     output: str = field(metadata={"meaning": "folder for the results"})
     checkpoint: str = key("best", "best, last or a step")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: int | None = key(None, "CPU threads of torch; null leaves the choice to torch", THREADS)
+    threads: Annotated[int, THREADS] | None = key(None, "CPU threads of torch; null leaves the choice to torch")
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
 
@@ -176,10 +168,10 @@ class Predict:
 class Describe:
     """The top level of `segtrain describe`."""
 
-    size: int | tuple[int, int] = key(512, "side of the image in pixels, or [height,width]", FROM_1)
-    classes: int = key(21, "classes that the network is to tell apart", FROM_1)
-    channels: int = key(3, "channels of the image", FROM_1)
-    depth: int = key(2, "down to which depth parts of parts are listed", FROM_1)
+    size: Side | tuple[Side, Side] = key(512, "side of the image in pixels, or [height,width]")
+    classes: Annotated[int, FROM_1] = key(21, "classes that the network is to tell apart")
+    channels: Annotated[int, FROM_1] = key(3, "channels of the image")
+    depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
 
 
 SECTIONS = {

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "segtrain"
 GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "metric", "tta", "task", "report")
 FLOORS = {
-    "__init__": 0, "errors": 0, "registry": 0.2,
+    "__init__": 0, "errors": 0, "options": 0.1, "registry": 0.2,
     "sample": 0.5, "settings": 0.5,
     "tiles": 2.4, "boxes": 2.5, "crf": 2.5, "predictor": 3, "loader": 3, "checkpoint": 3, "run_folder": 3, "events": 3,
     "compiled": 3, "initial": 3.5,
@@ -96,7 +96,7 @@ def test_hydra_stays_on_the_top_floor(path):
         assert not external(path) & {"hydra", "omegaconf"}, f"{path} knows the config library"
 
 
-@pytest.mark.parametrize("name", ["errors", "registry"])
+@pytest.mark.parametrize("name", ["errors", "options", "registry"])
 def test_the_ground_floor_needs_the_standard_library_only(name):
     assert not external(PACKAGE / f"{name}.py") & {"torch", "numpy", "hydra", "omegaconf", "cv2", "PIL", "timm"}
 

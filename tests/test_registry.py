@@ -10,7 +10,8 @@ import pytest
 
 from segtrain import registry
 from segtrain.errors import ConfigError
-from segtrain.registry import REQUIRED, Table, check_options, check_value, describe, options_of
+from segtrain.options import REQUIRED, check_options, check_value, describe, options_of
+from segtrain.registry import Table
 from segtrain.settings import key
 
 

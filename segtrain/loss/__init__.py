@@ -8,7 +8,8 @@ from typing import Any
 from segtrain.errors import ConfigError
 from segtrain.loss.cross_entropy import cross_entropy
 from segtrain.loss.jaccard import WeightedSum, jaccard
-from segtrain.registry import Table, check_value
+from segtrain.options import check_value
+from segtrain.registry import Table
 from segtrain.sample import Facts
 
 

@@ -10,7 +10,7 @@ import yaml
 from segtrain.augmentation import AUGMENTATION, apply
 from segtrain.data import DATA
 from segtrain.data.stats import Frequency
-from segtrain.registry import options_of
+from segtrain.options import options_of
 from segtrain.sample import IGNORE
 
 CONF = Path(__file__).parents[2] / "conf/augmentation"

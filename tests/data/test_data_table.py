@@ -11,7 +11,7 @@ from PIL import Image
 from segtrain.data import DATA
 from segtrain.data.stats import Frequency, frequency
 from segtrain.errors import DataError
-from segtrain.registry import REQUIRED, options_of
+from segtrain.options import REQUIRED, options_of
 from segtrain.sample import IGNORE, Facts
 
 CONF = Path(__file__).parents[2] / "conf/data"

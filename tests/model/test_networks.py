@@ -11,7 +11,7 @@ import yaml
 
 from segtrain.model import MODEL
 from segtrain.model.sides import valid_side
-from segtrain.registry import options_of
+from segtrain.options import options_of
 from segtrain.sample import Normalisation, Output
 
 CONF = Path(__file__).parents[2] / "conf" / "model"

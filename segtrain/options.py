@@ -1,0 +1,255 @@
+"""Options: the keywords of a factory or the fields of a settings dataclass, and one checker for every key a user can type.
+
+A factory's signature is the schema of its options. Numeric limits stand in the annotation:
+`lr: Annotated[float, ABOVE_0]`, `scales: tuple[Annotated[float, ABOVE_0], ...]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+from segtrain.errors import ConfigError, nearest
+
+RUNTIME = frozenset(
+    {
+        "num_classes",  # C of the data set
+        "ignore_index",  # the target value without a label
+        "facts",  # segtrain.sample.Facts of the data set
+        "in_channels",  # K of its images
+        "out_channels",  # channels that the task asks of the network
+        "class_frequency",  # () -> data.stats.Frequency of the training split, counted when first called
+        "fill",  # K image values that stand for "nothing here": the mean pixel
+        "network",  # the built network (optimizers)
+        "steps",  # optimizer steps of the whole run (schedules)
+    }
+)
+"""Keywords that the program supplies. A factory receives those that it names, and a user may set none of them."""
+
+REQUIRED = inspect.Parameter.empty
+
+
+class Limits(NamedTuple):
+    """Which numbers an option may hold: in words, and as a test of one number."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+FROM_0 = Limits("an integer from 0", lambda value: value >= 0)
+FROM_1 = Limits("an integer from 1", lambda value: value >= 1)
+ODD = Limits("an odd integer from 3", lambda value: value >= 3 and value % 2 == 1)
+SEED = Limits("an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
+ABOVE_0 = Limits("a number above 0", lambda value: value > 0)
+NOT_NEGATIVE = Limits("a number from 0", lambda value: value >= 0)
+SHARE = Limits("from 0 to below 1", lambda value: 0 <= value < 1)
+PROBABILITY = Limits("from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def between(least: float, most: float) -> Limits:
+    """Numbers from `least` to `most`, both included."""
+    return Limits(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key: its type, its default (REQUIRED if there is none) and what it means."""
+
+    name: str
+    annotation: Any
+    default: Any = REQUIRED
+    meaning: str = ""
+
+
+def options_of(factory: Callable) -> dict[str, Option]:
+    """The options of a factory or of a settings dataclass, by name, without what the program supplies."""
+    if dataclasses.is_dataclass(factory):
+        return _fields(factory)
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    meanings = _meanings(inspect.getdoc(factory) or "")
+    return {
+        name: Option(name, hints.get(name, Any), parameter.default, meanings.get(name, ""))
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if name not in RUNTIME and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    }
+
+
+def _fields(settings) -> dict[str, Option]:
+    hints = typing.get_type_hints(settings, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(settings):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = REQUIRED if default is dataclasses.MISSING else default
+        found[field.name] = Option(field.name, hints[field.name], default, field.metadata.get("meaning", ""))
+    return found
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """`name: meaning` lines of the docstring's `Options:` block; a line indented further goes on with the one before."""
+    _, _, block = docstring.partition("Options:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in block.splitlines():
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            name = start[1]
+            found[name] = start[2]
+        elif line.startswith("      ") and name:
+            found[name] += " " + line.strip()
+        else:
+            name = ""
+    return found
+
+
+def check_options(config: Mapping, factory: Callable, where: str, what: str) -> dict:
+    """`config` with every key and type checked against the factory's signature; defaults are not filled in.
+
+    where: the key's prefix as the user types it ("loss"), "" at the top level. what: how to call the owner ("loss 'dice'").
+    """
+    options = options_of(factory)
+    prefix = f"{where}." if where else ""
+    for key in config:
+        if key in options:
+            continue
+        if key in RUNTIME and key in inspect.signature(factory).parameters:
+            raise ConfigError(f"{prefix}{key} comes from the data and the network and cannot be set; remove it")
+        allowed = ", ".join(sorted(options)) or "none"
+        raise ConfigError(f"{prefix}{key} is not an option of {what}{nearest(key, options)}; options are {allowed}")
+    for name, option in options.items():
+        if option.default is REQUIRED and config.get(name) is None and not _allows_none(option.annotation):
+            raise ConfigError(f"{prefix}{name} is missing: {what} needs it ({option.meaning or describe(option.annotation)})")
+    return {key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()}
+
+
+def _allows_none(annotation) -> bool:
+    annotation = _plain(annotation)
+    return annotation is Any or annotation is None or any(_allows_none(one) for one in typing.get_args(annotation) if _is_union(annotation))
+
+
+def _is_union(annotation) -> bool:
+    return typing.get_origin(annotation) in (Union, types.UnionType)
+
+
+def _plain(annotation):
+    """The annotation without the limits around it."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def check_value(value: Any, annotation: Any, where: str) -> Any:
+    """`value` in the annotation's type (an int becomes a float where one is asked for), or a ConfigError that names `where`."""
+    accepted, result = _convert(value, annotation)
+    if accepted:
+        _check_limits(result, annotation, where)
+    else:
+        hint = nearest(value, _words(annotation)) if isinstance(value, str) else ""
+        raise ConfigError(f"{where} is {value!r}{hint}; allowed: {describe(annotation)}")
+    return result
+
+
+def _check_limits(value: Any, annotation: Any, where: str) -> None:
+    """ConfigError if `value`, which has the annotation's type, or a number inside of it is beyond its limits."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        _check_limits(value, arguments[0], where)
+        for limits in arguments[1:]:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if isinstance(limits, Limits) and is_number and not limits.accepts(value):
+                raise ConfigError(f"{where} is {value}; allowed: {limits.words}")
+    elif origin in (Union, types.UnionType):
+        kind = next(one for one in arguments if _convert(value, one)[0])
+        _check_limits(value, kind, where)
+    elif origin in (list, tuple, Sequence):
+        kinds = arguments if origin is tuple and Ellipsis not in arguments else [arguments[0]] * len(value)
+        for place, (one, kind) in enumerate(zip(value, kinds, strict=True)):
+            _check_limits(one, kind, f"{where}[{place}]")
+    elif origin in (dict, Mapping):
+        for key, one in value.items():
+            _check_limits(one, arguments[1], f"{where}.{key}")
+
+
+def _words(annotation: Any) -> list:
+    """The values that a Literal allows, also one inside a union."""
+    if typing.get_origin(annotation) is Literal:
+        return list(typing.get_args(annotation))
+    annotation = _plain(annotation)
+    return [word for one in typing.get_args(annotation) for word in _words(one)]
+
+
+def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
+    annotation = _plain(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True, value
+    if annotation is None or annotation is type(None):
+        return value is None, None
+    if origin in (Union, types.UnionType):
+        results = (_convert(value, one) for one in arguments)
+        return next((result for result in results if result[0]), (False, None))
+    if origin is Literal:
+        # True == 1 in Python, but not for somebody who typed `true`.
+        return any(value == one and type(value) is type(one) for one in arguments), value
+    if annotation is float:
+        # Not a number and infinity would pass every later comparison and spoil the run silently.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return number, float(value) if number else value
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if annotation in (dict, list):
+        return isinstance(value, annotation), value
+    if annotation in (str, bool):
+        return isinstance(value, annotation), value
+    if origin in (list, tuple, Sequence):
+        return _convert_sequence(value, origin, arguments)
+    if origin in (dict, Mapping):
+        return _convert_mapping(value, arguments)
+    raise TypeError(f"the checker does not know the annotation {annotation!r}")
+
+
+def _convert_sequence(value, origin, arguments) -> tuple[bool, Any]:
+    if not isinstance(value, (list, tuple)):
+        return False, None
+    fixed = origin is tuple and Ellipsis not in arguments
+    if fixed and len(value) != len(arguments):
+        return False, None
+    kinds = arguments if fixed else [arguments[0]] * len(value)
+    results = [_convert(one, kind) for one, kind in zip(value, kinds, strict=True)]
+    made = (tuple if origin is tuple else list)(result for _, result in results)
+    return all(accepted for accepted, _ in results), made
+
+
+def _convert_mapping(value, arguments) -> tuple[bool, Any]:
+    if not isinstance(value, Mapping):
+        return False, None
+    pairs = [(_convert(key, arguments[0]), _convert(one, arguments[1])) for key, one in value.items()]
+    return all(key[0] and one[0] for key, one in pairs), {key[1]: one[1] for key, one in pairs}
+
+
+def describe(annotation: Any) -> str:
+    """A type in words that a user understands."""
+    if typing.get_origin(annotation) is Annotated:
+        limits = [one.words for one in typing.get_args(annotation)[1:] if isinstance(one, Limits)]
+        plain = describe(typing.get_args(annotation)[0])
+        return ", ".join(limits if any(words.startswith(plain) for words in limits) else [plain, *limits])
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
+    words |= {type(None): "null", None: "null", Any: "anything"}
+    if annotation in words:
+        return words[annotation]
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(one) for one in arguments)
+    if origin is Literal:
+        return ", ".join(str(one) for one in arguments)
+    if origin is tuple and Ellipsis not in arguments:
+        return "[" + ", ".join(describe(one) for one in arguments) + "]"
+    if origin in (list, tuple, Sequence):
+        return f"a list, each {describe(arguments[0])}"
+    if origin in (dict, Mapping):
+        return f"a mapping, each value {describe(arguments[1])}"
+    return getattr(annotation, "__name__", str(annotation))
