@@ -2,9 +2,9 @@
 
 scripts/bench.py [ROW…] [--list] [--quick] [--json FILE]
 
-Each pair of measurements takes both sides in turns, so that a machine that is slower for a while is so for both. Printed are
-the medians of both sides and the median of the number that the goal is about, over the pairs, with its 95 % interval. A goal
-counts as reached when the whole interval keeps it.
+Each pair of measurements takes both sides in turns, so that a machine that is slower for a while is so for
+both. Printed are the medians of both sides and the median of the number that the goal is about, over the
+pairs, with its 95 % interval. A goal counts as reached when the whole interval keeps it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,15 @@ def cells(name: str, result: Result) -> tuple[str, ...]:
     bounds = ", ".join(form.format(bound).partition(" ")[0].rstrip("x") for bound in (low, high))
     sides = (in_units(median(side)) for side in (result.ours, result.theirs))
     compared = f"{number} {unit} [{bounds}]"
-    return name, ROWS[name].what, *sides, result.peer, compared, result.goal.text, "yes" if result.reached() else "no"
+    return (
+        name,
+        ROWS[name].what,
+        *sides,
+        result.peer,
+        compared,
+        result.goal.text,
+        "yes" if result.reached() else "no",
+    )
 
 
 def in_units(seconds: float) -> str:
@@ -65,12 +73,18 @@ def in_units(seconds: float) -> str:
 
 def table(lines: list[tuple[str, ...]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def machine() -> str:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}"
+    system = (
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch "
+        f"{torch.__version__}"
+    )
     return f"{os.cpu_count()} CPUs{load}, {system}"
 
 
@@ -87,10 +101,14 @@ def measured(names: list[str], quick: bool) -> dict[str, Result | str]:
 
 
 def parsed(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.py", description="Speed beside named peers, both sides measured in turns.")
+    parser = argparse.ArgumentParser(
+        prog="bench.py", description="Speed beside named peers, both sides measured in turns."
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; none: all")
     parser.add_argument("--list", action="store_true", help="say what the rows are")
-    parser.add_argument("--quick", action="store_true", help="smaller and shorter: shows that it works, says little")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller and shorter: shows that it works, says little"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     arguments = parser.parse_args(words)
     unknown = [name for name in arguments.rows if name not in ROWS]
@@ -113,8 +131,13 @@ def main(words: list[str] | None = None) -> int:
         if isinstance(result, str):
             print(f"{name}: left out: {result}")
     if arguments.json:
-        rows = {name: result.plain() if isinstance(result, Result) else {"left_out": result} for name, result in results.items()}
-        arguments.json.write_text(json.dumps({"machine": before, "quick": arguments.quick, "rows": rows}, indent=1))
+        rows = {
+            name: result.plain() if isinstance(result, Result) else {"left_out": result}
+            for name, result in results.items()
+        }
+        arguments.json.write_text(
+            json.dumps({"machine": before, "quick": arguments.quick, "rows": rows}, indent=1)
+        )
     return 0
 
 

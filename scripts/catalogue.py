@@ -1,7 +1,8 @@
-"""Writes segtrain/catalogue.json: all that `segtrain list` and `--help` say, so that they need not import torch.
+"""Writes segtrain/catalogue.json: all that `segtrain list` and `--help` say, so that they need not import
+torch.
 
-It also writes the YAML of a table's entry that has none yet. Run it after any change to a table, an option, a docstring or an
-experiment; a test compares.
+It also writes the YAML of a table's entry that has none yet. Run it after any change to a table, an option, a
+docstring or an experiment; a test compares.
 """
 
 import importlib
@@ -29,11 +30,16 @@ KINDS = {str: "str", int: "int", float: "float", bool: "bool", type(None): "null
 def catalogue() -> dict:
     """Commands with their keys, table entries with their options, experiments with their first line."""
     return {
-        "commands": {command: {name: _section(settings) for name, settings in sections.items()} for command, sections in SECTIONS.items()},
+        "commands": {
+            command: {name: _section(settings) for name, settings in sections.items()}
+            for command, sections in SECTIONS.items()
+        },
         "command_groups": {command: list(groups) for command, groups in GROUPS.items()},
         "composites": list(COMPOSITES),
         "groups": {name: _entries(importlib.import_module(f"segtrain.{name}")) for name in TABLES},
-        "experiments": {path.stem: about_yaml(path) for path in sorted((PACKAGE / "conf" / "experiment").glob("*.yaml"))},
+        "experiments": {
+            path.stem: about_yaml(path) for path in sorted((PACKAGE / "conf" / "experiment").glob("*.yaml"))
+        },
     }
 
 
@@ -44,7 +50,10 @@ def about_yaml(path: Path) -> str:
 
 
 def _section(settings) -> dict:
-    return {"about": _first_line(settings), "keys": {name: _option(option) for name, option in options_of(settings).items()}}
+    return {
+        "about": _first_line(settings),
+        "keys": {name: _option(option) for name, option in options_of(settings).items()},
+    }
 
 
 def _entries(module) -> dict:
@@ -68,17 +77,30 @@ def paper(factory) -> str | None:
 
 
 def _entry(factory) -> dict:
-    return {"about": _first_line(factory), "options": {name: _option(option) for name, option in options_of(factory).items()}}
+    return {
+        "about": _first_line(factory),
+        "options": {name: _option(option) for name, option in options_of(factory).items()},
+    }
 
 
 def _first_line(thing) -> str:
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+    """The docstring's first sentence or line, whichever is longer."""
+    lines = inspect.cleandoc(thing.__doc__ or "").partition("\n\n")[0].splitlines()
+    taken = lines[:1]
+    while taken and not taken[-1].endswith((".", ":")) and len(taken) < len(lines):
+        taken.append(lines[len(taken)])
+    return " ".join(taken)
 
 
 def _option(option: Option) -> dict:
     """default is left out where there is none."""
     default = {} if option.default is REQUIRED else {"default": option.default}
-    return {**default, "type": describe(option.annotation), "kinds": sorted(kinds(option.annotation)), "meaning": option.meaning}
+    return {
+        **default,
+        "type": describe(option.annotation),
+        "kinds": sorted(kinds(option.annotation)),
+        "meaning": option.meaning,
+    }
 
 
 def kinds(annotation) -> set[str]:
@@ -105,9 +127,15 @@ def text() -> str:
 
 def yaml_of(group: str, name: str) -> dict:
     """What conf/GROUP/NAME.yaml holds: the entry's options with the signature's defaults."""
-    table = next(value for value in vars(importlib.import_module(f"segtrain.{group}")).values() if isinstance(value, Table))
+    table = next(
+        value
+        for value in vars(importlib.import_module(f"segtrain.{group}")).values()
+        if isinstance(value, Table)
+    )
     options = options_of(table.factory(name))
-    plain = json.loads(json.dumps({key: None if one.default is REQUIRED else one.default for key, one in options.items()}))
+    plain = json.loads(
+        json.dumps({key: None if one.default is REQUIRED else one.default for key, one in options.items()})
+    )
     return {name: plain} if group in COMPOSITES else {"name": name, **plain}
 
 

@@ -2,8 +2,8 @@
 
     python scripts/deck.py --root CAMVID --steps 300
 
-An encoder of EfficientNet-Lite0 with ImageNet weights stands in wherever the design allows it; the others start from scratch.
-What has been trained before is not trained again.
+An encoder of EfficientNet-Lite0 with ImageNet weights stands in wherever the design allows it; the others
+start from scratch. What has been trained before is not trained again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ NETWORKS = {
     # Without batch normalisation a VGG net from scratch bears no higher rate.
     "fcn8s": ["model=fcn8s", SCRATCH, "model.width=0.25", "optimizer.lr=0.0003"],
     "unet": ["model=unet", LITE],
-    "deconvnet": ["model=deconvnet", SCRATCH, "model.width=0.25", "model.fc_width=512", "augmentation.warp.size=224"],
+    "deconvnet": [
+        "model=deconvnet",
+        SCRATCH,
+        "model.width=0.25",
+        "model.fc_width=512",
+        "augmentation.warp.size=224",
+    ],
     "deeplabv3": ["model=deeplabv3", LITE, "model.aspp_start=centre"],
     "deeplabv3plus": ["model=deeplabv3plus", LITE, "model.separable=true", "model.aspp_start=centre"],
 }
@@ -38,12 +44,23 @@ def segtrain(*arguments: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", required=True, help="folder of CamVid, with images/ and masks/")
     parser.add_argument("--steps", type=int, default=300, help="optimizer steps of each network")
-    parser.add_argument("--name", default="deck", help="the runs are outputs/NAME-NETWORK, the figure is in outputs/NAME")
+    parser.add_argument(
+        "--name", default="deck", help="the runs are outputs/NAME-NETWORK, the figure is in outputs/NAME"
+    )
     parser.add_argument("--pictures", type=int, default=3, help="rows of the figure")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        default=list(NETWORKS),
+        metavar="NETWORK",
+        help=", ".join(NETWORKS),
+    )
     asked = parser.parse_args()
     runs = []
     for network in asked.networks:

@@ -1,4 +1,5 @@
-"""`make demo`: train, evaluate and predict on built-in data with the commands that a user types, and say where the pictures are."""
+"""`make demo`: train, evaluate and predict on built-in data with the commands that a user types, and say
+where the pictures are."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def main() -> None:
     segtrain("predict", f"run={run}", f"input={run / 'photos'}", f"output={run / 'masks'}")
     scores = json.loads((run / "evaluate" / "scores.json").read_text())
     print(f"\nmIoU      {scores['miou']:.4f} on {scores['protocol']['images']} validation images")
-    print(f"sheet     {(run / 'evaluate' / 'sheet.png').resolve()}  (image, ground truth, prediction, errors)")
+    print(
+        f"sheet     {(run / 'evaluate' / 'sheet.png').resolve()}  (image, ground truth, prediction, errors)"
+    )
     print(f"masks     {(run / 'masks').resolve()}")
 
 

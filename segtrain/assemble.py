@@ -81,8 +81,9 @@ def _prepare(config: Mapping) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Lets glibc keep the memory that large tensors free. Returned to the system, it has to be cleared page by page at every step,
-    which costs a CPU training step about a tenth of its time. Elsewhere than on glibc nothing changes."""
+    """Lets glibc keep the memory that large tensors free. Returned to the system, it has to be cleared page
+    by page at every step, which costs a CPU training step about a tenth of its time. Elsewhere than on glibc
+    nothing changes."""
     no_mmap, no_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):
         allocator = ctypes.CDLL("libc.so.6")
@@ -102,41 +103,59 @@ class Parts:
 
 
 def _complete(facts: Facts, model: nn.Module) -> Facts:
-    """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to -1..1."""
+    """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to
+    -1..1."""
     neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
-    return replace(facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral)
+    return replace(
+        facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral
+    )
 
 
 def _as_settled(config: Mapping, description: Mapping) -> dict:
-    """The config with what the run's data decided by looking at its files (`Data.settled`), where nothing else was typed."""
+    """The config with what the run's data decided by looking at its files (`Data.settled`), where nothing
+    else was typed."""
     saved, data = description["config"]["data"], config["data"]
     if saved["name"] != data["name"]:
         return dict(config)
-    return {**config, "data": {key: saved.get(key) if value is None else value for key, value in data.items()}}
+    return {
+        **config,
+        "data": {key: saved.get(key) if value is None else value for key, value in data.items()},
+    }
 
 
 def _parts(config: Mapping, resumed: Path | None) -> Parts:
-    """resumed: the checkpoint that will be gone on with. From a run's weights, these or those of `init`, no others are asked for."""
+    """resumed: the checkpoint that will be gone on with. From a run's weights, these or those of `init`, no
+    others are asked for."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"])
     facts = data.facts
-    metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
+    metric = METRIC.build(
+        {"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index
+    )
     source = checkpoint_of(config["init"]) if resumed is None else resumed
     chosen = config["model"] if source is None else without_weights(config["model"])
-    model = MODEL.build(chosen, out_channels=task.out_channels(facts), num_classes=facts.num_classes, in_channels=facts.channels)
+    model = MODEL.build(
+        chosen,
+        out_channels=task.out_channels(facts),
+        num_classes=facts.num_classes,
+        in_channels=facts.channels,
+    )
     if source is None:
         return Parts(task, data, _complete(facts, model), model, metric)
     model.weights_report = f"weights of {printable(source)}"
     saved = Facts.from_plain(checkpoints.describe(source)["facts"])
     if resumed is None:
-        # The network learnt on images normalised in that way; other channels are refused when the weights are copied.
+        # The network learnt on images normalised in that way; other channels are refused when the weights are
+        # copied.
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
         return Parts(task, data, _complete(replace(facts, normalisation=own), model), model, metric)
     _same_classes(saved, facts, str(resumed.parent.parent))
     return Parts(task, data, replace(facts, normalisation=saved.normalisation), model, metric)
 
 
-def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None) -> evaluation.Scores:
+def _scored(
+    run: _Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
+) -> evaluation.Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     predict, ensemble = run.prediction(model, device, interrupt)
@@ -153,7 +172,9 @@ def _scored(run: _Scoring, model: nn.Module, split, device, stop, progress: str,
     try:
         shown = evaluation.spread(len(split), run.settings.pictures)
         absent, others = run.settings.absent, run.other_metrics
-        scores = evaluation.evaluate(predict, run.task.decide, run.metric, counted(batches), device, absent, shown, others)
+        scores = evaluation.evaluate(
+            predict, run.task.decide, run.metric, counted(batches), device, absent, shown, others
+        )
     finally:
         bar.close()
         batches.close()
@@ -193,7 +214,9 @@ class _Scoring:
         # What that network is first filled with takes no random numbers from the training.
         with torch.random.fork_rng(devices=[]):
             ensemble = ensemble_of(self.predictor, self.facts, device)
-        made = predictor(model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble)
+        made = predictor(
+            model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble
+        )
         return made, ensemble
 
 
@@ -236,7 +259,9 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
     scoring = _scoring(config, parts.task, parts.facts, parts.metric)
-    scoring.prediction(parts.model, device)  # what is wrong with it is said before the first step, not after the last
+    scoring.prediction(
+        parts.model, device
+    )  # what is wrong with it is said before the first step, not after the last
     if hasattr(parts.model, "fit"):
         return _fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = _augmentation_and_loss(config, parts, train_split)
@@ -260,12 +285,16 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
-    served_as = functools.partial(training.recomputed_batch_norm, state, learning, from_start, recomputed, stop)
+    served_as = functools.partial(
+        training.recomputed_batch_norm, state, learning, from_start, recomputed, stop
+    )
     stop.at_once = False
     try:
         stop.raise_if_requested()
         with compile_errors(settings.compile):
-            scores = training.train(state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as)
+            scores = training.train(
+                state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
+            )
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # The CPU's allocator has no exception of its own.
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
@@ -277,11 +306,23 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     return _result(state, scores, folder, parts.task)
 
 
-def _fit(config: dict, folder: Path | None, parts: Parts, scoring: _Scoring, resumed: Path | None, device: torch.device, stop) -> dict:
-    """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's many."""
+def _fit(
+    config: dict,
+    folder: Path | None,
+    parts: Parts,
+    scoring: _Scoring,
+    resumed: Path | None,
+    device: torch.device,
+    stop,
+) -> dict:
+    """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's
+    many."""
     model, loader = parts.model.to(device), Loader(**config["loader"])
     if config["init"]:
-        raise ConfigError(f"init={config['init']}: model={config['model']['name']} is fitted to the data alone; leave init out")
+        raise ConfigError(
+            f"init={config['init']}: model={config['model']['name']} is fitted to the data alone; leave "
+            f"init out"
+        )
     settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
     state = training.new_state(model, {}, settings, device)
     if resumed is not None and hasattr(model, "resize_for"):
@@ -308,7 +349,9 @@ def _fit(config: dict, folder: Path | None, parts: Parts, scoring: _Scoring, res
             events.progress(1)
         stop.at_once = False
         # What is left of the loop is its last evaluation, with the save behind it.
-        scores = training.train(state, None, training.Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop)
+        scores = training.train(
+            state, None, training.Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop
+        )
     finally:
         events.close()
     return _result(state, scores, folder, parts.task)
@@ -334,13 +377,21 @@ def _augmentation_and_loss(config, parts: Parts, split):
     """What needs to know how often classes occur; they are counted only if somebody asks."""
     facts = parts.facts
     counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index))
-    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": counted, "facts": facts}
+    runtime = {
+        "num_classes": facts.num_classes,
+        "ignore_index": facts.ignore_index,
+        "class_frequency": counted,
+        "facts": facts,
+    }
     fill = tuple(round(255 * mean) for mean in facts.normalisation.mean)
-    return AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime), LOSS.build(config["loss"], **runtime)
+    return AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime), LOSS.build(
+        config["loss"], **runtime
+    )
 
 
 def _with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, shape, device) -> dict:
-    """The config with trainer.memory_format=auto replaced by its answer: that of the run's start if it goes on."""
+    """The config with trainer.memory_format=auto replaced by its answer: that of the run's start if it goes
+    on."""
     if config["trainer"]["memory_format"] != "auto":
         return config
     if resumed is not None:
@@ -373,17 +424,19 @@ def _learning(config, parts: Parts, settings: Trainer, steps: int, loss, device)
 
 
 def _checkpoint_bytes(state) -> int:
-    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving average."""
+    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving
+    average."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
     return weights * (3 if state.ema is None else 4)
 
 
 def _batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:
-    """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different sizes, a batch
-    that cannot be split, batch-norm on single values."""
+    """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different
+    sizes, a batch that cannot be split, batch-norm on single values."""
     if loader.batch_size < 1 or accumulate < 1 or loader.batch_size < accumulate:
         raise ConfigError(
-            f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} parts of an image or more"
+            f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
+            f"parts of an image or more"
         )
     size = next((op.size for op in reversed(ops) if getattr(op, "size", None)), None)
     height, width = (size, size) if isinstance(size, int) else size or split.size(0)
@@ -391,7 +444,10 @@ def _batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> t
         sizes = {split.size(i) for i in range(min(len(split), 64))}
         if len(sizes) > 1:
             shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
-            raise ConfigError(f"the images have different sizes ({shown} …) and cannot share a batch; set augmentation.warp.size=256")
+            raise ConfigError(
+                f"the images have different sizes ({shown} …) and cannot share a batch; set "
+                f"augmentation.warp.size=256"
+            )
     count = loader.batch_size // accumulate
     check_sides(parts.model, height, width)
     check_batch(parts.model, count, parts.facts.channels, height, width)
@@ -414,7 +470,8 @@ def _resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[s
 
 
 def _order_of(split) -> dict:
-    """How many samples a split has and a hash of their names in order: what the order of training follows from."""
+    """How many samples a split has and a hash of their names in order: what the order of training follows
+    from."""
     names = hashlib.sha256()
     for index in range(len(split)):
         names.update(split.name(index).encode("utf-8", "surrogateescape") + b"\n")
@@ -422,12 +479,16 @@ def _order_of(split) -> dict:
 
 
 def _about_other_samples(resumed: Path | None, order: dict) -> list[str]:
-    """What a run that goes on is told if files came, went or changed their names since its checkpoint; [] if none did."""
+    """What a run that goes on is told if files came, went or changed their names since its checkpoint; [] if
+    none did."""
     before = None if resumed is None else checkpoints.describe(resumed).get("order")
     if not isinstance(before, dict) or before == order:
         return []
     counts = f"{before.get('samples')} samples then, {order['samples']} now"
-    return [f"the training split is no longer that of the checkpoint ({counts}): from here on the run sees images in another order"]
+    return [
+        f"the training split is no longer that of the checkpoint ({counts}): from here on the run sees "
+        f"images in another order"
+    ]
 
 
 def _link_best(resumed: Path, best: float | None, score: str) -> None:
@@ -439,7 +500,11 @@ def _link_best(resumed: Path, best: float | None, score: str) -> None:
     if best is None or scored(resumed) != best:
         return
     linked = checkpoints.read_link(resumed.parent / "best")
-    if linked is None or not (resumed.parent / str(linked)).is_dir() or scored(resumed.parent / str(linked)) != best:
+    if (
+        linked is None
+        or not (resumed.parent / str(linked)).is_dir()
+        or scored(resumed.parent / str(linked)) != best
+    ):
         checkpoints.link(resumed.parent.parent, "best", checkpoints.describe(resumed)["step"])
 
 
@@ -448,15 +513,18 @@ def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: L
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return [
         *_about(config, parts, num_train, num_val),
-        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on {device}{threads}",
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on "
+        f"{device}{threads}",
     ]
 
 
 def _about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
     count = sum(p.numel() for p in parts.model.parameters())
     return [
-        f"model     {config['model']['name']}, {count:,} parameters; {getattr(parts.model, 'weights_report', 'no pretrained weights')}",
-        f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} classes",
+        f"model     {config['model']['name']}, {count:,} parameters; "
+        f"{getattr(parts.model, 'weights_report', 'no pretrained weights')}",
+        f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} "
+        f"classes",
     ]
 
 
@@ -486,7 +554,9 @@ class _Run:
             self.save(state, None)  # a first evaluation can fail in ways that nothing foresees
         try:
             few = 1 if self.folder is None else None
-            scores = _scored(self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few)
+            scores = _scored(
+                self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few
+            )
         except Interrupted:
             return None
         numbers = scores.numbers
@@ -545,14 +615,21 @@ def _result(state, scores, folder: Path | None, task) -> dict:
     if scores is None and folder is not None:
         numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
     plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
-    return {"step": state.step, **plain, "score": f"val/{task.score}", "lower_is_better": task.lower_is_better}
+    return {
+        "step": state.step,
+        **plain,
+        "score": f"val/{task.score}",
+        "lower_is_better": task.lower_is_better,
+    }
 
 
 def _too_large(settings: Trainer, loader: Loader, device) -> str:
     parts = min(loader.batch_size, 2 * settings.accumulate)
     return (
-        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; use trainer.accumulate={parts} "
-        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), smaller crops or trainer.amp=bf16"
+        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
+        f"use trainer.accumulate={parts} "
+        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), "
+        f"smaller crops or trainer.amp=bf16"
     )
 
 
@@ -562,7 +639,8 @@ def _same_classes(run: Facts, data: Facts, where: str) -> None:
         place = next(i for i, (a, b) in pairs if a != b)
         a, b = (list(classes[place : place + 3]) for classes in (run.classes, data.classes))
         raise ConfigError(
-            f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they differ from index {place}: "
+            f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they "
+            f"differ from index {place}: "
             f"{a} and {b}; use the data set of the run, or data.label_map"
         )
 
@@ -576,10 +654,17 @@ def _data_of(config: Mapping, run: str, description: Mapping) -> Data:
         return DATA.build(config["data"])
     except ConfigError as error:
         saved, started = description["config"]["data"], _started_in(run)
-        kept = (value for key, value in config["data"].items() if value and isinstance(value, str) and value == saved.get(key))
+        kept = (
+            value
+            for key, value in config["data"].items()
+            if value and isinstance(value, str) and value == saved.get(key)
+        )
         lost = any(f"'{value}" in str(error) and not Path(value).is_absolute() for value in kept)
         if lost and started is not None and Path(started) != Path.cwd():
-            error.args = (f"{error}; {run} was started in {started}, where its relative paths begin: go there or give the path anew",)
+            error.args = (
+                f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
+                f"give the path anew",
+            )
         raise
 
 
@@ -600,19 +685,33 @@ def evaluate(config: dict, stop) -> dict:
     data = _data_of(config, config["run"], description)
     _same_classes(facts, data.facts, config["run"])
     split = _split(data, config["split"])
-    metric = METRIC.build({"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index)
+    metric = METRIC.build(
+        {"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index
+    )
     scoring = _scoring(config, task, facts, metric)
-    output = Path(config["output"] or Path(config["run"]) / "evaluate" / _name_of_scores(config, model, description))
+    output = Path(
+        config["output"] or Path(config["run"]) / "evaluate" / _name_of_scores(config, model, description)
+    )
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
     scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
     # Rates as they are at this output stride.
-    used = {key: getattr(getattr(model, "recipe", None), key, None) or value for key, value in config["model"].items()}
-    made = {"split": config["split"], "checkpoint": description["step"], "data": config["data"], "model": used}
+    used = {
+        key: getattr(getattr(model, "recipe", None), key, None) or value
+        for key, value in config["model"].items()
+    }
+    made = {
+        "split": config["split"],
+        "checkpoint": description["step"],
+        "data": config["data"],
+        "model": used,
+    }
     protocol = {**scores.protocol, **made}
     record = evaluation.record(replace(scores, protocol=protocol), facts)
-    title = f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
+    title = (
+        f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
+    )
     picture = _sheet(scores, facts, task, title) if scores.pictures else None
     written = _write_scores(output / "scores.json", record, output / "sheet.png", picture)
     print("\n".join([*evaluation.lines(scores.numbers, facts), written]))
@@ -620,7 +719,8 @@ def evaluate(config: dict, stop) -> dict:
 
 
 def _write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
-    """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other scores."""
+    """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other
+    scores."""
     with storage(picture_path):
         picture_path.unlink(missing_ok=True)
         if picture is not None:
@@ -630,7 +730,8 @@ def _write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
 
 
 def compare(config: dict, stop) -> dict:
-    """Scores of several runs on one split, in a table and compare.json, and their masks of a few images side by side."""
+    """Scores of several runs on one split, in a table and compare.json, and their masks of a few images side
+    by side."""
     if not config["runs"]:
         raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
     device = _prepare(config)
@@ -644,7 +745,10 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
-    entries = [_entry(config, run, checkpoint, task, data.facts, split, device, stop) for run, checkpoint in found.items()]
+    entries = [
+        _entry(config, run, checkpoint, task, data.facts, split, device, stop)
+        for run, checkpoint in found.items()
+    ]
     scored = entries[0].scores
     protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
     record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
@@ -652,25 +756,37 @@ def compare(config: dict, stop) -> dict:
     if scored.pictures:
         title = f"{config['data']['name']} {config['split']}, {protocol['images']} images"
         rows = [
-            (image, target, *(entry.scores.pictures[i][2] for entry in entries)) for i, (image, target, _) in enumerate(scored.pictures)
+            (image, target, *(entry.scores.pictures[i][2] for entry in entries))
+            for i, (image, target, _) in enumerate(scored.pictures)
         ]
-        picture = comparison(rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title)
+        picture = comparison(
+            rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
+        )
     written = _write_scores(output / "compare.json", record, output / "compare.png", picture)
     print("\n".join([*comparing.lines(entries, task.score, task.lower_is_better), written]))
     return record
 
 
-def _entry(config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop) -> comparing.Entry:
+def _entry(
+    config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
+) -> comparing.Entry:
     """One run of a comparison, scored."""
     model, own, description = build_from(checkpoint)
     if description["config"]["task"]["name"] != task.name:
-        raise ConfigError(f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for {task.name}")
+        raise ConfigError(
+            f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for "
+            f"{task.name}"
+        )
     _same_classes(own, facts, run)
     metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
-    scores = _scored(_scoring(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}")
+    scores = _scored(
+        _scoring(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}"
+    )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = _origin(description["config"])
-    return comparing.Entry(run, description["config"]["model"]["name"], origin, description["step"], parameters, scores)
+    return comparing.Entry(
+        run, description["config"]["model"]["name"], origin, description["step"], parameters, scores
+    )
 
 
 def _origin(config: Mapping) -> str:
@@ -688,31 +804,42 @@ def _origin(config: Mapping) -> str:
 
 
 def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> str:
-    """val-1000-flip-os8-crf-5b0a9c: the split, the step, and what makes these scores others than those of the training: in a word
-    each, and a hash of what the words leave open."""
+    """val-1000-flip-os8-crf-5b0a9c: the split, the step, and what makes these scores others than those of the
+    training: in a word each, and a hash of what the words leave open."""
     words = [config["split"], str(description["step"]), *config["tta"]]
     stride, settings = output_stride_of(model), PredictorSettings(**config["predictor"])
     if stride != description["config"]["model"].get("output_stride", stride):
         words.append(f"os{stride}")
     words += [name for name in ("boxes", "ensemble", "crf") if getattr(settings, name) is not None]
     left_open = json.dumps(_left_open(config, description["config"]), sort_keys=True)
-    return "-".join([*words, *([] if left_open == "{}" else [hashlib.sha256(left_open.encode()).hexdigest()[:6]])])
+    return "-".join(
+        [*words, *([] if left_open == "{}" else [hashlib.sha256(left_open.encode()).hexdigest()[:6]])]
+    )
 
 
 def _left_open(config: Mapping, saved: Mapping) -> dict:
-    """What changes scores, is not as the training had it, and has no word of its own: {"predictor": {"tile": 5}}."""
+    """What changes scores, is not as the training had it, and has no word of its own: {"predictor": {"tile":
+    5}}."""
     own = {name: saved.get(name) or {} for name in ("data", "model", "predictor", "evaluate", "tta")}
     # Words name the views, and each of those that the training did without has its defaults.
     own["tta"] = {view: own["tta"].get(view, {}) for view in config["tta"]}
     for name in ("predictor", "evaluate"):
         own[name] = {key: value for key, value in own[name].items() if key in config[name]}
     before = check("evaluate", {"run": config["run"], **own})
-    worded = {"model": ("output_stride",), "predictor": ("boxes",), "evaluate": ("batch_size", "workers", "pictures")}
+    worded = {
+        "model": ("output_stride",),
+        "predictor": ("boxes",),
+        "evaluate": ("batch_size", "workers", "pictures"),
+    }
     changed = {}
     for name in own:
         # As JSON has them: a tuple is a list, and every key a text.
         here, there = (json.loads(json.dumps(one[name])) for one in (config, before))
-        other = {key: value for key, value in here.items() if key not in worded.get(name, ()) and value != there.get(key)}
+        other = {
+            key: value
+            for key, value in here.items()
+            if key not in worded.get(name, ()) and value != there.get(key)
+        }
         changed.update({name: other} if other else {})
     return changed
 
@@ -726,25 +853,48 @@ def describe(config: dict, stop) -> list[str]:
 
 def _split(data: Data, name: str):
     if name not in data.splits:
-        raise ConfigError(f"split={name} does not exist{nearest(name, data.splits)}; there are {', '.join(sorted(data.splits))}")
+        raise ConfigError(
+            f"split={name} does not exist{nearest(name, data.splits)}; there are "
+            f"{', '.join(sorted(data.splits))}"
+        )
     return data.splits[name]
 
 
 def predict(config: dict, stop) -> dict:
     """Masks of files."""
     device = _prepare(config)
-    model, facts, description = build_from(checkpoints.find(config["run"], config["checkpoint"]), config["model"])
+    model, facts, description = build_from(
+        checkpoints.find(config["run"], config["checkpoint"]), config["model"]
+    )
     task = TASK.build(description["config"]["task"])
     settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
     ensemble = ensemble_of(settings, facts, device)
-    run = predictor(model.to(device), facts.normalisation, task.activate, settings, views, stop.raise_if_requested, ensemble)
+    run = predictor(
+        model.to(device),
+        facts.normalisation,
+        task.activate,
+        settings,
+        views,
+        stop.raise_if_requested,
+        ensemble,
+    )
     mask = Mask(run, task.decide, facts, device)
     counts = prediction.predict(
-        mask, task.picture, config["input"], config["output"], config["overlay"], config["probabilities"], stop.raise_if_requested
+        mask,
+        task.picture,
+        config["input"],
+        config["output"],
+        config["overlay"],
+        config["probabilities"],
+        stop.raise_if_requested,
     )
-    folders = [f"{name}/" for name in prediction.FOLDERS if config.get(name, True)]  # classes and colours need no asking
+    folders = [
+        f"{name}/" for name in prediction.FOLDERS if config.get(name, True)
+    ]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    print(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
+    print(
+        f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}"
+    )
     if counts["left_out"]:
         total, left = counts["images"] + counts["left_out"], counts["left_out"]
         raise DataError(f"{left} of {total} images {'has' if left == 1 else 'have'} no mask (reasons above)")

@@ -1,7 +1,9 @@
-"""Scores merged over boxes of the image, as DeconvNet answers (Noh et al. 2015, "Learning deconvolution network", sec. 4.4).
+"""Scores merged over boxes of the image, as DeconvNet answers (Noh et al. 2015, "Learning deconvolution
+network", sec. 4.4).
 
-A network that was trained on crops of one size sees things at that size only; boxes of several sizes, each brought to it, show
-it large and small things alike. The paper takes 50 object proposals; here boxes stand on a grid, so nothing has to propose them.
+A network that was trained on crops of one size sees things at that size only; boxes of several sizes, each
+brought to it, show it large and small things alike. The paper takes 50 object proposals; here boxes stand on
+a grid, so nothing has to propose them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ LEAST_SIDE = 112
 OVERLAP = 0.5
 
 
-def merged_over_boxes(scores: Callable[[Tensor], Tensor], sides: tuple[int, ...] | None, box_input: int) -> Callable[[Tensor], Tensor]:
-    """The largest score that any box gives a pixel and class, from 0 on (the published code's canvas begins there).
+def merged_over_boxes(
+    scores: Callable[[Tensor], Tensor], sides: tuple[int, ...] | None, box_input: int
+) -> Callable[[Tensor], Tensor]:
+    """The largest score that any box gives a pixel and class, from 0 on (the published code's canvas begins
+    there).
 
-    scores: B×K×N×N normalised images -> their B×C×N×N scores, N = box_input. The result is a function of B×K×H×W normalised images.
-    sides: of the square boxes, in pixels; None: the image's longer side and its halves. What of a box lies outside of the image is 0,
-    the mean pixel.
+    scores: B×K×N×N normalised images -> their B×C×N×N scores, N = box_input. The result is a function of
+    B×K×H×W normalised images.
+    sides: of the square boxes, in pixels; None: the image's longer side and its halves. What of a box lies
+    outside of the image is 0, the mean pixel.
     """
 
     def merged(images: Tensor) -> Tensor:
@@ -48,7 +54,9 @@ def merged_over_boxes(scores: Callable[[Tensor], Tensor], sides: tuple[int, ...]
 
 def check_box_sides(sides: tuple[int, ...] | None) -> None:
     if sides is not None and (not sides or min(sides) < LEAST_SIDE):
-        raise ConfigError(f"predictor.box_sides is {list(sides)}; allowed: integers from {LEAST_SIDE}, or null")
+        raise ConfigError(
+            f"predictor.box_sides is {list(sides)}; allowed: integers from {LEAST_SIDE}, or null"
+        )
 
 
 def box_sides(height: int, width: int, wanted: tuple[int, ...] | None) -> list[int]:
@@ -56,7 +64,14 @@ def box_sides(height: int, width: int, wanted: tuple[int, ...] | None) -> list[i
     longest = max(height, width)
     if wanted is not None:
         return sorted({min(side, longest) for side in wanted}, reverse=True)
-    return [longest, *(longest >> halvings for halvings in range(1, longest.bit_length()) if longest >> halvings >= LEAST_SIDE)]
+    return [
+        longest,
+        *(
+            longest >> halvings
+            for halvings in range(1, longest.bit_length())
+            if longest >> halvings >= LEAST_SIDE
+        ),
+    ]
 
 
 def _resized(images: Tensor, side: int, antialias: bool = False) -> Tensor:

@@ -1,4 +1,5 @@
-"""What there is to choose and to set, read from catalogue.json so that asking for it imports neither torch nor Hydra."""
+"""What there is to choose and to set, read from catalogue.json so that asking for it imports neither torch
+nor Hydra."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ class Keys:
 
     def known(self, first: str) -> bool:
         """Whether a key may begin with this word."""
-        return first in self.choices or first in self.sections[""]["keys"] or (first != "" and first in self.sections)
+        return (
+            first in self.choices
+            or first in self.sections[""]["keys"]
+            or (first != "" and first in self.sections)
+        )
 
     def first_words(self) -> list[str]:
         return [*self.choices, *self.sections[""]["keys"], *(name for name in self.sections if name)]
@@ -57,26 +62,39 @@ class Keys:
             return [self.sections[""]["keys"][first]] if first in self.sections[""]["keys"] else []
         if first in self.groups:
             entry, _, option = rest.partition(".") if first in self.composites else (None, None, rest)
-            found = [entry_data["options"].get(option) for name, entry_data in self.entries(first).items() if entry in (None, name)]
+            found = [
+                entry_data["options"].get(option)
+                for name, entry_data in self.entries(first).items()
+                if entry in (None, name)
+            ]
             return [one for one in found if one]
         keys = self.sections.get(first, {"keys": {}})["keys"]
         return [keys[rest]] if rest in keys else []
 
     def kinds(self, key: str) -> set[str] | None:
-        """str, int, float, bool, null, list, dict: what the key may hold; None if the key is not in the catalogue."""
+        """str, int, float, bool, null, list, dict: what the key may hold; None if the key is not in the
+        catalogue."""
         found = self.options(key)
         return set().union(*(one["kinds"] for one in found)) if found else None
 
     def all(self) -> list[str]:
         """Every key of the catalogue as it is typed."""
-        keys = [f"{section}.{key}" if section else key for section, content in self.sections.items() for key in content["keys"]]
+        keys = [
+            f"{section}.{key}" if section else key
+            for section, content in self.sections.items()
+            for key in content["keys"]
+        ]
         for group in self.groups:
             for name, entry in self.entries(group).items():
-                keys += [f"{group}.{name}.{key}" if group in self.composites else f"{group}.{key}" for key in entry["options"]]
+                keys += [
+                    f"{group}.{name}.{key}" if group in self.composites else f"{group}.{key}"
+                    for key in entry["options"]
+                ]
         return [*self.choices, *dict.fromkeys(keys)]
 
     def nearest(self, key: str) -> str:
-        """`(did you mean …?)` for a key whose first word does not exist: the same last word elsewhere, else a near first word."""
+        """`(did you mean …?)` for a key whose first word does not exist: the same last word elsewhere, else a
+        near first word."""
         ends = [one for one in self.all() if one.rpartition(".")[2] == key]
         if ends:
             return f" (did you mean {ends[0]!r}?)"
@@ -96,7 +114,10 @@ def listing(words: list[str], config_dir: str | None = None) -> str:
         return _table({**load()["experiments"], **_own_yaml("experiment", config_dir)}, "experiment")
     if kind not in load()["groups"]:
         there = [*load()["groups"], "experiments", "encoders"]
-        raise ConfigError(f"list {words[0]}: there is no such list{nearest(words[0], [*there, *PLURALS])}; there are {', '.join(there)}")
+        raise ConfigError(
+            f"list {words[0]}: there is no such list{nearest(words[0], [*there, *PLURALS])}; there are "
+            f"{', '.join(there)}"
+        )
     if len(words) > 1:
         return "\n\n".join(_entry(kind, name) for name in words[1:])
     shipped = {name: entry["about"] for name, entry in load()["groups"][kind].items()}
@@ -138,7 +159,9 @@ def _numbers(networks: dict[str, dict]) -> str:
         for row in rows
     )
     usual = max(filter(None, sizes), key=lambda size: len(sizes[size]))
-    others = "".join(f"; {', '.join(names)}: {size}x{size}" for size, names in sizes.items() if size not in (usual, None))
+    others = "".join(
+        f"; {', '.join(names)}: {size}x{size}" for size, names in sizes.items() if size not in (usual, None)
+    )
     note = f"With the default options and 21 classes; multiply-adds of an image of {usual}x{usual}{others}."
     return f"{table}\n\n{note} Of other options: segtrain describe model=NAME."
 
@@ -154,7 +177,9 @@ def _amount(number: int | None) -> str:
 def _entry(kind: str, name: str) -> str:
     entries = load()["groups"][kind]
     if name not in entries:
-        raise ConfigError(f"list {kind} {name}: does not exist{nearest(name, entries)}; there are {', '.join(entries)}")
+        raise ConfigError(
+            f"list {kind} {name}: does not exist{nearest(name, entries)}; there are {', '.join(entries)}"
+        )
     prefix = f"{kind}.{name}" if kind in load()["composites"] else kind
     lines = [f"{kind}={name}", f"  {entries[name]['about']}"]
     for key, option in entries[name]["options"].items():
@@ -181,16 +206,27 @@ def plugin_names(group: str) -> dict[str, str]:
 
 @functools.cache
 def _entry_points() -> list[tuple[str, str, str]]:
-    """(group, name, package). Reading what all packages declare takes a while, and does not change while a program runs."""
+    """(group, name, package). Reading what all packages declare takes a while, and does not change while a
+    program runs."""
     import importlib.metadata
 
-    found = ((point, package) for package in importlib.metadata.distributions() for point in package.entry_points)
-    return [(point.group, point.name, package.name) for point, package in found if point.group.startswith("segtrain.")]
+    found = (
+        (point, package) for package in importlib.metadata.distributions() for point in package.entry_points
+    )
+    return [
+        (point.group, point.name, package.name)
+        for point, package in found
+        if point.group.startswith("segtrain.")
+    ]
 
 
 def _plugins(group: str) -> dict[str, str]:
     shipped = load()["groups"][group]
-    return {name: f"from the package {package}" for name, package in plugin_names(group).items() if name not in shipped}
+    return {
+        name: f"from the package {package}"
+        for name, package in plugin_names(group).items()
+        if name not in shipped
+    }
 
 
 def _own_yaml(group: str, config_dir: str | None) -> dict[str, str]:
@@ -199,7 +235,17 @@ def _own_yaml(group: str, config_dir: str | None) -> dict[str, str]:
     return {path.stem: f"from {path}" for path in sorted((Path(config_dir) / group).glob("*.yaml"))}
 
 
-FAMILIES = ("resnet", "resnext", "wide_resnet", "regnet", "mobilenet", "efficientnet", "tf_", "convnext", "xception")
+FAMILIES = (
+    "resnet",
+    "resnext",
+    "wide_resnet",
+    "regnet",
+    "mobilenet",
+    "efficientnet",
+    "tf_",
+    "convnext",
+    "xception",
+)
 
 
 def _encoders(patterns: list[str]) -> str:
@@ -210,5 +256,8 @@ def _encoders(patterns: list[str]) -> str:
     names = ["small", *names]
     found = [name for name in names if all(pattern in name for pattern in patterns)]
     if not found:
-        raise ConfigError(f"list encoders {' '.join(patterns)}: none of {len(names)} names holds that; try `segtrain list encoders resnet`")
+        raise ConfigError(
+            f"list encoders {' '.join(patterns)}: none of {len(names)} names holds that; try `segtrain "
+            f"list encoders resnet`"
+        )
     return "\n".join(found)

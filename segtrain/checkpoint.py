@@ -1,7 +1,9 @@
-"""Checkpoints that are either complete or not there: atomic saves, hashes that find flipped bits, loads that run no code.
+"""Checkpoints that are either complete or not there: atomic saves, hashes that find flipped bits, loads that
+run no code.
 
-A checkpoint is the folder RUN/checkpoints/STEP with model.safetensors (what evaluate and predict use), state.pt (what
-an exact resume needs besides), description.json (config, facts, task, scores) and manifest.json (sha256 of the others).
+A checkpoint is the folder RUN/checkpoints/STEP with model.safetensors (what evaluate and predict use),
+state.pt (what an exact resume needs besides), description.json (config, facts, task, scores) and
+manifest.json (sha256 of the others).
 """
 
 from __future__ import annotations
@@ -27,7 +29,16 @@ import safetensors.torch
 import torch
 
 from segtrain.errors import CheckpointError, ConfigError, nearest, printable
-from segtrain.run_folder import in_words, json_bytes, remove, remove_leftovers, storage, sync_folder, temporary_name, write_atomic
+from segtrain.run_folder import (
+    in_words,
+    json_bytes,
+    remove,
+    remove_leftovers,
+    storage,
+    sync_folder,
+    temporary_name,
+    write_atomic,
+)
 
 FORMAT = 1
 WEIGHTS, STATE, DESCRIPTION, MANIFEST = "model.safetensors", "state.pt", "description.json", "manifest.json"
@@ -41,8 +52,11 @@ FORBIDDEN_KEYS = ("defaults", "hydra", "_target_")
 # --- saving
 
 
-def save(run: Path | str, step: int, weights: Mapping[str, torch.Tensor], state: dict, description: dict) -> Path:
-    """RUN/checkpoints/STEP, durable when this returns; whatever happens before, the older checkpoints are untouched.
+def save(
+    run: Path | str, step: int, weights: Mapping[str, torch.Tensor], state: dict, description: dict
+) -> Path:
+    """RUN/checkpoints/STEP, durable when this returns; whatever happens before, the older checkpoints are
+    untouched.
 
     weights: what evaluate and predict use. state: tensors and plain Python only. description: see `describe`.
     Raises CheckpointError if the storage refuses, TypeError if the state holds what would not load again.
@@ -78,7 +92,8 @@ def _write_files(folder: Path, step: int, weights, state, description) -> None:
 
 
 class _Hashed:
-    """A file that knows the sha256 of what was handed to it, so that a disk that writes something else is found out."""
+    """A file that knows the sha256 of what was handed to it, so that a disk that writes something else is
+    found out."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.hash, self.bytes = file, hashlib.sha256(), 0
@@ -116,7 +131,8 @@ def _write(path: Path, write: Callable[[_Hashed], object]) -> dict:
 
 
 def _put_in_place(temporary: Path, final: Path) -> None:
-    """Renames a finished folder. An older one of the same step stays readable under another name until then."""
+    """Renames a finished folder. An older one of the same step stays readable under another name until
+    then."""
     aside = final.with_name(final.name + REPLACED)
     if final.exists():
         if _damage(final) is None:
@@ -145,12 +161,15 @@ def weights_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def clean_names(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors under the network's own names, without what DistributedDataParallel and torch.compile put before them."""
+    """The tensors under the network's own names, without what DistributedDataParallel and torch.compile put
+    before them."""
     clean = {}
     for name, tensor in weights.items():
         short = re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", ""))
         if short in clean:
-            raise CheckpointError(f"two weights are called {short!r} once module. and _orig_mod. are left out")
+            raise CheckpointError(
+                f"two weights are called {short!r} once module. and _orig_mod. are left out"
+            )
         clean[short] = tensor
     return clean
 
@@ -164,12 +183,16 @@ def _num_bytes(value) -> int:
 
 
 def check_state(value, where: str = "state") -> None:
-    """TypeError, naming the place, unless `value` is made of tensors and plain Python that load with weights_only=True."""
+    """TypeError, naming the place, unless `value` is made of tensors and plain Python that load with
+    weights_only=True."""
     kind = type(value)
     if kind in (dict, OrderedDict):
         for key, one in value.items():
             if type(key) not in (str, int, float, bool):
-                raise TypeError(f"{where} has the key {key!r} of {kind_name(key)}; a checkpoint's keys are texts and numbers")
+                raise TypeError(
+                    f"{where} has the key {key!r} of {kind_name(key)}; a checkpoint's keys are texts and "
+                    f"numbers"
+                )
             check_state(one, f"{where}[{key!r}]")
     elif kind in (list, tuple):
         for index, one in enumerate(value):
@@ -187,9 +210,11 @@ def kind_name(value) -> str:
 
 
 def plain_config(config, where: str = "config", error: type[Exception] = ConfigError):
-    """`config` if it is plain data: texts, finite numbers, true, false, null, lists and mappings; else ConfigError.
+    """`config` if it is plain data: texts, finite numbers, true, false, null, lists and mappings; else
+    ConfigError.
 
-    What Hydra would act on (defaults, hydra, _target_, ${…}) is refused, so that no saved config can bring code to run.
+    What Hydra would act on (defaults, hydra, _target_, ${…}) is refused, so that no saved config can bring
+    code to run.
     """
     if isinstance(config, dict):
         for key, value in config.items():
@@ -202,21 +227,39 @@ def plain_config(config, where: str = "config", error: type[Exception] = ConfigE
     elif isinstance(config, str):
         if "${" in config:
             raise error(f"{where} is {config!r}; a saved config may not hold ${{; write the value itself")
-    elif not (config is None or isinstance(config, (bool, int)) or (isinstance(config, float) and math.isfinite(config))):
-        raise error(f"{where} is {config!r}; a saved config holds texts, finite numbers, true, false, null, lists and mappings")
+    elif not (
+        config is None
+        or isinstance(config, (bool, int))
+        or (isinstance(config, float) and math.isfinite(config))
+    ):
+        raise error(
+            f"{where} is {config!r}; a saved config holds texts, finite numbers, true, false, null, lists "
+            f"and mappings"
+        )
     return config
 
 
-_DESCRIPTION = {"config": dict, "facts": dict, "task": str, "step": int, "scores": (dict, type(None)), "protocol": (dict, type(None))}
+_DESCRIPTION = {
+    "config": dict,
+    "facts": dict,
+    "task": str,
+    "step": int,
+    "scores": (dict, type(None)),
+    "protocol": (dict, type(None)),
+}
 
 
 def check_description(description, where: str) -> None:
-    """CheckpointError unless the description has the parts that evaluate and predict rely on, each of its type."""
+    """CheckpointError unless the description has the parts that evaluate and predict rely on, each of its
+    type."""
     if not isinstance(description, dict):
         raise CheckpointError(f"{where} is not a mapping")
     for key, kinds in _DESCRIPTION.items():
         if key not in description or not isinstance(description[key], kinds):
-            raise CheckpointError(f"{where} has no usable {key!r} ({description.get(key)!r:.80}); it was not written by segtrain")
+            raise CheckpointError(
+                f"{where} has no usable {key!r} ({description.get(key)!r:.80}); it was not written by "
+                f"segtrain"
+            )
     plain_config(description["config"], f"{where}: config", CheckpointError)
     _check_facts(description["facts"], f"{where}: facts")
 
@@ -242,21 +285,25 @@ def _check_facts(facts: dict, where: str) -> None:
         "ignore_index": is_int(facts.get("ignore_index")),
         "channels": is_int(channels) and channels >= 1,
         "things": are(facts.get("things"), is_int),
-        "normalisation": norm is None or (isinstance(norm, dict) and all(are(norm.get(key), is_number) for key in ("mean", "std"))),
+        "normalisation": norm is None
+        or (isinstance(norm, dict) and all(are(norm.get(key), is_number) for key in ("mean", "std"))),
     }
     bad = [key for key, accepted in good.items() if not accepted]
     if bad:
-        raise CheckpointError(f"{where}: {bad[0]} is {facts.get(bad[0])!r:.80}; it was not written by segtrain")
+        raise CheckpointError(
+            f"{where}: {bad[0]} is {facts.get(bad[0])!r:.80}; it was not written by segtrain"
+        )
 
 
 # --- finding
 
 
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
-    """The folder of a complete checkpoint whose hashes match. Damaged ones that it passes over are named on stderr.
+    """The folder of a complete checkpoint whose hashes match. Damaged ones that it passes over are named on
+    stderr.
 
-    It is for its weights: state.pt may be missing. which: best, last (the highest step that is whole) or a step. key: how the user
-    gave `run`, for messages.
+    It is for its weights: state.pt may be missing. which: best, last (the highest step that is whole) or a
+    step. key: how the user gave `run`, for messages.
     Raises ConfigError if there is no such run or step, CheckpointError if nothing usable is left.
     """
     if not str(run):
@@ -267,15 +314,20 @@ def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
     if which == "best":
         return _best(folder, key)
     if not re.fullmatch(r"\d{1,18}", str(which)):
-        raise ConfigError(f"checkpoint={which}{nearest(which, ('best', 'last'))}; allowed: best, last or a step")
+        raise ConfigError(
+            f"checkpoint={which}{nearest(which, ('best', 'last'))}; allowed: best, last or a step"
+        )
     step, steps = int(which), sorted({number for number, _ in _candidates(folder)})
     if step not in steps:
-        raise ConfigError(f"checkpoint={step}: {folder} has no such step; there are {', '.join(map(str, steps)) or 'none'}")
+        raise ConfigError(
+            f"checkpoint={step}: {folder} has no such step; there are {', '.join(map(str, steps)) or 'none'}"
+        )
     return _whole(folder, step, f"checkpoint {step} of {run}", key)
 
 
 def to_resume(run: Path | str) -> Path | None:
-    """The newest checkpoint that is whole with all that an exact resume needs; None if the folder holds none of any kind."""
+    """The newest checkpoint that is whole with all that an exact resume needs; None if the folder holds none
+    of any kind."""
     return _newest(Path(run) / "checkpoints", with_state=True) if has_checkpoint(run) else None
 
 
@@ -290,18 +342,26 @@ def _checkpoints(run: Path, key: str) -> Path:
         raise ConfigError(f"{key}={run} does not exist{_siblings(run)}")
     if (run / MANIFEST).is_file():
         which = "" if key == "init" else f", and checkpoint={run.name}"
-        raise ConfigError(f"{key}={run} is a checkpoint; give the run's folder, {run.absolute().parent.parent}{which}")
+        raise ConfigError(
+            f"{key}={run} is a checkpoint; give the run's folder, {run.absolute().parent.parent}{which}"
+        )
     if not run.is_dir():
         raise ConfigError(f"{key}={run} is not a folder; give the folder of a run")
     folder = run / "checkpoints"
     if not folder.is_dir() or not _candidates(folder):
-        raise CheckpointError(f"{key}={run} holds no checkpoint{_unfinished(folder, -1)}; train it first or give another run")
+        raise CheckpointError(
+            f"{key}={run} holds no checkpoint{_unfinished(folder, -1)}; train it first or give another run"
+        )
     return folder
 
 
 def _siblings(run: Path) -> str:
     try:
-        names = sorted(path.name for path in run.absolute().parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+        names = sorted(
+            path.name
+            for path in run.absolute().parent.iterdir()
+            if path.is_dir() and not path.name.startswith(".")
+        )
     except OSError:
         return f", nor does {run.parent}" if not run.parent.exists() else ""
     shown = ", ".join(str(run.parent / name) for name in names[-8:])
@@ -321,7 +381,11 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
 def _unfinished(folder: Path, over_step: int) -> str:
     """ " (1 unfinished save)" where a writer was killed on the way to a step over `over_step`."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    steps = [int(match[1]) for name in names if (match := re.fullmatch(r"\.(\d{1,18})\.\d+-[0-9a-f]{6}\.tmp", name))]
+    steps = [
+        int(match[1])
+        for name in names
+        if (match := re.fullmatch(r"\.(\d{1,18})\.\d+-[0-9a-f]{6}\.tmp", name))
+    ]
     count = sum(step > over_step for step in steps)
     return f" ({count} unfinished save{'s' if count > 1 else ''})" if count else ""
 
@@ -338,7 +402,8 @@ def _newest(folder: Path, with_state: bool = False) -> Path:
         if path.exists():
             passed.append(damage)
     raise CheckpointError(
-        f"{folder} holds no whole checkpoint: {'; '.join(passed) or 'they were removed meanwhile'}; train again or restore a copy"
+        f"{folder} holds no whole checkpoint: {'; '.join(passed) or 'they were removed meanwhile'}; train "
+        f"again or restore a copy"
     )
 
 
@@ -364,7 +429,11 @@ def _whole(folder: Path, step: int, what: str, key: str) -> Path:
         if damage is None:
             return path
         damages.append(damage)
-    others = (number for number, path in _candidates(folder) if number != step and _damage(path, with_state=False) is None)
+    others = (
+        number
+        for number, path in _candidates(folder)
+        if number != step and _damage(path, with_state=False) is None
+    )
     other = next(others, None)
     # Only a run that is named by itself comes with a choice of its checkpoint.
     choice = f", use checkpoint={other}" if key in ("run", "runs") else ""
@@ -377,7 +446,8 @@ def _tell(text: str) -> None:
 
 
 def _damage(checkpoint: Path, hashes: bool = True, with_state: bool = True) -> str | None:
-    """What is wrong with a checkpoint, with its path; None if it is whole. hashes=False only looks at names and sizes.
+    """What is wrong with a checkpoint, with its path; None if it is whole. hashes=False only looks at names
+    and sizes.
 
     with_state=False: that state.pt is missing is nothing wrong.
     """
@@ -425,7 +495,9 @@ def _manifest(checkpoint: Path) -> dict:
     path = checkpoint / MANIFEST
     read = _read_json(path, MAX_MANIFEST)
     if read.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {read.get('format')!r:.40}; this version of segtrain reads {FORMAT}")
+        raise CheckpointError(
+            f"{path} has format {read.get('format')!r:.40}; this version of segtrain reads {FORMAT}"
+        )
     if str(read.get("step")) != checkpoint.name.removesuffix(REPLACED):
         raise CheckpointError(f"{path} speaks of step {read.get('step')!r:.40}, not of {checkpoint.name}")
     files = read.get("files")
@@ -446,7 +518,8 @@ def sha256(path: Path) -> str:
 
 
 def link(run: Path | str, which: str, step: int) -> None:
-    """Lets RUN/checkpoints/`which` (best or last) point at `step`; a reader sees the old target or the new one."""
+    """Lets RUN/checkpoints/`which` (best or last) point at `step`; a reader sees the old target or the new
+    one."""
     folder = Path(run) / "checkpoints"
     path = folder / which
     temporary = temporary_name(path)
@@ -480,12 +553,16 @@ def read_link(path: Path | str) -> int | None:
     except OSError:
         return None
     if not re.fullmatch(r"\d{1,18}", target):
-        raise CheckpointError(f"{path} points at {target!r:.80}; allowed: a step of its own folder; remove it and use checkpoint=last")
+        raise CheckpointError(
+            f"{path} points at {target!r:.80}; allowed: a step of its own folder; remove it and use "
+            f"checkpoint=last"
+        )
     return int(target)
 
 
 def prune(run: Path | str, keep: int) -> list[int]:
-    """Removes all but the `keep` highest steps, best and last; returns the removed steps. Call it after `save` and `link`.
+    """Removes all but the `keep` highest steps, best and last; returns the removed steps. Call it after
+    `save` and `link`.
 
     Nothing goes before a whole checkpoint was found. What killed processes left half written goes too.
     """
@@ -513,9 +590,12 @@ def _kept(folder: Path, candidates: list[tuple[int, Path]], keep: int) -> set[in
     newest = next((step for step, path in candidates if _damage(path) is None), None)
     if newest is None:
         return set()
-    # Damaged ones over the newest whole one stay until their step is saved again; no damaged one counts as kept.
+    # Damaged ones over the newest whole one stay until their step is saved again; no damaged one counts as
+    # kept.
     over = {step for step, _ in candidates if step > newest}
-    sizes_match = {step for step, path in candidates if step <= newest and _damage(path, hashes=False) is None}
+    sizes_match = {
+        step for step, path in candidates if step <= newest and _damage(path, hashes=False) is None
+    }
     linked = {step for which in ("best", "last") if (step := read_link(folder / which)) is not None}
     return {*sorted(sizes_match, reverse=True)[:keep], newest, *over, *linked}
 
@@ -534,12 +614,15 @@ def load_state(checkpoint: Path | str) -> dict:
     _check_zip(path)
     state = _torch_load(path)
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds {kind_name(state)} instead of a mapping; it was not written by segtrain")
+        raise CheckpointError(
+            f"{path} holds {kind_name(state)} instead of a mapping; it was not written by segtrain"
+        )
     return state
 
 
 def describe(checkpoint: Path | str) -> dict:
-    """config, facts, task, step, scores and protocol of a checkpoint, as plain data that was checked for its shape."""
+    """config, facts, task, step, scores and protocol of a checkpoint, as plain data that was checked for its
+    shape."""
     path = Path(checkpoint) / DESCRIPTION
     try:
         description = _read_json(path, MAX_DESCRIPTION)
@@ -561,15 +644,19 @@ def _integer_keys(value):
 
 
 def read_weights(path: Path | str, key: str = "init") -> dict[str, torch.Tensor]:
-    """Tensors of a weights file from anywhere (.safetensors, .pth, .pt), by names without module. and _orig_mod.; runs no code.
+    """Tensors of a weights file from anywhere (.safetensors, .pth, .pt), by names without module. and
+    _orig_mod.; runs no code.
 
-    The usual wrappings ({"state_dict": …}, {"model": …} …) are opened. key: how the user gave it, for messages.
+    The usual wrappings ({"state_dict": …}, {"model": …} …) are opened. key: how the user gave it, for
+    messages.
     """
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"{key}={path} does not exist{_nearest_file(path)}")
     if not path.is_file():
-        raise ConfigError(f"{key}={path} is not a file; give a .safetensors, .pth or .pt file, or the folder of a run")
+        raise ConfigError(
+            f"{key}={path} is not a file; give a .safetensors, .pth or .pt file, or the folder of a run"
+        )
     try:
         with open(path, "rb") as file:
             start = file.read(16)
@@ -592,14 +679,32 @@ _WRAPPINGS = ("state_dict", "model_state_dict", "model_state", "model", "network
 
 def _unwrapped(loaded, path: Path) -> dict[str, torch.Tensor]:
     for _ in range(3):
-        inner = next((loaded[name] for name in _WRAPPINGS if isinstance(loaded, dict) and isinstance(loaded.get(name), dict)), None)
+        inner = next(
+            (
+                loaded[name]
+                for name in _WRAPPINGS
+                if isinstance(loaded, dict) and isinstance(loaded.get(name), dict)
+            ),
+            None,
+        )
         if inner is None:
             break
         loaded = inner
-    tensors = {str(name): one for name, one in loaded.items() if isinstance(one, torch.Tensor)} if isinstance(loaded, dict) else {}
+    tensors = (
+        {str(name): one for name, one in loaded.items() if isinstance(one, torch.Tensor)}
+        if isinstance(loaded, dict)
+        else {}
+    )
     if not tensors:
-        inside = ", ".join(str(name) for name in list(loaded)[:8]) if isinstance(loaded, dict) else kind_name(loaded)
-        raise CheckpointError(f"{path} holds no weights but {inside or 'nothing'}; save them by torch.save(model.state_dict(), FILE)")
+        inside = (
+            ", ".join(str(name) for name in list(loaded)[:8])
+            if isinstance(loaded, dict)
+            else kind_name(loaded)
+        )
+        raise CheckpointError(
+            f"{path} holds no weights but {inside or 'nothing'}; save them by "
+            f"torch.save(model.state_dict(), FILE)"
+        )
     return tensors
 
 
@@ -610,11 +715,14 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file or is damaged ({error}); restore a copy") from error
+        raise CheckpointError(
+            f"{path} is not a safetensors file or is damaged ({error}); restore a copy"
+        ) from error
 
 
 def _torch_load(path: Path):
-    """What torch.load gives for tensors and plain Python. Anything else that a pickle could ask for is refused, not run."""
+    """What torch.load gives for tensors and plain Python. Anything else that a pickle could ask for is
+    refused, not run."""
     try:
         _regular(path)
         with warnings.catch_warnings():
@@ -624,17 +732,23 @@ def _torch_load(path: Path):
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
-        # torch has no class of its own for a damaged file: EOFError, UnpicklingError, RuntimeError, KeyError and others come.
+        # torch has no class of its own for a damaged file: EOFError, UnpicklingError, RuntimeError, KeyError
+        # and others come.
         objects = re.search(r"GLOBAL ([\w.]+)", str(error))
         if objects:
             refused = f"{path} holds Python objects ({objects[1]}), which are never run"
-            raise CheckpointError(f"{refused}; save its tensors alone by torch.save(model.state_dict(), FILE)") from error
+            raise CheckpointError(
+                f"{refused}; save its tensors alone by torch.save(model.state_dict(), FILE)"
+            ) from error
         first = (str(error).strip().splitlines() or [""])[0][:120]
-        raise CheckpointError(f"{path} is not a weights file or is damaged ({type(error).__name__}: {first}); restore a copy") from error
+        raise CheckpointError(
+            f"{path} is not a weights file or is damaged ({type(error).__name__}: {first}); restore a copy"
+        ) from error
 
 
 def _check_zip(path: Path) -> None:
-    """CheckpointError unless `path` is a zip as torch.save writes it: nothing compressed, so nothing grows when it is read."""
+    """CheckpointError unless `path` is a zip as torch.save writes it: nothing compressed, so nothing grows
+    when it is read."""
     try:
         _regular(path)
         with zipfile.ZipFile(path) as archive:
@@ -659,7 +773,13 @@ def random_state() -> dict:
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
         "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],
-        "numpy": [str(name), torch.tensor(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(name),
+            torch.tensor(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": [],
     }

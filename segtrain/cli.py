@@ -1,4 +1,5 @@
-"""The command line. Help and lists are answered before anything heavy is imported; a run catches signals and locks its folder first."""
+"""The command line. Help and lists are answered before anything heavy is imported; a run catches signals and
+locks its folder first."""
 
 from __future__ import annotations
 
@@ -52,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        return _fail("out of memory; use a smaller loader.batch_size, fewer loader.workers or a smaller predictor.tile", 6)
+        return _fail(
+            "out of memory; use a smaller loader.batch_size, fewer loader.workers or a smaller "
+            "predictor.tile",
+            6,
+        )
 
 
 def _fail(message: str, code: int) -> int:
@@ -89,10 +94,16 @@ def parse_arguments(words: list[str]) -> Arguments:
         elif flag in VALUED:
             value = value if equals else next(rest, "")
             if not value:
-                raise ConfigError(f"{flag} needs a value, such as {'--cfg job' if VALUED[flag] == 'cfg' else '--config-dir my_conf'}")
+                raise ConfigError(
+                    f"{flag} needs a value, such as "
+                    f"{'--cfg job' if VALUED[flag] == 'cfg' else '--config-dir my_conf'}"
+                )
             setattr(found, VALUED[flag], value)
         elif word.startswith("-") and not equals:
-            raise ConfigError(f"{word} is not an option{nearest(word, [*FLAGS, *VALUED])}; options are {', '.join([*FLAGS, *VALUED])}")
+            raise ConfigError(
+                f"{word} is not an option{nearest(word, [*FLAGS, *VALUED])}; options are "
+                f"{', '.join([*FLAGS, *VALUED])}"
+            )
         elif found.command is None:
             found.command = _command_name(word)
         else:
@@ -106,7 +117,11 @@ def parse_arguments(words: list[str]) -> Arguments:
 
 def _command_name(word: str) -> str:
     if word not in COMMANDS:
-        hint = "; keys come after a command, such as segtrain train " + word if "=" in word else nearest(word, COMMANDS)
+        hint = (
+            "; keys come after a command, such as segtrain train " + word
+            if "=" in word
+            else nearest(word, COMMANDS)
+        )
         raise ConfigError(f"{word} is not a command{hint}; commands are {', '.join(COMMANDS)}")
     return word
 
@@ -127,7 +142,8 @@ def _command(arguments: Arguments, words: list[str]) -> int:
 def _signalled(arguments: Arguments, words: list[str]) -> int:
     from segtrain.run_folder import Stop
 
-    # Before anything slow: a signal that comes while torch is imported must end the run as one that comes later does.
+    # Before anything slow: a signal that comes while torch is imported must end the run as one that comes
+    # later does.
     stop = Stop().install()
     try:
         if arguments.multirun:
@@ -162,12 +178,16 @@ def _train(arguments: Arguments, config: dict, wish: str | None, stop, words: li
         return launch.train({**config, "stages": None}, wish, stop, words)
     from segtrain import stages
 
-    return stages.train(stages.plan(config["stages"], arguments.words, arguments.config_dir), config, wish, stop, words)
+    return stages.train(
+        stages.plan(config["stages"], arguments.words, arguments.config_dir), config, wish, stop, words
+    )
 
 
 def _in_words(scores: dict) -> str:
     score = scores.get(scores.get("score"))
-    return f"step {scores.get('step')}" + (f", {scores['score']} {score:.4f}" if isinstance(score, (int, float)) else "")
+    return f"step {scores.get('step')}" + (
+        f", {scores['score']} {score:.4f}" if isinstance(score, (int, float)) else ""
+    )
 
 
 def composed(arguments: Arguments) -> tuple[dict, dict[str, str]]:
@@ -178,7 +198,8 @@ def composed(arguments: Arguments) -> tuple[dict, dict[str, str]]:
 
 
 def composition(arguments: Arguments):
-    """What composes the command's config, the overrides for it, and the wishes. Groups of a saved run are read where one is named."""
+    """What composes the command's config, the overrides for it, and the wishes. Groups of a saved run are
+    read where one is named."""
     from segtrain.catalogue import Keys
     from segtrain.compose import Composer
     from segtrain.launch import check_overrides_of_saved, existing_run, saved_config
@@ -192,7 +213,9 @@ def composition(arguments: Arguments):
     saved = None
     if arguments.command not in ("train", "describe") and not isinstance(named, str):
         example = "runs=[FOLDER,FOLDER]" if key == "runs" else "run=FOLDER"
-        raise ConfigError(f"{key} is missing: segtrain {arguments.command} needs the folder of a run; add {example}")
+        raise ConfigError(
+            f"{key} is missing: segtrain {arguments.command} needs the folder of a run; add {example}"
+        )
     if isinstance(named, str) and (key, named) != ("resume", "auto"):
         saved = saved_config(existing_run(named, key))
         if arguments.command != "train":
@@ -220,11 +243,18 @@ def _config(arguments: Arguments) -> int:
 
     if not arguments.words or arguments.words[0] not in RUNS:
         given = arguments.words[0] if arguments.words else "nothing"
-        raise ConfigError(f"config needs a command, got {given}{nearest(given, RUNS)}; write segtrain config {'|'.join(RUNS)}")
+        raise ConfigError(
+            f"config needs a command, got {given}{nearest(given, RUNS)}; write segtrain config "
+            f"{'|'.join(RUNS)}"
+        )
     arguments.command = arguments.words.pop(0)
     composer, typed, _ = composition(arguments)
     with composer.ready():
-        print(config_table(composer.keys, composer.compose(typed), composer.setters(typed), [one.key for one in typed]))
+        print(
+            config_table(
+                composer.keys, composer.compose(typed), composer.setters(typed), [one.key for one in typed]
+            )
+        )
     return 0
 
 

@@ -13,7 +13,8 @@ BOUNDARIES = {"boundary F": "boundary_f", "near boundaries": "boundary_miou"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One network. name: what its column is called. origin: what its training started from. parameters: learnable numbers."""
+    """One network. name: what its column is called. origin: what its training started from. parameters:
+    learnable numbers."""
 
     run: str
     name: str
@@ -48,7 +49,11 @@ def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[s
     """The table for the terminal, best first."""
     width = max(len("run"), *(len(entry.run) for entry in entries))
     names = max(len("network"), *(len(entry.name) for entry in entries))
-    more = [(words, key) for words, key in BOUNDARIES.items() if any(key in entry.scores.numbers for entry in entries)]
+    more = [
+        (words, key)
+        for words, key in BOUNDARIES.items()
+        if any(key in entry.scores.numbers for entry in entries)
+    ]
     heads = "".join(f"  {words}" for words, _ in more)
     rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}{heads}  parameters  s/image"]
 

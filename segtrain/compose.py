@@ -1,7 +1,9 @@
 """From what a user typed to one plain dict: Hydra composes, and what it may read and say is decided here.
 
-Hydra's own node (launchers, callbacks, logging: code named by a YAML) is never run. It is only composed, and nothing but
-the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges it if it mentions Hydra at all.
+Hydra's own node (launchers, callbacks, logging: code named by a YAML) is never run. It is only composed, and
+nothing but
+the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges it if it mentions Hydra at
+all.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Composer:
     """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
 
     def __init__(self, command: str, config_dir: str | None = None, saved: Mapping | None = None):
-        """saved: the config of the run that the command works on; its groups become the option `saved` of each group."""
+        """saved: the config of the run that the command works on; its groups become the option `saved` of
+        each group."""
         self.keys = Keys(command)
         self.command, self.saved = command, saved
         self.config_dir = None if config_dir is None else _checked_folder(config_dir)
@@ -44,20 +47,32 @@ class Composer:
         from hydra.core.global_hydra import GlobalHydra
 
         if importlib.util.find_spec("segtrain.conf") is None:
-            raise ConfigError("the configs of segtrain are missing: it is run from its sources without being installed; pip install -e .")
+            raise ConfigError(
+                "the configs of segtrain are missing: it is run from its sources without being installed; "
+                "pip install -e ."
+            )
         GlobalHydra.instance().clear()
-        with _config_store(self.command, self.keys, self.saved), initialize_config_module("segtrain.conf", version_base="1.3"):
+        with (
+            _config_store(self.command, self.keys, self.saved),
+            initialize_config_module("segtrain.conf", version_base="1.3"),
+        ):
             _restrict_resolvers()
             _register_source()
             self._loader = GlobalHydra.instance().config_loader()
             yield self
 
     def _search_path(self) -> list[str]:
-        return [] if self.config_dir is None else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+        return (
+            []
+            if self.config_dir is None
+            else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+        )
 
     def options(self, group: str) -> list[str]:
         """Names that `group=NAME` can have."""
-        return self._loader.get_group_options(group, overrides=self._search_path(), config_name=self._config_name())
+        return self._loader.get_group_options(
+            group, overrides=self._search_path(), config_name=self._config_name()
+        )
 
     def get_group_options(self, group: str, results_filter=None) -> list[str]:
         """The same for Hydra's glob(…), without what is not a choice of its own."""
@@ -67,10 +82,18 @@ class Composer:
         return "resumed" if self.command == "train" and self.saved is not None else self.command
 
     def compose(self, typed: list[Typed]) -> dict:
-        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the groups are not yet."""
+        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the
+        groups are not yet."""
         for one in typed:
-            if one.key in self.keys.groups and isinstance(one.value, list) and one.key not in self.keys.composites:
-                raise ConfigError(f"{one.key}={one.text} gives several names; a run has one {one.key}: add --multirun for one run each")
+            if (
+                one.key in self.keys.groups
+                and isinstance(one.value, list)
+                and one.key not in self.keys.composites
+            ):
+                raise ConfigError(
+                    f"{one.key}={one.text} gives several names; a run has one {one.key}: add --multirun "
+                    f"for one run each"
+                )
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
         config = self._composed(typed)[0]
@@ -84,7 +107,11 @@ class Composer:
         from omegaconf import OmegaConf
 
         try:
-            composed = compose(self._config_name(), self._search_path() + [one.line for one in typed], return_hydra_config=True)
+            composed = compose(
+                self._config_name(),
+                self._search_path() + [one.line for one in typed],
+                return_hydra_config=True,
+            )
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
@@ -96,7 +123,8 @@ class Composer:
     def _replaced(self, typed: list[Typed]) -> list[str]:
         """Groups for which an experiment chose one entry and the user typed another.
 
-        What the experiment says of such a group was meant for its own choice; the typed one starts from its defaults.
+        What the experiment says of such a group was meant for its own choice; the typed one starts from its
+        defaults.
         """
         groups = [one.key for one in typed if one.key in self.keys.groups]
         if not groups or not any(one.key == "experiment" for one in typed):
@@ -106,7 +134,8 @@ class Composer:
         return [group for group in groups if now.get(group) != before.get(group)]
 
     def setters(self, typed: list[Typed]) -> dict[str, str]:
-        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment demo', a user's path."""
+        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
+        demo', a user's path."""
         from hydra.types import RunMode
 
         lines = self._search_path() + [one.line for one in typed]
@@ -115,16 +144,30 @@ class Composer:
         for default in self._loader.compute_defaults_list(self._config_name(), lines, RunMode.RUN).defaults:
             if default.config_path and not default.config_path.startswith(("hydra", "settings")):
                 passed_over = replaced if default.config_path.startswith("experiment/") else ()
-                found.update({key: origin for key, origin in self._set_by(default).items() if not key.startswith(passed_over)})
+                found.update(
+                    {
+                        key: origin
+                        for key, origin in self._set_by(default).items()
+                        if not key.startswith(passed_over)
+                    }
+                )
         return found
 
     def _set_by(self, default) -> dict[str, str]:
         for source in self._loader.get_sources() + ([_source(self.config_dir)] if self.config_dir else []):
             if source.is_config(default.config_path):
                 node = source.load_config(default.config_path).config
-                origin = f"{source.path}/{default.config_path}.yaml" if source.scheme() == "checked" else f"conf/{default.config_path}.yaml"
+                origin = (
+                    f"{source.path}/{default.config_path}.yaml"
+                    if source.scheme() == "checked"
+                    else f"conf/{default.config_path}.yaml"
+                )
                 origin = re.sub(r"^conf/experiment/(.*)\.yaml$", r"experiment \1", origin)
-                return {f"{default.package}.{key}".lstrip("."): origin for key in flatten(_plain(node)) if not key.startswith("defaults")}
+                return {
+                    f"{default.package}.{key}".lstrip("."): origin
+                    for key in flatten(_plain(node))
+                    if not key.startswith("defaults")
+                }
         return {}
 
 
@@ -148,7 +191,9 @@ def _plain(node) -> Any:
 def _limit_interpolations(config: Mapping) -> None:
     count = str(config).count("${")
     if count > MAX_INTERPOLATIONS:
-        raise ConfigError(f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}")
+        raise ConfigError(
+            f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}"
+        )
 
 
 def _quoted(text: str) -> str:
@@ -162,7 +207,8 @@ def _quoted(text: str) -> str:
 
 @contextlib.contextmanager
 def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[None]:
-    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away again."""
+    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away
+    again."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -185,7 +231,8 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
     for group in keys.groups:
         for name in plugin_names(group):
             if name not in load()["groups"].get(group, {}):
-                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its defaults.
+                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its
+                # defaults.
                 nodes[group, name] = {name: {}} if group in keys.composites else {"name": name}
         if saved is not None:
             nodes[group, "saved"] = dict(saved.get(group) or {})
@@ -196,12 +243,16 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
 
 
 def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
-    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was saved with."""
+    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was
+    saved with."""
     from segtrain.options import REQUIRED
 
     result: dict = {}
     for section, settings in SECTIONS[command].items():
-        node = {name: None if option.default is REQUIRED else option.default for name, option in options_of(settings).items()}
+        node = {
+            name: None if option.default is REQUIRED else option.default
+            for name, option in options_of(settings).items()
+        }
         # The top level of evaluate and predict is their own; that of a run that goes on is the run's.
         kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
         node.update({name: kept[name] for name in node if name in kept})
@@ -216,11 +267,18 @@ def _restrict_resolvers() -> None:
 
 
 def _environment(name: str, *default):
-    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and tokens."""
+    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and
+    tokens."""
     if name not in ENVIRONMENT and not name.startswith("SEGTRAIN_"):
-        raise ConfigError(f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin with SEGTRAIN_")
+        raise ConfigError(
+            f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin "
+            f"with SEGTRAIN_"
+        )
     if name not in os.environ and not default:
-        raise ConfigError(f"${{oc.env:{name}}}: the environment has no {name}; set it, or give a default: ${{oc.env:{name},VALUE}}")
+        raise ConfigError(
+            f"${{oc.env:{name}}}: the environment has no {name}; set it, or give a default: "
+            f"${{oc.env:{name},VALUE}}"
+        )
     return os.environ.get(name, *default)
 
 
@@ -234,7 +292,9 @@ def _checked_folder(config_dir: str) -> Path:
     shipped = Path(__import__("segtrain.conf", fromlist=["conf"]).__path__[0])
     for path in sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml")):
         if (shipped / path.relative_to(folder)).exists():
-            raise ConfigError(f"{path} has the name of a YAML that segtrain ships and would not be read; rename it")
+            raise ConfigError(
+                f"{path} has the name of a YAML that segtrain ships and would not be read; rename it"
+            )
     return folder
 
 
@@ -270,7 +330,9 @@ def _source_class() -> type:
             check_plain(node, path)
             _check_defaults(node, path)
             config = parse_yaml(text, path, _omegaconf)
-            return ConfigResult(config=config, path=f"checked://{self.path}", provider=self.provider, header=header)
+            return ConfigResult(
+                config=config, path=f"checked://{self.path}", provider=self.provider, header=header
+            )
 
     return CheckedConfigSource
 
@@ -281,7 +343,9 @@ def _header(read, text: str, path: Path) -> dict:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     if "hydra" in str(header.get("package")):
-        raise ConfigError(f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra")
+        raise ConfigError(
+            f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra"
+        )
     return header
 
 
@@ -310,7 +374,9 @@ def checked_sections(config: dict, keys: Keys) -> dict:
     for name in config:
         if not keys.known(name) or name == "experiment":
             hint = (
-                "; an experiment begins with the line `# @package _global_`" if name == "experiment" else nearest(name, keys.first_words())
+                "; an experiment begins with the line `# @package _global_`"
+                if name == "experiment"
+                else nearest(name, keys.first_words())
             )
             raise ConfigError(f"{name} is not a key of segtrain {keys.command}{hint}")
     for group in keys.groups:
@@ -321,7 +387,10 @@ def checked_sections(config: dict, keys: Keys) -> dict:
     for name, settings in sections.items():
         if name:
             if not isinstance(config.get(name), Mapping):
-                raise ConfigError(f"{name} is {config.get(name)!r}; it is a section, set its keys one by one: {name}.KEY=VALUE")
+                raise ConfigError(
+                    f"{name} is {config.get(name)!r}; it is a section, set its keys one by one: "
+                    f"{name}.KEY=VALUE"
+                )
             config[name] = check_options(config[name], settings, name, f"the section {name!r}")
     return config
 
@@ -330,14 +399,19 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
     if value is None and group in keys.composites:
         return {}
     if value is None:
-        raise ConfigError(f"{group} is missing; choose one by {group}=NAME, of {', '.join(keys.entries(group))}")
+        raise ConfigError(
+            f"{group} is missing; choose one by {group}=NAME, of {', '.join(keys.entries(group))}"
+        )
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{group} is {value!r}; choose one by {group}=NAME and set its options by {group}.KEY=VALUE")
+        raise ConfigError(
+            f"{group} is {value!r}; choose one by {group}=NAME and set its options by {group}.KEY=VALUE"
+        )
     return dict(value)
 
 
 def _with_one_length(config: dict, typed: list[Typed]) -> dict:
-    """Steps and epochs are two ways to say one thing: a typed one takes the other out, else a recipe's steps the default epochs."""
+    """Steps and epochs are two ways to say one thing: a typed one takes the other out, else a recipe's steps
+    the default epochs."""
     names = [one.key for one in typed if one.value is not None]
     trainer = config.get("trainer")
     if not isinstance(trainer, dict) or {"trainer.steps", "trainer.epochs"} <= set(names):
@@ -383,7 +457,9 @@ def _missing(error) -> ConfigError:
     options = [option for option in error.options or [] if option != "saved"]
     if not group:
         return ConfigError(first_line(error))
-    return ConfigError(f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}")
+    return ConfigError(
+        f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}"
+    )
 
 
 def _composition(error: BaseException, typed: list[Typed]) -> str:

@@ -1,8 +1,11 @@
-"""Dense conditional random field: probabilities that agree with those of near pixels of a like colour (Krähenbühl & Koltun 2011).
+"""Dense conditional random field: probabilities that agree with those of near pixels of a like colour
+(Krähenbühl & Koltun 2011).
 
-The energy of a labelling is the sum of -log p of its classes and, for every two pixels i, j of different classes, of
+The energy of a labelling is the sum of -log p of its classes and, for every two pixels i, j of different
+classes, of
     w1·exp(-|pi - pj|²/2a² - |Ii - Ij|²/2b²) + w2·exp(-|pi - pj|²/2c²),   p: place, I: colour 0..255,
-each kernel divided by the roots of its sums at i and at j, as in pydensecrf. Mean field steps approximate the marginals.
+each kernel divided by the roots of its sums at i and at j, as in pydensecrf. Mean field steps approximate the
+marginals.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Preset:
-    """w2 and c of the Gaussian kernel, w1, a and b of the bilateral one, and the number of mean field steps."""
+    """w2 and c of the Gaussian kernel, w1, a and b of the bilateral one, and the number of mean field
+    steps."""
 
     gaussian_weight: float
     gaussian_xy: float
@@ -38,7 +42,8 @@ PRESETS = {
     "deeplab": Preset(3, 1, 4, 67, 3, steps=10),
     "deconvnet": Preset(3, 3, 5, 20, 3, steps=10),
 }
-"""The parameters of pydensecrf's README, of DeepLab's for Pascal VOC, and of DeconvNet's published inference."""
+"""The parameters of pydensecrf's README, of DeepLab's for Pascal VOC, and of DeconvNet's published
+inference."""
 
 
 def crf(name: str, window: int, solver: str, between: Callable[[], None] = lambda: None) -> Refine:
@@ -57,7 +62,8 @@ def chosen_solver(wish: str) -> str:
     there = importlib.util.find_spec("pydensecrf") is not None
     if wish == "pydensecrf" and not there:
         raise ConfigError(
-            "predictor.crf_solver=pydensecrf needs the package pydensecrf2; pip install 'segtrain[crf]', or use predictor.crf_solver=torch"
+            "predictor.crf_solver=pydensecrf needs the package pydensecrf2; pip install 'segtrain[crf]', "
+            "or use predictor.crf_solver=torch"
         )
     return ("pydensecrf" if there else "torch") if wish == "auto" else wish
 
@@ -65,16 +71,27 @@ def chosen_solver(wish: str) -> str:
 def colours(images: Tensor) -> Tensor:
     """B×3×H×W float32 on the scale 0..255."""
     if images.shape[1] not in (1, 3):
-        raise ConfigError(f"predictor.crf compares colours, and the images have {images.shape[1]} channels; use predictor.crf=null")
+        raise ConfigError(
+            f"predictor.crf compares colours, and the images have {images.shape[1]} channels; use "
+            f"predictor.crf=null"
+        )
     scale = {torch.uint8: 1.0, torch.uint16: 1 / 257}.get(images.dtype, 255.0)
     return (images.float() * scale).expand(-1, 3, -1, -1)
 
 
-def mean_field(probabilities: Tensor, rgb: Tensor, preset: Preset, window: int, between: Callable[[], None] = lambda: None) -> Tensor:
-    """Mean field steps with kernels that end at the border of a window, as in convolutional CRFs (Teichmann & Cipolla 2018).
+def mean_field(
+    probabilities: Tensor,
+    rgb: Tensor,
+    preset: Preset,
+    window: int,
+    between: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Mean field steps with kernels that end at the border of a window, as in convolutional CRFs (Teichmann &
+    Cipolla 2018).
 
-    Exact if the window holds the image; else what the bilateral kernel would reach beyond it is missing. Every pixel of the window is
-    one shift of the whole image, so memory is a few times that of the probabilities, whatever the window.
+    Exact if the window holds the image; else what the bilateral kernel would reach beyond it is missing.
+    Every pixel of the window is one shift of the whole image, so memory is a few times that of the
+    probabilities, whatever the window.
     """
     unary = _log(probabilities)
     rest = (*unary.shape[-2:], window // 2)
@@ -84,14 +101,19 @@ def mean_field(probabilities: Tensor, rgb: Tensor, preset: Preset, window: int, 
         for sums, kernel in ((gaussian, near), (bilateral, alike)):
             sums[here] += kernel
             sums[there] += kernel
-    gaussian, bilateral = (preset.gaussian_weight / gaussian).sqrt_(), (preset.bilateral_weight / bilateral).sqrt_()
+    gaussian, bilateral = (
+        (preset.gaussian_weight / gaussian).sqrt_(),
+        (preset.bilateral_weight / bilateral).sqrt_(),
+    )
     marginals = unary.softmax(1)
     for _ in range(preset.steps):
         between()
         message = unary.clone()
         for here, there, distance in _pairs(*rest):
             near, alike = _kernels(rgb, here, there, distance, preset)
-            weight = (gaussian[here] * gaussian[there]).mul_(near) + (bilateral[here] * bilateral[there]).mul_(alike)
+            weight = (gaussian[here] * gaussian[there]).mul_(near) + (
+                bilateral[here] * bilateral[there]
+            ).mul_(alike)
             message[here].addcmul_(weight, marginals[there])
             message[there].addcmul_(weight, marginals[here])
         marginals = message.softmax(1)
@@ -100,17 +122,26 @@ def mean_field(probabilities: Tensor, rgb: Tensor, preset: Preset, window: int, 
 
 def _log(probabilities: Tensor) -> Tensor:
     if probabilities.shape[1] < 2:
-        raise ConfigError("predictor.crf needs the probabilities of two classes or more; use predictor.crf=null")
+        raise ConfigError(
+            "predictor.crf needs the probabilities of two classes or more; use predictor.crf=null"
+        )
     return probabilities.float().clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def _pairs(height: int, width: int, radius: int) -> Iterator[tuple[tuple, tuple, int]]:
-    """(slices of the first pixels, slices of the second ones, squared distance), so that every two pixels of a window meet once."""
+    """(slices of the first pixels, slices of the second ones, squared distance), so that every two pixels of
+    a window meet once."""
     for down in range(min(radius, height - 1) + 1):
         for right in range(-min(radius, width - 1), min(radius, width - 1) + 1):
             if (down, right) > (0, 0):
-                columns = slice(max(0, -right), width - max(0, right)), slice(max(0, right), width + min(0, right))
-                here, there = (..., slice(0, height - down), columns[0]), (..., slice(down, height), columns[1])
+                columns = (
+                    slice(max(0, -right), width - max(0, right)),
+                    slice(max(0, right), width + min(0, right)),
+                )
+                here, there = (
+                    (..., slice(0, height - down), columns[0]),
+                    (..., slice(down, height), columns[1]),
+                )
                 yield here, there, down * down + right * right
 
 
@@ -122,8 +153,11 @@ def _kernels(rgb: Tensor, here: tuple, there: tuple, distance: int, preset: Pres
     return near, exponent.exp_()
 
 
-def permutohedral(probabilities: Tensor, rgb: Tensor, preset: Preset, between: Callable[[], None] = lambda: None) -> Tensor:
-    """Mean field steps with kernels over the whole image, by pydensecrf's lattice, on the CPU. A pixel is among its own neighbours."""
+def permutohedral(
+    probabilities: Tensor, rgb: Tensor, preset: Preset, between: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Mean field steps with kernels over the whole image, by pydensecrf's lattice, on the CPU. A pixel is
+    among its own neighbours."""
     from pydensecrf.densecrf import DenseCRF2D
 
     unary = -_log(probabilities)
@@ -134,7 +168,9 @@ def permutohedral(probabilities: Tensor, rgb: Tensor, preset: Preset, between: C
         field.setUnaryEnergy(np.ascontiguousarray(energy.reshape(classes, -1)))
         field.addPairwiseGaussian(sxy=preset.gaussian_xy, compat=preset.gaussian_weight)
         image = np.ascontiguousarray(rgb[i].round().byte().permute(1, 2, 0).cpu().numpy())
-        field.addPairwiseBilateral(sxy=preset.bilateral_xy, srgb=preset.bilateral_rgb, rgbim=image, compat=preset.bilateral_weight)
+        field.addPairwiseBilateral(
+            sxy=preset.bilateral_xy, srgb=preset.bilateral_rgb, rgbim=image, compat=preset.bilateral_weight
+        )
         marginals, *buffers = field.startInference()
         for _ in range(preset.steps):
             between()

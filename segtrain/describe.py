@@ -1,4 +1,5 @@
-"""What a network is made of: layers, shapes, parameters, multiply-adds. Nothing is computed: its tensors have no storage."""
+"""What a network is made of: layers, shapes, parameters, multiply-adds. Nothing is computed: its tensors have
+no storage."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ STRIDES = tuple(2**power for power in range(2, 9))
 
 @dataclass(frozen=True)
 class Layer:
-    """A part of a network. depth: 1 for the network's own attributes. shape: of the last tensor it gave, without the batch, ()
-    if it was not called. parameters and multiply_adds: with those of its parts."""
+    """A part of a network. depth: 1 for the network's own attributes. shape: of the last tensor it gave,
+    without the batch, () if it was not called. parameters and multiply_adds: with those of its parts."""
 
     name: str
     kind: str
@@ -47,19 +48,26 @@ class Description:
 
 def build(config: Mapping, classes: int, channels: int) -> nn.Module:
     """The network without storage and without published weights."""
-    runtime = {"out_channels": classes, "num_classes": classes, "in_channels": channels, "ignore_index": IGNORE}
+    runtime = {
+        "out_channels": classes,
+        "num_classes": classes,
+        "in_channels": channels,
+        "ignore_index": IGNORE,
+    }
     with torch.device("meta"):
         net = MODEL.build(without_weights(dict(config)), **runtime)
     if not any(True for _ in net.parameters()):
         raise ConfigError(
-            f"model={config['name']} has no layers with weights to describe; its options: segtrain config train model={config['name']}"
+            f"model={config['name']} has no layers with weights to describe; its options: segtrain config "
+            f"train model={config['name']}"
         )
     return net.to("meta").eval()
 
 
 @torch.no_grad()
 def described(net: nn.Module, channels: int, height: int, width: int) -> Description:
-    """Runs the shapes of one image through a network without storage, in evaluation mode. ConfigError for a size that it does not take."""
+    """Runs the shapes of one image through a network without storage, in evaluation mode. ConfigError for a
+    size that it does not take."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
@@ -84,7 +92,14 @@ def described(net: nn.Module, channels: int, height: int, width: int) -> Descrip
         for hook in hooks:
             hook.remove()
     layers = [
-        Layer(name, type(module).__name__, name.count(".") + 1, shapes.get(module, ()), _parameters(module), _cost(module, costs) // 2)
+        Layer(
+            name,
+            type(module).__name__,
+            name.count(".") + 1,
+            shapes.get(module, ()),
+            _parameters(module),
+            _cost(module, costs) // 2,
+        )
         for name, module in net.named_modules()
         if name
     ]
@@ -119,14 +134,26 @@ def lines(description: Description, depth: int) -> list[str]:
     for layer in description.layers:
         if layer.depth <= depth:
             name = "  " * (layer.depth - 1) + layer.name.rpartition(".")[2]
-            rows.append((name, layer.kind, _sides(layer.shape), f"{layer.parameters:,}", _count(layer.multiply_adds)))
+            rows.append(
+                (name, layer.kind, _sides(layer.shape), f"{layer.parameters:,}", _count(layer.multiply_adds))
+            )
     rows.append(
-        ("total", "", _sides(description.output.logits.shape[1:]), f"{description.parameters:,}", _count(description.multiply_adds))
+        (
+            "total",
+            "",
+            _sides(description.output.logits.shape[1:]),
+            f"{description.parameters:,}",
+            _count(description.multiply_adds),
+        )
     )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     table = [
         "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)), row[3].rjust(widths[3]), row[4].rjust(widths[4])]
+            [
+                *(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)),
+                row[3].rjust(widths[3]),
+                row[4].rjust(widths[4]),
+            ]
         )
         for row in rows
     ]
@@ -139,10 +166,15 @@ def _about_output(description: Description) -> list[str]:
     answered = output.window[2:] if output.window else (height, width)
     strides = {round(side / logits) for side, logits in zip(answered, found, strict=True)}
     # Logits are one for each begun stride: 513 pixels have 129 at stride 4.
-    whole = len(strides) == 1 and all(-(-side // min(strides)) == logits for side, logits in zip(answered, found, strict=True))
+    whole = len(strides) == 1 and all(
+        -(-side // min(strides)) == logits for side, logits in zip(answered, found, strict=True)
+    )
     # A network that interpolates by itself has logits for every pixel, whatever its stride.
     at_stride = f" at stride {min(strides)}" if whole and strides != {1} else ""
-    text = f"an image of {_sides(description.image)} gives logits of {_sides(output.logits.shape[1:])}{at_stride}"
+    text = (
+        f"an image of {_sides(description.image)} gives logits of "
+        f"{_sides(output.logits.shape[1:])}{at_stride}"
+    )
     if output.window:
         return [f"{text}, for the inner {_sides(answered)} px"]
     return [text + ("" if tuple(found) == tuple(output.size) else f", interpolated to {_sides(output.size)}")]
@@ -173,17 +205,25 @@ def describe(config: Mapping) -> list[str]:
 
 
 def numbers(name: str) -> dict:
-    """An entry of MODEL with its default options: parameters with 21 classes, multiply-adds of the image size nearest to 512x512,
-    encoder, output strides; null for what it does not have."""
+    """An entry of MODEL with its default options: parameters with 21 classes, multiply-adds of the image size
+    nearest to 512x512, encoder, output strides; null for what it does not have."""
     options = options_of(MODEL.factory(name))
     defaults = {key: option.default for key, option in options.items()}
-    nothing = {"parameters": None, "multiply_adds": None, "size": None, "encoder": None, "output_strides": None}
+    nothing = {
+        "parameters": None,
+        "multiply_adds": None,
+        "size": None,
+        "encoder": None,
+        "output_strides": None,
+    }
     try:
         net = build({"name": name, **defaults}, CLASSES, 3)
     except ConfigError:
         return nothing  # fitted, not trained
     found = _of_nearest_size(net)
-    encoder = defaults.get("encoder", type(getattr(net, "encoder", None)).__name__ if "weights" in options else None)
+    encoder = defaults.get(
+        "encoder", type(getattr(net, "encoder", None)).__name__ if "weights" in options else None
+    )
     return {
         "parameters": found.parameters,
         "multiply_adds": found.multiply_adds,

@@ -20,7 +20,8 @@ class ConfigError(SegtrainError, ValueError):
 
 
 class SizeError(ConfigError):
-    """The network takes no images of this size. In training the config decides it, in prediction the image."""
+    """The network takes no images of this size. In training the config decides it, in prediction the
+    image."""
 
 
 class DataError(SegtrainError, ValueError):

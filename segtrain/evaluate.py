@@ -13,7 +13,8 @@ from segtrain.sample import Facts
 
 @dataclass(frozen=True)
 class Scores:
-    """numbers: what the metric gives. protocol: how they were made. pictures: a few (image, target, prediction), H×W×…"""
+    """numbers: what the metric gives. protocol: how they were made. pictures: a few (image, target,
+    prediction), H×W×…"""
 
     numbers: dict
     protocol: dict
@@ -21,11 +22,19 @@ class Scores:
 
 
 def evaluate(
-    predict: Callable, decide: Callable, metric, batches: Iterable, device, absent: str, shown: Collection[int], others: Sequence = ()
+    predict: Callable,
+    decide: Callable,
+    metric,
+    batches: Iterable,
+    device,
+    absent: str,
+    shown: Collection[int],
+    others: Sequence = (),
 ) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to keep for a sheet.
+    predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to
+    keep for a sheet.
     others: further metrics, whose numbers come with those of the first.
     """
     metrics, counts, images, pictures = (metric, *others), None, 0, []
@@ -36,9 +45,15 @@ def evaluate(
         counts = parts if counts is None else [sum(pair) for pair in zip(counts, parts, strict=True)]
         for i in range(batch.count):
             if batch.positions[i] in shown:
-                pictures.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy()))
+                pictures.append(
+                    (_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy())
+                )
         images += batch.count
-    numbers = {name: value for one, count in zip(metrics, counts, strict=True) for name, value in one.scores(count, absent).items()}
+    numbers = {
+        name: value
+        for one, count in zip(metrics, counts, strict=True)
+        for name, value in one.scores(count, absent).items()
+    }
     return Scores(numbers, {"images": images, "absent": absent, "resolution": "native"}, pictures)
 
 
@@ -55,17 +70,29 @@ def _picture(image: torch.Tensor) -> np.ndarray:
 def lines(numbers: dict, facts: Facts) -> list[str]:
     """The scores as a table for the terminal: one row a class, then the means."""
     if "iou" not in numbers:
-        return ["  ".join(f"{name} {value:.4f}" for name, value in numbers.items() if isinstance(value, float))]
+        return [
+            "  ".join(f"{name} {value:.4f}" for name, value in numbers.items() if isinstance(value, float))
+        ]
     width = max(len("mean"), *(len(name) for name in facts.classes))
     rows = [f"{'class':<{width}}     IoU    Dice  accuracy"]
-    for name, *values in zip(facts.classes, numbers["iou"], numbers["dice"], numbers["accuracy"], strict=True):
+    for name, *values in zip(
+        facts.classes, numbers["iou"], numbers["dice"], numbers["accuracy"], strict=True
+    ):
         rows.append(f"{name:<{width}}  {_cell(values[0])}  {_cell(values[1])}    {_cell(values[2])}")
     means = (numbers["miou"], numbers["mean_dice"], numbers["mean_accuracy"])
     rows.append(f"{'mean':<{width}}  {_cell(means[0])}  {_cell(means[1])}    {_cell(means[2])}")
     absent = len(facts.classes) - numbers["present"]
     note = f" ({absent} of {len(facts.classes)} classes absent)" if absent else ""
-    named = {"pixel accuracy": "pixel_accuracy", "boundary F": "boundary_f", "mIoU near boundaries": "boundary_miou"}
-    shown = [f"{words} {_cell(numbers[key]).strip()}" for words, key in named.items() if numbers.get(key) is not None]
+    named = {
+        "pixel accuracy": "pixel_accuracy",
+        "boundary F": "boundary_f",
+        "mIoU near boundaries": "boundary_miou",
+    }
+    shown = [
+        f"{words} {_cell(numbers[key]).strip()}"
+        for words, key in named.items()
+        if numbers.get(key) is not None
+    ]
     rows.append(f"{', '.join(shown)}{note}")
     return rows
 

@@ -1,4 +1,5 @@
-"""What a run tells: a progress bar, lines on the terminal, metrics.jsonl and TensorBoard, behind one object."""
+"""What a run tells: a progress bar, lines on the terminal, metrics.jsonl and TensorBoard, behind one
+object."""
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ from segtrain.run_folder import append_line, cut_lines
 
 
 class Events:
-    """folder None: the terminal only. first_step: the step that the run starts or goes on from; later lines are cut off, and so
-    is the evaluation of that step if it is still due: a run can end between its line and the checkpoint that says it is done."""
+    """folder None: the terminal only. first_step: the step that the run starts or goes on from; later lines
+    are cut off, and so
+    is the evaluation of that step if it is still due: a run can end between its line and the checkpoint that
+    says it is done."""
 
     def __init__(self, folder: Path | None, first_step: int, steps: int, evaluation_due: bool = False):
         self._file = folder / "metrics.jsonl" if folder else None
@@ -26,7 +29,15 @@ class Events:
             if self._file.exists():
                 cut_lines(self._file, first_step, "val/" if evaluation_due else None)
             self._board = SummaryWriter(str(folder), purge_step=first_step + 1)
-        self._bar = tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5, disable=None, file=sys.stderr)
+        self._bar = tqdm(
+            total=steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=None,
+            file=sys.stderr,
+        )
 
     def say(self, text: str) -> None:
         """One line on stdout, above the bar."""

@@ -24,8 +24,8 @@ segtrain trains, evaluates and runs networks that label every pixel.
   --config-dir DIR   your own YAMLs beside segtrain's (DIR/experiment/mine.yaml: experiment=mine)
   --help, -h         --version
 
-Exit codes: 0 done, 1 a fault of segtrain or a sweep with failed runs, 2 config, 3 data, 4 checkpoint or storage, 5 diverged,
-6 memory or processes, 130 and 143 stopped by a signal."""
+Exit codes: 0 done, 1 a fault of segtrain or a sweep with failed runs, 2 config, 3 data,
+4 checkpoint or storage, 5 diverged, 6 memory or processes, 130 and 143 stopped by a signal."""
 
 ABOUT = {
     "train": """\
@@ -35,7 +35,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
   segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or goes on
   segtrain train model=deeplabv3plus model.encoder=resnet50 optimizer.lr=0.001 trainer.epochs=20
   segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
-  segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stages: outputs/fcn/stage1, stage2, stage3
+  segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
   segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
   segtrain train resume=outputs/…                             goes on with a stopped run""",
     "evaluate": """\
@@ -63,10 +63,11 @@ segtrain list shows what there is to choose.
   segtrain list encoders resnet        names for model.encoder that hold a word
   segtrain list experiments            ready-made recipes: segtrain train experiment=NAME""",
     "describe": """\
-segtrain describe shows a network's layers with their shapes, parameters and multiply-adds. Nothing is computed or downloaded.
+segtrain describe shows a network's layers with their shapes, parameters and multiply-adds.
+Nothing is computed or downloaded.
 
   segtrain describe model=deeplabv3plus
-  segtrain describe model=deeplabv3plus model.encoder=resnet101 model.output_stride=8 size=[512,1024] classes=19 depth=1""",
+  segtrain describe model=deeplabv3plus model.output_stride=8 size=[512,1024] classes=19 depth=1""",
     "config": """\
 segtrain config prints every key of a command: its value, its default, what it means and who set it.
 
@@ -75,7 +76,10 @@ segtrain config prints every key of a command: its value, its default, what it m
   segtrain config evaluate run=outputs/first""",
 }
 
-FOOTER = "Options of a choice: segtrain list GROUP NAME. All keys with their values: segtrain config {command}. All flags: segtrain --help."
+FOOTER = (
+    "Options of a choice: segtrain list GROUP NAME. All keys with their values: segtrain config "
+    "{command}. All flags: segtrain --help."
+)
 
 
 def text(command: str | None) -> str:
@@ -101,8 +105,16 @@ def _sections(keys: Keys) -> list[str]:
         prefix = f"{section}." if section else ""
         rows = []
         for name, option in content["keys"].items():
-            given = f"{prefix}{name}={show(option['default'])}" if "default" in option else f"{prefix}{name}=(needed)"
-            rows.append(textwrap.fill(option["meaning"], 120, initial_indent=f"  {given:<36}", subsequent_indent=" " * 38))
+            given = (
+                f"{prefix}{name}={show(option['default'])}"
+                if "default" in option
+                else f"{prefix}{name}=(needed)"
+            )
+            rows.append(
+                textwrap.fill(
+                    option["meaning"], 120, initial_indent=f"  {given:<36}", subsequent_indent=" " * 38
+                )
+            )
         texts.append(f"{section or 'Keys'}: {content['about']}\n" + "\n".join(rows))
     return texts
 
@@ -114,11 +126,15 @@ def config_table(keys: Keys, config: dict, setters: dict[str, str], typed: list[
         default = show(option["default"]) if "default" in option else "(needed)" if "type" in option else ""
         rows.append((key, show(value), default, _setter(key, setters, typed), option.get("meaning", "")))
     widths = [min(40, max(len(row[column]) for row in rows)) for column in range(4)]
-    return "\n".join("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in rows
+    )
 
 
 def _walk(keys: Keys, config: dict):
-    """(key, value, what the catalogue says of it) of all keys, those that the config leaves to their default too."""
+    """(key, value, what the catalogue says of it) of all keys, those that the config leaves to their default
+    too."""
     for section, content in keys.sections.items():
         values = config if section == "" else config[section]
         for name, option in content["keys"].items():
@@ -131,7 +147,9 @@ def _walk(keys: Keys, config: dict):
         else:
             name = config[group].get("name")
             yield group, name, {"meaning": keys.entries(group).get(name, {}).get("about", "")}
-            yield from _walk_entry(keys, group, name, {k: v for k, v in config[group].items() if k != "name"}, group)
+            yield from _walk_entry(
+                keys, group, name, {k: v for k, v in config[group].items() if k != "name"}, group
+            )
 
 
 def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
@@ -139,7 +157,10 @@ def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
     for name in values if entry in keys.entries(group) else []:
         if name not in options:
             allowed = ", ".join(sorted(options)) or "none"
-            raise ConfigError(f"{prefix}.{name} is not an option of {group} {entry!r}{nearest(name, options)}; options are {allowed}")
+            raise ConfigError(
+                f"{prefix}.{name} is not an option of {group} {entry!r}{nearest(name, options)}; options "
+                f"are {allowed}"
+            )
     for name in dict.fromkeys([*options, *values]):
         option = options.get(name, {})
         yield f"{prefix}.{name}", values.get(name, option.get("default")), option

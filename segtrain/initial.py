@@ -13,12 +13,14 @@ from segtrain.sample import Facts
 
 
 def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
-    """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was done.
+    """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was
+    done.
 
-    Rows of the heads (`model.head_keys`) are copied by equal class name; those of other classes stay as they are, and so do
-    heads that the source lacks (a skip that is new). Tensors that mix the classes with one another (`model.mixing_keys`) are
-    copied if the classes are the same in the same order. Every other tensor must be there in its shape, else CheckpointError.
-    Files of torchvision's and segmentation_models_pytorch's networks are known by their names and renamed.
+    Rows of the heads (`model.head_keys`) are copied by equal class name; those of other classes stay as they
+    are, and so do heads that the source lacks (a skip that is new). Tensors that mix the classes with one
+    another (`model.mixing_keys`) are copied if the classes are the same in the same order. Every other tensor
+    must be there in its shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
+    networks are known by their names and renamed.
     """
     weights, classes = _read(source)
     imported = recognised(weights, f"init={source}") if classes is None else None
@@ -29,14 +31,20 @@ def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
     wrong = [name for name in others if not _fits(own[name], weights.get(name))]
     if wrong:
         raise CheckpointError(
-            f"init={source} does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of another shape, "
-            f"the first is {wrong[0]}; {imported.needs() if imported else 'use the model options of that run'}"
+            f"init={source} does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of "
+            f"another shape, "
+            f"the first is {wrong[0]}; "
+            f"{imported.needs() if imported else 'use the model options of that run'}"
         )
     about_import = imported.about(model, source) if imported else []
     for name in others:
         own[name].copy_(weights[name])
     fresh = []
-    rows = {} if classes is None else {classes.index(name): i for i, name in enumerate(facts.classes) if name in classes}
+    rows = (
+        {}
+        if classes is None
+        else {classes.index(name): i for i, name in enumerate(facts.classes) if name in classes}
+    )
     for name in (name for name in own if name in of_classes):
         tensor, other = own[name], weights.get(name)
         if _fits(tensor, other) and classes in (None, list(facts.classes)):
@@ -51,7 +59,8 @@ def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
 
 
 def checkpoint_of(source: str | None) -> Path | None:
-    """The best checkpoint of the run that `source` names; None where it names no run but a file, or nothing."""
+    """The best checkpoint of the run that `source` names; None where it names no run but a file, or
+    nothing."""
     return checkpoints.find(source, "best", key="init") if source and Path(source).is_dir() else None
 
 
@@ -71,7 +80,11 @@ def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str]) -> l
     """fresh: the heads of which nothing was copied."""
     if classes is None:
         # A file names no classes: heads of its shape are taken as they are.
-        return [f"init: fresh, for the file has none of their shape: {', '.join(fresh)}" if fresh else "init: heads copied as they are"]
+        return [
+            f"init: fresh, for the file has none of their shape: {', '.join(fresh)}"
+            if fresh
+            else "init: heads copied as they are"
+        ]
     unknown = [name for name in facts.classes if name not in classes]
     lines = [f"init: head rows of {len(facts.classes) - len(unknown)} classes copied by name"]
     lines[0] += f"; fresh: {', '.join(unknown)}" if unknown else ""

@@ -1,4 +1,5 @@
-"""From a composed config to a run: its folder and lock, then torch, then the run itself, and the record of how it ended."""
+"""From a composed config to a run: its folder and lock, then torch, then the run itself, and the record of
+how it ended."""
 
 from __future__ import annotations
 
@@ -29,7 +30,17 @@ from segtrain.run_folder import Lock, Stop, check_name, create, write_atomic, wr
 
 OUTPUTS = Path("outputs")
 CONFIG, RECORD, METRICS, DEBUG_LOG = "config.yaml", "run.json", "metrics.jsonl", "debug.log"
-PACKAGES = ("segtrain", "torch", "torchvision", "hydra-core", "omegaconf", "timm", "albumentations", "numpy", "opencv-python-headless")
+PACKAGES = (
+    "segtrain",
+    "torch",
+    "torchvision",
+    "hydra-core",
+    "omegaconf",
+    "timm",
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+)
 
 RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")
 """Keys that may change while a run goes on: they change no weights."""
@@ -40,7 +51,8 @@ class Bug(SegtrainError):
 
 
 def assemble():
-    """segtrain.assemble, imported late: it brings torch, which takes seconds, and the lock is taken before."""
+    """segtrain.assemble, imported late: it brings torch, which takes seconds, and the lock is taken
+    before."""
     return importlib.import_module("segtrain.assemble")
 
 
@@ -55,11 +67,15 @@ def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
     if name is not None:
         check_name(name)
     if wish is not None and name is not None:
-        raise ConfigError(f"name={name} and hydra.run.dir={wish} both say where the run goes; give one of them")
+        raise ConfigError(
+            f"name={name} and hydra.run.dir={wish} both say where the run goes; give one of them"
+        )
     outputs, last = (Path(wish).parent, Path(wish).name) if wish else (OUTPUTS, name)
     if resume == "auto":
         if last is None:
-            raise ConfigError("resume=auto needs a name to find the run by; add name=NAME, or give resume=FOLDER")
+            raise ConfigError(
+                "resume=auto needs a name to find the run by; add name=NAME, or give resume=FOLDER"
+            )
         if (outputs / last).is_dir():
             return outputs / last, False
     return create(outputs, last), True
@@ -69,13 +85,16 @@ def existing_run(folder: str, key: str) -> Path:
     """The folder of a run that somebody typed. ConfigError if there is none."""
     path = Path(folder)
     if not folder:
-        raise ConfigError(f"{key} is empty (an unset variable of the shell?); give the folder of a run{_last_runs()}")
+        raise ConfigError(
+            f"{key} is empty (an unset variable of the shell?); give the folder of a run{_last_runs()}"
+        )
     if not path.is_dir():
         raise ConfigError(f"{key}={folder} does not exist{_last_runs()}")
     stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))
     if stages and not (path / CONFIG).is_file():
         raise ConfigError(
-            f"{key}={folder} holds stages; give one of them: {', '.join(stages)}. To go on with all of them, repeat the command "
+            f"{key}={folder} holds stages; give one of them: {', '.join(stages)}. To go on with all of "
+            f"them, repeat the command "
             f"with resume=auto and name=NAME or hydra.run.dir={folder}"
         )
     if not (path / CONFIG).is_file():
@@ -84,7 +103,11 @@ def existing_run(folder: str, key: str) -> Path:
 
 
 def _last_runs() -> str:
-    found = [path.parent for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}", f"*/*/*/{CONFIG}") for path in OUTPUTS.glob(pattern)]
+    found = [
+        path.parent
+        for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}", f"*/*/*/{CONFIG}")
+        for path in OUTPUTS.glob(pattern)
+    ]
     newest = sorted(found, key=lambda path: path.stat().st_mtime)[-3:]
     return f"; the last runs are {', '.join(map(str, reversed(newest)))}" if newest else ""
 
@@ -98,7 +121,8 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def saved_config(folder: Path) -> dict:
-    """The config that the run was saved with, as plain data. A damaged one is a CheckpointError, a dangerous one a ConfigError."""
+    """The config that the run was saved with, as plain data. A damaged one is a CheckpointError, a dangerous
+    one a ConfigError."""
     path = folder / CONFIG
     try:
         config = read_yaml(path)
@@ -107,7 +131,9 @@ def saved_config(folder: Path) -> dict:
             raise
         raise CheckpointError(str(error)) from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path} is not a config; restore it from the description in {folder}/checkpoints")
+        raise CheckpointError(
+            f"{path} is not a config; restore it from the description in {folder}/checkpoints"
+        )
     check_plain(config, path, ("defaults",))
     for key, value in flatten(config).items():
         if "${" in str(value):
@@ -121,24 +147,33 @@ def checked_saved(folder: Path) -> dict:
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
-    """ConfigError if an override of evaluate or predict chooses another network. Its options are compared once it is built."""
+    """ConfigError if an override of evaluate or predict chooses another network. Its options are compared
+    once it is built."""
     for one in typed:
         if one.key == "model":
             raise ConfigError(
-                f"model={one.text} cannot change here: the weights of {run} were trained with {(saved.get('model') or {}).get('name')}; "
+                f"model={one.text} cannot change here: the weights of {run} were trained with "
+                f"{(saved.get('model') or {}).get('name')}; "
                 f"train a new run with `segtrain train init={run} model={one.text}`"
             )
 
 
 def check_unchanged(saved: Mapping, config: Mapping, folder: Path) -> None:
-    """ConfigError if a run that goes on would do so with a value that matters and that it was not started with."""
+    """ConfigError if a run that goes on would do so with a value that matters and that it was not started
+    with."""
     old, new = flatten(_plain(saved)), flatten(_plain(config))
     for key in dict.fromkeys([*new, *old]):
-        if old.get(key) == new.get(key) or RESUMABLE.fullmatch(key) or _settled(key, old.get(key), new.get(key)):
+        if (
+            old.get(key) == new.get(key)
+            or RESUMABLE.fullmatch(key)
+            or _settled(key, old.get(key), new.get(key))
+        ):
             continue
         raise ConfigError(
-            f"{key} is {show(new.get(key))}, but {folder} was started with {show(old.get(key))}; a run that goes on may change only "
-            f"workers, device, threads, trainer.compile and *_every: choose another name, with init={folder} to start from its weights"
+            f"{key} is {show(new.get(key))}, but {folder} was started with {show(old.get(key))}; a run "
+            f"that goes on may change only "
+            f"workers, device, threads, trainer.compile and *_every: choose another name, with "
+            f"init={folder} to start from its weights"
         )
 
 
@@ -155,7 +190,8 @@ def _plain(config: Mapping) -> dict:
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
-    """Trains as `config` says; the run's folder (None for a dry run) and the last scores. words: the command line, for the record."""
+    """Trains as `config` says; the run's folder (None for a dry run) and the last scores. words: the command
+    line, for the record."""
     if config["dry_run"]:
         return None, assemble().train(assemble().check("train", config), None, stop)
     folder, made = run_folder_of(config, wish)
@@ -165,7 +201,8 @@ def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple
 
 
 def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
-    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if that cannot begin."""
+    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if
+    that cannot begin."""
     with Lock(folder), debug_log(folder):
         try:
             _import_torch(stop)
@@ -189,8 +226,8 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
 
 
 def _import_torch(stop: Stop) -> None:
-    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off leaves half a module
-    behind, on which whatever tidies up afterwards would crash."""
+    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off
+    leaves half a module behind, on which whatever tidies up afterwards would crash."""
     for module in ("torch", "segtrain.assemble"):
         stop.raise_if_requested()
         importlib.import_module(module)
@@ -208,7 +245,8 @@ def remove_run(folder: Path) -> None:
 
 @contextlib.contextmanager
 def debug_log(folder: Path | None) -> Iterator[None]:
-    """Turns an exception that is our own fault into one line; its traceback goes to debug.log in `folder` (None: a new file)."""
+    """Turns an exception that is our own fault into one line; its traceback goes to debug.log in `folder`
+    (None: a new file)."""
     try:
         yield
     except SegtrainError:
@@ -216,18 +254,25 @@ def debug_log(folder: Path | None) -> Iterator[None]:
     except (MemoryError, BrokenPipeError):
         raise
     except Exception as error:
-        # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called OutOfMemoryError.
+        # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called
+        # OutOfMemoryError.
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
             raise MemoryError from error
         path = _write_traceback(folder)
         summary = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        raise Bug(f"this is a fault of segtrain ({summary}); the traceback is in {path}, please report it") from error
+        raise Bug(
+            f"this is a fault of segtrain ({summary}); the traceback is in {path}, please report it"
+        ) from error
 
 
 def _write_traceback(folder: Path | None) -> Path:
-    text = f"{datetime.datetime.now().astimezone().isoformat()}\n{' '.join(sys.argv)}\n{traceback.format_exc()}\n"
+    now = datetime.datetime.now().astimezone().isoformat()
+    text = f"{now}\n{' '.join(sys.argv)}\n{traceback.format_exc()}\n"
     if folder is not None:
-        with contextlib.suppress(OSError), open(folder / DEBUG_LOG, "a", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(folder / DEBUG_LOG, "a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(text)
             return folder / DEBUG_LOG
     descriptor, path = tempfile.mkstemp(prefix="segtrain-", suffix=".debug.log")
@@ -268,7 +313,9 @@ class Record:
     def __exit__(self, kind, error, _trace) -> None:
         code = 0 if error is None else getattr(error, "exit_code", 130 if kind is KeyboardInterrupt else 1)
         self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
-        self.content.update(exit_code=code, error=None if error is None else str(error), scores=self.scores or None)
+        self.content.update(
+            exit_code=code, error=None if error is None else str(error), scores=self.scores or None
+        )
         # A full disk must not hide what went wrong before.
         with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
             write_json(self.path, self.content)
@@ -295,7 +342,8 @@ def _versions() -> dict[str, str]:
 
 
 def git_commit() -> dict | None:
-    """Commit of the repository that the command was started in, and whether tracked files differ from it; None outside of one."""
+    """Commit of the repository that the command was started in, and whether tracked files differ from it;
+    None outside of one."""
 
     def git(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)
@@ -303,5 +351,8 @@ def git_commit() -> dict | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         commit = git("rev-parse", "HEAD")
         if commit.returncode == 0:
-            return {"commit": commit.stdout.strip(), "changed": git("diff-index", "--quiet", "HEAD", "--").returncode != 0}
+            return {
+                "commit": commit.stdout.strip(),
+                "changed": git("diff-index", "--quiet", "HEAD", "--").returncode != 0,
+            }
     return None

@@ -1,7 +1,8 @@
-"""Batches: seeded, seekable, read by worker processes that can fail without taking the run's reason with them.
+"""Batches: seeded, seekable, read by worker processes that can fail without taking the run's reason with
+them.
 
-A training position counts samples over all epochs. Which sample it is and how that is augmented are functions of
-(seed, position), so neither the number of workers nor the place where a run goes on changes a batch.
+A training position counts samples over all epochs. Which sample it is and how that is augmented are functions
+of (seed, position), so neither the number of workers nor the place where a run goes on changes a batch.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ SUBSTITUTES = 10  # tries before a position without a readable sample is an erro
 BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM positions are served
 BAD_SHARE_FROM = 100
 POLL_S = 1  # how often a waiting parent looks whether its workers live
-STALLED_POLLS = (
-    28  # in a row without any worker beginning a sample: they are stuck. Seconds in which the parent itself is stopped do not count
-)
+# in a row without any worker beginning a sample: they are stuck. Seconds in which the parent itself is
+# stopped do not count
+STALLED_POLLS = 28
 
 
 @dataclass
 class Batch:
-    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W in the task's dtype. names, positions: of each sample.
+    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W in the task's dtype. names, positions: of each
+    sample.
 
     count: images that are real; those behind are copies that fill the last evaluation batch up, all ignored.
     skipped: one message for each unreadable sample that another stands in for.
@@ -66,7 +68,9 @@ class Batch:
         tensors = {"images": self.images, "targets": self.targets}
         if device.type == "cuda":
             tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
-        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+        return replace(
+            self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        )
 
 
 def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
@@ -79,7 +83,8 @@ def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int
 def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int = IGNORE) -> Batches:
     """Every sample once, unaugmented, in batches of one image size whose order the data alone decides.
 
-    The last batch of each size is filled up with copies that have no label, so all batches of a size have one shape.
+    The last batch of each size is filled up with copies that have no label, so all batches of a size have one
+    shape.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index in range(len(split)):
@@ -94,8 +99,9 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
 
 
 class Samples:
-    """The first `count` samples of a split as they are stored, one after the other, as often as somebody asks: for networks that
-    are fitted, not trained. between: called before each, what it raises ends the reading. skip_bad: leave unreadable ones out."""
+    """The first `count` samples of a split as they are stored, one after the other, as often as somebody
+    asks: for networks that are fitted, not trained. between: called before each, what it raises ends the
+    reading. skip_bad: leave unreadable ones out."""
 
     def __init__(self, split, count: int, skip_bad: bool = False, between: Callable[[], None] = lambda: None):
         self._split, self._count, self._skip_bad, self._between = split, count, skip_bad, between
@@ -123,7 +129,9 @@ def check_settings(settings: Loader) -> None:
     if settings.batch_size < 1:
         raise ConfigError(f"loader.batch_size is {settings.batch_size}; allowed: an integer from 1")
     if settings.workers < 0:
-        raise ConfigError(f"loader.workers is {settings.workers}; allowed: 0 (read in the main process) or more")
+        raise ConfigError(
+            f"loader.workers is {settings.workers}; allowed: 0 (read in the main process) or more"
+        )
 
 
 class TrainingPlan:
@@ -142,7 +150,9 @@ class TrainingPlan:
 class Reader:
     """Training samples by position, put together to batches."""
 
-    def __init__(self, split, ops: tuple[Callable, ...], seed: int, skip_bad: bool = False, cached: bool = False):
+    def __init__(
+        self, split, ops: tuple[Callable, ...], seed: int, skip_bad: bool = False, cached: bool = False
+    ):
         self.split, self.ops, self.seed, self.skip_bad = split, ops, seed, skip_bad
         self.cache: dict[int, Sample] | None = {} if cached else None
         self.orders: dict[int, np.ndarray] = {}
@@ -177,7 +187,8 @@ class Reader:
         return apply(self.ops, self.raw(index), rng, functools.partial(self._another, skipped))
 
     def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
-        """A raw sample that `rng` draws, for operations that mix two; with skip_bad it draws again past unreadable ones."""
+        """A raw sample that `rng` draws, for operations that mix two; with skip_bad it draws again past
+        unreadable ones."""
         for attempt in range(SUBSTITUTES + 1):
             try:
                 return self.raw(int(rng.integers(len(self.split))))
@@ -190,7 +201,9 @@ class Reader:
         """The sample at `position`, or the first readable one of a seeded list that stands in for it."""
         if not self.skip_bad:
             return self.sample(position, self.index(position), skipped)
-        others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(len(self.split), size=SUBSTITUTES)
+        others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(
+            len(self.split), size=SUBSTITUTES
+        )
         for index in (self.index(position), *others.tolist()):
             try:
                 sample = self.sample(position, index, skipped)
@@ -221,19 +234,29 @@ class EvaluationReader:
             note_reading(index)
             samples.append(self.split[index])
         missing = self.filled_to[indices[0]] - len(samples)
-        filler = replace(samples[-1], target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)))
+        filler = replace(
+            samples[-1],
+            target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)),
+        )
         return collated(samples + [filler] * missing, indices + [indices[-1]] * missing, count=len(indices))
 
 
-def collated(samples: list[Sample], positions: list[int], count: int | None = None, skipped: list[str] | None = None) -> Batch:
+def collated(
+    samples: list[Sample], positions: list[int], count: int | None = None, skipped: list[str] | None = None
+) -> Batch:
     """The samples as one batch, channels first. Images of different sizes are an error."""
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape or sample.image.dtype != first.image.dtype:
             alike = sample.image.shape == first.image.shape
-            fix = "save all images with as many bits" if alike else "set augmentation.warp.size, or loader.batch_size=1"
+            fix = (
+                "save all images with as many bits"
+                if alike
+                else "set augmentation.warp.size, or loader.batch_size=1"
+            )
             raise ConfigError(
-                f"a batch holds {_form(first)} ({first.name}) and {_form(sample)} ({sample.name}); images of one batch have one size and "
+                f"a batch holds {_form(first)} ({first.name}) and {_form(sample)} ({sample.name}); images "
+                f"of one batch have one size and "
                 f"one type: {fix}"
             )
         if sample.target is None:
@@ -244,7 +267,14 @@ def collated(samples: list[Sample], positions: list[int], count: int | None = No
     for place, sample in enumerate(samples):
         images.numpy()[place] = sample.image.transpose(2, 0, 1)
         targets.numpy()[place] = sample.target
-    return Batch(images, targets, [s.name for s in samples], list(positions), len(samples) if count is None else count, skipped or [])
+    return Batch(
+        images,
+        targets,
+        [s.name for s in samples],
+        list(positions),
+        len(samples) if count is None else count,
+        skipped or [],
+    )
 
 
 def _form(sample: Sample) -> str:
@@ -259,20 +289,27 @@ def _shared(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
     try:
         # Writing to shared memory that does not exist kills the process, so room is looked for first.
         if _free_shared_memory() < 2 * tensor.nbytes:
-            raise OSError(f"{_free_shared_memory() >> 20} MiB free, a batch takes {(tensor.nbytes >> 20) + 1} MiB")
+            raise OSError(
+                f"{_free_shared_memory() >> 20} MiB free, a batch takes {(tensor.nbytes >> 20) + 1} MiB"
+            )
         return tensor.share_memory_()
     except (OSError, RuntimeError) as error:
-        raise ResourceError(f"shared memory (/dev/shm) is too small for the workers' batches: {error}; {SHARED_MEMORY_FIX}") from error
+        raise ResourceError(
+            f"shared memory (/dev/shm) is too small for the workers' batches: {error}; {SHARED_MEMORY_FIX}"
+        ) from error
 
 
-SHARED_MEMORY_FIX = "enlarge it (docker run --shm-size=8g), or set loader.workers=0, or a smaller loader.batch_size"
+SHARED_MEMORY_FIX = (
+    "enlarge it (docker run --shm-size=8g), or set loader.workers=0, or a smaller loader.batch_size"
+)
 
 
 def _free_shared_memory() -> int:
     return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else sys.maxsize
 
 
-# What each worker reads, for the message when it dies: two numbers a worker, its process id and the sample's index + 1.
+# What each worker reads, for the message when it dies: two numbers a worker, its process id and the sample's
+# index + 1.
 _note: Sequence[int] | None = None
 _slot = 0
 
@@ -284,7 +321,8 @@ def note_reading(index: int) -> None:
 
 
 class Work:
-    """The reader as the DataLoader sees it: a list of positions in, a batch or the error out (errors travel as values)."""
+    """The reader as the DataLoader sees it: a list of positions in, a batch or the error out (errors travel
+    as values)."""
 
     def __init__(self, reader: Reader | EvaluationReader):
         self.reader = reader
@@ -295,7 +333,10 @@ class Work:
         except SegtrainError as error:
             return error
         except MemoryError:
-            return ResourceError("a loader worker ran out of memory; lower loader.workers or loader.batch_size, or use smaller images")
+            return ResourceError(
+                "a loader worker ran out of memory; lower loader.workers or loader.batch_size, or use "
+                "smaller images"
+            )
 
 
 def _as_it_is(item):
@@ -315,7 +356,8 @@ class WorkerStart:
         global _note, _slot
         _note, _slot = self.note, worker_id
         _note[2 * worker_id] = os.getpid()
-        # The parent decides when to stop; signals to the whole process group must not take the workers from under it.
+        # The parent decides when to stop; signals to the whole process group must not take the workers from
+        # under it.
         for number in HELD_BACK:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
@@ -330,8 +372,8 @@ class WorkerStart:
 class Batches:
     """An iterator over batches that can be closed.
 
-    bad: samples that others stood in for so far. An error of a worker is raised here with its own class; a worker that
-    died becomes a ResourceError that names what it was reading.
+    bad: samples that others stood in for so far. An error of a worker is raised here with its own class; a
+    worker that died becomes a ResourceError that names what it was reading.
     """
 
     def __init__(self, reader: Reader | EvaluationReader, plan, workers: int):
@@ -341,11 +383,14 @@ class Batches:
         self._work = Work(reader)
         self._workers: list = []
         self._closed = False
-        self._iterator = self._in_processes(plan, workers) if workers > 0 else map(self._work.__getitems__, plan)
+        self._iterator = (
+            self._in_processes(plan, workers) if workers > 0 else map(self._work.__getitems__, plan)
+        )
 
     def _in_processes(self, plan, workers: int) -> Iterator:
         self._note = multiprocessing.sharedctypes.RawArray("q", 2 * workers)
-        # A parent thread that ends would take the workers with it, so only the main thread ties them to its life.
+        # A parent thread that ends would take the workers with it, so only the main thread ties them to its
+        # life.
         start = WorkerStart(self._note, threading.current_thread() is threading.main_thread())
         loader = DataLoader(
             self._work,
@@ -358,7 +403,9 @@ class Batches:
         )
         before = {process.pid for process in multiprocessing.active_children()}
         iterator = _undisturbed(lambda: iter(loader))
-        self._workers = [process for process in multiprocessing.active_children() if process.pid not in before]
+        self._workers = [
+            process for process in multiprocessing.active_children() if process.pid not in before
+        ]
         self._at_exit = functools.partial(_close, weakref.ref(self))
         atexit.register(self._at_exit)
         return iterator
@@ -408,7 +455,8 @@ class Batches:
         if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):
             self.close()
             raise DataError(
-                f"{self.bad} times in {self._served} a sample could not be read, the last: {(batch.skipped or ['?'])[-1]}; "
+                f"{self.bad} times in {self._served} a sample could not be read, the last: "
+                f"{(batch.skipped or ['?'])[-1]}; "
                 f"loader.on_bad=skip allows {BAD_SHARE:.0%}; mend the files"
             )
 
@@ -420,10 +468,14 @@ class Batches:
             time.sleep(0.05 if self._workers else 0)
         if "timed out" in str(error):
             waited = STALLED_POLLS * POLL_S
-            return ResourceError(f"the loader's workers did not get on for {waited} s, at {self._reading()}; is the storage still there?")
+            return ResourceError(
+                f"the loader's workers did not get on for {waited} s, at {self._reading()}; is the storage "
+                f"still there?"
+            )
         if "Too many open files" in str(error):
             return ResourceError(
-                "too many open files between the loader's workers; raise the limit (ulimit -n 65536) or lower loader.workers"
+                "too many open files between the loader's workers; raise the limit (ulimit -n 65536) or "
+                "lower loader.workers"
             )
         return None
 
@@ -439,7 +491,10 @@ class Batches:
             -signal.SIGKILL: "out of memory? lower loader.workers or loader.batch_size",
         }
         fix = fixes.get(code, "is that file damaged? replace or remove it")
-        return ResourceError(f"a loader worker (pid {process.pid}) died ({ended}) while reading {self._reading(process.pid)}; {fix}")
+        return ResourceError(
+            f"a loader worker (pid {process.pid}) died ({ended}) while reading "
+            f"{self._reading(process.pid)}; {fix}"
+        )
 
     def _reading(self, pid: int | None = None) -> str:
         """Names of what the workers (or that with `pid`) were reading."""
@@ -459,7 +514,8 @@ class Batches:
         for process in self._workers:
             process.join(timeout=2)  # one that waits for a dead disk cannot be ended
         if self._workers:
-            # A killed worker may have held the lock of the event that torch sets when it cleans up: it would wait for ever.
+            # A killed worker may have held the lock of the event that torch sets when it cleans up: it would
+            # wait for ever.
             self._iterator._workers_done_event = threading.Event()
         self._iterator = None
 
@@ -482,7 +538,8 @@ def _close(batches: weakref.ref) -> None:
 
 
 def _undisturbed(make: Callable):
-    """`make()`, without the SIGCHLD handler that torch installs: it would raise in the middle of whatever the main thread is doing.
+    """`make()`, without the SIGCHLD handler that torch installs: it would raise in the middle of whatever the
+    main thread is doing.
 
     Dead workers are found when the next batch is asked for.
     """

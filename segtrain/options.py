@@ -1,4 +1,5 @@
-"""Options: the keywords of a factory or the fields of a settings dataclass, and one checker for every key a user can type.
+"""Options: the keywords of a factory or the fields of a settings dataclass, and one checker for every key a
+user can type.
 
 A factory's signature is the schema of its options. Numeric limits stand in the annotation:
 `lr: Annotated[float, ABOVE_0]`, `scales: tuple[Annotated[float, ABOVE_0], ...]`.
@@ -31,7 +32,8 @@ RUNTIME = frozenset(
         "steps",  # optimizer steps of the whole run (schedules)
     }
 )
-"""Keywords that the program supplies. A factory receives those that it names, and a user may set none of them."""
+"""Keywords that the program supplies. A factory receives those that it names, and a user may set none of
+them."""
 
 REQUIRED = inspect.Parameter.empty
 
@@ -72,12 +74,15 @@ def options_of(factory: Callable) -> dict[str, Option]:
     """The options of a factory or of a settings dataclass, by name, without what the program supplies."""
     if dataclasses.is_dataclass(factory):
         return _fields(factory)
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    hints = typing.get_type_hints(
+        factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
+    )
     meanings = _meanings(inspect.getdoc(factory) or "")
     return {
         name: Option(name, hints.get(name, Any), parameter.default, meanings.get(name, ""))
         for name, parameter in inspect.signature(factory).parameters.items()
-        if name not in RUNTIME and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if name not in RUNTIME
+        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     }
 
 
@@ -92,7 +97,8 @@ def _fields(settings) -> dict[str, Option]:
 
 
 def _meanings(docstring: str) -> dict[str, str]:
-    """`name: meaning` lines of the docstring's `Options:` block; a line indented further goes on with the one before."""
+    """`name: meaning` lines of the docstring's `Options:` block; a line indented further goes on with the one
+    before."""
     _, _, block = docstring.partition("Options:\n")
     found: dict[str, str] = {}
     name = ""
@@ -111,7 +117,8 @@ def _meanings(docstring: str) -> dict[str, str]:
 def check_options(config: Mapping, factory: Callable, where: str, what: str) -> dict:
     """`config` with every key and type checked against the factory's signature; defaults are not filled in.
 
-    where: the key's prefix as the user types it ("loss"), "" at the top level. what: how to call the owner ("loss 'dice'").
+    where: the key's prefix as the user types it ("loss"), "" at the top level. what: how to call the owner
+    ("loss 'dice'").
     """
     options = options_of(factory)
     prefix = f"{where}." if where else ""
@@ -119,18 +126,31 @@ def check_options(config: Mapping, factory: Callable, where: str, what: str) -> 
         if key in options:
             continue
         if key in RUNTIME and key in inspect.signature(factory).parameters:
-            raise ConfigError(f"{prefix}{key} comes from the data and the network and cannot be set; remove it")
+            raise ConfigError(
+                f"{prefix}{key} comes from the data and the network and cannot be set; remove it"
+            )
         allowed = ", ".join(sorted(options)) or "none"
-        raise ConfigError(f"{prefix}{key} is not an option of {what}{nearest(key, options)}; options are {allowed}")
+        raise ConfigError(
+            f"{prefix}{key} is not an option of {what}{nearest(key, options)}; options are {allowed}"
+        )
     for name, option in options.items():
         if option.default is REQUIRED and config.get(name) is None and not _allows_none(option.annotation):
-            raise ConfigError(f"{prefix}{name} is missing: {what} needs it ({option.meaning or describe(option.annotation)})")
-    return {key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()}
+            raise ConfigError(
+                f"{prefix}{name} is missing: {what} needs it "
+                f"({option.meaning or describe(option.annotation)})"
+            )
+    return {
+        key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()
+    }
 
 
 def _allows_none(annotation) -> bool:
     annotation = _plain(annotation)
-    return annotation is Any or annotation is None or any(_allows_none(one) for one in typing.get_args(annotation) if _is_union(annotation))
+    return (
+        annotation is Any
+        or annotation is None
+        or any(_allows_none(one) for one in typing.get_args(annotation) if _is_union(annotation))
+    )
 
 
 def _is_union(annotation) -> bool:
@@ -143,7 +163,8 @@ def _plain(annotation):
 
 
 def check_value(value: Any, annotation: Any, where: str) -> Any:
-    """`value` in the annotation's type (an int becomes a float where one is asked for), or a ConfigError that names `where`."""
+    """`value` in the annotation's type (an int becomes a float where one is asked for), or a ConfigError that
+    names `where`."""
     accepted, result = _convert(value, annotation)
     if accepted:
         _check_limits(result, annotation, where)
@@ -154,7 +175,8 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
 
 
 def _check_limits(value: Any, annotation: Any, where: str) -> None:
-    """ConfigError if `value`, which has the annotation's type, or a number inside of it is beyond its limits."""
+    """ConfigError if `value`, which has the annotation's type, or a number inside of it is beyond its
+    limits."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         _check_limits(value, arguments[0], where)
@@ -197,7 +219,11 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         return any(value == one and type(value) is type(one) for one in arguments), value
     if annotation is float:
         # Not a number and infinity would pass every later comparison and spoil the run silently.
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        number = (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and abs(value) <= sys.float_info.max
+        )
         return number, float(value) if number else value
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool), value
@@ -238,7 +264,14 @@ def describe(annotation: Any) -> str:
         plain = describe(typing.get_args(annotation)[0])
         return ", ".join(limits if any(words.startswith(plain) for words in limits) else [plain, *limits])
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", dict: "a mapping", list: "a list"}
+    words = {
+        int: "an integer",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        dict: "a mapping",
+        list: "a list",
+    }
     words |= {type(None): "null", None: "null", Any: "anything"}
     if annotation in words:
         return words[annotation]

@@ -1,4 +1,5 @@
-"""What a user types: each KEY=VALUE taken apart, checked for its first word, and put into the line that Hydra understands."""
+"""What a user types: each KEY=VALUE taken apart, checked for its first word, and put into the line that Hydra
+understands."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./][\w-]+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Typed:
-    """One override. text: the value as typed. value: as parsed (None for a sweep). line: what Hydra is given."""
+    """One override. text: the value as typed. value: as parsed (None for a sweep). line: what Hydra is
+    given."""
 
     key: str
     text: str
@@ -31,8 +33,11 @@ class Typed:
     sweep: bool = False
 
 
-def parse_overrides(tokens: Iterable[str], keys: Keys, multirun: bool = False) -> tuple[list[Typed], dict[str, str]]:
-    """The overrides, the last of each key, and the wishes for Hydra's node. ConfigError for what is not KEY=VALUE."""
+def parse_overrides(
+    tokens: Iterable[str], keys: Keys, multirun: bool = False
+) -> tuple[list[Typed], dict[str, str]]:
+    """The overrides, the last of each key, and the wishes for Hydra's node. ConfigError for what is not
+    KEY=VALUE."""
     typed: dict[str, Typed] = {}
     wishes: dict[str, str] = {}
     for token in tokens:
@@ -55,11 +60,15 @@ def _split(token: str, keys: Keys) -> tuple[str, str, str]:
     sign, key, text = parts["sign"] or "", parts["key"].strip(), parts["text"]
     if key.startswith("-"):
         bare = key.lstrip("-")
-        raise ConfigError(f"{token} is not an option; keys are written without dashes, such as {bare}={text or 'VALUE'}")
+        raise ConfigError(
+            f"{token} is not an option; keys are written without dashes, such as {bare}={text or 'VALUE'}"
+        )
     if text is None and sign != "~":
         raise ConfigError(f"{token} is not KEY=VALUE{_entry_hint(key, keys)}")
     if not _KEY.fullmatch(key):
-        raise ConfigError(f"{key or token} cannot be a key; keys are words joined by dots, such as trainer.steps=100")
+        raise ConfigError(
+            f"{key or token} cannot be a key; keys are words joined by dots, such as trainer.steps=100"
+        )
     return sign, key, text if text is not None else ""
 
 
@@ -67,7 +76,11 @@ def _entry_hint(word: str, keys: Keys) -> str:
     for group in keys.groups:
         if word in keys.entries(group):
             return f" (did you mean '{group}={word}'?)"
-    return f"; write {word}=VALUE" if keys.known(word) else "; a key and its value are joined by '=', without spaces"
+    return (
+        f"; write {word}=VALUE"
+        if keys.known(word)
+        else "; a key and its value are joined by '=', without spaces"
+    )
 
 
 def _hydra_wish(key: str, text: str) -> dict[str, str]:
@@ -76,7 +89,9 @@ def _hydra_wish(key: str, text: str) -> dict[str, str]:
             raise ConfigError(f"{key}={text} is not available; there is {', '.join(HYDRA_CHOICES[key])}")
         return {}
     if key not in HYDRA_WISHES:
-        raise ConfigError(f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_WISHES)} are read")
+        raise ConfigError(
+            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_WISHES)} are read"
+        )
     if not text or ".." in re.split(r"[/\\]", text) or "${" in text:
         raise ConfigError(f"{key} is {text!r}; allowed: the path of a folder without '..' and '${{'")
     return {key: os.path.expanduser(text)}
@@ -85,10 +100,13 @@ def _hydra_wish(key: str, text: str) -> dict[str, str]:
 def _check_first_word(key: str, keys: Keys) -> None:
     first, _, rest = key.partition(".")
     if "/" in key:
-        raise ConfigError(f"{key} is not a key; choices are typed as {key.replace('/', '=', 1)}, options with dots")
+        raise ConfigError(
+            f"{key} is not a key; choices are typed as {key.replace('/', '=', 1)}, options with dots"
+        )
     if not keys.known(first):
         raise ConfigError(
-            f"{key} is not a key of segtrain {keys.command}{keys.nearest(key)}; `segtrain config {keys.command}` lists all keys"
+            f"{key} is not a key of segtrain {keys.command}{keys.nearest(key)}; `segtrain config "
+            f"{keys.command}` lists all keys"
         )
     if rest == "name" and first in keys.groups:
         raise ConfigError(f"{key} cannot be set by itself; choose with {first}=NAME")
@@ -97,7 +115,10 @@ def _check_first_word(key: str, keys: Keys) -> None:
 def _removal(key: str, text: str, keys: Keys) -> str:
     group, _, entry = key.partition(".")
     if text or group not in keys.composites or not entry or "." in entry:
-        raise ConfigError(f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can go, such as ~tta.flip")
+        raise ConfigError(
+            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can go, such as "
+            f"~tta.flip"
+        )
     return "null"
 
 
@@ -107,7 +128,10 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
         return _text(key, text, keys)
     if override.is_sweep_override():
         if override.is_interval_sweep():
-            raise ConfigError(f"{key}={text} names no values; a sweep takes a,b or choice(a,b), range(from,to,step) or glob(*)")
+            raise ConfigError(
+                f"{key}={text} names no values; a sweep takes a,b or choice(a,b), range(from,to,step) or "
+                f"glob(*)"
+            )
         if multirun:
             return Typed(key, text, None, f"{key}={text}", sweep=True)
         return _several(key, text, override, keys)
@@ -142,7 +166,9 @@ def _several(key: str, text: str, override, keys: Keys) -> Typed:
         inner = _parsed(f"{key}=[{text}]")
         return Typed(key, text, inner.value(), _line(key, f"[{text}]", keys))
     quoted = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
-    raise ConfigError(f"{key}={text} gives several values to one key; add --multirun for one run each{quoted}")
+    raise ConfigError(
+        f"{key}={text} gives several values to one key; add --multirun for one run each{quoted}"
+    )
 
 
 def _no_choice(key: str, keys: Keys) -> Typed:
@@ -151,7 +177,9 @@ def _no_choice(key: str, keys: Keys) -> Typed:
         return Typed(key, "none", "none", f"{key}=none")
     if key == "experiment":
         return Typed(key, "null", None, "")
-    raise ConfigError(f"{key}=null is not possible: every run has one; choose of {', '.join(keys.entries(key))}")
+    raise ConfigError(
+        f"{key}=null is not possible: every run has one; choose of {', '.join(keys.entries(key))}"
+    )
 
 
 def _should_be_text(value: Any, kinds: set[str] | None) -> bool:
@@ -170,7 +198,8 @@ def _text(key: str, text: str, keys: Keys) -> Typed:
 
 
 def _line(key: str, value: str, keys: Keys) -> str:
-    """A choice as it is; every other key is forced in, because the check after composition knows better what exists."""
+    """A choice as it is; every other key is forced in, because the check after composition knows better what
+    exists."""
     return f"{key}={value}" if key in keys.choices else f"++{key}={value}"
 
 
@@ -179,4 +208,7 @@ def check_choice(typed: Typed, options: Callable[[str], list[str]]) -> None:
     for name in typed.value if isinstance(typed.value, list) else [typed.value]:
         there = [option for option in options(typed.key) if option != "saved"]
         if name is not None and (not isinstance(name, str) or name not in there):
-            raise ConfigError(f"{typed.key}={name} does not exist{nearest(name, there)}; there are {', '.join(there) or 'none'}")
+            raise ConfigError(
+                f"{typed.key}={name} does not exist{nearest(name, there)}; there are "
+                f"{', '.join(there) or 'none'}"
+            )

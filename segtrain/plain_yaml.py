@@ -1,4 +1,5 @@
-"""Plain data from YAML that others wrote, and back: bounded in size and in the growth of its aliases, never more than data."""
+"""Plain data from YAML that others wrote, and back: bounded in size and in the growth of its aliases, never
+more than data."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ FORBIDDEN = ("hydra", "_target_", "_args_", "_partial_", "_recursive_", "_conver
 
 
 def read_text(path: Path) -> str:
-    """The text of a YAML of at most 1 MB. ConfigError if it is not there, not a regular file, too large or not UTF-8."""
+    """The text of a YAML of at most 1 MB. ConfigError if it is not there, not a regular file, too large or
+    not UTF-8."""
     try:
         if not path.is_file():
             raise ConfigError(f"{path} is not a file")
@@ -32,7 +34,8 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML as plain data, checked in size, in the growth of its aliases and for keys that Hydra would act on."""
+    """A YAML as plain data, checked in size, in the growth of its aliases and for keys that Hydra would act
+    on."""
     node = parse_yaml(read_text(path), path)
     check_plain(node, path)
     return node
@@ -50,7 +53,9 @@ def parse_yaml(text: str, path: Path, load: Callable | None = None) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or first_line(error)}") from error
+        raise ConfigError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', None) or first_line(error)}"
+        ) from error
     except RecursionError as error:
         raise ConfigError(f"{path} is nested too deeply") from error
     except (ValueError, TypeError, OSError) as error:
@@ -67,7 +72,11 @@ def _size(node, seen: dict[int, int]) -> int:
         return 1
     if id(node) not in seen:
         seen[id(node)] = MAX_NODES + 1  # what an alias inside its own anchor would be: endless
-        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        children = (
+            [part for pair in node.value for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+        )
         seen[id(node)] = 1 + sum(_size(child, seen) for child in children)
     return seen[id(node)]
 
@@ -78,7 +87,10 @@ def check_plain(node: Any, path: Path | str, forbidden: tuple[str, ...] = FORBID
         for key, value in node.items():
             # A key may hold dots, which Hydra takes apart.
             if set(str(key).split(".")) & set(forbidden):
-                raise ConfigError(f"{path} holds the key {key!r}; a YAML names entries of segtrain's tables and their options only")
+                raise ConfigError(
+                    f"{path} holds the key {key!r}; a YAML names entries of segtrain's tables and their "
+                    f"options only"
+                )
             check_plain(value, path, forbidden)
     elif isinstance(node, list):
         for value in node:

@@ -26,26 +26,42 @@ def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
     """
     source = Path(path)
     if source.is_dir() and source.resolve() == Path(output).resolve():
-        raise ConfigError(f"output={output} is the folder of the images, and results would lie among them; give another folder")
+        raise ConfigError(
+            f"output={output} is the folder of the images, and results would lie among them; give another "
+            f"folder"
+        )
     if not source.is_dir() and not source.is_file():
         raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
     folder = source if source.is_dir() else source.parent
     found = (
-        sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()) if folder == source else [source]
+        sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        if folder == source
+        else [source]
     )
     results = [Path(output).resolve() / name for name in FOLDERS]
-    files = [file for file in found if not any(file.parent.resolve().is_relative_to(result) for result in results)]
+    files = [
+        file for file in found if not any(file.parent.resolve().is_relative_to(result) for result in results)
+    ]
     if not files:
         but = f" but results of output={output}" if found else ""
         raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(SUFFIXES))}")
     return ((file, file.relative_to(folder).with_suffix("")) for file in files)
 
 
-def predict(mask, picture: Callable, source: str, output: str, with_overlay: bool, with_probabilities: bool, between=lambda: None) -> dict:
-    """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/ (float16 C×H×W).
+def predict(
+    mask,
+    picture: Callable,
+    source: str,
+    output: str,
+    with_overlay: bool,
+    with_probabilities: bool,
+    between=lambda: None,
+) -> dict:
+    """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/
+    (float16 C×H×W).
 
-    An image that cannot be read, or has a size that the network does not take, is named and left out; the others are done.
-    Returns the counts.
+    An image that cannot be read, or has a size that the network does not take, is named and left out; the
+    others are done. Returns the counts.
     mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
     """
     files = list(inputs(source, output))
@@ -69,7 +85,11 @@ def predict(mask, picture: Callable, source: str, output: str, with_overlay: boo
             _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
         between()
     if bad and len(bad) == len(files):
-        none = f"none of the {len(files)} images could be used; the first" if len(files) > 1 else "the image could not be used"
+        none = (
+            f"none of the {len(files)} images could be used; the first"
+            if len(files) > 1
+            else "the image could not be used"
+        )
         raise DataError(f"{none}: {bad[0]}")
     return {"images": len(files) - len(bad), "left_out": len(bad)}
 
@@ -78,7 +98,9 @@ def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
     seen: dict[Path, Path] = {}
     for file, name in files:
         if name in seen:
-            raise ConfigError(f"{printable(seen[name])} and {printable(file)} would be written to the same name; rename one")
+            raise ConfigError(
+                f"{printable(seen[name])} and {printable(file)} would be written to the same name; rename one"
+            )
         seen[name] = file
 
 

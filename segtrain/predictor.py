@@ -1,7 +1,8 @@
-"""Image batches to probabilities. Validation, `evaluate` and `predict` all come this way, so a score cannot differ from a mask.
+"""Image batches to probabilities. Validation, `evaluate` and `predict` all come this way, so a score cannot
+differ from a mask.
 
-Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one: one pass of the
-network, boxes, a second network, tiles, average over views, CRF.
+Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one:
+one pass of the network, boxes, a second network, tiles, average over views, CRF.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ def autocast(device: torch.device, amp: str):
 
 
 class Predictor:
-    """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in evaluation mode.
+    """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in
+    evaluation mode.
 
-    strips: the same as B×C×h×W of h rows after the other, as soon as each is done. They come one by one where tiles are enough
-    to make them; views of the image and a CRF need all of it.
+    strips: the same as B×C×h×W of h rows after the other, as soon as each is done. They come one by one where
+    tiles are enough to make them; views of the image and a CRF need all of it.
     """
 
     def __init__(self, model: nn.Module, strips: Strips):
@@ -97,7 +99,9 @@ def predictor(
         with autocast(device, settings.amp):
             output = model(normalised)
         if output.window is not None and not margin:
-            raise ConfigError("the network answers for the inner part of its input only; it needs overlapping tiles")
+            raise ConfigError(
+                "the network answers for the inner part of its input only; it needs overlapping tiles"
+            )
         return output.upsampled()
 
     if settings.boxes:
@@ -105,7 +109,11 @@ def predictor(
 
     def whole(images: Tensor) -> Tensor:
         own = scores(normalisation(images))
-        return activate(own) if ensemble is None else _merged(own, ensemble.scores(images), activate, settings.ensemble_merge)
+        return (
+            activate(own)
+            if ensemble is None
+            else _merged(own, ensemble.scores(images), activate, settings.ensemble_merge)
+        )
 
     if margin:
         strips = overlap_tile(whole, margin, model.tile_sides, settings.tile)
@@ -114,7 +122,9 @@ def predictor(
     if views:
         strips = _in_one(average(assembled(strips), views))
     if settings.crf:
-        strips = _in_one(refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between)))
+        strips = _in_one(
+            refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between))
+        )
     return Predictor(model, strips)
 
 
@@ -123,7 +133,10 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
     margin = getattr(model, "margin", 0)
     if margin and (settings.boxes or settings.ensemble):
         key = "boxes" if settings.boxes else "ensemble"
-        raise ConfigError(f"predictor.{key} needs a network that answers for all of its input, not for the inner part only; use null")
+        raise ConfigError(
+            f"predictor.{key} needs a network that answers for all of its input, not for the inner part "
+            f"only; use null"
+        )
     check_box_sides(settings.box_sides)
     if settings.boxes:
         check_side(model, "predictor.box_input", settings.box_input)
@@ -131,16 +144,22 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
         check_side(model, "predictor.tile", settings.tile)
     if settings.boxes and getattr(model, "log_probabilities", False):
         raise ConfigError(
-            f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are log-probabilities, none above 0; use null"
+            f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
+            f"log-probabilities, none above 0; use null"
         )
     _check_merge(model, "this network", settings)
 
 
 def _check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
     """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
-    if settings.ensemble and settings.ensemble_merge == "product" and getattr(model, "log_probabilities", False):
+    if (
+        settings.ensemble
+        and settings.ensemble_merge == "product"
+        and getattr(model, "log_probabilities", False)
+    ):
         raise ConfigError(
-            f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are log-probabilities, none above 0; "
+            f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
+            f"log-probabilities, none above 0; "
             "use predictor.ensemble_merge=mean"
         )
 
@@ -150,8 +169,9 @@ def _in_one(predict: Predict) -> Strips:
 
 
 def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
-    """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code joins its scores with
-    those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al. 2015, sec. 4.4)."""
+    """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code
+    joins its scores with those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al.
+    2015, sec. 4.4)."""
     if merge == "mean":
         return (activate(own) + activate(other)) / 2
     return activate(own.clamp_min(0) * other.clamp_min(0))
@@ -163,7 +183,8 @@ def refined(predict: Predict, refine: Refine) -> Predict:
 
 
 def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
-    """The mean of the probabilities over all combinations of views, one view of each group, mapped back to the image."""
+    """The mean of the probabilities over all combinations of views, one view of each group, mapped back to
+    the image."""
     if not views:
         return predict
     combinations = list(itertools.product(*views))
@@ -180,16 +201,26 @@ def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
 
 
 def ensemble_of(settings: PredictorSettings, facts: Facts, device: torch.device) -> Ensemble | None:
-    """The network of `predictor.ensemble`, None if there is none. ConfigError if it knows other classes or images."""
+    """The network of `predictor.ensemble`, None if there is none. ConfigError if it knows other classes or
+    images."""
     if settings.ensemble is None:
         return None
     where = f"predictor.ensemble={settings.ensemble}"
-    model, other, description = build_from(checkpoints.find(settings.ensemble, "best", key="predictor.ensemble"))
+    model, other, description = build_from(
+        checkpoints.find(settings.ensemble, "best", key="predictor.ensemble")
+    )
     if (other.classes, other.channels) != (facts.classes, facts.channels):
-        mine, its = (f"{facts.channels} channels and the classes {', '.join(facts.classes)}" for facts in (facts, other))
-        raise ConfigError(f"{where} was trained on images of {its}, the run on {mine}; use a run with the same")
+        mine, its = (
+            f"{facts.channels} channels and the classes {', '.join(facts.classes)}"
+            for facts in (facts, other)
+        )
+        raise ConfigError(
+            f"{where} was trained on images of {its}, the run on {mine}; use a run with the same"
+        )
     if getattr(model, "margin", 0):
-        raise ConfigError(f"{where} answers for the inner part of its input only; use a run of another network")
+        raise ConfigError(
+            f"{where} answers for the inner part of its input only; use a run of another network"
+        )
     _check_merge(model, where, settings)
     model.to(device)
 
@@ -206,14 +237,21 @@ def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble |
     made_by_crf = None
     if settings.crf:
         solver = chosen_solver(settings.crf_solver)
-        made_by_crf = {"preset": settings.crf, "solver": solver, "window": settings.crf_window if solver == "torch" else None}
+        made_by_crf = {
+            "preset": settings.crf,
+            "solver": solver,
+            "window": settings.crf_window if solver == "torch" else None,
+        }
     return {
         "output_stride": output_stride_of(model),
         "tile": settings.tile,
         "overlap": settings.overlap if settings.tile else None,
         "amp": settings.amp,
-        "boxes": {"kind": settings.boxes, "sides": settings.box_sides, "input": settings.box_input} if settings.boxes else None,
-        "ensemble": ensemble and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
+        "boxes": {"kind": settings.boxes, "sides": settings.box_sides, "input": settings.box_input}
+        if settings.boxes
+        else None,
+        "ensemble": ensemble
+        and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
         "crf": made_by_crf,
     }
 
@@ -231,7 +269,9 @@ def choose_device(wish: str) -> torch.device:
         device = torch.device(wish)
     except RuntimeError as error:
         raise ConfigError(f"device is {wish!r}; allowed: auto, cpu, cuda, cuda:1 and so on, mps") from error
-    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}.get(device.type, 0)
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}.get(
+        device.type, 0
+    )
     if (device.index or 0) >= there:
         raise ConfigError(f"device={wish}: this machine has {there} of them; use device=auto")
     return device
@@ -240,8 +280,9 @@ def choose_device(wish: str) -> torch.device:
 def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 
-    options: of the network, all or some, in place of those that it was trained with: an output stride, which rates of dilation
-    follow, or anything else that changes neither name nor shape of a tensor. ConfigError names what does.
+    options: of the network, all or some, in place of those that it was trained with: an output stride, which
+    rates of dilation follow, or anything else that changes neither name nor shape of a tensor. ConfigError
+    names what does.
     """
     description = checkpoints.describe(checkpoint)
     facts = Facts.from_plain(description["facts"])
@@ -249,12 +290,27 @@ def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module
     saved, changed = _options_of(description["config"]["model"], options or {})
     output_stride = changed.pop("output_stride", None)
     config = without_weights({**saved, **changed, "name": saved["name"]})
-    model = MODEL.build(config, out_channels=task.out_channels(facts), in_channels=facts.channels, num_classes=facts.num_classes)
+    model = MODEL.build(
+        config,
+        out_channels=task.out_channels(facts),
+        in_channels=facts.channels,
+        num_classes=facts.num_classes,
+    )
     for key in changed.keys() & {"name", "weights"}:
         advice = _of_training({key: changed[key]}, saved, model)
         raise ConfigError(f"model.{key}={as_typed(changed[key])} cannot change here; {advice}")
-    hint = f"; {_of_training(changed, saved, model)}" if changed else "; use the model options that the run was trained with"
-    load_exactly(model, checkpoints.load_weights(checkpoint), str(checkpoint), hint, ConfigError if changed else CheckpointError)
+    hint = (
+        f"; {_of_training(changed, saved, model)}"
+        if changed
+        else "; use the model options that the run was trained with"
+    )
+    load_exactly(
+        model,
+        checkpoints.load_weights(checkpoint),
+        str(checkpoint),
+        hint,
+        ConfigError if changed else CheckpointError,
+    )
     if output_stride is not None:
         _refuse_what_follows(model, output_stride, changed)
         model = at_output_stride(model, output_stride)
@@ -272,7 +328,9 @@ def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
 def _of_training(changed: dict, saved: dict, model: nn.Module) -> str:
     new, old = typed(changed), typed({key: saved[key] for key in changed})
     # A network that is fitted takes nothing over from another run.
-    way_out = "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+    way_out = (
+        "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+    )
     return f"the weights were trained with {old}, and {new} needs others: {way_out}"
 
 
@@ -281,15 +339,23 @@ def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) ->
     moved = recipe and recipe.at(output_stride)
     for key in changed:
         if recipe and getattr(moved, key, None) != getattr(recipe, key, None):
-            raise ConfigError(f"model.{key} follows model.output_stride={output_stride}; set only one of them")
+            raise ConfigError(
+                f"model.{key} follows model.output_stride={output_stride}; set only one of them"
+            )
 
 
 def without_weights(model_config: dict) -> dict:
     """The network's options for building it when its weights come from a checkpoint."""
-    return {**model_config, "weights": "none"} if "weights" in MODEL.options(model_config["name"]) else dict(model_config)
+    return (
+        {**model_config, "weights": "none"}
+        if "weights" in MODEL.options(model_config["name"])
+        else dict(model_config)
+    )
 
 
-def load_exactly(model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]) -> None:
+def load_exactly(
+    model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
+) -> None:
     """All tensors into the model, or an error that says which do not fit."""
     if hasattr(model, "resize_for"):
         model.resize_for(weights)  # of a network that was fitted, the data decided how much there is
@@ -297,7 +363,10 @@ def load_exactly(model: nn.Module, weights: dict[str, Tensor], source: str, hint
     wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
     wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
     if wrong:
-        raise error(f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is {wrong[0]}{hint}")
+        raise error(
+            f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is "
+            f"{wrong[0]}{hint}"
+        )
     model.load_state_dict(weights)
 
 
@@ -325,9 +394,14 @@ class Mask:
         pixels = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
         pixels = pixels[..., None] if pixels.ndim == 2 else pixels
         if pixels.ndim != 3 or pixels.shape[2] != self.facts.channels:
-            raise ConfigError(f"the image has shape {pixels.shape}; the network wants height, width, {self.facts.channels}")
+            raise ConfigError(
+                f"the image has shape {pixels.shape}; the network wants height, width, {self.facts.channels}"
+            )
         if pixels.dtype.name not in PIXELS:
-            raise ConfigError(f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)")
+            raise ConfigError(
+                f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the "
+                f"scale 0..1)"
+            )
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(self._device)
 
 
@@ -348,5 +422,8 @@ def load(
     task = TASK.build(description["config"]["task"])
     ensemble = ensemble_of(settings, facts, place)
     return Mask(
-        predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble), task.decide, facts, place
+        predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble),
+        task.decide,
+        facts,
+        place,
     )

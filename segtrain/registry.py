@@ -11,7 +11,8 @@ from segtrain.options import RUNTIME, Option, check_options, options_of
 
 
 class Table:
-    """The entries of one kind ("loss"), by name. Installed packages add theirs as entry points of the group `segtrain.<kind>`."""
+    """The entries of one kind ("loss"), by name. Installed packages add theirs as entry points of the group
+    `segtrain.<kind>`."""
 
     def __init__(self, kind: str, entries: Mapping[str, Callable]):
         self.kind = kind
@@ -29,7 +30,10 @@ class Table:
         plugins = self._plugins()
         if name in plugins:
             return plugins[name].load()
-        raise ConfigError(f"{self.kind}={name} does not exist{nearest(name, self.names())}; there are {', '.join(self.names())}")
+        raise ConfigError(
+            f"{self.kind}={name} does not exist{nearest(name, self.names())}; there are "
+            f"{', '.join(self.names())}"
+        )
 
     def options(self, name: str) -> dict[str, Option]:
         return options_of(self.factory(name))
@@ -48,19 +52,27 @@ class Table:
         return _call(self.factory(name), options, runtime)
 
     def check_each(self, config: Mapping) -> dict[str, dict]:
-        """Of a composite, `{entry: {option: value}}` in order: each entry's checked options. A null entry is left out."""
+        """Of a composite, `{entry: {option: value}}` in order: each entry's checked options. A null entry is
+        left out."""
         checked = {}
         for name, options in (config or {}).items():
             if options is None:
                 continue
             if not isinstance(options, Mapping):
-                raise ConfigError(f"{self.kind}.{name} is {options!r}; it holds the options of {name!r}, or null to remove it")
-            checked[name] = check_options(options, self.factory(name), f"{self.kind}.{name}", f"{self.kind} {name!r}")
+                raise ConfigError(
+                    f"{self.kind}.{name} is {options!r}; it holds the options of {name!r}, or null to "
+                    f"remove it"
+                )
+            checked[name] = check_options(
+                options, self.factory(name), f"{self.kind}.{name}", f"{self.kind} {name!r}"
+            )
         return checked
 
     def build_each(self, config: Mapping, **runtime) -> list:
         """The objects of a composite, in order."""
-        return [_call(self.factory(name), options, runtime) for name, options in self.check_each(config).items()]
+        return [
+            _call(self.factory(name), options, runtime) for name, options in self.check_each(config).items()
+        ]
 
 
 def _call(factory: Callable, options: dict, runtime: dict):

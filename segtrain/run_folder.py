@@ -36,7 +36,8 @@ TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{6}\.tmp$")
 
 
 def create(outputs: Path | str, name: str | None = None) -> Path:
-    """A new, empty run folder: outputs/NAME, or outputs/DATE/TIME-RANDOM so that two runs of one second do not meet.
+    """A new, empty run folder: outputs/NAME, or outputs/DATE/TIME-RANDOM so that two runs of one second do
+    not meet.
 
     Raises ConfigError for a bad or taken name, CheckpointError if the storage refuses.
     """
@@ -45,7 +46,10 @@ def create(outputs: Path | str, name: str | None = None) -> Path:
         check_name(name)
         folder = outputs / name
         if not _mkdir(folder):
-            raise ConfigError(f"name={name}: {folder} exists already; choose another name, or go on with that run by resume={folder}")
+            raise ConfigError(
+                f"name={name}: {folder} exists already; choose another name, or go on with that run by "
+                f"resume={folder}"
+            )
         return folder
     while True:
         now = datetime.datetime.now()
@@ -56,12 +60,17 @@ def create(outputs: Path | str, name: str | None = None) -> Path:
 
 def check_name(name: str) -> None:
     """ConfigError unless `name` can be one folder inside outputs/ that no run without a name would share."""
-    allowed = "allowed: one folder name of printable characters without / and \\, not beginning with a dot, at most 200 bytes"
+    allowed = (
+        "allowed: one folder name of printable characters without / and \\, not beginning with a "
+        "dot, at most 200 bytes"
+    )
     bad = not name.strip() or name.startswith(".") or not name.isprintable() or any(c in name for c in "/\\")
     if bad or len(name.encode(errors="replace")) > 200:
         raise ConfigError(f"name is {name!r}; {allowed}")
     if re.fullmatch(r"\d{4}-\d\d-\d\d", name):
-        raise ConfigError(f"name is {name!r}, which is where runs of that day without a name go; choose another name")
+        raise ConfigError(
+            f"name is {name!r}, which is where runs of that day without a name go; choose another name"
+        )
 
 
 def _mkdir(folder: Path) -> bool:
@@ -94,11 +103,15 @@ _REASONS = {
 
 def storage_error(error: OSError, path: Path | str, needed_bytes: int | None = None) -> CheckpointError:
     """One line for a write that the system refused: why, where, what was needed, what is free, what to do."""
-    reason, remedy = _REASONS.get(error.errno, (error.strerror or str(error), "check the folder and its disk"))
+    reason, remedy = _REASONS.get(
+        error.errno, (error.strerror or str(error), "check the folder and its disk")
+    )
     numbers = [] if needed_bytes is None else [f"needed {in_words(needed_bytes)}"]
     free = free_bytes(path)
     numbers += [] if free is None else [f"free {in_words(free)}"]
-    return CheckpointError(f"cannot write {path}: {reason}{''.join('; ' + ', '.join(numbers) if numbers else '')}; {remedy}")
+    return CheckpointError(
+        f"cannot write {path}: {reason}{''.join('; ' + ', '.join(numbers) if numbers else '')}; {remedy}"
+    )
 
 
 @contextlib.contextmanager
@@ -111,7 +124,8 @@ def storage(path: Path | str, needed_bytes: int | None = None) -> Iterator[None]
 
 
 def free_bytes(path: Path | str) -> int | None:
-    """Bytes that this user may still write on the disk of `path` (or of the nearest folder above that exists)."""
+    """Bytes that this user may still write on the disk of `path` (or of the nearest folder above that
+    exists)."""
     path = Path(os.path.abspath(path))
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
@@ -181,7 +195,8 @@ def sync_folder(folder: Path | str) -> None:
 
 
 def write_atomic(path: Path | str, data: bytes) -> None:
-    """`path` holds either what it held or all of `data`, whenever the process is killed or the power fails."""
+    """`path` holds either what it held or all of `data`, whenever the process is killed or the power
+    fails."""
     path = Path(path)
     temporary = temporary_name(path)
     try:
@@ -198,8 +213,11 @@ def write_atomic(path: Path | str, data: bytes) -> None:
 
 
 def json_bytes(value) -> bytes:
-    """Indented UTF-8 JSON. Numbers that are not finite become null: JSON has none. Anything but plain values is a TypeError."""
-    return (json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
+    """Indented UTF-8 JSON. Numbers that are not finite become null: JSON has none. Anything but plain values
+    is a TypeError."""
+    return (json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _finite(value):
@@ -216,7 +234,8 @@ def write_json(path: Path | str, value) -> None:
 
 
 def append_line(path: Path | str, line: str, durable: bool = False) -> None:
-    """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which costs milliseconds."""
+    """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which
+    costs milliseconds."""
     data = line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n"
     with storage(path, len(data)):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -239,7 +258,8 @@ def _append(descriptor: int, data: bytes) -> None:
 
 
 def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
-    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No file: 0.
+    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No
+    file: 0.
 
     due: of step `keep`, a line with a key that begins so is to come again and goes too.
     """
@@ -249,7 +269,11 @@ def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
     with storage(path):
         lines = path.read_bytes().splitlines(keepends=True)
     again = None if due is None else f'"{due}'.encode()
-    kept = [line for line in lines if line.endswith(b"\n") and _step_of(line) <= keep - (again is not None and again in line)]
+    kept = [
+        line
+        for line in lines
+        if line.endswith(b"\n") and _step_of(line) <= keep - (again is not None and again in line)
+    ]
     if len(kept) < len(lines):
         write_atomic(path, b"".join(kept))
     return len(lines) - len(kept)
@@ -264,7 +288,8 @@ def _step_of(line: bytes) -> float:
 
 
 def remove_leftovers(folder: Path | str) -> list[Path]:
-    """Removes what writers that were killed left half written in `folder`; what a living process writes stays."""
+    """Removes what writers that were killed left half written in `folder`; what a living process writes
+    stays."""
     removed = []
     for path in sorted(Path(folder).iterdir()):
         match = TEMPORARY.match(path.name)
@@ -304,7 +329,8 @@ _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 class Lock:
     """One process at a time in a run folder. The kernel drops the lock with the process, however it ends.
 
-    `acquire` raises ConfigError at once if a living process holds it; a dead one's is taken over with a line on stderr.
+    `acquire` raises ConfigError at once if a living process holds it; a dead one's is taken over with a line
+    on stderr.
     """
 
     def __init__(self, folder: Path | str):
@@ -335,16 +361,26 @@ class Lock:
         if locked is False:
             raise ConfigError(self._taken(owner))
         if owner and not _same_machine(owner):
-            raise ConfigError(f"{self._taken(owner)}, or if it ended (that machine cannot be asked from here) remove {self.path}")
+            raise ConfigError(
+                f"{self._taken(owner)}, or if it ended (that machine cannot be asked from here) remove "
+                f"{self.path}"
+            )
         if owner and locked is None and alive(owner["pid"]) and owner["pid"] != os.getpid():
             raise ConfigError(self._taken(owner))
         if owner:
-            print(printable(f"segtrain: took over the lock of {_called(owner)}, which is gone"), file=sys.stderr, flush=True)
+            print(
+                printable(f"segtrain: took over the lock of {_called(owner)}, which is gone"),
+                file=sys.stderr,
+                flush=True,
+            )
         with storage(self.path):
             _write_owner(descriptor)
 
     def _taken(self, owner: dict | None) -> str:
-        return f"run folder {self.folder} is in use by {_called(owner)}; wait for it to end or choose another name"
+        return (
+            f"run folder {self.folder} is in use by {_called(owner)}; wait for it to end or choose "
+            f"another name"
+        )
 
     def release(self) -> None:
         if self._descriptor is None:
@@ -386,7 +422,8 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _boot() -> str:
-    """Names the running kernel: containers of one machine have several host names and one kernel that keeps the locks."""
+    """Names the running kernel: containers of one machine have several host names and one kernel that keeps
+    the locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -410,7 +447,8 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _read_owner(descriptor: int, wait_s: float) -> dict | None:
-    """Who wrote the lock; None if nobody did. A holder that has just locked gets `wait_s` to write its name."""
+    """Who wrote the lock; None if nobody did. A holder that has just locked gets `wait_s` to write its
+    name."""
     end = time.monotonic() + wait_s
     while True:
         with contextlib.suppress(ValueError, AttributeError, OSError, TypeError):
@@ -433,12 +471,14 @@ def _called(owner: dict | None) -> str:
 
 
 class Stop:
-    """Whether somebody asked the run to end. `Stop().install()` watches SIGTERM and SIGINT; `Stop()` alone never asks.
+    """Whether somebody asked the run to end. `Stop().install()` watches SIGTERM and SIGINT; `Stop()` alone
+    never asks.
 
-    The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second SIGINT ends
-    this process and its children at once with 130.
+    The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second
+    SIGINT ends this process and its children at once with 130.
 
-    at_once: true while nothing has begun that could be lost; a signal then raises errors.Interrupted wherever the program is.
+    at_once: true while nothing has begun that could be lost; a signal then raises errors.Interrupted wherever
+    the program is.
     """
 
     def __init__(self):
@@ -453,7 +493,8 @@ class Stop:
             return self
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
-        # A handler waits until the main thread comes out of a long operation; a thread that reads this pipe does not.
+        # A handler waits until the main thread comes out of a long operation; a thread that reads this pipe
+        # does not.
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -505,7 +546,8 @@ os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list
 
 
 def _watch(descriptor: int) -> None:
-    """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal sent too."""
+    """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal
+    sent too."""
     last = -math.inf
     interrupts = 0
     while numbers := os.read(descriptor, 512):
@@ -532,7 +574,8 @@ def end_at_once(exit_code: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the living children of `pid` and of theirs, from /proc (elsewhere: the children that multiprocessing knows)."""
+    """Ids of the living children of `pid` and of theirs, from /proc (elsewhere: the children that
+    multiprocessing knows)."""
     if not os.path.isdir("/proc/self"):
         module = sys.modules.get("multiprocessing")
         return [child.pid for child in module.active_children() if child.pid] if module else []

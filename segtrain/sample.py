@@ -18,7 +18,8 @@ IGNORE = 255
 
 
 def no_label(dtype: np.dtype, ignore_index: int = IGNORE) -> float | int:
-    """The value of a target pixel without a label: the ignore index among classes, NaN among measured values."""
+    """The value of a target pixel without a label: the ignore index among classes, NaN among measured
+    values."""
     return np.nan if np.dtype(dtype).kind == "f" else ignore_index
 
 
@@ -27,9 +28,11 @@ class Sample:
     """One image with what is to be predicted from it.
 
     image: H×W×K, uint8, uint16 or float32; three channels are RGB.
-    target: H×W, in the dtype that the task names (semantic: uint8 class indices, IGNORE where unlabelled); None if unknown.
+    target: H×W, in the dtype that the task names (semantic: uint8 class indices, IGNORE where unlabelled);
+    None if unknown.
     instances: H×W uint16, 0 where there is no object; None if the data set has none.
-    name: what errors and result files call it. group: what it was taken from (a drive, a patient), for honest splits.
+    name: what errors and result files call it. group: what it was taken from (a drive, a patient), for honest
+    splits.
     """
 
     image: np.ndarray
@@ -41,7 +44,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The network's input is (image / full scale - mean) / std, per channel; full scale is 255 or 65535 (float images: 1)."""
+    """The network's input is (image / full scale - mean) / std, per channel; full scale is 255 or 65535
+    (float images: 1)."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -51,7 +55,11 @@ class Normalisation:
         full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
         scale, shift = _scale_and_shift(self.mean, self.std, full_scale, image.device)
         # One multiplication and one addition per pixel; a float image is the caller's and stays as it is.
-        return torch.addcmul(shift, image.float(), scale) if image.dtype == torch.float32 else image.float().mul_(scale).add_(shift)
+        return (
+            torch.addcmul(shift, image.float(), scale)
+            if image.dtype == torch.float32
+            else image.float().mul_(scale).add_(shift)
+        )
 
 
 @functools.cache
@@ -111,7 +119,8 @@ class Output(NamedTuple):
     """What every network returns. Only losses and the predictor upsample and crop.
 
     logits: B×C×h×w at the network's own stride. aux: the same for each auxiliary head, () if there is none.
-    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for all of it.
+    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for all
+    of it.
     """
 
     logits: torch.Tensor
@@ -136,7 +145,8 @@ class Output(NamedTuple):
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
-    """The colours of Pascal VOC's masks (VOCdevkit `VOCcolormap`): the bits of the index spread over R, G and B."""
+    """The colours of Pascal VOC's masks (VOCdevkit `VOCcolormap`): the bits of the index spread over R, G and
+    B."""
     colours = []
     for index in range(num_colours):
         rgb = [0, 0, 0]

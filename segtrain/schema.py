@@ -18,11 +18,14 @@ from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
-TABLES: dict[str, Table] = {table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)}
+TABLES: dict[str, Table] = {
+    table.kind: table for table in (TASK, DATA, MODEL, LOSS, OPTIMIZER, SCHEDULE, AUGMENTATION, TTA, METRIC)
+}
 
 
 def check(command: str, config: Mapping) -> dict:
-    """The config with every key and value checked and every default filled in; ConfigError names the key as typed."""
+    """The config with every key and value checked and every default filled in; ConfigError names the key as
+    typed."""
     sections, groups = SECTIONS[command], GROUPS[command]
     top = {key: value for key, value in config.items() if key not in sections and key not in groups}
     _refuse_unknown(command, top)
@@ -37,10 +40,17 @@ def check(command: str, config: Mapping) -> dict:
 
 
 def _refuse_unknown(command: str, top: Mapping) -> None:
-    known = [*options_of(SECTIONS[command][""]), *(name for name in SECTIONS[command] if name), *GROUPS[command]]
+    known = [
+        *options_of(SECTIONS[command][""]),
+        *(name for name in SECTIONS[command] if name),
+        *GROUPS[command],
+    ]
     for key in top:
         if key not in known:
-            raise ConfigError(f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are "
+                f"{', '.join(sorted(known))}"
+            )
 
 
 def _refuse_empty(top: Mapping, settings) -> None:
@@ -60,7 +70,10 @@ def _filled(values: Mapping, settings, where: str) -> dict:
 def _checked_group(group: str, config) -> dict:
     table = TABLES[group]
     if group in COMPOSITES:
-        return {entry: _with_defaults(table, entry, options) for entry, options in table.check_each(config or {}).items()}
+        return {
+            entry: _with_defaults(table, entry, options)
+            for entry, options in table.check_each(config or {}).items()
+        }
     name, options = table.check(config)
     return {"name": name, **_with_defaults(table, name, options)}
 

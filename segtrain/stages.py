@@ -1,8 +1,8 @@
 """`stages:` of a recipe: runs one after another, each from the best checkpoint of the one before.
 
-A stage is a list of words as they could be typed: `[model=fcn16s, optimizer.lr=1e-7]`. Its run is that of the command line with
-these words put in front of the typed ones, so that what is typed wins in every stage. Each is an ordinary run in a folder of its
-own, RUN/stage1, RUN/stage2 …
+A stage is a list of words as they could be typed: `[model=fcn16s, optimizer.lr=1e-7]`. Its run is that of the
+command line with these words put in front of the typed ones, so that what is typed wins in every stage. Each
+is an ordinary run in a folder of its own, RUN/stage1, RUN/stage2 …
 """
 
 from __future__ import annotations
@@ -62,25 +62,34 @@ def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typ
         parsed, wishes = parse_overrides([word], composer.keys)
         key = next(iter(wishes), parsed[0].key if parsed else word.partition("=")[0])
         if key in WHOLE or wishes:
-            raise ConfigError(f"{word} cannot differ between stages; type it on the command line, for all of them")
+            raise ConfigError(
+                f"{word} cannot differ between stages; type it on the command line, for all of them"
+            )
         if not (key in LENGTHS and typed & LENGTHS):
             kept.append(word)
     return parse_overrides([*kept, *words], composer.keys)[0]
 
 
 def check(stages: list[Stage]) -> None:
-    """The check that needs the tables, and so torch: what is wrong in the last stage is said before the first begins."""
+    """The check that needs the tables, and so torch: what is wrong in the last stage is said before the first
+    begins."""
     for stage in stages:
         with _named(stage):
             stage.config = launch.assemble().check("train", stage.config)
 
 
-def train(stages: list[Stage], config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
-    """Trains one stage after another; the last one's folder (None for a dry run) and scores. What finished before is not run again."""
+def train(
+    stages: list[Stage], config: dict, wish: str | None, stop: Stop, words: list[str]
+) -> tuple[Path | None, dict]:
+    """Trains one stage after another; the last one's folder (None for a dry run) and scores. What finished
+    before is not run again."""
     if config["dry_run"]:
         return None, _dry_run(stages, stop)
     if config["resume"] not in (None, "auto"):
-        raise ConfigError(f"resume={config['resume']} goes on with one run, not with stages; take name=NAME resume=auto for all of them")
+        raise ConfigError(
+            f"resume={config['resume']} goes on with one run, not with stages; take name=NAME resume=auto "
+            f"for all of them"
+        )
     folder, made = launch.run_folder_of(config, wish)
     if (folder / launch.CONFIG).exists():
         raise ConfigError(f"{folder} is the folder of a single run; choose another name for the stages")
@@ -96,7 +105,8 @@ def train(stages: list[Stage], config: dict, wish: str | None, stop: Stop, words
 
 
 def _dry_run(stages: list[Stage], stop: Stop) -> dict:
-    """Each stage by itself: nothing is saved, so there is nothing to start from; nor are published weights asked for twice."""
+    """Each stage by itself: nothing is saved, so there is nothing to start from; nor are published weights
+    asked for twice."""
     check(stages)
     scores: dict = {}
     for stage in stages:

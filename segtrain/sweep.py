@@ -1,4 +1,5 @@
-"""`--multirun`: one run for each combination of values, one after another in this process, and a ranked table of how they ended."""
+"""`--multirun`: one run for each combination of values, one after another in this process, and a ranked table
+of how they ended."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ NOT_SWEPT = ("name", "resume", "run", "input", "output", "dry_run")
 
 @dataclass
 class Trial:
-    """One run of a sweep. words: its overrides as typed. swept: those of them that differ between the trials."""
+    """One run of a sweep. words: its overrides as typed. swept: those of them that differ between the
+    trials."""
 
     words: list[str]
     swept: dict[str, str]
@@ -39,7 +41,8 @@ class Trial:
 
 
 def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: list[str]) -> int:
-    """Runs `segtrain train --multirun WORDS`. 0 if every trial finished, 1 if some failed; a signal raises Interrupted."""
+    """Runs `segtrain train --multirun WORDS`. 0 if every trial finished, 1 if some failed; a signal raises
+    Interrupted."""
     composer = Composer("train", config_dir)
     with composer.ready():
         common, wishes = _common(words, composer.keys)
@@ -64,9 +67,14 @@ def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:
         if one.key in NOT_SWEPT and one.sweep:
             raise ConfigError(f"{one.key}={one.text}: {one.key} cannot differ between the runs of a sweep")
     if found.get("dry_run") or found.get("resume") not in (None, "auto"):
-        raise ConfigError("a sweep takes neither dry_run nor resume=FOLDER; to go on with one, repeat its command with the same name=NAME")
+        raise ConfigError(
+            "a sweep takes neither dry_run nor resume=FOLDER; to go on with one, repeat its command with "
+            "the same name=NAME"
+        )
     if "hydra.run.dir" in wishes:
-        raise ConfigError("hydra.run.dir is for a single run; a sweep takes name=NAME or hydra.sweep.dir=FOLDER")
+        raise ConfigError(
+            "hydra.run.dir is for a single run; a sweep takes name=NAME or hydra.sweep.dir=FOLDER"
+        )
     return found, wishes
 
 
@@ -76,10 +84,14 @@ def expand(words: list[str], composer: Composer) -> list[Trial]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    typed = [one for one in parse_overrides(words, composer.keys, multirun=True)[0] if one.key not in NOT_SWEPT]
+    typed = [
+        one for one in parse_overrides(words, composer.keys, multirun=True)[0] if one.key not in NOT_SWEPT
+    ]
     swept = [one.key for one in typed if one.sweep]
     try:
-        parsed = OverridesParser.create(config_loader=composer).parse_overrides([_plain_line(one) for one in typed])
+        parsed = OverridesParser.create(config_loader=composer).parse_overrides(
+            [_plain_line(one) for one in typed]
+        )
         [batch] = BasicSweeper.split_arguments(parsed, None)
     except HydraException as error:
         raise ConfigError(f"--multirun: {str(error).splitlines()[0]}") from error
@@ -100,7 +112,10 @@ def _compose(trial: Trial, composer: Composer) -> None:
         typed, _ = parse_overrides(trial.words, composer.keys)
         trial.config = composer.compose(typed)
         if trial.config["stages"]:
-            raise ConfigError("a sweep takes no stages, each of its runs is one; add stages=null for the recipe without them")
+            raise ConfigError(
+                "a sweep takes no stages, each of its runs is one; add stages=null for the recipe without "
+                "them"
+            )
         trial.config["stages"] = None
     except ConfigError as error:
         trial.status, trial.error = "failed", str(error)
@@ -115,13 +130,18 @@ def _refuse_if_all_bad(trials: list[Trial]) -> None:
 
 
 def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
-    """The sweep's folder and whether it was made just now. With a name it may exist: the sweep is then completed."""
+    """The sweep's folder and whether it was made just now. With a name it may exist: the sweep is then
+    completed."""
     name = common.get("name")
     if name is not None and wish is not None:
-        raise ConfigError(f"name={name} and hydra.sweep.dir={wish} both say where the sweep goes; give one of them")
+        raise ConfigError(
+            f"name={name} and hydra.sweep.dir={wish} both say where the sweep goes; give one of them"
+        )
     if name is None and wish is None:
         now = datetime.datetime.now()
-        return create(launch.OUTPUTS / now.strftime("%Y-%m-%d"), f"{now:%H-%M-%S}-{secrets.token_hex(3)}-sweep"), True
+        return create(
+            launch.OUTPUTS / now.strftime("%Y-%m-%d"), f"{now:%H-%M-%S}-{secrets.token_hex(3)}-sweep"
+        ), True
     if wish is None:
         check_name(str(name))
     folder = Path(wish) if wish else launch.OUTPUTS / str(name)
@@ -131,12 +151,15 @@ def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
 
 
 def folder_name(swept: dict[str, str]) -> str:
-    """A short name of safe characters from the swept values; where that loses something, with a hash of them."""
+    """A short name of safe characters from the swept values; where that loses something, with a hash of
+    them."""
     whole = "_".join(f"{key}-{value}" for key, value in swept.items()) or "only"
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", whole).strip("-._")
     if name == whole and len(name) <= 60:
         return name
-    digest = hashlib.sha256("\n".join(f"{key}={value}" for key, value in swept.items()).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join(f"{key}={value}" for key, value in swept.items()).encode()).hexdigest()[
+        :8
+    ]
     return f"{name[:50].rstrip('-._') or 'run'}-{digest}"
 
 
@@ -159,7 +182,8 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
 
 
 def _check_all(trials: list[Trial]) -> None:
-    """The check that needs the tables, and so torch; what it finds in one trial does not keep the others from running."""
+    """The check that needs the tables, and so torch; what it finds in one trial does not keep the others from
+    running."""
     for trial in trials:
         if trial.config is not None:
             try:
@@ -169,7 +193,8 @@ def _check_all(trials: list[Trial]) -> None:
 
 
 def _name_folders(trials: list[Trial], folder: Path) -> None:
-    """Each trial's folder; what finished there before is taken over, and what was begun with another config is refused."""
+    """Each trial's folder; what finished there before is taken over, and what was begun with another config
+    is refused."""
     for trial in trials:
         trial.folder = folder / folder_name(trial.swept)
         if trial.config is None or not (trial.folder / launch.CONFIG).is_file():
@@ -179,7 +204,11 @@ def _name_folders(trials: list[Trial], folder: Path) -> None:
         if finished or launch.has_checkpoint(trial.folder):
             launch.check_unchanged(launch.checked_saved(trial.folder), trial.config, trial.folder)
         if finished:
-            trial.status, trial.scores, trial.seconds = "finished", record.get("scores") or {}, record.get("seconds") or 0.0
+            trial.status, trial.scores, trial.seconds = (
+                "finished",
+                record.get("scores") or {},
+                record.get("seconds") or 0.0,
+            )
 
 
 def _run_one(trial: Trial, stop: Stop, command_line: list[str]) -> None:
@@ -213,7 +242,11 @@ def _write_table(trials: list[Trial], folder: Path) -> list[dict]:
 
     def order(trial: Trial):
         value = trial.scores.get(score)
-        return (trial.status != "finished", value is None, (value if lower_is_better else -value) if value is not None else 0)
+        return (
+            trial.status != "finished",
+            value is None,
+            (value if lower_is_better else -value) if value is not None else 0,
+        )
 
     rows = [_row(rank, trial, score) for rank, trial in enumerate(sorted(trials, key=order), 1)]
     text = io.StringIO()
@@ -238,6 +271,11 @@ def _row(rank: int, trial: Trial, score: str) -> dict:
 
 
 def _as_text(rows: list[dict]) -> str:
-    cells = [list(rows[0])] + [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    cells = [list(rows[0])] + [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )

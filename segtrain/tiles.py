@@ -1,7 +1,8 @@
-"""Large images tile by tile: overlapping tiles that are averaged, and tiles of networks that answer for their inner part only.
+"""Large images tile by tile: overlapping tiles that are averaged, and tiles of networks that answer for their
+inner part only.
 
-Both give the probabilities as strips, rows that no later tile touches, from top to bottom. Whoever wants one number a pixel
-takes it from each strip and never holds all classes of the whole image.
+Both give the probabilities as strips, rows that no later tile touches, from top to bottom. Whoever wants one
+number a pixel takes it from each strip and never holds all classes of the whole image.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Strips = Callable[[Tensor], Iterator[Tensor]]
 """B×K×H×W images -> B×C×h×W of h rows after the other, H in all."""
 
 AUTO_TILE_PIXELS = 4_000_000
-"""Images with more pixels go through a sliding window even if none was asked for: memory must not grow with the image."""
+"""Images with more pixels go through a sliding window even if none was asked for: memory must not grow with
+the image."""
 AUTO_TILE = 1024
 
 VALID_TILE = 572
@@ -46,7 +48,8 @@ def assembled(strips: Strips) -> Predict:
 
 
 def sliding(predict: Predict, tile: int | None, overlap: float) -> Strips:
-    """`predict` on overlapping square tiles; probabilities are averaged where tiles overlap. An image of a tile's size goes in whole."""
+    """`predict` on overlapping square tiles; probabilities are averaged where tiles overlap. An image of a
+    tile's size goes in whole."""
     if not 0 <= overlap < 1:
         raise ConfigError(f"predictor.overlap is {overlap}; allowed: from 0 to below 1")
 
@@ -56,36 +59,52 @@ def sliding(predict: Predict, tile: int | None, overlap: float) -> Strips:
         if side is None or (height <= side and width <= side):
             yield predict(images)
         else:
-            yield from _blended(predict, images, side, starts(height, side, overlap), starts(width, side, overlap))
+            yield from _blended(
+                predict, images, side, starts(height, side, overlap), starts(width, side, overlap)
+            )
 
     return strips
 
 
 def overlap_tile(predict: Predict, margin: int, sides: tuple[int, int], tile: int | None) -> Strips:
-    """`predict` of a network without padding on tiles whose inner parts cover the image (Ronneberger et al. 2015, fig. 2).
+    """`predict` of a network without padding on tiles whose inner parts cover the image (Ronneberger et al.
+    2015, fig. 2).
 
-    What a tile sees beyond the image is the image mirrored at its border. All tilings give the same, because tiles begin at
-    multiples of `step`: poolings then pair the same pixels in each of them.
-    predict: square tiles -> their inner part. margin: pixels that a tile loses on each side. sides: (first, step) of the sides that
-    the network takes. tile: the largest side to use.
+    What a tile sees beyond the image is the image mirrored at its border. All tilings give the same, because
+    tiles begin at multiples of `step`: poolings then pair the same pixels in each of them.
+    predict: square tiles -> their inner part. margin: pixels that a tile loses on each side. sides: (first,
+    step) of the sides that the network takes. tile: the largest side to use.
     """
     first, step = sides
     least = first + step * max(0, math.ceil((step + 2 * margin - first) / step))
     tile = max(VALID_TILE, least) if tile is None else tile
     if tile < least:
-        raise ConfigError(f"predictor.tile is {tile}; allowed for this network: {least}, {least + step}, {least + 2 * step} … pixels")
+        raise ConfigError(
+            f"predictor.tile is {tile}; allowed for this network: {least}, {least + step}, "
+            f"{least + 2 * step} … pixels"
+        )
 
     def strips(images: Tensor) -> Iterator[Tensor]:
         height, width = images.shape[-2:]
-        steps = min((tile - first) // step, max(0, math.ceil((max(height, width) + 2 * margin - first) / step)))
+        steps = min(
+            (tile - first) // step, max(0, math.ceil((max(height, width) + 2 * margin - first) / step))
+        )
         inner = first + steps * step - 2 * margin
-        yield from _blended(predict, images, inner, aligned_starts(height, inner, step), aligned_starts(width, inner, step), margin)
+        yield from _blended(
+            predict,
+            images,
+            inner,
+            aligned_starts(height, inner, step),
+            aligned_starts(width, inner, step),
+            margin,
+        )
 
     return strips
 
 
 def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin: evenly spaced, at least `overlap` of a tile shared, the last one flush with the end."""
+    """Where tiles begin: evenly spaced, at least `overlap` of a tile shared, the last one flush with the
+    end."""
     if length <= tile:
         return [0]
     count = math.ceil((length - tile) / max(1, round(tile * (1 - overlap)))) + 1
@@ -93,15 +112,20 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def aligned_starts(length: int, tile: int, step: int) -> list[int]:
-    """Where tiles begin that lie side by side at multiples of `step`; the last one may reach beyond the end."""
+    """Where tiles begin that lie side by side at multiples of `step`; the last one may reach beyond the
+    end."""
     last = step * max(0, math.ceil((length - tile) / step))
     return [*range(0, last, max(1, tile // step) * step), last]
 
 
-def _blended(predict: Predict, images: Tensor, side: int, tops: list[int], lefts: list[int], margin: int = 0) -> Iterator[Tensor]:
+def _blended(
+    predict: Predict, images: Tensor, side: int, tops: list[int], lefts: list[int], margin: int = 0
+) -> Iterator[Tensor]:
     """The mean over the tiles that begin at `tops` × `lefts`, as strips."""
     height, width = images.shape[-2:]
-    rows, columns = (_covering(length, side, begins, images.device) for length, begins in ((height, tops), (width, lefts)))
+    rows, columns = (
+        _covering(length, side, begins, images.device) for length, begins in ((height, tops), (width, lefts))
+    )
     band = None
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
@@ -135,7 +159,8 @@ def _tile(images: Tensor, top: int, left: int, side: int, margin: int) -> Tensor
 
 
 def mirrored(start: int, count: int, length: int, device: torch.device | None = None) -> Tensor:
-    """`count` indices from `start` on into 0..length-1, thrown back at both ends without repeating them, as often as it takes."""
+    """`count` indices from `start` on into 0..length-1, thrown back at both ends without repeating them, as
+    often as it takes."""
     period = max(1, 2 * (length - 1))
     index = torch.arange(start, start + count, device=device).remainder(period)
     return torch.minimum(index, period - index)

@@ -1,7 +1,7 @@
 """The training loop, in time order: rate, step, log, evaluate, save.
 
-`RunState` is all that an exact resume needs. Sample order and augmentation are functions of (seed, position), so the loader
-starts anywhere; everything counts optimizer steps.
+`RunState` is all that an exact resume needs. Sample order and augmentation are functions of (seed, position),
+so the loader starts anywhere; everything counts optimizer steps.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 class RunState:
     """The state of a run between two optimizer steps.
 
-    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since the last log line.
-    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of batch normalisation
-    with which training goes on, while `served` has others.
+    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since
+    the last log line.
+    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of
+    batch normalisation with which training goes on, while `served` has others.
     """
 
     model: nn.Module
@@ -56,10 +57,15 @@ class RunState:
 
     @functools.cached_property
     def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are copied."""
+        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are
+        copied."""
         pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
         floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
-        return [kept for kept, _ in floats], [new for _, new in floats], [pair for pair in pairs if not pair[0].is_floating_point()]
+        return (
+            [kept for kept, _ in floats],
+            [new for _, new in floats],
+            [pair for pair in pairs if not pair[0].is_floating_point()],
+        )
 
     def plain(self) -> dict:
         """Tensors and plain Python: what `served` does not hold already."""
@@ -104,7 +110,8 @@ def new_state(model: nn.Module, optimizers: dict, settings: Trainer, device: tor
 class Learning:
     """What a step needs beside the state and the batch.
 
-    normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself (compiled).
+    normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself
+    (compiled).
     """
 
     loss: Callable
@@ -117,15 +124,18 @@ class Learning:
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
-    """One optimizer step; the summed loss and its summed weight, on the device. The gradient is that of their quotient,
-    however many micro-batches the batch is split into."""
+    """One optimizer step; the summed loss and its summed weight, on the device. The gradient is that of their
+    quotient, however many micro-batches the batch is split into."""
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # With several parts, the sum of the weights is known after the last one only; until then any fixed number will do.
+    # With several parts, the sum of the weights is known after the last one only; until then any fixed number
+    # will do.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
     for images, targets in _micro_batches(batch, settings, device):
         with autocast(device, settings.amp):
-            output = (state.model if learning.forward is None else learning.forward)(learning.normalise(images))
+            output = (state.model if learning.forward is None else learning.forward)(
+                learning.normalise(images)
+            )
         total, weight = learning.loss(output, targets)
         state.scaler.scale(total / (nominal or _divisor(weight))).backward()
         totals.append(total.detach())
@@ -152,7 +162,9 @@ def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, T
         yield images, targets
         return
     # The first axis is split as evenly as it goes; every part keeps at least one image.
-    yield from zip(images.tensor_split(settings.accumulate), targets.tensor_split(settings.accumulate), strict=True)
+    yield from zip(
+        images.tensor_split(settings.accumulate), targets.tensor_split(settings.accumulate), strict=True
+    )
 
 
 def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor | None) -> None:
@@ -171,7 +183,8 @@ def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor | None
 
 @torch.no_grad()
 def update_average(state: RunState, decay: float) -> None:
-    """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps count."""
+    """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps
+    count."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
     averaged, present, copied = state.average_tensors
     torch._foreach_lerp_(averaged, present, 1 - decay)
@@ -180,8 +193,8 @@ def update_average(state: RunState, decay: float) -> None:
 
 
 class Finite:
-    """Whether the loss stayed finite: a sum that once met infinity or not-a-number keeps it, so the sum since the last log line
-    tells, and is read only when the loop waits for the device anyway."""
+    """Whether the loss stayed finite: a sum that once met infinity or not-a-number keeps it, so the sum since
+    the last log line tells, and is read only when the loop waits for the device anyway."""
 
     def __init__(self, loss_sum: Tensor):
         self._loss_sum = loss_sum
@@ -193,22 +206,29 @@ class Finite:
             self.read()
 
     def read(self) -> None:
-        """DivergedError, naming the files of the steps since the last reading, if one of their losses was not finite."""
+        """DivergedError, naming the files of the steps since the last reading, if one of their losses was not
+        finite."""
         names, self._names = self._names, []
         if not math.isfinite(self._loss_sum.item()):
             files = [name for _, one in names for name in one]
             shown = ", ".join(files[:8]) + (f" and {len(files) - 8} more" if len(files) > 8 else "")
             raise DivergedError(
-                f"the loss is not finite at step {names[0][0]}{'' if len(names) == 1 else f' to {names[-1][0]}'}; images: {shown}; "
-                "lower optimizer.lr, set trainer.clip_norm, or look at these images and masks; the last checkpoint is kept"
+                f"the loss is not finite at step "
+                f"{names[0][0]}{'' if len(names) == 1 else f' to {names[-1][0]}'}; images: {shown}; "
+                "lower optimizer.lr, set trainer.clip_norm, or look at these images and masks; the last "
+                "checkpoint is kept"
             )
 
 
 @contextlib.contextmanager
-def recomputed_batch_norm(state: RunState, learning: Learning, draw: Callable, count: int, stop) -> Iterator[None]:
-    """Within, the batch normalisation of the served network has statistics averaged over the first `count` batches of `draw()`.
+def recomputed_batch_norm(
+    state: RunState, learning: Learning, draw: Callable, count: int, stop
+) -> Iterator[None]:
+    """Within, the batch normalisation of the served network has statistics averaged over the first `count`
+    batches of `draw()`.
 
-    Afterwards it has its own again, and a checkpoint written within keeps both: an evaluation changes nothing in what follows.
+    Afterwards it has its own again, and a checkpoint written within keeps both: an evaluation changes nothing
+    in what follows.
     """
     own = {name: buffer.clone() for name, buffer in statistics_of(state.served).items()} if count else {}
     if not own:
@@ -250,9 +270,9 @@ def train(
 ) -> Any:
     """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
 
-    batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the caller's function.
-    save(state, scores) writes a checkpoint. plan: `Plan`. stop: `segtrain.run_folder.Stop`.
-    served_as(): a context in which the network is evaluated and saved.
+    batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the
+    caller's function. save(state, scores) writes a checkpoint. plan: `Plan`. stop:
+    `segtrain.run_folder.Stop`. served_as(): a context in which the network is evaluated and saved.
     """
     finite, clock = Finite(state.loss_sum), Clock()
     scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
@@ -280,7 +300,9 @@ def train(
             finite.read()
             if stop.requested is not None:
                 save(state, None)
-                stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
+                stop.raise_if_requested(
+                    f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved"
+                )
             scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
     return scores
 
@@ -302,14 +324,17 @@ class Plan:
 
 
 def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop, served_as: Callable):
-    """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then stays due."""
+    """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then
+    stays due."""
     scores = None
     with served_as():
         if state.evaluation_due:
             scores = evaluate(state)
             if stop.requested is not None and scores is None:
                 save(state, None)
-                stop.raise_if_requested(f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved")
+                stop.raise_if_requested(
+                    f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved"
+                )
             state.evaluation_due = False
         save(state, scores)
     stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
@@ -321,19 +346,30 @@ def _log(state: RunState, learning: Learning, clock: Clock, events, plan: Plan) 
     loss = (state.loss_sum / state.loss_weight).item() if state.loss_weight.item() > 0 else 0.0
     rate = max(group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups)
     speed, waited = clock.read()
-    numbers = {"train/loss": loss, "train/rate": rate, "train/images_per_s": round(speed, 2), "train/waiting": round(waited, 4)}
+    numbers = {
+        "train/loss": loss,
+        "train/rate": rate,
+        "train/images_per_s": round(speed, 2),
+        "train/waiting": round(waited, 4),
+    }
     if state.scaler.is_enabled():
         numbers["train/scale"] = state.scaler.get_scale()
         if numbers["train/scale"] < 1:
-            raise DivergedError(f"the fp16 loss scale fell to {numbers['train/scale']} at step {state.step}; use trainer.amp=bf16 or none")
+            raise DivergedError(
+                f"the fp16 loss scale fell to {numbers['train/scale']} at step {state.step}; use "
+                f"trainer.amp=bf16 or none"
+            )
     events.log(state.step, numbers)
-    events.progress(0, {"loss": f"{loss:.4f}", "rate": f"{rate:.2e}", "img/s": f"{speed:.1f}", "waiting": f"{waited:.0%}"})
+    events.progress(
+        0, {"loss": f"{loss:.4f}", "rate": f"{rate:.2e}", "img/s": f"{speed:.1f}", "waiting": f"{waited:.0%}"}
+    )
     state.loss_sum.zero_()
     state.loss_weight.zero_()
 
 
 class Clock:
-    """Images per second and the share of the time spent waiting for data, since the last reading, without evaluations."""
+    """Images per second and the share of the time spent waiting for data, since the last reading, without
+    evaluations."""
 
     def __init__(self):
         self._start, self._waited, self._images = time.perf_counter(), 0.0, 0
@@ -365,18 +401,28 @@ def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
     """The optimizer steps of the run, from trainer.steps or trainer.epochs."""
     if (settings.steps is None) == (settings.epochs is None):
         raise ConfigError(
-            f"trainer.steps is {settings.steps} and trainer.epochs is {settings.epochs}; give one of them and set the other to null"
+            f"trainer.steps is {settings.steps} and trainer.epochs is {settings.epochs}; give one of them "
+            f"and set the other to null"
         )
-    steps = settings.steps if settings.steps is not None else math.ceil(settings.epochs * steps_per_epoch - 1e-9)
+    steps = (
+        settings.steps if settings.steps is not None else math.ceil(settings.epochs * steps_per_epoch - 1e-9)
+    )
     if steps < 1:
-        raise ConfigError(f"trainer.{'steps' if settings.steps is not None else 'epochs'} gives {steps} steps; allowed: 1 or more")
+        raise ConfigError(
+            f"trainer.{'steps' if settings.steps is not None else 'epochs'} gives {steps} steps; allowed: "
+            f"1 or more"
+        )
     return steps
 
 
-def faster_memory_format(model: nn.Module, normalise: Callable, loss: Callable, shape: tuple[int, int, int, int], device) -> str:
-    """ "contiguous" or "channels_last": which one a copy of the network trains faster in, on images of `shape` (B, K, H, W).
+def faster_memory_format(
+    model: nn.Module, normalise: Callable, loss: Callable, shape: tuple[int, int, int, int], device
+) -> str:
+    """ "contiguous" or "channels_last": which one a copy of the network trains faster in, on images of
+    `shape` (B, K, H, W).
 
-    One warm-up and three timed passes each. The random state is restored, so the run is the one that names the answer.
+    One warm-up and three timed passes each. The random state is restored, so the run is the one that names
+    the answer.
     """
     before = random_state()
     seconds = {}

@@ -1,4 +1,5 @@
-"""What tests of the command line share: the program called in this process, and a training that takes no time."""
+"""What tests of the command line share: the program called in this process, and a training that takes no
+time."""
 
 from __future__ import annotations
 
@@ -57,7 +58,12 @@ class FakeTraining:
             (folder / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         if self.act is not None:
             self.act(config, folder, stop)
-        return {"step": 2, "val/miou": config["optimizer"]["lr"] / 2, "score": "val/miou", "lower_is_better": False}
+        return {
+            "step": 2,
+            "val/miou": config["optimizer"]["lr"] / 2,
+            "score": "val/miou",
+            "lower_is_better": False,
+        }
 
 
 @pytest.fixture

@@ -25,21 +25,31 @@ def paired():
 def run(*words, timeout=250):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, SCRIPTS / "bench.py", *words], capture_output=True, text=True, timeout=timeout, env=environment, check=False
+        [sys.executable, SCRIPTS / "bench.py", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        check=False,
     )
 
 
 def test_the_interval_of_a_median(paired):
     # Known ranks for 95 %: the 1st and 6th of 6, the 2nd and 9th of 10, the 6th and 15th of 20.
     for count, first in ((6, 1), (10, 2), (20, 6)):
-        middle, low, high = paired.median_interval(np.random.default_rng(0).permutation(np.arange(1.0, count + 1)))
+        middle, low, high = paired.median_interval(
+            np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+        )
         assert (low, high) == (first, count + 1 - first) and middle == (count + 1) / 2
     assert paired.median_interval(np.array([4.0])) == (4.0, 4.0, 4.0)
 
 
 def test_the_interval_holds_the_median_as_often_as_it_says(paired):
     rng = np.random.default_rng(1)
-    held = [low <= 1 <= high for _, low, high in (paired.median_interval(rng.lognormal(0, 1, 15)) for _ in range(2000))]
+    held = [
+        low <= 1 <= high
+        for _, low, high in (paired.median_interval(rng.lognormal(0, 1, 15)) for _ in range(2000))
+    ]
     assert np.mean(held) >= 0.95
 
 

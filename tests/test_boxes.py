@@ -28,7 +28,9 @@ class Strided(nn.Module):
 
 
 def image(height=224, width=224):
-    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def softmax(logits):
@@ -39,7 +41,9 @@ def test_one_box_that_is_the_image_gives_the_plain_scores_from_0_on():
     model = Strided()
     with torch.no_grad():
         plain = model(NORM(image())).upsampled()
-    got = predictor(model, NORM, lambda logits: logits, PredictorSettings(boxes="grid", box_sides=(224,)))(image())
+    got = predictor(model, NORM, lambda logits: logits, PredictorSettings(boxes="grid", box_sides=(224,)))(
+        image()
+    )
     assert torch.equal(got, plain.clamp_min(0)) and (plain < 0).any()
     got = predictor(model, NORM, softmax, PredictorSettings(boxes="grid", box_sides=(224,)))(image())
     torch.testing.assert_close(got, plain.clamp_min(0).softmax(1))
@@ -97,8 +101,14 @@ class LogProbabilities(Strided):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"boxes": "grid"}, r"predictor\.boxes=grid merges scores from 0 on, .* log-probabilities, none above 0; use null"),
-        ({"ensemble": "other"}, r"those of this network are log-probabilities.*; use predictor\.ensemble_merge=mean"),
+        (
+            {"boxes": "grid"},
+            r"predictor\.boxes=grid merges scores from 0 on, .* log-probabilities, none above 0; use null",
+        ),
+        (
+            {"ensemble": "other"},
+            r"those of this network are log-probabilities.*; use predictor\.ensemble_merge=mean",
+        ),
     ],
 )
 def test_log_probabilities_are_not_merged_from_0_on(settings, message):
@@ -111,10 +121,19 @@ def test_log_probabilities_are_not_merged_from_0_on(settings, message):
 def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     facts = Facts(("a", "b"), ((0, 0, 0),) * 2, normalisation=NORM)
     monkeypatch.setattr(checkpoints, "find", lambda *words, **more: None)
-    monkeypatch.setattr("segtrain.predictor.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1}))
-    with pytest.raises(ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"):
+    monkeypatch.setattr(
+        "segtrain.predictor.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1})
+    )
+    with pytest.raises(
+        ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"
+    ):
         ensemble_of(PredictorSettings(ensemble="forest"), facts, torch.device("cpu"))
-    assert ensemble_of(PredictorSettings(ensemble="forest", ensemble_merge="mean"), facts, torch.device("cpu")).run == "forest"
+    assert (
+        ensemble_of(
+            PredictorSettings(ensemble="forest", ensemble_merge="mean"), facts, torch.device("cpu")
+        ).run
+        == "forest"
+    )
 
 
 class Large(Strided):
@@ -122,13 +141,20 @@ class Large(Strided):
 
 
 @pytest.mark.parametrize(
-    ("settings", "key"), [({"tile": 8}, "tile"), ({"boxes": "grid", "box_input": 8}, "box_input"), ({"boxes": "grid", "tile": 8}, None)]
+    ("settings", "key"),
+    [
+        ({"tile": 8}, "tile"),
+        ({"boxes": "grid", "box_input": 8}, "box_input"),
+        ({"boxes": "grid", "tile": 8}, None),
+    ],
 )
 def test_sides_that_the_network_does_not_take_are_named_by_their_key(settings, key):
     if key is None:  # boxes of a tile are resized before the network sees them
         predictor(Large(), NORM, softmax, PredictorSettings(**settings))
         return
-    with pytest.raises(ConfigError, match=rf"predictor\.{key} is 8; allowed for this network: sides from 16 px"):
+    with pytest.raises(
+        ConfigError, match=rf"predictor\.{key} is 8; allowed for this network: sides from 16 px"
+    ):
         predictor(Large(), NORM, softmax, PredictorSettings(**settings))
 
 

@@ -67,13 +67,22 @@ def test_no_yaml_without_an_entry():
     for group in GROUPS["train"]:
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             entries = load()["groups"][group]
-            named = path.stem in entries or (group in COMPOSITES and set(yaml.safe_load(path.read_text()) or {}) <= set(entries))
+            named = path.stem in entries or (
+                group in COMPOSITES and set(yaml.safe_load(path.read_text()) or {}) <= set(entries)
+            )
             assert named, f"{path} describes nothing that the table {group} has"
 
 
 def test_keys_of_a_command():
     keys = Keys("train")
-    assert {"trainer.steps", "loader.batch_size", "loss.smoothing", "tta.flip.axes", "name", "experiment"} <= set(keys.all())
+    assert {
+        "trainer.steps",
+        "loader.batch_size",
+        "loss.smoothing",
+        "tta.flip.axes",
+        "name",
+        "experiment",
+    } <= set(keys.all())
     assert keys.kinds("trainer.evaluate_every") == {"int", "str", "null"}
     assert keys.kinds("tta.flip.axes") == {"list"}
     assert keys.kinds("loss.nix") is None
@@ -81,7 +90,15 @@ def test_keys_of_a_command():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "null"), (True, "true"), ([1, None], "[1,null]"), ({"a": [1]}, "{a:[1]}"), ("x", "x"), (0.5, "0.5")]
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ([1, None], "[1,null]"),
+        ({"a": [1]}, "{a:[1]}"),
+        ("x", "x"),
+        (0.5, "0.5"),
+    ],
 )
 def test_values_are_shown_as_they_are_typed(value, text):
     assert show(value) == text

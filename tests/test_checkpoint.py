@@ -1,4 +1,5 @@
-"""Checkpoints: what comes back is what was saved; nothing else than tensors and plain data goes in or comes out."""
+"""Checkpoints: what comes back is what was saved; nothing else than tensors and plain data goes in or comes
+out."""
 
 import collections
 import hashlib
@@ -32,12 +33,24 @@ FACTS = {
 
 def description(step=1, **changes):
     config = {"data": {"name": "folder", "label_map": {7: 0, -1: 255}}, "trainer": {"steps": 3}}
-    return {"config": config, "facts": FACTS, "task": "semantic", "step": step, "scores": {"val/miou": 0.5}, "protocol": None, **changes}
+    return {
+        "config": config,
+        "facts": FACTS,
+        "task": "semantic",
+        "step": step,
+        "scores": {"val/miou": 0.5},
+        "protocol": None,
+        **changes,
+    }
 
 
 def weights(seed=0):
     torch.manual_seed(seed)
-    return {"head.weight": torch.randn(3, 4), "encoder.bn.num_batches_tracked": torch.tensor(3), "encoder.half": torch.randn(2).bfloat16()}
+    return {
+        "head.weight": torch.randn(3, 4),
+        "encoder.bn.num_batches_tracked": torch.tensor(3),
+        "encoder.half": torch.randn(2).bfloat16(),
+    }
 
 
 def saved(run, *steps, **changes):
@@ -48,7 +61,9 @@ def saved(run, *steps, **changes):
 
 
 def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) and left[key].dtype == right[key].dtype for key in left)
+    return left.keys() == right.keys() and all(
+        torch.equal(left[key], right[key]) and left[key].dtype == right[key].dtype for key in left
+    )
 
 
 # --- saving and loading
@@ -67,18 +82,34 @@ def test_what_was_saved_comes_back(tmp_path):
         "pairs": [(1, 2.5)],
     }
     path = checkpoint.save(tmp_path, 12, weights(), state, description(12))
-    assert path == tmp_path / "checkpoints" / "12" == checkpoint.find(tmp_path, "last") == checkpoint.find(tmp_path, 12)
+    assert (
+        path
+        == tmp_path / "checkpoints" / "12"
+        == checkpoint.find(tmp_path, "last")
+        == checkpoint.find(tmp_path, 12)
+    )
     assert same(checkpoint.load_weights(path), weights())
     loaded = checkpoint.load_state(path)
-    assert same(loaded["raw"], network.state_dict()) and loaded["pairs"] == [(1, 2.5)] and loaded["best"] is None
+    assert (
+        same(loaded["raw"], network.state_dict()) and loaded["pairs"] == [(1, 2.5)] and loaded["best"] is None
+    )
     fresh = torch.optim.AdamW(torch.nn.Linear(3, 4).parameters())
     fresh.load_state_dict(loaded["optimizer"])
     described = checkpoint.describe(path)
-    assert described["config"] == description()["config"] and described["facts"]["classes"] == ["road", "größe"]
+    assert described["config"] == description()["config"] and described["facts"]["classes"] == [
+        "road",
+        "größe",
+    ]
     manifest = json.loads((path / "manifest.json").read_text())
-    assert set(manifest["files"]) == {"model.safetensors", "state.pt", "description.json"} and manifest["step"] == 12
+    assert (
+        set(manifest["files"]) == {"model.safetensors", "state.pt", "description.json"}
+        and manifest["step"] == 12
+    )
     for name, entry in manifest["files"].items():
-        assert entry == {"sha256": hashlib.sha256((path / name).read_bytes()).hexdigest(), "bytes": (path / name).stat().st_size}
+        assert entry == {
+            "sha256": hashlib.sha256((path / name).read_bytes()).hexdigest(),
+            "bytes": (path / name).stat().st_size,
+        }
 
 
 def test_the_manifest_is_written_last_and_every_file_is_synced_before_the_rename(tmp_path, monkeypatch):
@@ -109,7 +140,11 @@ def test_the_manifest_is_written_last_and_every_file_is_synced_before_the_rename
 
 
 def test_wrappers_leave_no_trace_in_the_names(tmp_path):
-    wrapped = {"module._orig_mod.a": torch.ones(1), "encoder._orig_mod.b": torch.ones(2), "neck.module.c": torch.ones(3)}
+    wrapped = {
+        "module._orig_mod.a": torch.ones(1),
+        "encoder._orig_mod.b": torch.ones(2),
+        "neck.module.c": torch.ones(3),
+    }
     assert list(checkpoint.clean_names(wrapped)) == ["a", "encoder.b", "neck.module.c"]
     with pytest.raises(CheckpointError, match="two weights are called 'a'"):
         checkpoint.clean_names({"a": torch.ones(1), "module.a": torch.ones(1)})
@@ -124,13 +159,20 @@ def test_transposed_tied_and_sliced_weights_are_saved(tmp_path):
 def test_weights_are_the_same_bytes_in_every_process(tmp_path):
     code = (
         "import torch, hashlib; from segtrain import checkpoint\n"
-        "w = {f'layer{i}.{n}': torch.full((i + 1, 2), float(i)) for i in range(20) for n in ('weight', 'bias')}\n"
+        "w = {f'layer{i}.{n}': torch.full((i + 1, 2), float(i)) for i in range(20) for n in ('weight', "
+        "'bias')}\n"
         "digest = hashlib.sha256(checkpoint.weights_bytes(w)).hexdigest()"
     )
     here = {}
     exec(code, here)
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    there = subprocess.run([sys.executable, "-c", f"{code}\nprint(digest)"], capture_output=True, text=True, env=environment, check=True)
+    there = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(digest)"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
     assert there.stdout.strip() == here["digest"]
     header = checkpoint.weights_bytes(weights())
     length = int.from_bytes(header[:8], "little")
@@ -218,7 +260,9 @@ def test_a_damaged_checkpoint_is_an_error_that_names_another_one(tmp_path):
     checkpoint.link(tmp_path, "best", 1)
     for step in (1, 3):
         (tmp_path / f"checkpoints/{step}/state.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"best checkpoint.*step 1.*state\.pt.*; step 2 is whole, use checkpoint=2$"):
+    with pytest.raises(
+        CheckpointError, match=r"best checkpoint.*step 1.*state\.pt.*; step 2 is whole, use checkpoint=2$"
+    ):
         checkpoint.find(tmp_path, "best")
     with pytest.raises(CheckpointError, match=r"checkpoint 1 of.*; step 2 is whole, use checkpoint=2$"):
         checkpoint.find(tmp_path, "1", key="runs")
@@ -248,15 +292,21 @@ def test_nothing_whole_is_a_checkpoint_error(tmp_path):
 
 def test_paths_and_words_that_do_not_exist_name_what_does(tmp_path):
     saved(tmp_path / "first", 1, 5)
-    with pytest.raises(ConfigError, match=r"resume=.*frist does not exist \(did you mean '.*first'\?\); there are .*first"):
+    with pytest.raises(
+        ConfigError, match=r"resume=.*frist does not exist \(did you mean '.*first'\?\); there are .*first"
+    ):
         checkpoint.find(tmp_path / "frist", "last", key="resume")
     with pytest.raises(ConfigError, match=r"checkpoint=7:.*no such step; there are 1, 5"):
         checkpoint.find(tmp_path / "first", 7)
-    with pytest.raises(ConfigError, match=r"checkpoint=bets \(did you mean 'best'\?\); allowed: best, last or a step"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint=bets \(did you mean 'best'\?\); allowed: best, last or a step"
+    ):
         checkpoint.find(tmp_path / "first", "bets")
     with pytest.raises(ConfigError, match=r"^runs is empty .*; give the folder of a run"):
         checkpoint.find("", key="runs")
-    with pytest.raises(ConfigError, match=r"is a checkpoint; give the run's folder, .*first, and checkpoint=5"):
+    with pytest.raises(
+        ConfigError, match=r"is a checkpoint; give the run's folder, .*first, and checkpoint=5"
+    ):
         checkpoint.find(tmp_path / "first/checkpoints/5")
 
 
@@ -281,7 +331,9 @@ def test_links_are_relative_and_switched_at_once(tmp_path):
 
 def test_a_file_system_without_links_gets_a_file(tmp_path, monkeypatch):
     saved(tmp_path, 1, 2)
-    monkeypatch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+    monkeypatch.setattr(
+        os, "symlink", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted"))
+    )
     checkpoint.link(tmp_path, "best", 1)
     assert checkpoint.find(tmp_path, "best").name == "1"
 
@@ -338,7 +390,8 @@ def test_configs_that_are_not_plain_are_refused(tmp_path, config):
 
 
 def forged(run, name, data):
-    """A checkpoint of which somebody changed one file and mended the hash, so that only the content can be refused."""
+    """A checkpoint of which somebody changed one file and mended the hash, so that only the content can be
+    refused."""
     path = saved(run, 1) / "checkpoints/1"
     (path / name).write_bytes(data)
     manifest = json.loads((path / "manifest.json").read_text())
@@ -418,7 +471,12 @@ def test_a_state_that_grows_when_it_is_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda w: w, lambda w: {"state_dict": w, "epoch": 3}, lambda w: {"model": {"module." + k: v for k, v in w.items()}}]
+    "wrap",
+    [
+        lambda w: w,
+        lambda w: {"state_dict": w, "epoch": 3},
+        lambda w: {"model": {"module." + k: v for k, v in w.items()}},
+    ],
 )
 @pytest.mark.parametrize("legacy", [False, True])
 def test_foreign_weights_are_unwrapped(tmp_path, wrap, legacy):
@@ -432,7 +490,14 @@ def test_foreign_safetensors_are_known_by_their_content(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<!DOCTYPE html><html>", b"PK\x03\x04 torn", b"\x10\0\0\0\0\0\0\0{torn", b"\xff" * 7 + b"\x7f{" + b"a" * 99]
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html><html>",
+        b"PK\x03\x04 torn",
+        b"\x10\0\0\0\0\0\0\0{torn",
+        b"\xff" * 7 + b"\x7f{" + b"a" * 99,
+    ],
 )
 def test_files_that_are_no_weights_are_one_line(tmp_path, content):
     (tmp_path / "w.pth").write_bytes(content)

@@ -35,7 +35,16 @@ TINY += ["loader.batch_size=4", "trainer.steps=2", "evaluate.batch_size=2", "dev
 def test_help_explains_with_examples_and_keys(segtrain):
     general = segtrain("--help")
     assert general.code == 0
-    for word in ("train", "evaluate", "predict", "list", "config", "--multirun", "--config-dir", "Exit codes"):
+    for word in (
+        "train",
+        "evaluate",
+        "predict",
+        "list",
+        "config",
+        "--multirun",
+        "--config-dir",
+        "Exit codes",
+    ):
         assert word in general.out
     train = segtrain("train", "--help")
     for word in (
@@ -91,7 +100,9 @@ def test_help_and_lists_import_neither_torch_nor_hydra():
 def test_help_takes_little_time():
     def cpu_s() -> float:
         before = os.times()
-        subprocess.run([sys.executable, "-m", "segtrain", "train", "--help"], stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "segtrain", "train", "--help"], stdout=subprocess.DEVNULL, check=True
+        )
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
@@ -209,7 +220,10 @@ def test_run_folder_config_and_record(segtrain, training):
 
 
 def test_record_knows_the_commit(segtrain, training):
-    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "x"]):
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
         subprocess.run(["git", *words], check=True)
     segtrain("train", "name=first", "trainer.steps=2")
     git = json.loads(Path("outputs/first/run.json").read_text())["git"]
@@ -245,7 +259,9 @@ def test_resume_auto_starts_then_goes_on(segtrain, training):
     assert segtrain(*words).code == segtrain(*words, "loader.workers=0").code == 0
     assert training.folders == [Path("outputs/x")] * 2
     assert len(json.loads(Path("outputs/x/run.json").read_text())["earlier"]) == 1
-    segtrain(*words, "optimizer.lr=0.5").refused("optimizer.lr is 0.5, but outputs/x was started with 0.001", "init=outputs/x")
+    segtrain(*words, "optimizer.lr=0.5").refused(
+        "optimizer.lr is 0.5, but outputs/x was started with 0.001", "init=outputs/x"
+    )
     segtrain(*words, "model=deeplabv3plus").refused("deeplabv3plus", "unet")
     # A refusal changes nothing.
     assert yaml.safe_load(Path("outputs/x/config.yaml").read_text())["optimizer"]["lr"] == 0.001
@@ -257,7 +273,9 @@ def test_resume_by_folder(segtrain, training):
     assert training.configs[1]["model"] == training.configs[0]["model"]
     assert training.configs[1]["tta"] == training.configs[0]["tta"]
     assert training.configs[1]["trainer"]["log_every"] == 1
-    segtrain("train", "resume=outputs/x", "loader.batch_size=3").refused("loader.batch_size is 3", "started with 8")
+    segtrain("train", "resume=outputs/x", "loader.batch_size=3").refused(
+        "loader.batch_size is 3", "started with 8"
+    )
     segtrain("train", "resume=outputs/x", "model=unet").refused("model.widths")
 
 
@@ -286,7 +304,9 @@ def test_exit_codes(segtrain, training, error, code):
 
     training.act = act
     segtrain("train", "name=x").refused(code=code)
-    assert json.loads(Path("outputs/x/run.json").read_text())["exit_code"] == (1 if isinstance(error, MemoryError) else code)
+    assert json.loads(Path("outputs/x/run.json").read_text())["exit_code"] == (
+        1 if isinstance(error, MemoryError) else code
+    )
 
 
 def test_our_own_fault_leaves_its_traceback_in_the_run_folder(segtrain, training):
@@ -319,7 +339,9 @@ def test_folder_made_for_a_bad_config_goes_again(segtrain, training, tmp_path):
 
 
 def test_config_error_found_while_building(segtrain, training, tmp_path):
-    training.act = lambda config, folder, stop: (folder / "checkpoints" / "2").rmdir() or (_ for _ in ()).throw(ConfigError("late"))
+    training.act = lambda config, folder, stop: (
+        (folder / "checkpoints" / "2").rmdir() or (_ for _ in ()).throw(ConfigError("late"))
+    )
     segtrain("train", "name=x").refused("late")
     assert list((tmp_path / "outputs").iterdir()) == []
 
@@ -348,7 +370,10 @@ def test_folder_that_another_process_began_in_stays(segtrain, training, monkeypa
 
 def test_memory_that_torch_cannot_have(segtrain, training):
     def act(*_):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to "
+            "allocate 9 bytes"
+        )
 
     training.act = act
     segtrain("train", "name=x").refused("out of memory", code=6)
@@ -375,7 +400,9 @@ def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
 
 
 def test_signal_before_the_run_begins(segtrain, training, monkeypatch):
-    monkeypatch.setattr("segtrain.cli.composed", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or ({}, {}))
+    monkeypatch.setattr(
+        "segtrain.cli.composed", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or ({}, {})
+    )
     segtrain("train", "name=x").refused("SIGTERM", code=143)
     assert training.configs == []
 
@@ -383,7 +410,10 @@ def test_signal_before_the_run_begins(segtrain, training, monkeypatch):
 def test_second_process_ends_within_three_seconds_naming_the_owner(tmp_path):
     folder = tmp_path / "outputs" / "x"
     folder.mkdir(parents=True)
-    code = "import sys; from segtrain.cli import main; c = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(c)"
+    code = (
+        "import sys; from segtrain.cli import main; c = main(sys.argv[1:]); print('torch' in "
+        "sys.modules); sys.exit(c)"
+    )
     with Lock(folder):
         start = time.monotonic()
         words = [sys.executable, "-c", code, "train", "name=x", "resume=auto"]
@@ -397,7 +427,9 @@ def test_second_process_ends_within_three_seconds_naming_the_owner(tmp_path):
 
 
 def test_reader_of_a_pipe_that_leaves(tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "segtrain", "config", "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segtrain", "config", "train"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
@@ -421,6 +453,10 @@ def test_train_evaluate_predict_and_go_on(segtrain, tmp_path):
     assert list((tmp_path / "out").rglob("ü 1*.png"))
     segtrain("predict", "run=outputs/x", "input=nix", "output=out").refused("input=nix does not exist")
     (tmp_path / "file").write_text("mine")
-    segtrain("evaluate", "run=outputs/x", "output=file").refused("cannot write file", "give the name of a folder", code=4)
-    segtrain("predict", "run=outputs/x", "input=photos", "output=file").refused("give the name of a folder", code=4)
+    segtrain("evaluate", "run=outputs/x", "output=file").refused(
+        "cannot write file", "give the name of a folder", code=4
+    )
+    segtrain("predict", "run=outputs/x", "input=photos", "output=file").refused(
+        "give the name of a folder", code=4
+    )
     assert (tmp_path / "file").read_text() == "mine"

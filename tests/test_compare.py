@@ -1,4 +1,5 @@
-"""`segtrain compare`: the scores are those of `segtrain evaluate`, in the order of the runs; the picture has a column for each."""
+"""`segtrain compare`: the scores are those of `segtrain evaluate`, in the order of the runs; the picture has
+a column for each."""
 
 import json
 from dataclasses import replace
@@ -11,7 +12,14 @@ from segtrain import assemble, cli
 from segtrain.compare import Entry, lines
 from segtrain.evaluate import Scores
 
-TINY = ["data.num_train=4", "data.num_val=3", "data.size=48", "augmentation.warp.size=48", "loader.batch_size=2", "loader.workers=0"]
+TINY = [
+    "data.num_train=4",
+    "data.num_val=3",
+    "data.size=48",
+    "augmentation.warp.size=48",
+    "loader.batch_size=2",
+    "loader.workers=0",
+]
 TINY += ["evaluate.workers=0", "trainer.steps=2", "device=cpu", "threads=1"]
 
 
@@ -26,24 +34,48 @@ def runs(tmp_path_factory):
 
 
 def test_compare_gives_the_scores_of_evaluate(runs, capsys):
-    assert cli.main(["compare", "runs=[outputs/run1,outputs/run0]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=2"]) == 0
+    assert (
+        cli.main(
+            [
+                "compare",
+                "runs=[outputs/run1,outputs/run0]",
+                "device=cpu",
+                "evaluate.workers=0",
+                "evaluate.pictures=2",
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
-    assert [one["run"] for one in record["runs"]] == ["outputs/run1", "outputs/run0"] and record["protocol"]["images"] == 3
+    assert [one["run"] for one in record["runs"]] == ["outputs/run1", "outputs/run0"] and record["protocol"][
+        "images"
+    ] == 3
     assert {one["origin"] for one in record["runs"]} == {"from scratch"}
     for one in record["runs"]:
-        assert cli.main(["evaluate", f"run={one['run']}", "device=cpu", "evaluate.workers=0", "output=scored"]) == 0
+        assert (
+            cli.main(["evaluate", f"run={one['run']}", "device=cpu", "evaluate.workers=0", "output=scored"])
+            == 0
+        )
         scores = json.loads((runs / "scored" / "scores.json").read_text())
         assert one["miou"] == scores["miou"] and one["pixel_accuracy"] == scores["pixel_accuracy"]
         assert f"{one['miou']:.4f}" in printed
     picture = Image.open(runs / "outputs" / "compare" / "compare.png")
     assert picture.width > 4 * 300 and picture.height > 2 * 300  # image, truth and two runs; two images
-    assert cli.main(["compare", "runs=[outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]) == 0
+    assert (
+        cli.main(
+            ["compare", "runs=[outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
+        )
+        == 0
+    )
     assert capsys.readouterr().out.endswith("written   outputs/compare/compare.json\n")
     assert not (runs / "outputs" / "compare" / "compare.png").exists()
     assert cli.main(["compare", "runs=[outputs/run0]", "output="]) == 2
     assert "output is empty" in capsys.readouterr().err
-    assert cli.main(["compare", "runs=[outputs/run0,'']", "device=cpu"]) == 2 and "runs is empty (an unset" in capsys.readouterr().err
+    assert (
+        cli.main(["compare", "runs=[outputs/run0,'']", "device=cpu"]) == 2
+        and "runs is empty (an unset" in capsys.readouterr().err
+    )
 
 
 def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
@@ -68,7 +100,10 @@ def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
         ({"model": {"name": "unet"}}, "from scratch"),
         ({"model": {"name": "unet_original"}}, "from scratch"),
         ({"model": {"name": "deeplabv3", "encoder": "resnet18"}}, "resnet18 of ImageNet"),
-        ({"model": {"name": "unet", "encoder": "tf_efficientnet_lite0"}}, "tf_efficientnet_lite0 of ImageNet"),
+        (
+            {"model": {"name": "unet", "encoder": "tf_efficientnet_lite0"}},
+            "tf_efficientnet_lite0 of ImageNet",
+        ),
         ({"model": {"name": "deeplabv3", "weights": "none"}}, "from scratch"),
         ({"model": {"name": "deeplabv3", "weights": "there/mine.pth"}}, "from mine.pth"),
         ({"model": {"name": "fcn8s", "weights": "imagenet"}}, "VGG16 of ImageNet"),
@@ -81,12 +116,18 @@ def test_what_a_run_started_from(config, origin):
 
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     def entry(run: str, miou: float | None) -> Entry:
-        return Entry(run, "unet", "from scratch", 1, 1000, Scores({"miou": miou}, {"seconds": 1.0, "images": 2}, []))
+        return Entry(
+            run, "unet", "from scratch", 1, 1000, Scores({"miou": miou}, {"seconds": 1.0, "images": 2}, [])
+        )
 
     entries = [entry("none", None), entry("low", 0.2), entry("high", 0.4)]
     assert [line.split()[0] for line in lines(entries, "miou", False)[1:]] == ["high", "low", "none"]
     assert [line.split()[0] for line in lines(entries, "miou", True)[1:]] == ["low", "high", "none"]
     assert entries[0].heads("miou")[1] == "miou -" and "boundary" not in lines(entries, "miou", False)[0]
-    sharp = replace(entries[1], scores=Scores({"miou": 0.2, "boundary_f": 0.31}, {"seconds": 1.0, "images": 2}, []))
+    sharp = replace(
+        entries[1], scores=Scores({"miou": 0.2, "boundary_f": 0.31}, {"seconds": 1.0, "images": 2}, [])
+    )
     heads, first, second = lines([entries[2], sharp], "miou", False)
-    assert heads.split()[3:5] == ["boundary", "F"] and first.split()[3] == "-" and second.split()[3] == "0.3100"
+    assert (
+        heads.split()[3:5] == ["boundary", "F"] and first.split()[3] == "-" and second.split()[3] == "0.3100"
+    )

@@ -1,4 +1,5 @@
-"""The compiled training step: same tensors under the same names, an exact resume, and errors that name the way out."""
+"""The compiled training step: same tensors under the same names, an exact resume, and errors that name the
+way out."""
 
 import json
 import signal
@@ -61,7 +62,9 @@ def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_pat
 
     original = assemble.training.train
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(assemble.training, "train", lambda *args, **more: original(*args, **more, step=interrupted))
+        patch.setattr(
+            assemble.training, "train", lambda *args, **more: original(*args, **more, step=interrupted)
+        )
         assemble.train(config(compile="aot_eager"), tmp_path / "cut", stop)
     torch._dynamo.reset()
     assemble.train(config(compile="aot_eager"), tmp_path / "cut", Stop())
@@ -71,7 +74,9 @@ def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_pat
     for name, tensor in straight.items():
         assert torch.equal(tensor, cut[name]), name
         torch.testing.assert_close(tensor, plain[name], rtol=1e-4, atol=1e-5)
-    states = [checkpoint.load_state(tmp_path / name / "checkpoints" / "4")["raw"] for name in ("plain", "straight")]
+    states = [
+        checkpoint.load_state(tmp_path / name / "checkpoints" / "4")["raw"] for name in ("plain", "straight")
+    ]
     assert states[0].keys() == states[1].keys()
     lines = [json.loads(line) for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val/miou" in line] == [2, 4]
@@ -89,14 +94,20 @@ def test_runs_of_many_shapes_in_one_process_are_each_compiled_for_theirs(tmp_pat
     sides = list(range(48, 88, 4))
     for side in sides:
         (tmp_path / str(side)).mkdir()
-        changed = {**SMALL, "data": {**SMALL["data"], "size": side}, "trainer": {"steps": 1, "compile": "counting", "evaluate_every": None}}
+        changed = {
+            **SMALL,
+            "data": {**SMALL["data"], "size": side},
+            "trainer": {"steps": 1, "compile": "counting", "evaluate_every": None},
+        }
         assemble.train(assemble.check("train", changed), tmp_path / str(side), Stop())
     assert len(sides) > torch._dynamo.config.recompile_limit
     assert heights == sides and all(type(height) is int for height in heights)
 
 
 def test_an_unknown_backend_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"trainer\.compile=inductr does not exist \(did you mean 'inductor'\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.compile=inductr does not exist \(did you mean 'inductor'\?\)"
+    ):
         assemble.train(config(compile="inductr"), tmp_path, Stop())
 
 
@@ -106,7 +117,9 @@ def test_a_network_that_cannot_be_compiled(tmp_path):
 
     if "broken" not in torch.compiler.list_backends():
         torch._dynamo.register_backend(name="broken", compiler_fn=broken)
-    with pytest.raises(ConfigError, match=r"trainer\.compile=broken cannot compile .*no such kernel.*trainer\.compile=null"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.compile=broken cannot compile .*no such kernel.*trainer\.compile=null"
+    ):
         assemble.train(config(compile="broken"), tmp_path, Stop())
     assert not (tmp_path / "checkpoints").exists()
 

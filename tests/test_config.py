@@ -49,14 +49,22 @@ def test_defaults():
 
 
 def test_option_of_a_choice_and_of_a_section():
-    config = composed("model=deeplabv3plus", "model.output_stride=8", "trainer.steps=7", "optimizer.lr=1", "trainer.amp=bf16")
+    config = composed(
+        "model=deeplabv3plus",
+        "model.output_stride=8",
+        "trainer.steps=7",
+        "optimizer.lr=1",
+        "trainer.amp=bf16",
+    )
     assert config["model"]["output_stride"] == 8
     assert config["trainer"]["steps"] == 7
     assert config["trainer"]["amp"] == "bf16"
 
 
 def test_several_at_once():
-    config = composed("tta=[flip]", "tta.flip.axes=[both]", "augmentation=[warp,colour]", "augmentation.warp.size=64")
+    config = composed(
+        "tta=[flip]", "tta.flip.axes=[both]", "augmentation=[warp,colour]", "augmentation.warp.size=64"
+    )
     assert config["tta"] == {"flip": {"axes": ["both"]}}
     assert list(config["augmentation"]) == ["warp", "colour"]
     assert config["augmentation"]["warp"]["size"] == 64
@@ -151,7 +159,11 @@ def test_experiment_gives_way_to_a_typed_choice():
 
 
 def test_plus_signs_of_hydra_are_understood():
-    assert composed("+trainer.steps=3")["trainer"]["steps"] == composed("++trainer.steps=3")["trainer"]["steps"] == 3
+    assert (
+        composed("+trainer.steps=3")["trainer"]["steps"]
+        == composed("++trainer.steps=3")["trainer"]["steps"]
+        == 3
+    )
 
 
 # --- what is refused, in which words
@@ -249,7 +261,9 @@ def test_hydra_node_cannot_be_set(word):
 
 
 def test_wishes_for_folders():
-    typed, wishes = parse_overrides(["hydra.run.dir=/abs/x", "hydra.sweep.dir=y", "hydra/launcher=basic"], Keys("train"))
+    typed, wishes = parse_overrides(
+        ["hydra.run.dir=/abs/x", "hydra.sweep.dir=y", "hydra/launcher=basic"], Keys("train")
+    )
     assert (typed, wishes) == ([], {"hydra.run.dir": "/abs/x", "hydra.sweep.dir": "y"})
 
 
@@ -285,10 +299,17 @@ GLOBAL = "# @package _global_\n"
 
 
 def test_own_experiment_and_own_entry(own):
-    own("experiment/mine.yaml", GLOBAL + "defaults:\n  - override /model: thin\ntrainer:\n  steps: 3\noptimizer:\n  lr: 1e-2\n")
+    own(
+        "experiment/mine.yaml",
+        GLOBAL + "defaults:\n  - override /model: thin\ntrainer:\n  steps: 3\noptimizer:\n  lr: 1e-2\n",
+    )
     own("model/thin.yaml", "name: unet\nwidths: [4, 8]\n")
     config = composed("experiment=mine", config_dir=own.folder)
-    assert (config["model"]["name"], config["model"]["widths"], config["trainer"]["steps"]) == ("unet", [4, 8], 3)
+    assert (config["model"]["name"], config["model"]["widths"], config["trainer"]["steps"]) == (
+        "unet",
+        [4, 8],
+        3,
+    )
     assert config["optimizer"]["lr"] == 0.01
     assert composed("model=thin", config_dir=own.folder)["model"]["widths"] == [4, 8]
     assert "thin" in refused("model=thinn", config_dir=own.folder)
@@ -314,7 +335,9 @@ def test_typo_in_an_experiment_is_found(own):
     own("experiment/x.yaml", "trainer:\n  steps: 3\n")
     assert "@package _global_" in refused("experiment=x", config_dir=own.folder)
     own("experiment/x.yaml", GLOBAL + "defaults:\n  - override /model: unett\n")
-    assert "model=unett does not exist (did you mean 'unet'?)" in refused("experiment=x", config_dir=own.folder)
+    assert "model=unett does not exist (did you mean 'unet'?)" in refused(
+        "experiment=x", config_dir=own.folder
+    )
 
 
 ATTACKS = [
@@ -369,7 +392,9 @@ def test_broken_yaml_names_the_file(own, kind):
 def test_yaml_bombs(own):
     own("experiment/big.yaml", GLOBAL + "seed: 1\n" + "#" * 1_100_000)
     assert "1 MB" in refused("experiment=big", config_dir=own.folder)
-    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"] + [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"] + [
+        f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)
+    ]
     own("experiment/laughs.yaml", GLOBAL + "\n".join(lines) + "\n")
     assert "aliases" in refused("experiment=laughs", config_dir=own.folder)
     own("experiment/self.yaml", GLOBAL + "a: &a [*a]\n")
@@ -420,7 +445,9 @@ def test_evaluate_composes_over_what_the_run_was_trained_with():
 
 
 def test_evaluate_with_another_tta_data_and_checkpoint():
-    config = composed("run=r", "tta=none", "data=folder", "data.images=x", "checkpoint=100", command="evaluate", saved=SAVED)
+    config = composed(
+        "run=r", "tta=none", "data=folder", "data.images=x", "checkpoint=100", command="evaluate", saved=SAVED
+    )
     assert config["tta"] == {}
     assert config["data"]["name"] == "folder"
     assert config["checkpoint"] == "100"
@@ -429,7 +456,9 @@ def test_evaluate_with_another_tta_data_and_checkpoint():
 def test_typo_over_a_saved_run():
     assert "did you mean 'tile'" in refused("run=r", "predictor.tyle=3", command="evaluate", saved=SAVED)
     assert "did you mean" in refused("run=r", "checkpont=3", command="evaluate", saved=SAVED)
-    assert "loss.smoothing is not a key of segtrain evaluate" in refused("run=r", "loss.smoothing=3", command="evaluate", saved=SAVED)
+    assert "loss.smoothing is not a key of segtrain evaluate" in refused(
+        "run=r", "loss.smoothing=3", command="evaluate", saved=SAVED
+    )
 
 
 def test_evaluate_chooses_no_other_network():
@@ -441,7 +470,10 @@ def test_evaluate_chooses_no_other_network():
 
 
 def test_resume_composes_over_the_saved_run():
-    saved = {**composed("seed=3", "model.widths=[4,8]", "augmentation=warp", "tta=flip", "name=x"), "resume": "auto"}
+    saved = {
+        **composed("seed=3", "model.widths=[4,8]", "augmentation=warp", "tta=flip", "name=x"),
+        "resume": "auto",
+    }
     config = composed("resume=outputs/x", "loader.workers=0", saved=saved)
     assert config == {**saved, "resume": "outputs/x", "loader": {**saved["loader"], "workers": 0}}
 
@@ -458,7 +490,11 @@ def test_what_may_change_when_a_run_goes_on():
         "name=n",
     ]
     check_unchanged(saved, composed(*words), Path("r"))
-    for word, old, new in [("seed=4", "0", "4"), ("trainer.accumulate=9", "1", "9"), ("model.widths=[4]", "[16,32,64,128]", "[4]")]:
+    for word, old, new in [
+        ("seed=4", "0", "4"),
+        ("trainer.accumulate=9", "1", "9"),
+        ("model.widths=[4]", "[16,32,64,128]", "[4]"),
+    ]:
         with pytest.raises(ConfigError, match="may change only") as error:
             check_unchanged(saved, composed(word), Path("r"))
         key = word.partition("=")[0]
@@ -472,7 +508,14 @@ def test_settled_memory_format_is_no_change():
 
 
 @pytest.mark.parametrize(
-    "poison", ["hydra: {x: 1}", "defaults: [x]", "loss: {_target_: os.system}", "name: ${oc.env:HOME}", "data: {a: [{defaults: 1}]}"]
+    "poison",
+    [
+        "hydra: {x: 1}",
+        "defaults: [x]",
+        "loss: {_target_: os.system}",
+        "name: ${oc.env:HOME}",
+        "data: {a: [{defaults: 1}]}",
+    ],
 )
 def test_saved_config_that_holds_more_than_data(tmp_path, poison):
     (tmp_path / "config.yaml").write_text(f"seed: 1\n{poison}\n")
@@ -480,7 +523,9 @@ def test_saved_config_that_holds_more_than_data(tmp_path, poison):
         saved_config(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "a: 1\n" + "#" * 1_100_000, "a: !!python/name:os.system\n"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- 1", "", "a: 1\n" + "#" * 1_100_000, "a: !!python/name:os.system\n"]
+)
 def test_saved_config_that_cannot_be_read(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.yaml"):
@@ -493,7 +538,9 @@ def test_saved_config_that_cannot_be_read(tmp_path, text):
 def test_plug_in_is_an_option_without_being_imported(monkeypatch):
     from segtrain import compose
 
-    monkeypatch.setattr(compose, "plugin_names", lambda group: {"theirs": "their-package"} if group in ("loss", "tta") else {})
+    monkeypatch.setattr(
+        compose, "plugin_names", lambda group: {"theirs": "their-package"} if group in ("loss", "tta") else {}
+    )
     config = composed("loss=theirs", "loss.strength=2", "tta=[flip,theirs]")
     assert config["loss"] == {"name": "theirs", "strength": 2}
     assert config["tta"]["theirs"] == {}

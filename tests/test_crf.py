@@ -17,17 +17,22 @@ from segtrain.settings import PredictorSettings
 from segtrain.tta import TTA
 
 every_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS.keys())
-needs_pydensecrf = pytest.mark.skipif(importlib.util.find_spec("pydensecrf") is None, reason="needs segtrain[crf]")
+needs_pydensecrf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="needs segtrain[crf]"
+)
 
 
 def example(height=23, width=17, classes=4, count=2):
     """Noise in colour and class."""
     g = torch.Generator().manual_seed(0)
-    return torch.rand(count, 3, height, width, generator=g) * 255, torch.randn(count, classes, height, width, generator=g).softmax(1)
+    return torch.rand(count, 3, height, width, generator=g) * 255, torch.randn(
+        count, classes, height, width, generator=g
+    ).softmax(1)
 
 
 def direct(probabilities, rgb, preset):
-    """Mean field over all pairs (Krähenbühl & Koltun 2011, algorithm 1), one image, float64: C×H×W and 3×H×W."""
+    """Mean field over all pairs (Krähenbühl & Koltun 2011, algorithm 1), one image, float64: C×H×W and
+    3×H×W."""
     classes, height, width = probabilities.shape
     place = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2).astype(float)
     colour, p = rgb.reshape(3, -1).T.astype(float), probabilities.reshape(classes, -1).astype(float)
@@ -42,7 +47,9 @@ def direct(probabilities, rgb, preset):
     np.fill_diagonal(total, 0)
     q = p / p.sum(0)
     for _ in range(preset.steps):
-        energy = -np.log(p) - q @ total  # Potts: what other classes cost is, up to a constant, what one's own does not
+        energy = (
+            -np.log(p) - q @ total
+        )  # Potts: what other classes cost is, up to a constant, what one's own does not
         q = np.exp(-energy - (-energy).max(0))
         q /= q.sum(0)
     return q.reshape(classes, height, width)
@@ -92,7 +99,11 @@ def two_colours():
     rows, columns = torch.meshgrid(torch.arange(40), torch.arange(50), indexing="ij")
     truth = (columns + rows // 2 > 33).long()
     g = torch.Generator().manual_seed(0)
-    pixels = torch.where(truth[None].bool(), torch.tensor([200, 60, 40])[:, None, None], torch.tensor([40, 90, 160])[:, None, None])
+    pixels = torch.where(
+        truth[None].bool(),
+        torch.tensor([200, 60, 40])[:, None, None],
+        torch.tensor([40, 90, 160])[:, None, None],
+    )
     noisy = torch.where(torch.rand(40, 50, generator=g) < 0.2, 1 - truth, truth)
     p = 0.7 * nn.functional.one_hot(noisy, 2).permute(2, 0, 1) + 0.15
     return pixels.byte()[None], truth, p[None].float()
@@ -140,7 +151,11 @@ class Painted(nn.Module):
 
 def test_it_comes_after_the_views_and_the_tiles():
     image = two_colours()[0]
-    image[0, 0] = (image[0, 0].int() + torch.randint(-30, 30, (40, 50), generator=torch.Generator().manual_seed(1))).clamp(0, 255).byte()
+    image[0, 0] = (
+        (image[0, 0].int() + torch.randint(-30, 30, (40, 50), generator=torch.Generator().manual_seed(1)))
+        .clamp(0, 255)
+        .byte()
+    )
     norm, views, asked = Normalisation((0.5,) * 3, (0.25,) * 3), TTA.build_each({"flip": {}}), []
 
     def run(**settings):
@@ -167,4 +182,6 @@ def test_pydensecrf_says_about_the_same(preset):
 @needs_pydensecrf
 def test_pydensecrf_is_chosen_where_it_is_installed():
     image, _, p = two_colours()
-    assert torch.equal(crf("deconvnet", 11, "auto")(image, p), permutohedral(p, colours(image), PRESETS["deconvnet"]))
+    assert torch.equal(
+        crf("deconvnet", 11, "auto")(image, p), permutohedral(p, colours(image), PRESETS["deconvnet"])
+    )

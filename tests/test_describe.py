@@ -14,7 +14,11 @@ TINY = {"name": "unet", "widths": (4, 8)}
 
 
 def test_totals_are_the_sums_of_the_parts():
-    for config in (TINY, {"name": "deeplabv3plus", "encoder": "resnet18"}, {"name": "unet_original", "width": 0.125}):
+    for config in (
+        TINY,
+        {"name": "deeplabv3plus", "encoder": "resnet18"},
+        {"name": "unet_original", "width": 0.125},
+    ):
         net = build(config, 7, 4)
         found = described(net, 4, 188, 188)
         assert found.parameters == sum(parameter.numel() for parameter in net.parameters())
@@ -25,9 +29,13 @@ def test_totals_are_the_sums_of_the_parts():
 
 
 def test_multiply_adds_by_hand():
-    """Taps x inputs x outputs x positions of the five convolutions that the tiny network has at 64x64, at half of the image's sides."""
+    """Taps x inputs x outputs x positions of the five convolutions that the tiny network has at 64x64, at
+    half of the image's sides."""
     found = described(build(TINY, 5, 3), 3, 64, 64)
-    assert found.multiply_adds == 9 * (3 * 4 + 4 * 4 + 12 * 4 + 4 * 4 + 4 * 5) * 32**2 + 9 * (4 * 8 + 8 * 8) * 16**2
+    assert (
+        found.multiply_adds
+        == 9 * (3 * 4 + 4 * 4 + 12 * 4 + 4 * 4 + 4 * 5) * 32**2 + 9 * (4 * 8 + 8 * 8) * 16**2
+    )
 
 
 def test_multiply_adds_as_torchvision_publishes_them():
@@ -82,13 +90,16 @@ def test_no_weights_are_asked_for(segtrain, monkeypatch):
         (["model=unett"], ["model=unett does not exist", "did you mean 'unet'"]),
         (["sise=3"], ["sise", "did you mean 'size'"]),
         (["size=0"], ["size is 0", "from 1"]),
-        (["size=[0,4]"], ["size is [0, 4]", "pixels from 1"]),
+        (["size=[0,4]"], ["size[0] is 0", "pixels from 1"]),
         (["size=[1,2,3]"], ["size is"]),
         (["depth=0"], ["depth is 0"]),
         (["optimizer.lr=1"], ["optimizer.lr is not a key of segtrain describe"]),
         (["model=unet_original"], ["508", "524"]),
         (["model=unet_original", "model.width=0.1", "size=100"], ["188"]),
-        (["model=deeplabv3plus", "model.encoder=resnet18", "model.output_stride=7"], ["model.output_stride is 7"]),
+        (
+            ["model=deeplabv3plus", "model.encoder=resnet18", "model.output_stride=7"],
+            ["model.output_stride is 7"],
+        ),
         (["model.widths=[4,8]", "channels=11", "model.encoder=resnet18"], ["11 channels"]),
     ],
 )
@@ -146,5 +157,7 @@ def test_a_size_that_breaks_a_network_is_refused():
         def forward(self, x):
             return self.conv(x)
 
-    with pytest.raises(ConfigError, match="size=3x3 is not possible with this network: Calculated padded input size"):
+    with pytest.raises(
+        ConfigError, match="size=3x3 is not possible with this network: Calculated padded input size"
+    ):
         described(Picky().to("meta"), 3, 3, 3)

@@ -1,4 +1,5 @@
-"""Networks that are fitted in place of the loop: one step, with the run folder, the checkpoints and the signals of any other run."""
+"""Networks that are fitted in place of the loop: one step, with the run folder, the checkpoints and the
+signals of any other run."""
 
 import json
 import signal
@@ -83,7 +84,9 @@ def config(**changes) -> dict:
 
 def test_a_fit_is_a_run_of_one_step(tmp_path, capsys):
     scores = assemble.train(config(), tmp_path, Stop())
-    assert MADE[0].seen == [f"shapes-train-{i}" for i in range(6)] and MADE[0].draws == np.random.default_rng(0).integers(1000)
+    assert MADE[0].seen == [f"shapes-train-{i}" for i in range(6)] and MADE[0].draws == np.random.default_rng(
+        0
+    ).integers(1000)
     found = checkpoint.find(tmp_path, "best")
     assert found.name == "1" and found == checkpoint.find(tmp_path, "last")
     assert torch.equal(checkpoint.load_weights(found)["colours"], MADE[0].colours)
@@ -91,7 +94,9 @@ def test_a_fit_is_a_run_of_one_step(tmp_path, capsys):
     assert scores["step"] == 1 and scores["val/miou"] == description["scores"]["miou"]
     assert 0 < description["scores"]["boundary_f"] < 1 and description["protocol"]["boundary_px"] == 2
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "val/miou" in line] == [1] and (tmp_path / "report" / "validation.png").is_file()
+    assert [line["step"] for line in lines if "val/miou" in line] == [1] and (
+        tmp_path / "report" / "validation.png"
+    ).is_file()
     out = capsys.readouterr().out
     assert "fitted on 6 images" in out and "boundary F 0." in out
 
@@ -110,7 +115,9 @@ def test_going_on_changes_nothing(tmp_path):
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
     assert assemble.train(config(), tmp_path, Stop()) == first
     assert MADE[1].seen == [] and torch.equal(MADE[1].colours, MADE[0].colours)
-    assert before == {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -148,7 +155,10 @@ def test_a_signal_in_its_evaluation_keeps_the_fit(tmp_path, monkeypatch):
         assemble.train(config(), tmp_path, stop)
     assert checkpoint.describe(checkpoint.find(tmp_path, "last"))["scores"] is None
     scores = assemble.train(config(), tmp_path, Stop())
-    assert MADE[1].seen == [] and scores["val/miou"] == checkpoint.describe(checkpoint.find(tmp_path, "best"))["scores"]["miou"]
+    assert (
+        MADE[1].seen == []
+        and scores["val/miou"] == checkpoint.describe(checkpoint.find(tmp_path, "best"))["scores"]["miou"]
+    )
 
 
 def test_a_crash_in_its_evaluation_keeps_the_fit(tmp_path, monkeypatch):
@@ -196,7 +206,9 @@ def test_unreadable_samples_stop_a_fit_or_are_left_out_up_to_a_hundredth(capsys)
     with pytest.raises(DataError, match="sample 7"):
         list(Samples(Broken({7}), 300))
     for _ in range(2):  # as often as somebody asks
-        assert list(Samples(Broken({7, 9, 200}), 300, skip_bad=True)) == [i for i in range(300) if i not in (7, 9, 200)]
+        assert list(Samples(Broken({7, 9, 200}), 300, skip_bad=True)) == [
+            i for i in range(300) if i not in (7, 9, 200)
+        ]
     assert "skipped: sample 7 is damaged" in capsys.readouterr().err
     with pytest.raises(DataError, match="sample 200"):
         list(Samples(Broken({1, 2, 3, 200}), 300, skip_bad=True))

@@ -14,7 +14,9 @@ CLASSES = ("road", "car", "tree")
 
 
 def facts(classes=CLASSES) -> Facts:
-    return Facts(tuple(classes), ((0, 0, 0),) * len(classes), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3))
+    return Facts(
+        tuple(classes), ((0, 0, 0),) * len(classes), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3)
+    )
 
 
 def fcn(stride, seed=0, classes=3) -> FCN:
@@ -32,7 +34,14 @@ def dilated(context, seed=0, classes=3) -> Dilated:
 
 def run_of(net, folder, classes=CLASSES) -> str:
     config = {"data": {"name": "shapes"}, "trainer": {"steps": 1}}
-    about = {"config": config, "facts": facts(classes).plain(), "task": "semantic", "step": 1, "scores": None, "protocol": None}
+    about = {
+        "config": config,
+        "facts": facts(classes).plain(),
+        "task": "semantic",
+        "step": 1,
+        "scores": None,
+        "protocol": None,
+    }
     folder.mkdir()
     checkpoint.save(folder, 1, net.state_dict(), {}, about)
     checkpoint.link(folder, "best", 1)
@@ -46,7 +55,12 @@ def started(net, source, classes=CLASSES) -> list[str]:
 
 def fresh_of(lines: list[str]) -> list[str]:
     """The tensors that were named as fresh."""
-    return [name for line in lines if line.startswith("init: fresh") for name in line.rpartition(": ")[2].split(", ")]
+    return [
+        name
+        for line in lines
+        if line.startswith("init: fresh")
+        for name in line.rpartition(": ")[2].split(", ")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["run", "file"])
@@ -63,7 +77,10 @@ def test_fcn_goes_from_32s_over_16s_to_8s(tmp_path, kind):
         new = [f"{layer}.weight", f"{layer}.bias"]
         assert fresh_of(lines) == new
         there = source.state_dict()
-        assert all(torch.equal(tensor, own[key] if key in new else there[key]) for key, tensor in net.state_dict().items())
+        assert all(
+            torch.equal(tensor, own[key] if key in new else there[key])
+            for key, tensor in net.state_dict().items()
+        )
         source = net
 
 
@@ -87,7 +104,13 @@ def test_a_context_module_is_fresh_behind_a_front_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("classes", "copied"), [(CLASSES, True), (("car", "road", "tree"), False), (("road", "car", "sky"), False), ((*CLASSES, "sky"), False)]
+    ("classes", "copied"),
+    [
+        (CLASSES, True),
+        (("car", "road", "tree"), False),
+        (("road", "car", "sky"), False),
+        ((*CLASSES, "sky"), False),
+    ],
 )
 def test_tensors_that_mix_classes_need_the_same_classes(tmp_path, classes, copied):
     source, net = dilated("basic"), dilated("basic", seed=1, classes=len(classes))
@@ -103,5 +126,8 @@ def test_tensors_that_mix_classes_need_the_same_classes(tmp_path, classes, copie
 def test_another_network_is_refused(tmp_path):
     source = fcn(32)
     torch.manual_seed(0)
-    with pytest.raises(CheckpointError, match=r"tensors are missing or of another shape, the first is encoder\.levels\.0\.0\.weight"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"tensors are missing or of another shape, the first is encoder\.levels\.0\.0\.weight",
+    ):
         started(FCN(3, 3, 32, 0.04, 0.5, False), run_of(source, tmp_path / "run"))

@@ -1,4 +1,5 @@
-"""Imports go strictly downward and never between groups, so that every part can be read and replaced alone."""
+"""Imports go strictly downward and never between groups, so that every part can be read and replaced
+alone."""
 
 import ast
 from pathlib import Path
@@ -55,7 +56,9 @@ def imports(path: Path) -> set[tuple[str, ...]]:
             if words[0] != "segtrain" or len(words) == 1:
                 continue
             module = tuple(words[1:])
-            while module and not ((PACKAGE.joinpath(*module)).is_dir() or PACKAGE.joinpath(*module).with_suffix(".py").is_file()):
+            while module and not (
+                (PACKAGE.joinpath(*module)).is_dir() or PACKAGE.joinpath(*module).with_suffix(".py").is_file()
+            ):
                 module = module[:-1]
             if module:
                 found.add(module)
@@ -71,13 +74,17 @@ def test_imports_go_down(path):
     for other in imports(path):
         same_group = own[0] in GROUPS and other[0] == own[0]
         if same_group:
-            assert own[-1] == "__init__" or len(other) > 1, f"{'.'.join(own)} imports its own table {'.'.join(other)}"
+            assert own[-1] == "__init__" or len(other) > 1, (
+                f"{'.'.join(own)} imports its own table {'.'.join(other)}"
+            )
         elif own[0] in GROUPS and other[0] in GROUPS:
             pytest.fail(f"group {own[0]} imports group {other[0]}: {'.'.join(own)} -> {'.'.join(other)}")
         elif (own[0], other[0]) in BESIDE or (floor(own) >= 6 and floor(other) >= 6):
             continue
         else:
-            assert floor(other) < floor(own), f"{'.'.join(own)} (floor {floor(own)}) imports {'.'.join(other)} (floor {floor(other)})"
+            assert floor(other) < floor(own), (
+                f"{'.'.join(own)} (floor {floor(own)}) imports {'.'.join(other)} (floor {floor(other)})"
+            )
 
 
 def external(path: Path) -> set[str]:
@@ -98,7 +105,15 @@ def test_hydra_stays_on_the_top_floor(path):
 
 @pytest.mark.parametrize("name", ["errors", "options", "registry"])
 def test_the_ground_floor_needs_the_standard_library_only(name):
-    assert not external(PACKAGE / f"{name}.py") & {"torch", "numpy", "hydra", "omegaconf", "cv2", "PIL", "timm"}
+    assert not external(PACKAGE / f"{name}.py") & {
+        "torch",
+        "numpy",
+        "hydra",
+        "omegaconf",
+        "cv2",
+        "PIL",
+        "timm",
+    }
 
 
 def test_run_folder_needs_no_torch():

@@ -21,10 +21,17 @@ from segtrain.settings import Loader
 
 
 class Numbers:
-    """A split whose sample i is filled with i; `broken` cannot be read, `deadly` kills the process, `slow` sleeps."""
+    """A split whose sample i is filled with i; `broken` cannot be read, `deadly` kills the process, `slow`
+    sleeps."""
 
     def __init__(self, count=23, broken=(), deadly=(), slow=(), sizes=((6, 8),)):
-        self.count, self.broken, self.deadly, self.slow, self.sizes = count, set(broken), set(deadly), set(slow), sizes
+        self.count, self.broken, self.deadly, self.slow, self.sizes = (
+            count,
+            set(broken),
+            set(deadly),
+            set(slow),
+            sizes,
+        )
 
     def __len__(self):
         return self.count
@@ -43,7 +50,11 @@ class Numbers:
         if index in self.slow:
             time.sleep(600)
         size = self.size(index)
-        return Sample(np.full((*size, 3), index % 256, np.uint8), np.full(size, index % 3, np.uint8), name=self.name(index))
+        return Sample(
+            np.full((*size, 3), index % 256, np.uint8),
+            np.full(size, index % 3, np.uint8),
+            name=self.name(index),
+        )
 
 
 def jitter(sample, rng, draw):
@@ -55,7 +66,9 @@ def jitter(sample, rng, draw):
 
 
 def take(count, start=0, workers=0, split=None, **settings):
-    with training_batches(split or Numbers(), [jitter], Loader(batch_size=4, workers=workers, **settings), 7, start) as batches:
+    with training_batches(
+        split or Numbers(), [jitter], Loader(batch_size=4, workers=workers, **settings), 7, start
+    ) as batches:
         return [next(batches) for _ in range(count)]
 
 
@@ -89,7 +102,11 @@ def test_the_order_is_the_documented_function():
 
 def test_tensors_are_bytes_channels_first():
     batch = take(1)[0]
-    assert batch.images.shape == (4, 3, 6, 8) and batch.images.dtype == torch.uint8 and batch.images.is_contiguous()
+    assert (
+        batch.images.shape == (4, 3, 6, 8)
+        and batch.images.dtype == torch.uint8
+        and batch.images.is_contiguous()
+    )
     assert batch.targets.shape == (4, 6, 8) and batch.targets.dtype == torch.uint8 and batch.count == 4
     assert batch.to("cpu") is batch
 
@@ -107,7 +124,9 @@ def test_global_random_states_are_left_alone(workers):
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     take(3, workers=workers)
     list(evaluation_batches(Numbers(), 4, workers))
-    assert torch.equal(before, torch.get_rng_state()) and np.array_equal(numpy_before, np.random.get_state()[1])
+    assert torch.equal(before, torch.get_rng_state()) and np.array_equal(
+        numpy_before, np.random.get_state()[1]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -131,7 +150,9 @@ def test_skip_takes_a_seeded_substitute_and_counts(workers, capsys):
 
 
 def test_more_than_one_in_a_hundred_is_too_many():
-    with pytest.raises(DataError, match=r"\d+ times in 1\d\d a sample could not be read.*loader\.on_bad=skip allows 1%"):
+    with pytest.raises(
+        DataError, match=r"\d+ times in 1\d\d a sample could not be read.*loader\.on_bad=skip allows 1%"
+    ):
         take(100, split=Numbers(count=50, broken=[5, 9]), on_bad="skip")
     with pytest.raises(DataError, match="11 samples in a row cannot be read"):
         take(1, split=Numbers(broken=range(23)), on_bad="skip")
@@ -156,7 +177,9 @@ def test_a_damaged_file_and_a_wrong_value_in_mid_epoch(tmp_path):
 
 def test_a_worker_that_dies_is_an_error_that_names_its_file():
     start = time.monotonic()
-    with pytest.raises(ResourceError, match=r"worker \(pid \d+\) died \(SIGKILL\) while reading file-5\.png; out of memory\?"):
+    with pytest.raises(
+        ResourceError, match=r"worker \(pid \d+\) died \(SIGKILL\) while reading file-5\.png; out of memory\?"
+    ):
         take(10, workers=2, split=Numbers(deadly=[5]))
     assert time.monotonic() - start < 20
 
@@ -264,7 +287,9 @@ def test_evaluation_gives_every_sample_once_in_batches_of_one_size(workers):
     assert [tuple(batch.images.shape[2:]) for batch in batches] == [(6, 8)] * 4 + [(5, 5)] * 2
     for batch in batches:
         assert len(batch.images) == len(batch.names) == 4
-        assert (batch.targets[batch.count :] == IGNORE).all() and (batch.targets[: batch.count] != IGNORE).all()
+        assert (batch.targets[batch.count :] == IGNORE).all() and (
+            batch.targets[: batch.count] != IGNORE
+        ).all()
 
 
 def test_evaluation_of_few_images_with_many_workers():
@@ -275,12 +300,17 @@ def test_different_sizes_in_one_batch_name_the_option():
     with pytest.raises(ConfigError, match=r"set augmentation\.warp\.size, or loader\.batch_size=1"):
         take(3, split=Numbers(sizes=((6, 8), (8, 6))))
     ops = AUGMENTATION.build_each({"warp": {"size": 16}})
-    with training_batches(Numbers(sizes=((6, 8), (8, 6))), ops, Loader(batch_size=4, workers=0), 7) as batches:
+    with training_batches(
+        Numbers(sizes=((6, 8), (8, 6))), ops, Loader(batch_size=4, workers=0), 7
+    ) as batches:
         assert next(batches).images.shape == (4, 3, 16, 16)
 
 
 def test_different_types_in_one_batch_name_another_remedy():
-    eight, sixteen = (Sample(np.zeros((4, 4, 3), dtype), np.zeros((4, 4), np.uint8), name=dtype) for dtype in ("uint8", "uint16"))
+    eight, sixteen = (
+        Sample(np.zeros((4, 4, 3), dtype), np.zeros((4, 4), np.uint8), name=dtype)
+        for dtype in ("uint8", "uint16")
+    )
     with pytest.raises(ConfigError, match=r"uint8 .*uint16 .*save all images with as many bits"):
         collated([eight, sixteen], [0, 1])
 

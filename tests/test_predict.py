@@ -6,7 +6,14 @@ from PIL import Image
 
 from segtrain import cli
 
-TINY = ["data.num_train=4", "data.num_val=2", "data.size=48", "augmentation.warp.size=48", "loader.batch_size=2", "loader.workers=0"]
+TINY = [
+    "data.num_train=4",
+    "data.num_val=2",
+    "data.size=48",
+    "augmentation.warp.size=48",
+    "loader.batch_size=2",
+    "loader.workers=0",
+]
 TINY += ["evaluate.workers=0", "trainer.steps=1", "device=cpu", "threads=1"]
 
 
@@ -48,15 +55,31 @@ def run(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("source", "output"), [("photos", "photos/masks"), ("photos", "photos/more"), ("photos/more/..", "photos/new/x")])
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [("photos", "photos/masks"), ("photos", "photos/more"), ("photos/more/..", "photos/new/x")],
+)
 def test_results_below_the_images_are_not_predicted_in_turn(run, capsys, source, output):
-    words = ["predict", "run=outputs/run", f"input={source}", f"output={output}", "probabilities=true", "device=cpu"]
+    words = [
+        "predict",
+        "run=outputs/run",
+        f"input={source}",
+        f"output={output}",
+        "probabilities=true",
+        "device=cpu",
+    ]
     for _ in range(2):
         capsys.readouterr()
         assert cli.main(words) == 0
-        assert f"written   2 masks to {output} (classes/, colours/, overlay/, probabilities/)" in capsys.readouterr().out
+        assert (
+            f"written   2 masks to {output} (classes/, colours/, overlay/, probabilities/)"
+            in capsys.readouterr().out
+        )
     classes = run / output / "classes"
-    assert sorted(str(file.relative_to(classes)) for file in classes.rglob("*.png")) == ["a.png", "more/b.png"]
+    assert sorted(str(file.relative_to(classes)) for file in classes.rglob("*.png")) == [
+        "a.png",
+        "more/b.png",
+    ]
 
 
 def test_results_among_the_images_are_refused(run, capsys):
@@ -66,7 +89,9 @@ def test_results_among_the_images_are_refused(run, capsys):
     assert sorted(path.name for path in (run / "photos").iterdir()) == ["a.png", "more"]
     assert cli.main(["predict", "run=outputs/run", "input=photos/a.png", "output=photos", "device=cpu"]) == 0
     assert "written   1 mask to photos" in capsys.readouterr().out
-    assert cli.main(["predict", "run=outputs/run", "input=photos/overlay", "output=photos", "device=cpu"]) == 2
+    assert (
+        cli.main(["predict", "run=outputs/run", "input=photos/overlay", "output=photos", "device=cpu"]) == 2
+    )
     assert "input=photos/overlay holds no image but results of output=photos" in capsys.readouterr().err
 
 

@@ -28,7 +28,9 @@ class Pointwise(nn.Module):
 
 
 def images(height=37, width=53, count=2):
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (count, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def run(model, views=(), **settings):
@@ -93,13 +95,17 @@ def test_normalisation_of_16_bit_and_float_images():
     full = torch.from_numpy(np.array([[[[0, 65535]]]], dtype=np.uint16))
     torch.testing.assert_close(norm(full), torch.tensor([[[[-2.0, 2.0]]]]))
     torch.testing.assert_close(norm(torch.tensor([[[[0.0, 1.0]]]])), torch.tensor([[[[-2.0, 2.0]]]]))
-    torch.testing.assert_close(norm(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)), torch.tensor([[[[-2.0, 2.0]]]]))
+    torch.testing.assert_close(
+        norm(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)), torch.tensor([[[[-2.0, 2.0]]]])
+    )
 
 
 def test_somebody_is_asked_before_each_pass_of_the_network():
     calls = []
     settings = PredictorSettings(tile=16, overlap=0.0)
-    predict = predictor(Pointwise(), NORM, lambda logits: logits.softmax(1), settings, between=lambda: calls.append(1))
+    predict = predictor(
+        Pointwise(), NORM, lambda logits: logits.softmax(1), settings, between=lambda: calls.append(1)
+    )
     predict(images(32, 48))
     assert len(calls) == 6
 
@@ -120,7 +126,12 @@ def test_a_mask_made_of_strips_is_that_of_the_whole_probabilities(views):
     from segtrain.sample import Facts
 
     run_tiled = run(Pointwise(), TTA.build_each(views), tile=16, overlap=0.4)
-    mask = Mask(run_tiled, lambda p: p.max(1).indices, Facts(classes=tuple("abcd"), palette=((0, 0, 0),) * 4), torch.device("cpu"))
+    mask = Mask(
+        run_tiled,
+        lambda p: p.max(1).indices,
+        Facts(classes=tuple("abcd"), palette=((0, 0, 0),) * 4),
+        torch.device("cpu"),
+    )
     image = images(61, 33, 1)
     assert len(list(run_tiled.strips(image))) == (1 if views else len(starts(61, 16, 0.4)))
     classes = mask(image[0].numpy().transpose(1, 2, 0))
@@ -134,8 +145,20 @@ def run_of(folder, model: dict, net: nn.Module):
     from segtrain.sample import Facts
 
     facts = Facts(("a", "b", "c"), ((0, 0, 0),) * 3, normalisation=NORM)
-    config = {"model": model, "task": {"name": "semantic"}, "data": {"name": "shapes"}, "trainer": {"steps": 1}}
-    about = {"config": config, "facts": facts.plain(), "task": "semantic", "step": 1, "scores": None, "protocol": None}
+    config = {
+        "model": model,
+        "task": {"name": "semantic"},
+        "data": {"name": "shapes"},
+        "trainer": {"steps": 1},
+    }
+    about = {
+        "config": config,
+        "facts": facts.plain(),
+        "task": "semantic",
+        "step": 1,
+        "scores": None,
+        "protocol": None,
+    }
     folder.mkdir()
     return checkpoint.save(folder, 1, net.state_dict(), {}, about)
 
@@ -149,18 +172,26 @@ def test_advice_is_written_as_it_is_typed(tmp_path):
     with pytest.raises(ConfigError) as error:
         build_from(found, {"rates": [1, 2], "aux": True, "multi_grid": [2]})
     assert str(error.value).endswith(
-        "the weights were trained with model.rates=null model.aux=false model.multi_grid=null, and model.rates=[1,2] model.aux=true "
-        "model.multi_grid=[2] needs others: `segtrain train init=RUN model.rates=[1,2] model.aux=true model.multi_grid=[2]`"
+        "the weights were trained with model.rates=null model.aux=false model.multi_grid=null, and "
+        "model.rates=[1,2] model.aux=true "
+        "model.multi_grid=[2] needs others: `segtrain train init=RUN model.rates=[1,2] model.aux=true "
+        "model.multi_grid=[2]`"
     )
 
 
-@pytest.mark.parametrize(("options", "typed"), [({"textons": 4}, "model.textons=4"), ({"name": "unet"}, "model=unet")])
+@pytest.mark.parametrize(
+    ("options", "typed"), [({"textons": 4}, "model.textons=4"), ({"name": "unet"}, "model=unet")]
+)
 def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
     from segtrain.predictor import build_from
 
     classical = pytest.importorskip("segtrain.model.classical", exc_type=ImportError).classical
     pytest.importorskip("skimage")
-    found = run_of(tmp_path / "run", {"name": "classical", "textons": 8, "smoothing": "none"}, classical(3, textons=8, smoothing="none"))
+    found = run_of(
+        tmp_path / "run",
+        {"name": "classical", "textons": 8, "smoothing": "none"},
+        classical(3, textons=8, smoothing="none"),
+    )
     with pytest.raises(ConfigError, match=rf"and {typed} needs others: train a new run with these options$"):
         build_from(found, options)
 

@@ -24,14 +24,25 @@ SMALL = {
     "cascade_paper": [*LIGHT, *CROP, "model.encoder=resnet34", "model.blocks=5"],
     "classical": ["model.trees=5", "model.textons=8", "model.num_regions=30"],
     "deck": [*CROP, "loader.batch_size=2", "schedule.warmup=0", "model.widths=[4,8]"],
-    "deconvnet_paper": [*NARROW, "model.fc_width=16", "trainer.accumulate=2", "loader.batch_size=4", "trainer.recompute_batch_norm=2"],
+    "deconvnet_paper": [
+        *NARROW,
+        "model.fc_width=16",
+        "trainer.accumulate=2",
+        "loader.batch_size=4",
+        "trainer.recompute_batch_norm=2",
+    ],
     "deeplabv3_paper": [*LIGHT, *CROP, "model.encoder=test_resnet", "model.multi_grid=null"],
     "deeplabv3plus_paper": [*LIGHT, *CROP, "model.encoder=test_resnet", "model.aspp_width=16"],
     "demo": ["loader.batch_size=2", "model.widths=[4,8]", "schedule.warmup=0"],
     "dilated_paper": [*NARROW, *CROP],
     "fcn8s_at_once": NARROW,
     "fcn_paper": NARROW,
-    "patchwise_windows": [*LIGHT, "model.encoder=test_resnet", "model.patch=31", "augmentation.patch.size=31"],
+    "patchwise_windows": [
+        *LIGHT,
+        "model.encoder=test_resnet",
+        "model.patch=31",
+        "augmentation.patch.size=31",
+    ],
     "smp_deeplabv3plus": ["loader.batch_size=2", "model.encoder=test_resnet"],
     "torchvision_deeplabv3": ["loader.batch_size=2", "model.encoder=test_resnet"],
     "unet_paper": ["model.width=0.1", "augmentation.warp.size=188"],
@@ -50,16 +61,22 @@ def test_two_steps_of_each_stage(segtrain, name):
             pytest.importorskip(package)
     result = segtrain("train", f"experiment={name}", *SHORT, *SMALL[name], "name=x")
     assert result.code == 0, result.err
-    folders = [Path(f"outputs/x/stage{number}") for number in range(1, len(stages(name)) + 1)] or [Path("outputs/x")]
+    folders = [Path(f"outputs/x/stage{number}") for number in range(1, len(stages(name)) + 1)] or [
+        Path("outputs/x")
+    ]
     for folder in folders:
         record = json.loads((folder / "run.json").read_text())
         assert record["exit_code"] == 0
         assert record["scores"]["val/miou"] is not None
-    losses = [json.loads(line) for folder in folders for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line) for folder in folders for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert name == "classical" or sum("train/loss" in line for line in losses) == len(folders)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith(("camvid", "deck", "demo"))])
+@pytest.mark.parametrize(
+    "name", [name for name in RECIPES if not name.startswith(("camvid", "deck", "demo"))]
+)
 def test_a_recipe_of_a_paper_names_no_data_and_its_sources(name):
     text = (CONF / f"{name}.yaml").read_text()
     recipe = yaml.safe_load(text)
@@ -71,6 +88,9 @@ def test_a_recipe_of_a_paper_names_no_data_and_its_sources(name):
 def test_fcns_are_trained_with_a_thousandth_of_the_rate_before(segtrain):
     """1e-10, 1e-12 and 1e-14 of the loss summed over an image of 375x500, which is the mean times 187 500."""
     recipe = yaml.safe_load((CONF / "fcn_paper.yaml").read_text())
-    rates = [recipe["optimizer"]["lr"], *(float(word.rpartition("=")[2]) for stage in recipe["stages"] for word in stage if ".lr=" in word)]
+    rates = [
+        recipe["optimizer"]["lr"],
+        *(float(word.rpartition("=")[2]) for stage in recipe["stages"] for word in stage if ".lr=" in word),
+    ]
     assert rates == pytest.approx([rate * 375 * 500 for rate in (1e-10, 1e-12, 1e-14)], rel=0.02)
     assert recipe["optimizer"]["weight_decay"] == pytest.approx(5e-4 / (375 * 500), rel=0.02)

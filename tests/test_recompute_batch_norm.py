@@ -1,4 +1,5 @@
-"""trainer.recompute_batch_norm: what is evaluated and kept has statistics of its own weights, and the training is the same."""
+"""trainer.recompute_batch_norm: what is evaluated and kept has statistics of its own weights, and the
+training is the same."""
 
 import signal
 
@@ -30,7 +31,9 @@ TRAINER = {"steps": 6, "log_every": 3, "evaluate_every": 4, "save_every": 2, "ac
 
 
 def run(folder, stop=None, **trainer):
-    return assemble.train(assemble.check("train", {**SMALL, "trainer": {**TRAINER, **trainer}}), folder, stop or Stop())
+    return assemble.train(
+        assemble.check("train", {**SMALL, "trainer": {**TRAINER, **trainer}}), folder, stop or Stop()
+    )
 
 
 def stopped_after(steps, monkeypatch):
@@ -49,7 +52,9 @@ def stopped_after(steps, monkeypatch):
 
 
 def last(folder):
-    return checkpoint.load_weights(folder / "checkpoints" / "6"), checkpoint.load_state(folder / "checkpoints" / "6")
+    return checkpoint.load_weights(folder / "checkpoints" / "6"), checkpoint.load_state(
+        folder / "checkpoints" / "6"
+    )
 
 
 @pytest.fixture(scope="module", params=[None, 0.9], ids=["plain", "ema"])
@@ -82,7 +87,9 @@ def test_the_kept_statistics_are_those_of_the_kept_weights(recomputed):
     weights, _ = last(folder)
     parts.model.load_state_dict(weights)
     ops, _ = assemble._augmentation_and_loss(config, parts, parts.data.splits["train"])
-    with training_batches(parts.data.splits["train"], ops, Loader(batch_size=4, workers=0), seed=0) as batches:
+    with training_batches(
+        parts.data.splits["train"], ops, Loader(batch_size=4, workers=0), seed=0
+    ) as batches:
         images = [part for _ in range(2) for part in next(batches).images.tensor_split(2)]
     recompute_statistics(parts.model, (parts.facts.normalisation(part) for part in images))
     for name, tensor in statistics_of(parts.model).items():
@@ -96,7 +103,9 @@ def test_a_resumed_run_is_bit_identical(recomputed, tmp_path, monkeypatch, cuts)
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             run(tmp_path, stopped_after(steps, patch), recompute_batch_norm=2, ema=ema)
     run(tmp_path, recompute_batch_norm=2, ema=ema)
-    for one, other in zip(*(sorted((made / "checkpoints" / "6").glob("model.*")) for made in (folder, tmp_path)), strict=True):
+    for one, other in zip(
+        *(sorted((made / "checkpoints" / "6").glob("model.*")) for made in (folder, tmp_path)), strict=True
+    ):
         assert one.read_bytes() == other.read_bytes()
     (_, ours), (_, theirs) = last(folder), last(tmp_path)
     assert all(torch.equal(ours["statistics"][name], tensor) for name, tensor in theirs["statistics"].items())

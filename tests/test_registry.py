@@ -16,7 +16,11 @@ from segtrain.settings import key
 
 
 def dice(
-    num_classes: int, class_frequency: Callable, smooth: float = 1.0, classes: Literal["all", "present"] = "all", power: int | None = None
+    num_classes: int,
+    class_frequency: Callable,
+    smooth: float = 1.0,
+    classes: Literal["all", "present"] = "all",
+    power: int | None = None,
 ):
     """Dice loss.
 
@@ -74,11 +78,17 @@ def test_build_passes_checked_options_and_the_runtime_values_that_are_named(tabl
 
 def test_unknown_option_names_the_nearest_and_all(table):
     text = message(table.check, {"name": "dice", "smoth": 1.0})
-    assert text == "loss.smoth is not an option of loss 'dice' (did you mean 'smooth'?); options are classes, power, smooth"
+    assert (
+        text == "loss.smoth is not an option of loss 'dice' (did you mean 'smooth'?); options are classes, "
+        "power, smooth"
+    )
 
 
 def test_unknown_entry_names_the_nearest_and_all(table):
-    assert message(table.check, {"name": "dise"}) == "loss=dise does not exist (did you mean 'dice'?); there are dice, focal"
+    assert (
+        message(table.check, {"name": "dise"})
+        == "loss=dise does not exist (did you mean 'dice'?); there are dice, focal"
+    )
 
 
 @pytest.mark.parametrize("config", [None, "dice", {}, {"name": None}, {"name": 3}, ["dice"], {"smooth": 1}])
@@ -87,7 +97,9 @@ def test_config_without_a_name(table, config):
 
 
 def test_runtime_keyword_cannot_be_set(table):
-    assert message(table.check, {"name": "dice", "num_classes": 3}).startswith("loss.num_classes comes from the data and the network")
+    assert message(table.check, {"name": "dice", "num_classes": 3}).startswith(
+        "loss.num_classes comes from the data and the network"
+    )
     # One that this factory does not take is an unknown option like any other.
     assert "not an option" in message(table.check, {"name": "dice", "network": 3})
 
@@ -99,7 +111,9 @@ def test_missing_option(table):
 
 def test_top_level_keys_have_no_prefix():
     assert message(check_options, {"alhpa": 1}, focal, "", "the command").startswith("alhpa is not an option")
-    assert message(check_options, {"alpha": "x"}, focal, "", "the command").startswith("alpha is 'x'; allowed: a number")
+    assert message(check_options, {"alpha": "x"}, focal, "", "the command").startswith(
+        "alpha is 'x'; allowed: a number"
+    )
 
 
 def test_composite_in_order_and_null_removes():
@@ -111,8 +125,12 @@ def test_composite_in_order_and_null_removes():
 
 def test_composite_names_entry_and_key():
     views = Table("tta", {"rotate": focal})
-    assert message(views.check_each, {"rotat": {}}).startswith("tta=rotat does not exist (did you mean 'rotate'?)")
-    assert message(views.check_each, {"rotate": {"alpah": 1}}).startswith("tta.rotate.alpah is not an option of tta 'rotate'")
+    assert message(views.check_each, {"rotat": {}}).startswith(
+        "tta=rotat does not exist (did you mean 'rotate'?)"
+    )
+    assert message(views.check_each, {"rotate": {"alpah": 1}}).startswith(
+        "tta.rotate.alpah is not an option of tta 'rotate'"
+    )
     assert message(views.check_each, {"rotate": 5}).startswith("tta.rotate is 5")
 
 
@@ -186,7 +204,9 @@ def test_literal_names_the_nearest():
     assert message(check_value, "inverze", Literal["none", "inverse"], "loss.weights") == (
         "loss.weights is 'inverze' (did you mean 'inverse'?); allowed: none, inverse"
     )
-    assert "did you mean 'inverse'" in message(check_value, "inverze", Literal["none", "inverse"] | list[float], "loss.weights")
+    assert "did you mean 'inverse'" in message(
+        check_value, "inverze", Literal["none", "inverse"] | list[float], "loss.weights"
+    )
 
 
 def test_control_characters_cannot_break_the_line():
@@ -208,7 +228,11 @@ def test_plug_in_is_loaded_only_when_chosen(monkeypatch):
             loaded.append(self.name)
             return focal
 
-    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [Point()] if group == "segtrain.loss" else [])
+    monkeypatch.setattr(
+        registry.importlib.metadata,
+        "entry_points",
+        lambda group: [Point()] if group == "segtrain.loss" else [],
+    )
     table = Table("loss", {"dice": dice})
     assert table.names() == ["dice", "theirs"]
     table.factory("dice")

@@ -1,4 +1,5 @@
-"""Run folders: names, atomic writes, lines that are cut on resume, storage that refuses. Kills and locks: tests/faults/."""
+"""Run folders: names, atomic writes, lines that are cut on resume, storage that refuses. Kills and locks:
+tests/faults/."""
 
 import errno
 import json
@@ -17,8 +18,15 @@ def names(folder):
 
 
 def test_importing_it_loads_neither_torch_nor_numpy():
-    code = "import sys, segtrain.run_folder; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, segtrain.run_folder; print([m for m in ('torch', 'numpy', 'hydra') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_two_runs_of_one_second_do_not_meet(tmp_path):
@@ -35,7 +43,9 @@ def test_a_named_run_is_made_once(tmp_path):
         run_folder.create(tmp_path, "größe 1")
 
 
-@pytest.mark.parametrize("name", ["", " ", "..", ".", "a/b", "/etc", "a\\b", "a\nb", "a\x00b", ".hidden", "x" * 300, "2024-01-31"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "..", ".", "a/b", "/etc", "a\\b", "a\nb", "a\x00b", ".hidden", "x" * 300, "2024-01-31"]
+)
 def test_bad_names_are_refused_and_nothing_is_made(tmp_path, name):
     with pytest.raises(ConfigError, match="name is"):
         run_folder.create(tmp_path, name)
@@ -108,7 +118,9 @@ def test_cut_lines_keeps_what_the_checkpoint_knows(tmp_path):
 
 def test_probe_says_what_was_needed_and_what_is_free(tmp_path):
     run_folder.probe(tmp_path, 1 << 20)
-    with pytest.raises(CheckpointError, match=r"the disk is full; needed 1000000\.0 TB, free .*B; free some space"):
+    with pytest.raises(
+        CheckpointError, match=r"the disk is full; needed 1000000\.0 TB, free .*B; free some space"
+    ):
         run_folder.probe(tmp_path, 10**18)
     with pytest.raises(CheckpointError, match="cannot write"):
         run_folder.probe(tmp_path / "none", 1)
@@ -126,7 +138,10 @@ def test_probe_says_what_was_needed_and_what_is_free(tmp_path):
     ],
 )
 def test_storage_errors_are_one_line(tmp_path, number, words):
-    with pytest.raises(CheckpointError, match=words) as caught, run_folder.storage(tmp_path / "a\nb", 1234567):
+    with (
+        pytest.raises(CheckpointError, match=words) as caught,
+        run_folder.storage(tmp_path / "a\nb", 1234567),
+    ):
         raise OSError(number, os.strerror(number))
     assert "\n" not in str(caught.value) and "1.2 MB" in str(caught.value) and caught.value.exit_code == 4
 

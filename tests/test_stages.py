@@ -56,14 +56,19 @@ def test_each_stage_is_a_run_that_starts_from_the_one_before(segtrain, recipe, t
     assert (first["trainer"]["freeze_batch_norm"], second["trainer"]["freeze_batch_norm"]) == (False, True)
     assert first["seed"] == second["seed"] == 3
     assert first["stages"] is second["stages"] is None
-    assert "--- stage 2 of 2: optimizer.lr=0.5 trainer.freeze_batch_norm=true -> outputs/x/stage2" in result.out
+    assert (
+        "--- stage 2 of 2: optimizer.lr=0.5 trainer.freeze_batch_norm=true -> outputs/x/stage2" in result.out
+    )
     assert "outputs/x/stage2: step 2, val/miou 0.2500" in result.out
     for number in (1, 2):
         assert json.loads(Path(f"outputs/x/stage{number}/run.json").read_text())["exit_code"] == 0
 
 
 def test_what_is_typed_wins_in_every_stage(segtrain, recipe, training):
-    assert segtrain(*TWO, "name=x", "optimizer.lr=0.25", "model.widths=[4,8]", "init=elsewhere.safetensors").code == 0
+    assert (
+        segtrain(*TWO, "name=x", "optimizer.lr=0.25", "model.widths=[4,8]", "init=elsewhere.safetensors").code
+        == 0
+    )
     assert [config["optimizer"]["lr"] for config in training.configs] == [0.25, 0.25]
     assert [config["model"]["widths"] for config in training.configs] == [[4, 8]] * 2 or [(4, 8)] * 2
     assert [config["init"] for config in training.configs] == ["elsewhere.safetensors", "outputs/x/stage1"]
@@ -78,7 +83,11 @@ def test_typed_length_replaces_that_of_a_stage(segtrain, recipe, training):
 
 
 def test_another_network_in_a_stage_starts_from_its_own_defaults(segtrain, recipe, training):
-    recipe(RECIPE.replace("loader:", "model:\n  widths: [4, 8]\nloader:").replace("[optimizer.lr", "[model=deeplabv3plus, optimizer.lr"))
+    recipe(
+        RECIPE.replace("loader:", "model:\n  widths: [4, 8]\nloader:").replace(
+            "[optimizer.lr", "[model=deeplabv3plus, optimizer.lr"
+        )
+    )
     assert segtrain(*TWO, "name=x").code == 0
     assert [config["model"]["name"] for config in training.configs] == ["unet", "deeplabv3plus"]
     assert training.configs[1]["model"]["output_stride"] == 16
@@ -98,7 +107,10 @@ def test_stages_may_be_typed(segtrain, training):
 
 def test_cfg_job_shows_them_and_checks_each(segtrain, recipe, tmp_path):
     result = segtrain(*TWO, "--cfg", "job")
-    assert yaml.safe_load(result.out)["stages"] == [[], ["optimizer.lr=0.5", "trainer.freeze_batch_norm=true"]]
+    assert yaml.safe_load(result.out)["stages"] == [
+        [],
+        ["optimizer.lr=0.5", "trainer.freeze_batch_norm=true"],
+    ]
     recipe(RECIPE.replace("optimizer.lr=0.5", "optimizer.lrr=0.5"))
     segtrain(*TWO, "--cfg", "job").refused("stage 2 of 2: optimizer.lrr", "did you mean 'lr'")
     assert not (tmp_path / "outputs").exists()
@@ -159,9 +171,13 @@ def test_a_second_call_skips_what_finished_and_resumes_what_did_not(segtrain, re
 
 def test_a_second_call_with_another_config_is_refused(segtrain, recipe, training):
     segtrain(*TWO, "name=x")
-    segtrain(*TWO, "name=x", "resume=auto", "seed=5").refused("stage 1 of 2: seed is 5, but outputs/x/stage1 was started with 0")
+    segtrain(*TWO, "name=x", "resume=auto", "seed=5").refused(
+        "stage 1 of 2: seed is 5, but outputs/x/stage1 was started with 0"
+    )
     recipe(RECIPE.replace("0.5", "0.125"))
-    segtrain(*TWO, "name=x", "resume=auto").refused("stage 2 of 2: optimizer.lr is 0.125, but outputs/x/stage2")
+    segtrain(*TWO, "name=x", "resume=auto").refused(
+        "stage 2 of 2: optimizer.lr is 0.125, but outputs/x/stage2"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -199,7 +215,9 @@ def test_our_own_fault_is_named_too(segtrain, recipe, training):
         raise KeyError("lost")
 
     training.act = act
-    segtrain(*TWO, "name=x").refused("stage 1 of 2: this is a fault of segtrain", "outputs/x/stage1/debug.log", code=1)
+    segtrain(*TWO, "name=x").refused(
+        "stage 1 of 2: this is a fault of segtrain", "outputs/x/stage1/debug.log", code=1
+    )
 
 
 def test_a_dry_run_runs_each_and_asks_for_no_weights_twice(segtrain, recipe, training, tmp_path):
@@ -222,7 +240,9 @@ def test_folders_of_stages_and_single_runs_do_not_mix(segtrain, recipe, training
     segtrain(*TWO, "name=one", "resume=auto").refused("outputs/one is the folder of a single run")
     segtrain(*TWO, "name=x")
     segtrain("train", "name=x", "resume=auto").refused("outputs/x holds the stages of another run")
-    segtrain("evaluate", "run=outputs/x").refused("outputs/x holds stages", "outputs/x/stage1, outputs/x/stage2")
+    segtrain("evaluate", "run=outputs/x").refused(
+        "outputs/x holds stages", "outputs/x/stage1, outputs/x/stage2"
+    )
     segtrain(*TWO, "resume=outputs/x").refused("outputs/x holds stages", "resume=auto")
     assert segtrain("train", "resume=outputs/x/stage2", "loader.workers=0").code == 0
     assert training.configs[-1]["init"] == "outputs/x/stage1"
@@ -244,12 +264,27 @@ def test_stop_is_that_of_a_run(segtrain, recipe, training):
     segtrain(*TWO, "name=x").refused("stage 1 of 2: stopped", code=130)
 
 
-TINY = ["data.size=48", "data.num_train=8", "data.num_val=2", "model.widths=[4,8]", "augmentation=none", "evaluate.workers=0"]
-TINY += ["loader.batch_size=4", "trainer.steps=2", "evaluate.batch_size=2", "evaluate.pictures=0", "device=cpu", "optimizer.lr=0"]
+TINY = [
+    "data.size=48",
+    "data.num_train=8",
+    "data.num_val=2",
+    "model.widths=[4,8]",
+    "augmentation=none",
+    "evaluate.workers=0",
+]
+TINY += [
+    "loader.batch_size=4",
+    "trainer.steps=2",
+    "evaluate.batch_size=2",
+    "evaluate.pictures=0",
+    "device=cpu",
+    "optimizer.lr=0",
+]
 
 
 def test_weights_go_from_stage_to_stage(segtrain, recipe):
-    """With a rate of 0 and frozen statistics the second stage ends with what the first one ended with, its heads too."""
+    """With a rate of 0 and frozen statistics the second stage ends with what the first one ended with, its
+    heads too."""
     result = segtrain(*TWO, *TINY, "name=x")
     assert result.code == 0, result.err
     assert "init: head rows of 5 classes copied by name" in result.out

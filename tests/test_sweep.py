@@ -28,7 +28,17 @@ def test_every_combination_runs_and_is_ranked(segtrain, training):
         (0.1, "unet"), (0.1, "deeplabv3plus"), (0.4, "unet"), (0.4, "deeplabv3plus"),
     ]  # fmt: skip
     table = rows()
-    assert list(table[0]) == ["rank", "optimizer.lr", "model", "val/miou", "steps", "seconds", "folder", "status", "error"]
+    assert list(table[0]) == [
+        "rank",
+        "optimizer.lr",
+        "model",
+        "val/miou",
+        "steps",
+        "seconds",
+        "folder",
+        "status",
+        "error",
+    ]
     assert [row["val/miou"] for row in table] == ["0.2", "0.2", "0.05", "0.05"]
     assert [row["rank"] for row in table] == ["1", "2", "3", "4"]
     for row in table:
@@ -96,7 +106,9 @@ def test_what_is_wrong_in_every_run_is_refused_before_any(segtrain, training, tm
     assert not list((tmp_path / "outputs").glob("*"))
 
 
-def test_failed_run_is_recorded_the_sweep_goes_on_and_a_second_call_does_only_what_is_missing(segtrain, training):
+def test_failed_run_is_recorded_the_sweep_goes_on_and_a_second_call_does_only_what_is_missing(
+    segtrain, training
+):
     def act(config, folder, stop):
         if config["seed"] == 2:
             raise DivergedError("loss is not finite")
@@ -109,7 +121,12 @@ def test_failed_run_is_recorded_the_sweep_goes_on_and_a_second_call_does_only_wh
     assert result.code == 1
     assert "Traceback" not in result.err + result.out
     table = {row["seed"]: row for row in rows()}
-    assert {seed: row["status"] for seed, row in table.items()} == {"1": "finished", "2": "failed", "3": "failed", "4": "finished"}
+    assert {seed: row["status"] for seed, row in table.items()} == {
+        "1": "finished",
+        "2": "failed",
+        "3": "failed",
+        "4": "finished",
+    }
     assert "loss is not finite" in table["2"]["error"]
     assert "debug.log" in table["3"]["error"]
     assert [row["rank"] for row in rows()] == ["1", "2", "", ""]
@@ -173,7 +190,8 @@ def test_folder_names_are_short_safe_and_distinct():
     assert folder_name({"optimizer.lr": "0.01", "model": "unet"}) == "optimizer.lr-0.01_model-unet"
     assert folder_name({}) == "only"
     odd = [
-        folder_name({"data.root": value}) for value in ("../a", "..\\a", "a b", "a/b", "ü", "x" * 300, "x" * 301, "a\nb", "[1,2]", "[1;2]")
+        folder_name({"data.root": value})
+        for value in ("../a", "..\\a", "a b", "a/b", "ü", "x" * 300, "x" * 301, "a\nb", "[1,2]", "[1;2]")
     ]
     assert len(set(odd)) == len(odd)
     for name in odd:

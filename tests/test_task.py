@@ -1,4 +1,5 @@
-"""Nothing in the loop, the evaluation or the checkpoints assumes classes: a task with one measured value a pixel runs."""
+"""Nothing in the loop, the evaluation or the checkpoints assumes classes: a task with one measured value a
+pixel runs."""
 
 import json
 
@@ -74,7 +75,12 @@ def ramp() -> Data:
 
 @pytest.fixture
 def tables(monkeypatch):
-    for kind, name, factory in (("task", "value", value), ("data", "ramp", ramp), ("metric", "mae", AbsoluteError), ("loss", "l1", L1)):
+    for kind, name, factory in (
+        ("task", "value", value),
+        ("data", "ramp", ramp),
+        ("metric", "mae", AbsoluteError),
+        ("loss", "l1", L1),
+    ):
         monkeypatch.setitem(assemble.TABLES[kind]._entries, name, factory)
 
 

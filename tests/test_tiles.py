@@ -27,10 +27,16 @@ def test_every_pixel_is_the_mean_of_the_tiles_over_it():
     values = torch.rand(1000, generator=torch.Generator().manual_seed(0)).tolist()
     height, width, tile, overlap = 40, 23, 8, 0.85
     total, count, calls = np.zeros((height, width)), np.zeros((height, width)), iter(values)
-    for value, (top, left) in zip(values, itertools.product(starts(height, tile, overlap), starts(width, tile, overlap)), strict=False):
+    for value, (top, left) in zip(
+        values, itertools.product(starts(height, tile, overlap), starts(width, tile, overlap)), strict=False
+    ):
         total[top : top + tile, left : left + tile] += value
         count[top : top + tile, left : left + tile] += 1
-    strips = list(sliding(lambda x: torch.full((2, 1, *x.shape[-2:]), next(calls)), tile, overlap)(torch.zeros(2, 3, height, width)))
+    strips = list(
+        sliding(lambda x: torch.full((2, 1, *x.shape[-2:]), next(calls)), tile, overlap)(
+            torch.zeros(2, 3, height, width)
+        )
+    )
     assert len(strips) == len(starts(height, tile, overlap)) and count.max() > 40
     got = torch.cat(strips, dim=-2)
     assert got.shape == (2, 1, height, width)
@@ -51,7 +57,9 @@ def test_large_images_are_tiled_unasked(monkeypatch):
     monkeypatch.setattr(module, "AUTO_TILE_PIXELS", 1000)
     monkeypatch.setattr(module, "AUTO_TILE", 20)
     seen = []
-    tiled = assembled(sliding(lambda x: seen.append(tuple(x.shape[-2:])) or torch.zeros(1, 1, *x.shape[-2:]), None, 0.0))
+    tiled = assembled(
+        sliding(lambda x: seen.append(tuple(x.shape[-2:])) or torch.zeros(1, 1, *x.shape[-2:]), None, 0.0)
+    )
     tiled(torch.zeros(1, 3, 30, 50))
     assert len(seen) == 6 and set(seen) == {(20, 20)}
 
@@ -77,11 +85,16 @@ def test_mirrored_indices_are_numpys(length):
 def test_aligned_tiles_cover_everything(length, tile, step):
     begins = aligned_starts(length, tile, step)
     assert all(begin % step == 0 for begin in begins) and begins == sorted(set(begins))
-    assert all(b - a <= tile for a, b in itertools.pairwise(begins)) and begins[0] == 0 and begins[-1] + tile >= length
+    assert (
+        all(b - a <= tile for a, b in itertools.pairwise(begins))
+        and begins[0] == 0
+        and begins[-1] + tile >= length
+    )
 
 
 class Valid(nn.Module):
-    """A U-Net of two levels without padding: sides of 16 + 2i give 16 + 2i - 12, and only even places may start a tile."""
+    """A U-Net of two levels without padding: sides of 16 + 2i give 16 + 2i - 12, and only even places may
+    start a tile."""
 
     margin = 6
     tile_sides = (14, 2)
@@ -122,7 +135,11 @@ def whole(images):
     height, width = images.shape[-2:]
     side = max(height, width) + max(height, width) % 2
     before, margin = (0, 0), Valid.margin
-    padded = np.pad(images.numpy(), (before, before, (margin, margin + side - height), (margin, margin + side - width)), mode="reflect")
+    padded = np.pad(
+        images.numpy(),
+        (before, before, (margin, margin + side - height), (margin, margin + side - width)),
+        mode="reflect",
+    )
     with torch.no_grad():
         logits = Valid()(NORM(torch.from_numpy(padded))).logits
     return logits.float().softmax(1)[..., :height, :width]
@@ -150,7 +167,9 @@ def test_tiles_at_odd_places_would_not():
 
 
 def test_16_bit_images_are_mirrored_too():
-    torch.testing.assert_close(run(tile=16)(image(30, 21, torch.uint16)), whole(image(30, 21, torch.uint16)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        run(tile=16)(image(30, 21, torch.uint16)), whole(image(30, 21, torch.uint16)), rtol=0, atol=1e-6
+    )
 
 
 def test_views_stay_on_top():
@@ -161,7 +180,9 @@ def test_views_stay_on_top():
 
 def test_small_images_get_a_small_tile():
     seen = []
-    strips = overlap_tile(lambda x: seen.append(x.shape[-1]) or x[..., 92:-92, 92:-92].float(), 92, (188, 16), None)
+    strips = overlap_tile(
+        lambda x: seen.append(x.shape[-1]) or x[..., 92:-92, 92:-92].float(), 92, (188, 16), None
+    )
     assert assembled(strips)(image(30, 21)).shape == (2, 3, 30, 21) and seen == [220]
     seen.clear()
     assembled(strips)(torch.zeros(1, 1, 400, 300))
@@ -175,7 +196,9 @@ def test_tiles_too_small_to_lie_side_by_side_are_refused():
 
 @pytest.mark.parametrize("key", [{"boxes": "grid"}])
 def test_boxes_want_a_network_that_answers_for_all_it_sees(key):
-    with pytest.raises(ConfigError, match=r"predictor.boxes needs a network that answers for all of its input"):
+    with pytest.raises(
+        ConfigError, match=r"predictor.boxes needs a network that answers for all of its input"
+    ):
         run(**key)
 
 

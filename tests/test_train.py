@@ -1,4 +1,5 @@
-"""The loop: an exact resume, the gradient of micro-batches, the moving average, the stop at a loss that is not finite."""
+"""The loop: an exact resume, the gradient of micro-batches, the moving average, the stop at a loss that is
+not finite."""
 
 import json
 import signal
@@ -27,7 +28,14 @@ SMALL = {
     "schedule": {"name": "cosine", "warmup": 2},
     "augmentation": {"warp": {"scale": [0.7, 1.4], "rotate": 10.0}, "colour": {}},
     "tta": {},
-    "trainer": {"steps": 10, "log_every": 3, "evaluate_every": 4, "save_every": 2, "ema": 0.9, "accumulate": 2},
+    "trainer": {
+        "steps": 10,
+        "log_every": 3,
+        "evaluate_every": 4,
+        "save_every": 2,
+        "ema": 0.9,
+        "accumulate": 2,
+    },
     "loader": {"batch_size": 5, "workers": 0},
     "evaluate": {"workers": 0, "pictures": 1},
     "device": "cpu",
@@ -35,7 +43,13 @@ SMALL = {
 
 
 def config(**changes):
-    made = {**SMALL, **{name: {**SMALL[name], **value} if isinstance(value, dict) else value for name, value in changes.items()}}
+    made = {
+        **SMALL,
+        **{
+            name: {**SMALL[name], **value} if isinstance(value, dict) else value
+            for name, value in changes.items()
+        },
+    }
     return assemble.check("train", made)
 
 
@@ -75,7 +89,9 @@ def test_a_resumed_run_is_bit_identical(straight, tmp_path, monkeypatch, cuts):
             assemble.train(config(loader={"workers": number % 2}), tmp_path, stop_after(steps, patch))
         assert caught.value.exit_code == 143
     assemble.train(config(loader={"workers": 2}), tmp_path, Stop())
-    for one, other in zip(*(sorted((run / "checkpoints" / "10").glob("model.*")) for run in (straight, tmp_path)), strict=True):
+    for one, other in zip(
+        *(sorted((run / "checkpoints" / "10").glob("model.*")) for run in (straight, tmp_path)), strict=True
+    ):
         assert one.read_bytes() == other.read_bytes()
     ours, theirs = (checkpoint.load_state(run / "checkpoints" / "10") for run in (straight, tmp_path))
     assert_equal(ours, theirs)
@@ -126,7 +142,9 @@ def test_a_run_that_goes_on_says_that_files_came_in_the_meantime(tmp_path, monke
             for index in range(count):
                 path = tmp_path / kind / ("val" if index < 3 else "train") / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(rng.integers(0, 2, (48, 48), dtype=np.uint8)).convert("RGB" if kind == "images" else "L").save(path)
+                Image.fromarray(rng.integers(0, 2, (48, 48), dtype=np.uint8)).convert(
+                    "RGB" if kind == "images" else "L"
+                ).save(path)
 
     folder = {"name": "folder", "root": str(tmp_path), "classes": ["ground", "tree"]}
     settings = assemble.check("train", {**SMALL, "data": folder})
@@ -146,7 +164,10 @@ def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkey
         stop.requested = signal.SIGINT
         return original(*arguments, **more)
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="while evaluating after step 4") as caught:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Interrupted, match="while evaluating after step 4") as caught,
+    ):
         patch.setattr(assemble.evaluation, "evaluate", interrupted)
         assemble.train(config(), tmp_path, stop)
     assert caught.value.exit_code == 130
@@ -154,7 +175,9 @@ def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkey
     assert losses(straight) == losses(tmp_path)
 
 
-@pytest.mark.parametrize("part", ["evaluation.evaluate", "_sheet"], ids=["while scoring", "behind the scores"])
+@pytest.mark.parametrize(
+    "part", ["evaluation.evaluate", "_sheet"], ids=["while scoring", "behind the scores"]
+)
 def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part):
     def fails(*_, **__):
         raise MemoryError
@@ -169,14 +192,18 @@ def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part
     assert checkpoint.describe(checkpoint.find(tmp_path / "failed", 4))["scores"] is None
     assemble.train(chosen, tmp_path / "failed", Stop())
     assert losses(tmp_path / "straight") == losses(tmp_path / "failed")
-    assert_equal(*(checkpoint.load_weights(checkpoint.find(tmp_path / name, 10)) for name in ("straight", "failed")))
+    assert_equal(
+        *(checkpoint.load_weights(checkpoint.find(tmp_path / name, 10)) for name in ("straight", "failed"))
+    )
 
 
 def test_scores_that_the_task_has_not_are_refused_before_the_first_step(tmp_path, monkeypatch):
     without_classes = replace(assemble.TASK.build({"name": "semantic"}), metric="boundary")
     monkeypatch.setattr(assemble.TASK, "build", lambda chosen: without_classes)
     monkeypatch.setattr(assemble.training, "train", None)
-    with pytest.raises(ConfigError, match=r"evaluate\.boundary_px scores classes, and task=semantic has none"):
+    with pytest.raises(
+        ConfigError, match=r"evaluate\.boundary_px scores classes, and task=semantic has none"
+    ):
         assemble.train(config(evaluate={"boundary_px": 2.0}), tmp_path, Stop())
 
 
@@ -213,7 +240,13 @@ def a_batch(count=5):
     # Images with very different numbers of labels: where a mean of means goes wrong.
     targets[0, 1:] = IGNORE
     targets[1] = IGNORE
-    return Batch(images=images, targets=targets, names=[f"{i}.png" for i in range(count)], positions=list(range(count)), count=count)
+    return Batch(
+        images=images,
+        targets=targets,
+        names=[f"{i}.png" for i in range(count)],
+        positions=list(range(count)),
+        count=count,
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2, 5])
@@ -222,7 +255,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(accumulate, clip):
     weights = torch.tensor([1.0, 3.0, 0.5, 2.0])
     model, batch = Tiny(), a_batch()
     reference = Tiny()
-    loss = nn.functional.cross_entropy(reference.conv(batch.images.float() / 255), batch.targets.long(), weights, ignore_index=IGNORE)
+    loss = nn.functional.cross_entropy(
+        reference.conv(batch.images.float() / 255), batch.targets.long(), weights, ignore_index=IGNORE
+    )
     loss.backward()
     if clip:
         nn.utils.clip_grad_norm_(reference.parameters(), clip)
@@ -291,7 +326,12 @@ def test_frozen_batch_norm_stays_as_it_is(tmp_path):
 def test_frozen_batch_norm_takes_one_image_at_a_time(tmp_path):
     model = {"name": "deeplabv3", "encoder": "resnet18", "weights": "none", "aspp_width": 8}
     one = {"accumulate": 1, "steps": 1, "ema": None}
-    chosen = {**SMALL, "model": model, "schedule": {"name": "constant"}, "loader": {"batch_size": 1, "workers": 0}}
+    chosen = {
+        **SMALL,
+        "model": model,
+        "schedule": {"name": "constant"},
+        "loader": {"batch_size": 1, "workers": 0},
+    }
     with pytest.raises(ConfigError, match=r"trainer\.freeze_batch_norm=true"):
         assemble.train(assemble.check("train", {**chosen, "trainer": one}), tmp_path, Stop())
     frozen = assemble.check("train", {**chosen, "trainer": {**one, "freeze_batch_norm": True}})
@@ -309,7 +349,9 @@ def test_the_memory_format_is_probed_once_and_changes_nothing_else(tmp_path):
     for name in ("auto", "named"):
         (tmp_path / name).mkdir()
     assemble.train(config(trainer={**short, "memory_format": "auto"}), tmp_path / "auto", Stop())
-    answer = checkpoint.describe(checkpoint.find(tmp_path / "auto", "last"))["config"]["trainer"]["memory_format"]
+    answer = checkpoint.describe(checkpoint.find(tmp_path / "auto", "last"))["config"]["trainer"][
+        "memory_format"
+    ]
     assert answer in ("contiguous", "channels_last")
     assemble.train(config(trainer={**short, "memory_format": answer}), tmp_path / "named", Stop())
     assert losses(tmp_path / "auto") == losses(tmp_path / "named")
@@ -318,7 +360,11 @@ def test_the_memory_format_is_probed_once_and_changes_nothing_else(tmp_path):
 def test_going_on_does_not_ask_for_pretrained_weights(tmp_path, monkeypatch):
     asked = []
     original = assemble.MODEL.build
-    monkeypatch.setattr(assemble.MODEL, "build", lambda chosen, **more: asked.append(chosen["weights"]) or original(chosen, **more))
+    monkeypatch.setattr(
+        assemble.MODEL,
+        "build",
+        lambda chosen, **more: asked.append(chosen["weights"]) or original(chosen, **more),
+    )
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         assemble.train(config(), tmp_path, stop_after(1, patch))
     assemble.train(config(), tmp_path, Stop())
@@ -338,7 +384,13 @@ def test_steps_and_epochs():
 
 
 def test_intervals():
-    assert [in_steps(value, 37.5, "key") for value in (None, 5, "1ep", "0.5ep", "2ep")] == [None, 5, 38, 19, 75]
+    assert [in_steps(value, 37.5, "key") for value in (None, 5, "1ep", "0.5ep", "2ep")] == [
+        None,
+        5,
+        38,
+        19,
+        75,
+    ]
     for wrong in (0, -1, "ep", "3", "-1ep"):
         with pytest.raises(ConfigError, match=rf"key is {wrong}, which is not an interval"):
             in_steps(wrong, 10, "key")

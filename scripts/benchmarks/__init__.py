@@ -1,1 +1,2 @@
-"""The rows of `scripts/bench.py`, a file for each part of segtrain. Each row is a function (quick) -> Result."""
+"""The rows of `scripts/bench.py`, a file for each part of segtrain. Each row is a function (quick) ->
+Result."""

@@ -15,7 +15,8 @@ NUM_CLASSES = 19
 
 
 def label_maps(quick: bool) -> tuple[Tensor, Tensor]:
-    """(prediction, target), 8×512×1024 int64: squares of 32 px of one class, a tenth wrong, another tenth of the target ignored."""
+    """(prediction, target), 8×512×1024 int64: squares of 32 px of one class, a tenth wrong, another tenth of
+    the target ignored."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, NUM_CLASSES, (1 if quick else 8, 16, 32), generator=generator)
     target = coarse.repeat_interleave(32, 1).repeat_interleave(32, 2)
@@ -26,7 +27,8 @@ def label_maps(quick: bool) -> tuple[Tensor, Tensor]:
 
 
 def torchmetrics_update(quick: bool) -> Result:
-    """19 classes, int64, 10 % ignored, one thread each, against `update` of the metric with its defaults; equal counts are checked."""
+    """19 classes, int64, 10 % ignored, one thread each, against `update` of the metric with its defaults;
+    equal counts are checked."""
     peer = version("torchmetrics")
     from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -36,7 +38,9 @@ def torchmetrics_update(quick: bool) -> Result:
         metric.update(prediction, target)
         return metric.confmat
 
-    return _compared(f"{peer} MulticlassConfusionMatrix", theirs, metric.reset, faster(25), 5 if quick else 15, quick)
+    return _compared(
+        f"{peer} MulticlassConfusionMatrix", theirs, metric.reset, faster(25), 5 if quick else 15, quick
+    )
 
 
 def masked_update(quick: bool) -> Result:
@@ -47,7 +51,14 @@ def masked_update(quick: bool) -> Result:
         pairs = NUM_CLASSES * target[valid].to(torch.int64) + prediction[valid]
         return torch.bincount(pairs, minlength=NUM_CLASSES**2).view(NUM_CLASSES, NUM_CLASSES)
 
-    return _compared(f"mask, then bincount ({version('torch')})", theirs, lambda: None, faster(12), 5 if quick else 21, quick)
+    return _compared(
+        f"mask, then bincount ({version('torch')})",
+        theirs,
+        lambda: None,
+        faster(12),
+        5 if quick else 21,
+        quick,
+    )
 
 
 def _compared(peer: str, theirs: Callable, reset: Callable, goal: Goal, pairs: int, quick: bool) -> Result:
@@ -57,5 +68,7 @@ def _compared(peer: str, theirs: Callable, reset: Callable, goal: Goal, pairs: i
         if not torch.equal(confusion.counts(prediction, target), theirs(prediction, target)):
             raise Left(f"{peer} counts differently")
         reset()
-        ours_s, theirs_s = alternating(lambda: confusion.counts(prediction, target), lambda: theirs(prediction, target), pairs)
+        ours_s, theirs_s = alternating(
+            lambda: confusion.counts(prediction, target), lambda: theirs(prediction, target), pairs
+        )
     return Result(peer, ours_s, theirs_s, goal)

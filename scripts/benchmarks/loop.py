@@ -42,16 +42,20 @@ class Pointwise(nn.Module):
 
 
 def on_nothing(quick: bool) -> Result:
-    """A network and images of next to nothing, so that the difference to bare steps on the same objects is the loop. One thread."""
+    """A network and images of next to nothing, so that the difference to bare steps on the same objects is
+    the loop. One thread."""
     with threads(1):
         # A block is as long as the interval between log lines, so each holds one.
         return _against_bare(Pointwise(), side=8, steps=20, pairs=9 if quick else 101, goal=extra_ms(0.1))
 
 
 def on_small_unet(quick: bool) -> Result:
-    """The default network at 128 px, 8 images a step, with torch's own number of threads, against bare steps on the same objects."""
+    """The default network at 128 px, 8 images a step, with torch's own number of threads, against bare steps
+    on the same objects."""
     network = MODEL.build({"name": "unet"}, out_channels=NUM_CLASSES, num_classes=NUM_CLASSES, in_channels=3)
-    return _against_bare(network, side=128, steps=1 if quick else 4, pairs=6 if quick else 60, goal=extra_percent(2))
+    return _against_bare(
+        network, side=128, steps=1 if quick else 4, pairs=6 if quick else 60, goal=extra_percent(2)
+    )
 
 
 def _against_bare(network: nn.Module, side: int, steps: int, pairs: int, goal: Goal) -> Result:
@@ -80,13 +84,20 @@ def random_batch(count: int, side: int) -> Batch:
 
 
 def prepared(
-    network: nn.Module, optimizer, normalise: Callable, settings: Trainer, classes: int = NUM_CLASSES, loss: dict | None = None
+    network: nn.Module,
+    optimizer,
+    normalise: Callable,
+    settings: Trainer,
+    classes: int = NUM_CLASSES,
+    loss: dict | None = None,
 ) -> tuple[RunState, Learning]:
     """What `segtrain train` hands to its loop."""
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     learning = Learning(
-        loss=LOSS.build(loss or {"name": "cross_entropy"}, num_classes=classes, ignore_index=IGNORE, class_frequency=None),
+        loss=LOSS.build(
+            loss or {"name": "cross_entropy"}, num_classes=classes, ignore_index=IGNORE, class_frequency=None
+        ),
         normalise=normalise,
         schedule=SCHEDULE.build({"name": "poly"}, steps=STEPS),
         settings=settings,

@@ -23,7 +23,8 @@ class Enough(Exception):
 
 @dataclass(frozen=True)
 class Goal:
-    """values: (ours, theirs), seconds of each pair -> the numbers that are judged. form: how one of them is printed.
+    """values: (ours, theirs), seconds of each pair -> the numbers that are judged. form: how one of them is
+    printed.
 
     The bound of the 95 % interval that lies nearer to the limit has to keep it.
     """
@@ -43,15 +44,21 @@ def faster(times: float) -> Goal:
 
 
 def share(limit: float) -> Goal:
-    return Goal(f"<= {limit:g}x the time", lambda ours, theirs: ours / theirs, limit, False, "{:.3f}x the time")
+    return Goal(
+        f"<= {limit:g}x the time", lambda ours, theirs: ours / theirs, limit, False, "{:.3f}x the time"
+    )
 
 
 def extra_ms(limit: float) -> Goal:
-    return Goal(f"<= {limit:g} ms more", lambda ours, theirs: 1e3 * (ours - theirs), limit, False, "{:.3f} ms more")
+    return Goal(
+        f"<= {limit:g} ms more", lambda ours, theirs: 1e3 * (ours - theirs), limit, False, "{:.3f} ms more"
+    )
 
 
 def extra_percent(limit: float) -> Goal:
-    return Goal(f"<= {limit:g} % more", lambda ours, theirs: 100 * (ours / theirs - 1), limit, False, "{:.2f} % more")
+    return Goal(
+        f"<= {limit:g} % more", lambda ours, theirs: 100 * (ours / theirs - 1), limit, False, "{:.2f} % more"
+    )
 
 
 def seconds(limit: float) -> Goal:
@@ -60,7 +67,8 @@ def seconds(limit: float) -> Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """ours, theirs: seconds of each pair (of one call or step). peer: what ours is held against, with its version."""
+    """ours, theirs: seconds of each pair (of one call or step). peer: what ours is held against, with its
+    version."""
 
     peer: str
     ours: list[float]
@@ -84,8 +92,8 @@ class Result:
 def median_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
     """The median and its interval between two order statistics, which assumes nothing about the distribution.
 
-    Value k of n, counted from 1, lies above the true median with the probability that at most k - 1 of n fair coins show heads.
-    Below six values the interval is the range, at a lower level.
+    Value k of n, counted from 1, lies above the true median with the probability that at most k - 1 of n fair
+    coins show heads. Below six values the interval is the range, at a lower level.
     """
     ordered, n = np.sort(values), len(values)
     below, rank = 0.0, 0
@@ -97,7 +105,8 @@ def median_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, flo
 
 
 def alternating(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float], list[float]]:
-    """Seconds of each call, the sides in turns and in changing order, after one call of each that is not counted."""
+    """Seconds of each call, the sides in turns and in changing order, after one call of each that is not
+    counted."""
     times: dict[Callable, list[float]] = {ours: [], theirs: []}
     ours(), theirs()
     for pair in range(pairs):
@@ -113,14 +122,30 @@ def timed(run: Callable) -> float:
 
 
 class Turns:
-    """The batches of a training loop, handed to it in blocks of `steps`; between its blocks the peer runs as many of its own steps.
+    """The batches of a training loop, handed to it in blocks of `steps`; between its blocks the peer runs as
+    many of its own steps.
 
-    The loop's clock stands still meanwhile. Iterating ends with `Enough`. ours, theirs: seconds a step, a number for each pair; the
-    first `skipped` pairs are not kept. before: called with "ours" or "theirs" before each block, outside of both clocks.
+    The loop's clock stands still meanwhile. Iterating ends with `Enough`. ours, theirs: seconds a step, a
+    number for each pair; the first `skipped` pairs are not kept. before: called with "ours" or "theirs"
+    before each block, outside of both clocks.
     """
 
-    def __init__(self, batches: Iterable, peer_step: Callable, steps: int, pairs: int, skipped: int = 1, before: Callable | None = None):
-        self.batches, self.peer_step, self.steps, self.pairs, self.skipped = iter(batches), peer_step, steps, pairs, skipped
+    def __init__(
+        self,
+        batches: Iterable,
+        peer_step: Callable,
+        steps: int,
+        pairs: int,
+        skipped: int = 1,
+        before: Callable | None = None,
+    ):
+        self.batches, self.peer_step, self.steps, self.pairs, self.skipped = (
+            iter(batches),
+            peer_step,
+            steps,
+            pairs,
+            skipped,
+        )
         self.before = before or (lambda side: None)
         self.ours: list[float] = []
         self.theirs: list[float] = []

@@ -22,7 +22,8 @@ main()
 
 
 def help_text(quick: bool) -> Result:
-    """`segtrain --help` against `--help` of the smallest Hydra application; CPU seconds of the process, user and system."""
+    """`segtrain --help` against `--help` of the smallest Hydra application; CPU seconds of the process, user
+    and system."""
     command = Path(sys.executable).with_name("segtrain")
     ours = [str(command)] if command.exists() else [sys.executable, "-m", "segtrain"]
     peer = f"smallest app of {version('hydra-core')}"
@@ -43,7 +44,9 @@ def cpu_seconds(command: list[str], folder: str) -> float:
     # -m segtrain has to find a package that is not installed.
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

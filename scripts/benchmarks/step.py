@@ -33,13 +33,16 @@ from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.settings import Loader, Trainer
 from segtrain.train import MEMORY_FORMATS
 
-CAMVID = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"  # used where it lies beside the checkout
+CAMVID = (
+    Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"
+)  # used where it lies beside the checkout
 WORKERS = 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 
 
 class Frames(Dataset):
-    """The peer's data: float crops made image by image in the workers; scale 0.5 to 2, flip, crop, normalise."""
+    """The peer's data: float crops made image by image in the workers; scale 0.5 to 2, flip, crop,
+    normalise."""
 
     def __init__(self, pairs: list[tuple[str, str]], side: int, normalisation: Normalisation):
         self.pairs, self.side, self.normalisation = pairs, side, normalisation
@@ -50,7 +53,10 @@ class Frames(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image, mask = Image.open(self.pairs[index][0]).convert("RGB"), Image.open(self.pairs[index][1])
         short = int(random.uniform(0.5, 2.0) * min(image.size))
-        image, mask = TF.resize(image, [short]), TF.resize(mask, [short], interpolation=InterpolationMode.NEAREST)
+        image, mask = (
+            TF.resize(image, [short]),
+            TF.resize(mask, [short], interpolation=InterpolationMode.NEAREST),
+        )
         if random.random() < 0.5:
             image, mask = TF.horizontal_flip(image), TF.horizontal_flip(mask)
         image, mask = self._crop(image, mask)
@@ -61,25 +67,34 @@ class Frames(Dataset):
     def _crop(self, image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
         right, below = max(self.side - image.width, 0), max(self.side - image.height, 0)
         if right or below:
-            image, mask = TF.pad(image, [0, 0, right, below], fill=0), TF.pad(mask, [0, 0, right, below], fill=IGNORE)
+            image, mask = (
+                TF.pad(image, [0, 0, right, below], fill=0),
+                TF.pad(mask, [0, 0, right, below], fill=IGNORE),
+            )
         top, left = random.randint(0, image.height - self.side), random.randint(0, image.width - self.side)
         return TF.crop(image, top, left, self.side, self.side), TF.crop(mask, top, left, self.side, self.side)
 
 
 class PlainLoop:
-    """The peer's step: forward, upsample, cross-entropy, backward, update, rate of the next iteration, loss as a number."""
+    """The peer's step: forward, upsample, cross-entropy, backward, update, rate of the next iteration, loss
+    as a number."""
 
     def __init__(self, network: nn.Module, frames: Frames, batch_size: int):
         self.network = network.train()
         self.optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
         self.schedule = torch.optim.lr_scheduler.PolynomialLR(self.optimizer, STEPS, 0.9)
-        # One endless epoch: workers that start anew with each of a small data set's epochs would count against the peer.
+        # One endless epoch: workers that start anew with each of a small data set's epochs would count
+        # against the peer.
         sampler = RandomSampler(frames, replacement=True, num_samples=STEPS)
-        self.batches = iter(DataLoader(frames, batch_size, sampler=sampler, num_workers=WORKERS, drop_last=True))
+        self.batches = iter(
+            DataLoader(frames, batch_size, sampler=sampler, num_workers=WORKERS, drop_last=True)
+        )
 
     def step(self) -> None:
         images, targets = next(self.batches)
-        logits = F.interpolate(self.network(images).logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        logits = F.interpolate(
+            self.network(images).logits, size=images.shape[-2:], mode="bilinear", align_corners=False
+        )
         loss = F.cross_entropy(logits, targets, ignore_index=IGNORE)
         self.optimizer.zero_grad()
         loss.backward()
@@ -89,17 +104,25 @@ class PlainLoop:
 
 
 class Workers:
-    """The worker processes of both sides. Those of the side that waits are halted: they would read ahead in the other's time."""
+    """The worker processes of both sides. Those of the side that waits are halted: they would read ahead in
+    the other's time."""
 
     def __init__(self):
         self.of: dict[str, list[int]] = {}
 
     @contextlib.contextmanager
     def started_by(self, side: str) -> Iterator[None]:
-        before, handler = {process.pid for process in multiprocessing.active_children()}, signal.getsignal(signal.SIGCHLD)
+        before, handler = (
+            {process.pid for process in multiprocessing.active_children()},
+            signal.getsignal(signal.SIGCHLD),
+        )
         yield
-        signal.signal(signal.SIGCHLD, handler)  # torch's would take the end of the other side's workers for a failure
-        self.of[side] = [process.pid for process in multiprocessing.active_children() if process.pid not in before]
+        signal.signal(
+            signal.SIGCHLD, handler
+        )  # torch's would take the end of the other side's workers for a failure
+        self.of[side] = [
+            process.pid for process in multiprocessing.active_children() if process.pid not in before
+        ]
 
     def only(self, side: str) -> None:
         for other, pids in self.of.items():
@@ -116,8 +139,8 @@ class Workers:
 
 
 def lite_deeplab(quick: bool) -> Result:
-    """DeepLabv3+ with EfficientNet-Lite0 from random weights, scale, flip and crop, 2 workers; segtrain changes the colours as well.
-    Both sides keep freed memory."""
+    """DeepLabv3+ with EfficientNet-Lite0 from random weights, scale, flip and crop, 2 workers; segtrain
+    changes the colours as well. Both sides keep freed memory."""
     batch_size, side = (4, 192) if quick else (8, 256)
     with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as folder:
         root = CAMVID if CAMVID.is_dir() else written_frames(Path(folder), 4 if quick else 64)
@@ -125,8 +148,19 @@ def lite_deeplab(quick: bool) -> Result:
         network = built({}, data.facts.num_classes)
         augmentation = {"warp": {"size": side}, "colour": {}}
         pairs = 3 if quick else 20
-        turns = _measured(data, network, copy.deepcopy(network), Trainer(), {"name": "cross_entropy"}, augmentation, batch_size, pairs)
-        return Result(f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05))
+        turns = _measured(
+            data,
+            network,
+            copy.deepcopy(network),
+            Trainer(),
+            {"name": "cross_entropy"},
+            augmentation,
+            batch_size,
+            pairs,
+        )
+        return Result(
+            f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05)
+        )
 
 
 def written_frames(root: Path, count: int) -> Path:
@@ -154,8 +188,9 @@ class Adapted(nn.Module):
 
 
 def camvid_recipe(quick: bool) -> Result:
-    """The network, loss, crops and memory format of experiment=camvid_lite0 against segmentation_models_pytorch's DeepLabV3Plus with the
-    same encoder in a plain loop with cross-entropy; random weights on both sides, 2 workers. Both keep freed memory."""
+    """The network, loss, crops and memory format of experiment=camvid_lite0 against
+    segmentation_models_pytorch's DeepLabV3Plus with the same encoder in a plain loop with cross-entropy;
+    random weights on both sides, 2 workers. Both keep freed memory."""
     try:
         import segmentation_models_pytorch as smp
     except ImportError as error:
@@ -164,14 +199,23 @@ def camvid_recipe(quick: bool) -> Result:
         raise Left(f"CamVid is not at {CAMVID}")
     data = DATA.build({"name": "camvid", "root": str(CAMVID)})
     classes = data.facts.num_classes
-    network = built({"separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32}, classes)
+    network = built(
+        {"separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32}, classes
+    )
     peer = Adapted(smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=classes))
-    loss = {"name": "weighted_sum", "terms": {"cross_entropy": {"class_weights": [1.0] * classes}, "jaccard": {}}}
+    loss = {
+        "name": "weighted_sum",
+        "terms": {"cross_entropy": {"class_weights": [1.0] * classes}, "jaccard": {}},
+    }
     batch_size, side = (4, 192) if quick else (8, 256)
     crops = {"size": side, "scale": [0.5, 2.0], "class_centred": 0.75}
     settings = Trainer(memory_format="channels_last")
-    turns = _measured(data, network, peer, settings, loss, {"warp": crops, "colour": {}}, batch_size, 3 if quick else 20)
-    return Result(f"plain loop, {version('segmentation-models-pytorch')}", turns.ours, turns.theirs, share(1.0))
+    turns = _measured(
+        data, network, peer, settings, loss, {"warp": crops, "colour": {}}, batch_size, 3 if quick else 20
+    )
+    return Result(
+        f"plain loop, {version('segmentation-models-pytorch')}", turns.ours, turns.theirs, share(1.0)
+    )
 
 
 def built(options: dict, classes: int) -> nn.Module:
@@ -180,8 +224,18 @@ def built(options: dict, classes: int) -> nn.Module:
     return MODEL.build(recipe, out_channels=classes, num_classes=classes, in_channels=3)
 
 
-def _measured(data: Data, network, peer_network, settings: Trainer, loss: dict, augmentation: dict, batch_size: int, pairs: int) -> Turns:
-    """Both sides from the files to the new weights, a step at a time; the memory that `segtrain train` keeps is kept for both."""
+def _measured(
+    data: Data,
+    network,
+    peer_network,
+    settings: Trainer,
+    loss: dict,
+    augmentation: dict,
+    batch_size: int,
+    pairs: int,
+) -> Turns:
+    """Both sides from the files to the new weights, a step at a time; the memory that `segtrain train` keeps
+    is kept for both."""
     keep_memory()
     classes, side, normalisation = data.facts.num_classes, augmentation["warp"]["size"], network.normalisation
     files = [(pair.image, pair.mask) for pair in data.splits["train"].pairs]
@@ -191,7 +245,9 @@ def _measured(data: Data, network, peer_network, settings: Trainer, loss: dict, 
     with workers.started_by("ours"):
         batches = _our_batches(data, normalisation, batch_size, augmentation)
     network.to(memory_format=MEMORY_FORMATS[settings.memory_format])
-    optimizer = OPTIMIZER.build({"name": "sgd", "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}, network=network)
+    optimizer = OPTIMIZER.build(
+        {"name": "sgd", "lr": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}, network=network
+    )
     turns = Turns(batches, peer.step, 1, pairs, before=workers.only)
     try:
         run(*prepared(network, optimizer, normalisation, settings, classes, loss), turns)
@@ -204,7 +260,12 @@ def _measured(data: Data, network, peer_network, settings: Trainer, loss: dict, 
 
 def _our_batches(data: Data, normalisation: Normalisation, batch_size: int, augmentation: dict) -> Batches:
     facts = data.facts
-    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "class_frequency": None, "facts": facts}
+    runtime = {
+        "num_classes": facts.num_classes,
+        "ignore_index": facts.ignore_index,
+        "class_frequency": None,
+        "facts": facts,
+    }
     fill = tuple(round(255 * mean) for mean in normalisation.mean)
     ops = AUGMENTATION.build_each(augmentation, fill=fill, **runtime)
     return training_batches(data.splits["train"], ops, Loader(batch_size=batch_size, workers=WORKERS), seed=0)

@@ -14,10 +14,18 @@ from segtrain.augmentation.warp import warp
 from segtrain.registry import Table
 from segtrain.sample import Sample
 
-AUGMENTATION = Table("augmentation", {"colour": colour, "object_crops": object_crops, "patch": patch, "pixel": pixel, "warp": warp})
+AUGMENTATION = Table(
+    "augmentation",
+    {"colour": colour, "object_crops": object_crops, "patch": patch, "pixel": pixel, "warp": warp},
+)
 
 
-def apply(ops: Sequence[Callable], sample: Sample, rng: np.random.Generator, draw: Callable[[np.random.Generator], Sample]) -> Sample:
+def apply(
+    ops: Sequence[Callable],
+    sample: Sample,
+    rng: np.random.Generator,
+    draw: Callable[[np.random.Generator], Sample],
+) -> Sample:
     """The sample after all operations; `draw(rng)` gives those that need it another raw sample."""
     for op in ops:
         sample = op(sample, rng, draw)

@@ -24,8 +24,9 @@ def colour(
 ) -> Colour:
     """Random brightness, contrast, saturation and hue of RGB images, as one 3x4 matrix.
 
-    Each factor f is drawn from [1 - x, 1 + x]: brightness f·x, contrast about the mean grey, saturation about each pixel's own grey;
-    hue turns the colours about the grey axis. Only 8-bit RGB; other images pass unchanged.
+    Each factor f is drawn from [1 - x, 1 + x]: brightness f·x, contrast about the mean grey, saturation about
+    each pixel's own grey; hue turns the colours about the grey axis. Only 8-bit RGB; other images pass
+    unchanged.
 
     Options:
         brightness: largest change of the factor on all values
@@ -34,7 +35,12 @@ def colour(
         hue: largest angle in degrees about the grey axis
         probability: that an image is changed at all
     """
-    for name, value, top in (("brightness", brightness, 1), ("contrast", contrast, 1), ("saturation", saturation, 1), ("hue", hue, 180)):
+    for name, value, top in (
+        ("brightness", brightness, 1),
+        ("contrast", contrast, 1),
+        ("saturation", saturation, 1),
+        ("hue", hue, 180),
+    ):
         if not 0 <= value <= top:
             raise ConfigError(f"augmentation.colour.{name} is {value}; allowed: 0 to {top}")
     if not 0 <= probability <= 1:
@@ -56,16 +62,27 @@ class Colour:
         # All numbers are drawn always, so that one option does not shift the draws of the operations behind.
         chance, *signs = rng.uniform(-1, 1, 5)
         image = sample.image
-        if (chance + 1) / 2 >= self.probability or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if (
+            (chance + 1) / 2 >= self.probability
+            or image.dtype != np.uint8
+            or image.ndim != 3
+            or image.shape[2] != 3
+        ):
             return sample
-        factors = [1 + sign * span for sign, span in zip(signs, (self.brightness, self.contrast, self.saturation), strict=False)]
+        factors = [
+            1 + sign * span
+            for sign, span in zip(signs, (self.brightness, self.contrast, self.saturation), strict=False)
+        ]
         grey = float(LUMA @ cv2.mean(image)[:3])
         matrix = colour_matrix(*factors, signs[3] * self.hue, grey)
         return replace(sample, image=cv2.transform(image, matrix))
 
 
-def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float, mean_grey: float) -> np.ndarray:
-    """3×4 on (R, G, B, 1) of 0..255: brightness, then contrast about the mean grey of the brightened image, saturation, hue (degrees)."""
+def colour_matrix(
+    brightness: float, contrast: float, saturation: float, hue: float, mean_grey: float
+) -> np.ndarray:
+    """3×4 on (R, G, B, 1) of 0..255: brightness, then contrast about the mean grey of the brightened image,
+    saturation, hue (degrees)."""
     keep_grey = np.tile(LUMA, (3, 1))
     saturate = saturation * np.eye(3) + (1 - saturation) * keep_grey
     turn = _about_grey_axis(math.radians(hue)) @ saturate

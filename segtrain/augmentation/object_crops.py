@@ -1,4 +1,5 @@
-"""Crops around objects, as DeconvNet is trained (Noh, Hong & Han 2015, "Learning deconvolution network for semantic segmentation")."""
+"""Crops around objects, as DeconvNet is trained (Noh, Hong & Han 2015, "Learning deconvolution network for
+semantic segmentation")."""
 
 from __future__ import annotations
 
@@ -29,39 +30,56 @@ def object_crops(
     fill: Sequence[float] | None = None,
     facts: Facts | None = None,
 ) -> ObjectCrops:
-    """Crops around single objects, or around a few, all scaled to one size: the two stages in which DeconvNet learns.
+    """Crops around single objects, or around a few, all scaled to one size: the two stages in which DeconvNet
+    learns.
 
-    The box of an object, made square and 1.2 times as large, is scaled to `resized` pixels; a crop of `size` is drawn from it.
-    Objects are the instances of the data set; without them connected parts of its thing classes, or of all classes but the
-    background where it names no things. Labels are nearest.
+    The box of an object, made square and 1.2 times as large, is scaled to `resized` pixels; a crop of `size`
+    is drawn from it. Objects are the instances of the data set; without them connected parts of its thing
+    classes, or of all classes but the background where it names no things. Labels are nearest.
 
     Options:
-        stage: 1, one object, all else is background; 2, an object with one to three of those nearest to it, labels as they are
+        stage: 1, one object, all else is background; 2, an object with one to three of those nearest to it,
+            labels as they are
         size: side of the crop in pixels
         resized: side in pixels of what the crop is drawn from
         flip: probability of a mirror image, left to right
-        background: what stage 1 makes of other labels: the index of a class, or ignore (no label); null is the class named
-            background, or ignore where there is none
+        background: what stage 1 makes of other labels: the index of a class, or ignore (no label); null is
+            the class named background, or ignore where there is none
     """
     where = "augmentation.object_crops"
     if not 1 <= size <= resized:
-        raise ConfigError(f"{where}.size is {size} and {where}.resized {resized}; allowed: pixels from 1, resized at least size")
+        raise ConfigError(
+            f"{where}.size is {size} and {where}.resized {resized}; allowed: pixels from 1, resized at "
+            f"least size"
+        )
     if not 0 <= flip <= 1:
         raise ConfigError(f"{where}.flip is {flip}; allowed: a probability from 0 to 1")
     names = () if facts is None else facts.classes
     if isinstance(background, int) and not 0 <= background < (len(names) or ignore_index):
-        raise ConfigError(f"{where}.background is {background}; allowed: the index of a class, ignore, or null")
+        raise ConfigError(
+            f"{where}.background is {background}; allowed: the index of a class, ignore, or null"
+        )
     if background is None:
         background = names.index("background") if "background" in names else "ignore"
     background = ignore_index if background == "ignore" else background
     things = () if facts is None else facts.things
     classes = things or tuple(index for index in range(len(names) or ignore_index) if index != background)
-    return ObjectCrops(stage, (size, size), resized, flip, background, classes, ignore_index, None if fill is None else tuple(fill))
+    return ObjectCrops(
+        stage,
+        (size, size),
+        resized,
+        flip,
+        background,
+        classes,
+        ignore_index,
+        None if fill is None else tuple(fill),
+    )
 
 
 @dataclass(frozen=True)
 class ObjectCrops:
-    """The operation that `object_crops` makes. background: the label of what is not the object. classes: those that make objects."""
+    """The operation that `object_crops` makes. background: the label of what is not the object. classes:
+    those that make objects."""
 
     stage: int
     size: tuple[int, int]

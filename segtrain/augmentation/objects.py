@@ -16,7 +16,8 @@ SMALLEST_SHARE = 0.001
 def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
     """H×W integers: 0 where there is no object, the same number all over an object.
 
-    The instances of the sample if it has them; else each connected part (8 neighbours) of each of the classes.
+    The instances of the sample if it has them; else each connected part (8 neighbours) of each of the
+    classes.
     """
     if sample.instances is not None:
         return sample.instances

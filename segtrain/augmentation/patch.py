@@ -21,12 +21,14 @@ def patch(
 ) -> Patch:
     """A square window whose centre is a labelled pixel of a class drawn among those present.
 
-    Beyond the border the image is reflected. For model=patchwise, with size=model.patch; as the last operation.
+    Beyond the border the image is reflected. For model=patchwise, with size=model.patch; as the last
+    operation.
 
     Options:
         size: side of the window in pixels; its centre is pixel size // 2
         flip: probability of a mirror image, left to right
-        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the training split
+        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
+            training split
     """
     if size < 1:
         raise ConfigError(f"augmentation.patch.size is {size}; allowed: pixels from 1")
@@ -47,13 +49,23 @@ class Patch:
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
         height, width = sample.image.shape[:2]
         flipped = rng.random() < self.flip
-        centre = None if sample.target is None else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
+        centre = (
+            None
+            if sample.target is None
+            else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
+        )
         row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))
         # Mirrored about the centre, so that it stays where it is for even sizes too.
         steps = np.arange(self.size[0]) - self.size[0] // 2
-        rows, columns = _reflected(row + steps, height), _reflected(column + (-steps if flipped else steps), width)
+        rows, columns = (
+            _reflected(row + steps, height),
+            _reflected(column + (-steps if flipped else steps), width),
+        )
         given = {name: getattr(sample, name) for name in ("image", "target", "instances")}
-        return replace(sample, **{name: one.take(rows, 0).take(columns, 1) for name, one in given.items() if one is not None})
+        return replace(
+            sample,
+            **{name: one.take(rows, 0).take(columns, 1) for name, one in given.items() if one is not None},
+        )
 
 
 def _reflected(places: np.ndarray, length: int) -> np.ndarray:

@@ -86,21 +86,28 @@ DEFAULT = {"GaussianBlur": {"p": 0.2}, "GaussNoise": {"p": 0.2}}
 
 
 def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int = IGNORE) -> Pixel:
-    """Blur, noise, weather, cutout, elastic deformation: albumentations' transforms, by name, in the order given.
+    """Blur, noise, weather, cutout, elastic deformation: albumentations' transforms, by name, in the order
+    given.
 
-    8-bit RGB images only; others pass unchanged. Masks stay nearest, and what moves in from outside has no label.
+    8-bit RGB images only; others pass unchanged. Masks stay nearest, and what moves in from outside has no
+    label.
 
     Options:
-        transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null: GaussianBlur and GaussNoise,
-            one image in five each
+        transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null:
+            GaussianBlur and GaussNoise, one image in five each
     """
     transforms = DEFAULT if transforms is None else transforms
     for name in transforms:
         if name not in ALLOWED:
-            raise ConfigError(f"augmentation.pixel.transforms has {name!r}{nearest(name, ALLOWED)}; allowed: {', '.join(ALLOWED)}")
+            raise ConfigError(
+                f"augmentation.pixel.transforms has {name!r}{nearest(name, ALLOWED)}; allowed: "
+                f"{', '.join(ALLOWED)}"
+            )
     library = _albumentations()
     made = [_made(library, name, dict(options or {}), ignore_index) for name, options in transforms.items()]
-    return Pixel(library.Compose(made, additional_targets={"instances": "mask", "outside": "mask"}), ignore_index)
+    return Pixel(
+        library.Compose(made, additional_targets={"instances": "mask", "outside": "mask"}), ignore_index
+    )
 
 
 def _albumentations():
@@ -111,7 +118,8 @@ def _albumentations():
     foreign = [d for d in ("albumentationsx", "AlbumentationsX") if _installed(importlib.metadata, d)]
     if foreign:
         raise ConfigError(
-            "augmentation.pixel found albumentationsx (AGPL, sends telemetry), which takes the import name of albumentations; "
+            "augmentation.pixel found albumentationsx (AGPL, sends telemetry), which takes the import name "
+            "of albumentations; "
             "run pip uninstall albumentationsx && pip install albumentations==2.0.8"
         )
     import albumentations
@@ -134,8 +142,15 @@ def _made(library, name: str, options: dict, ignore_index: int):
     known = [key for key in inspect.signature(factory).parameters if key != "mask_interpolation"]
     for key in options:
         if key not in known:
-            raise ConfigError(f"{where}.{key} is not an option of {name}{nearest(key, known)}; options are {', '.join(known)}")
-    if name in ON_IMAGES_AND_MASKS and "fill_mask" in known and inspect.signature(factory).parameters["fill_mask"].default is not None:
+            raise ConfigError(
+                f"{where}.{key} is not an option of {name}{nearest(key, known)}; options are "
+                f"{', '.join(known)}"
+            )
+    if (
+        name in ON_IMAGES_AND_MASKS
+        and "fill_mask" in known
+        and inspect.signature(factory).parameters["fill_mask"].default is not None
+    ):
         options.setdefault("fill_mask", ignore_index)  # the library's default, 0, is a class
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
@@ -157,9 +172,13 @@ class Pixel:
         image = sample.image
         if image.dtype != np.uint8 or image.shape[2] != 3:
             return sample
-        # Two generators for all transforms together; a common integer seed would give each transform the same stream.
+        # Two generators for all transforms together; a common integer seed would give each transform the same
+        # stream.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        given = {"image": image.copy(), "mask": sample.target}  # some transforms write into what they are given
+        given = {
+            "image": image.copy(),
+            "mask": sample.target,
+        }  # some transforms write into what they are given
         if sample.instances is not None:
             given |= {"instances": sample.instances, "outside": np.zeros(image.shape[:2], np.uint8)}
         found = self.compose(**{key: value for key, value in given.items() if value is not None})

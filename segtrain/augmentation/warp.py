@@ -1,11 +1,12 @@
 """Scale, rotation, flip and crop as one warp.
 
-Everything is drawn first, then the window that the crop covers in the source is read once: nothing is resized that the crop
-throws away, and nothing is interpolated twice.
+Everything is drawn first, then the window that the crop covers in the source is read once: nothing is resized
+that the crop throws away, and nothing is interpolated twice.
 
-Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A label is that of the source pixel in which
-the centre of the output pixel falls (pixel-centred nearest). Images are bilinear; where the warp shrinks below
-BLUR_BELOW, the window is blurred first so that fine patterns do not alias. Pixels outside the source are `fill` and ignored.
+Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A label is that of the source
+pixel in which the centre of the output pixel falls (pixel-centred nearest). Images are bilinear; where the
+warp shrinks below BLUR_BELOW, the window is blurred first so that fine patterns do not alias. Pixels outside
+the source are `fill` and ignored.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Sample, no_label
 
 SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
-BLUR_BELOW = 0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
+BLUR_BELOW = (
+    0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
+)
 
 
 @dataclass(frozen=True)
 class Placement:
     """Where the output lies in the source.
 
-    height, width: of the output. scale: output pixels a source pixel. degrees: how far the content turns, counter-clockwise.
-    flipped: the output is mirrored left to right, last. centre: (x, y) of the source that the output's centre shows.
+    height, width: of the output. scale: output pixels a source pixel. degrees: how far the content turns,
+    counter-clockwise.
+    flipped: the output is mirrored left to right, last. centre: (x, y) of the source that the output's centre
+    shows.
     """
 
     height: int
@@ -66,9 +71,10 @@ def warp(
 ) -> Warp:
     """Random scale, rotation, flip and crop in one warp; the crop can be drawn around a rare class.
 
-    The crop lies inside the image where it can. A class-centred crop draws a class among those present, one of its pixels, and puts
-    that pixel anywhere in the crop with equal probability (then moves the crop inside the image). Labels are nearest, images bilinear,
-    blurred before they shrink below 0.7. What lies outside the image gets the mean colour and no label.
+    The crop lies inside the image where it can. A class-centred crop draws a class among those present, one
+    of its pixels, and puts that pixel anywhere in the crop with equal probability (then moves the crop inside
+    the image). Labels are nearest, images bilinear, blurred before they shrink below 0.7. What lies outside
+    the image gets the mean colour and no label.
 
     Options:
         size: side of the crop in pixels, or [height, width]; null: the size of the image
@@ -77,13 +83,22 @@ def warp(
         rotate: largest angle in degrees, to both sides
         flip: probability of a mirror image, left to right
         class_centred: probability that the crop is drawn around a pixel of a drawn class
-        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the training split
+        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
+            training split
     """
     _check(size, scale, rotate, flip, class_centred)
     weights = class_draw_weights(class_draw, class_frequency) if class_centred > 0 else None
     size = (size, size) if isinstance(size, int) else size
     return Warp(
-        size, tuple(scale), scale_law == "log", rotate, flip, class_centred, weights, ignore_index, None if fill is None else tuple(fill)
+        size,
+        tuple(scale),
+        scale_law == "log",
+        rotate,
+        flip,
+        class_centred,
+        weights,
+        ignore_index,
+        None if fill is None else tuple(fill),
     )
 
 
@@ -92,7 +107,10 @@ def _check(size, scale, rotate: float, flip: float, class_centred: float) -> Non
     if size is not None and min([size] if isinstance(size, int) else size) < 1:
         raise ConfigError(f"{where}.size is {size}; allowed: pixels from 1, or null")
     if not SMALLEST <= scale[0] <= scale[1] <= LARGEST:
-        raise ConfigError(f"{where}.scale is {list(scale)}; allowed: two numbers from {SMALLEST} to {LARGEST}, the smaller first")
+        raise ConfigError(
+            f"{where}.scale is {list(scale)}; allowed: two numbers from {SMALLEST} to {LARGEST}, the "
+            f"smaller first"
+        )
     if not 0 <= rotate <= 180:
         raise ConfigError(f"{where}.rotate is {rotate}; allowed: degrees from 0 to 180")
     for name, value in (("flip", flip), ("class_centred", class_centred)):
@@ -131,9 +149,11 @@ class Warp:
         return replace(whole, centre=_centre(whole, sample.image.shape[:2], pixel, rng))
 
 
-def _centre(place: Placement, source: tuple[int, int], pixel, rng: np.random.Generator) -> tuple[float, float]:
-    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel` (row, column) falls
-    anywhere in it."""
+def _centre(
+    place: Placement, source: tuple[int, int], pixel, rng: np.random.Generator
+) -> tuple[float, float]:
+    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel`
+    (row, column) falls anywhere in it."""
     turn = place.matrix()[:, :2]
     spans = np.abs(turn) @ (place.width, place.height)  # of the window's bounding box in the source
     u = rng.random(2)
@@ -150,20 +170,32 @@ def _centre(place: Placement, source: tuple[int, int], pixel, rng: np.random.Gen
 
 
 def _on_grid(middle: float, span: float, place: Placement) -> float:
-    """Moved by less than one output pixel, so that the window begins at a whole pixel of the scaled image (no shift by a fraction)."""
+    """Moved by less than one output pixel, so that the window begins at a whole pixel of the scaled image (no
+    shift by a fraction)."""
     return round((middle - span / 2) * place.scale) / place.scale + span / 2
 
 
-def warped(sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None) -> Sample:
-    """The sample as `place` shows it; image, target and instances read from the same positions. `fill` is on the scale 0..255."""
+def warped(
+    sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None
+) -> Sample:
+    """The sample as `place` shows it; image, target and instances read from the same positions. `fill` is on
+    the scale 0..255."""
     matrix = place.matrix()
     nearest = Nearest(matrix, place, sample.image.shape[:2])
-    fill = np.zeros(sample.image.shape[2]) if fill is None else _on_scale(np.asarray(fill, np.float64), sample.image.dtype)
+    fill = (
+        np.zeros(sample.image.shape[2])
+        if fill is None
+        else _on_scale(np.asarray(fill, np.float64), sample.image.dtype)
+    )
     exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
     return replace(
         sample,
-        image=nearest.read(sample.image, fill) if exact else nearest.fill_outside(_bilinear(sample.image, matrix, place), fill),
-        target=None if sample.target is None else nearest.read(sample.target, no_label(sample.target.dtype, ignore_index)),
+        image=nearest.read(sample.image, fill)
+        if exact
+        else nearest.fill_outside(_bilinear(sample.image, matrix, place), fill),
+        target=None
+        if sample.target is None
+        else nearest.read(sample.target, no_label(sample.target.dtype, ignore_index)),
         instances=None if sample.instances is None else nearest.read(sample.instances, 0),
     )
 
@@ -174,13 +206,22 @@ def _on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 class Nearest:
-    """For each output pixel the source pixel in which its centre falls: rows and columns (broadcastable, clipped to the source)."""
+    """For each output pixel the source pixel in which its centre falls: rows and columns (broadcastable,
+    clipped to the source)."""
 
     def __init__(self, matrix: np.ndarray, place: Placement, source: tuple[int, int]):
         x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5
         self.upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
-        columns = matrix[0, 0] * x + matrix[0, 2] if self.upright else matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
-        rows = matrix[1, 1] * y + matrix[1, 2] if self.upright else matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+        columns = (
+            matrix[0, 0] * x + matrix[0, 2]
+            if self.upright
+            else matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]
+        )
+        rows = (
+            matrix[1, 1] * y + matrix[1, 2]
+            if self.upright
+            else matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
+        )
         # The small term settles positions that are a whole number but for rounding.
         columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
         self.outside = (rows < 0) | (rows >= source[0]) | (columns < 0) | (columns >= source[1])
@@ -216,16 +257,26 @@ def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.nda
 
 
 def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the warp reads, low-passed for the new pixel size, and the matrix into that part.
+    """The part of the image that the warp reads, low-passed for the new pixel size, and the matrix into that
+    part.
 
-    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a pixel (standard deviation about 0.5) to one of the output.
+    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a pixel (standard deviation about 0.5) to one
+    of the output.
     """
     sigma = 0.5 * math.sqrt(1 / place.scale**2 - 1)
     margin = math.ceil(3 * sigma) + 2
-    corners = matrix @ np.array([[0, place.width, 0, place.width], [0, 0, place.height, place.height], [1, 1, 1, 1]])
+    corners = matrix @ np.array(
+        [[0, place.width, 0, place.width], [0, 0, place.height, place.height], [1, 1, 1, 1]]
+    )
     height, width = image.shape[:2]
-    left, top = (int(np.clip(math.floor(low) - margin, 0, last)) for low, last in zip(corners.min(1), (width - 1, height - 1), strict=True))
-    right, bottom = (int(np.clip(math.ceil(high) + margin, 1, end)) for high, end in zip(corners.max(1), (width, height), strict=True))
+    left, top = (
+        int(np.clip(math.floor(low) - margin, 0, last))
+        for low, last in zip(corners.min(1), (width - 1, height - 1), strict=True)
+    )
+    right, bottom = (
+        int(np.clip(math.ceil(high) + margin, 1, end))
+        for high, end in zip(corners.max(1), (width, height), strict=True)
+    )
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     radius = math.ceil(3 * sigma)
     blurred = cv2.GaussianBlur(part, (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REPLICATE)

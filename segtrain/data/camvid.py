@@ -11,7 +11,19 @@ from segtrain.data.parts import Data, count
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import Facts
 
-CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
+CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+)
 PALETTE = (
     (128, 128, 128),
     (128, 0, 0),
@@ -32,11 +44,12 @@ DRIVES = {"train": ("0016E5", "0001TP"), "val": ("0006R0",)}
 def camvid(root: str, split: Literal["standard", "drive"] = "standard") -> Data:
     """CamVid street scenes, 11 classes, 480x360: 367 training and 101 validation frames.
 
-    Brostow, Fauqueur, Cipolla: Semantic object classes in video, PRL 2009; classes as in Badrinarayanan et al., SegNet, TPAMI 2017.
-    The group of a sample is its drive.
+    Brostow, Fauqueur, Cipolla: Semantic object classes in video, PRL 2009; classes as in Badrinarayanan et
+    al., SegNet, TPAMI 2017. The group of a sample is its drive.
 
     Options:
-        root: folder that holds images/{train,val}/NAME.jpg and masks/{train,val}/NAME.png (values 0..10, 255 without label)
+        root: folder that holds images/{train,val}/NAME.jpg and masks/{train,val}/NAME.png (values 0..10, 255
+            without label)
         split: standard: the published split, whose validation frames are 7 seconds out of a training drive;
             drive: train on drives 0016E5 and 0001TP, validate on 0006R0, all from images/train
     """
@@ -46,7 +59,8 @@ def camvid(root: str, split: Literal["standard", "drive"] = "standard") -> Data:
     for part, pairs in folders.items():
         if not pairs:
             raise DataError(
-                f"CamVid in {root} has no frame for the {part} part of data.split={split}; expected names such as 0016E5_07959.jpg"
+                f"CamVid in {root} has no frame for the {part} part of data.split={split}; expected names "
+                f"such as 0016E5_07959.jpg"
             )
     labels = Labels(len(CLASSES))
     facts = Facts(classes=CLASSES, palette=PALETTE, things=THINGS)
@@ -60,7 +74,9 @@ def _pairs(root: str, part: str) -> list[Pair]:
         shown = ", ".join(lonely[:5])
         frames = count(len(lonely), f"frame of {part} has", f"frames of {part} have")
         raise DataError(f"CamVid in {root}: {frames} an image or a mask only: {shown}; add or remove them")
-    return [Pair(path, found["masks"][name], name, name.split("_")[0]) for name, path in found["images"].items()]
+    return [
+        Pair(path, found["masks"][name], name, name.split("_")[0]) for name, path in found["images"].items()
+    ]
 
 
 def _folder(root: str, kind: str, part: str) -> str:
@@ -68,8 +84,12 @@ def _folder(root: str, kind: str, part: str) -> str:
     if os.path.isdir(folder):
         return folder
     if not os.path.isdir(root):
-        raise ConfigError(f"data.root is {root!r}, which is not a folder; it holds images/{{train,val}} and masks/{{train,val}}")
+        raise ConfigError(
+            f"data.root is {root!r}, which is not a folder; it holds images/{{train,val}} and "
+            f"masks/{{train,val}}"
+        )
     content = ", ".join(sorted(os.listdir(root))[:8]) or "nothing"
     raise ConfigError(
-        f"data.root={root} has no folder {kind}/{part}; expected: images/{{train,val}} and masks/{{train,val}}; found: {content}"
+        f"data.root={root} has no folder {kind}/{part}; expected: images/{{train,val}} and "
+        f"masks/{{train,val}}; found: {content}"
     )

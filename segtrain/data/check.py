@@ -10,7 +10,8 @@ from segtrain.errors import DataError
 
 
 class Problem(NamedTuple):
-    """split: its name. index: within the split. name: of the sample. message: one line that says what is wrong and where."""
+    """split: its name. index: within the split. name: of the sample. message: one line that says what is
+    wrong and where."""
 
     split: str
     index: int
@@ -19,7 +20,8 @@ class Problem(NamedTuple):
 
 
 def problems(data: Data) -> Iterator[Problem]:
-    """Each sample that does not load: damaged, of another size than its mask, with labels outside the classes."""
+    """Each sample that does not load: damaged, of another size than its mask, with labels outside the
+    classes."""
     for split_name, split in data.splits.items():
         for index in range(len(split)):
             try:

@@ -16,7 +16,8 @@ from segtrain.sample import Sample
 
 
 class Pair(NamedTuple):
-    """image, mask: paths. name: the image's path below its folder, without suffix. group: what it was taken from."""
+    """image, mask: paths. name: the image's path below its folder, without suffix. group: what it was taken
+    from."""
 
     image: str
     mask: str
@@ -41,7 +42,8 @@ class PairedFiles:
         target = self.target(index)
         if image.shape[:2] != target.shape:
             raise DataError(
-                f"image {pair.image} is {_size(image)} and its mask {pair.mask} is {_size(target)} (height x width); "
+                f"image {pair.image} is {_size(image)} and its mask {pair.mask} is {_size(target)} (height "
+                f"x width); "
                 "they must be equal; correct or remove the pair"
             )
         return Sample(image=image, target=target, name=pair.name, group=pair.group)
@@ -80,9 +82,14 @@ def find_images(folder: str, root: str) -> dict[str, str]:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() in SUFFIXES and not name.startswith("."):
                 path = os.path.join(place, name)
-                key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(os.sep, "/")
+                key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(
+                    os.sep, "/"
+                )
                 if key in found:
-                    raise DataError(f"{found[key]} and {path} share one name; pairs go by name without suffix; rename or remove one")
+                    raise DataError(
+                        f"{found[key]} and {path} share one name; pairs go by name without suffix; rename "
+                        f"or remove one"
+                    )
                 check_inside(path, root)
                 found[key] = path
     return dict(sorted(found.items()))
@@ -92,10 +99,14 @@ def check_inside(path: str, root: str) -> None:
     """DataError if `path`, links followed, does not lie below `root`."""
     real, base = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, base]) != base:
-        raise DataError(f"{path} leads to {real}, outside of {base}; copy it there, or set data.root to a folder that holds both")
+        raise DataError(
+            f"{path} leads to {real}, outside of {base}; copy it there, or set data.root to a folder that "
+            f"holds both"
+        )
 
 
 def prefix_and_number(name: str) -> tuple[str, int | None]:
-    """('drive/0016E5_', 7959) of 'drive/0016E5_07959': the last number of a name and what stands before it."""
+    """('drive/0016E5_', 7959) of 'drive/0016E5_07959': the last number of a name and what stands before
+    it."""
     found = re.fullmatch(r"(.*?)(\d+)\D*", name, flags=re.DOTALL)
     return (found[1], int(found[2])) if found else (name, None)

@@ -16,7 +16,8 @@ from segtrain.sample import IGNORE, Facts, voc_palette
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
-MUCH_MORE = 4  # times as many pixels of 255 as of values between: then those between are edges that something has smoothed
+# times as many pixels of 255 as of values between: then those between are edges that something has smoothed
+MUCH_MORE = 4
 NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of unlabelled pixels
 
 
@@ -36,20 +37,24 @@ def folder(
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
-    Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names. Palette masks go by colour
-    if data.classes names all colours in use, by index if it names none (the black class at its own index apart) or there is a
-    label_map, and are refused if it names some. Samples go into splits by the lists, else by folders train/ and val/ below images and
-    masks, else a seeded share is kept for validation.
+    Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names.
+    Palette masks go by colour if data.classes names all colours in use, by index if it names none (the black
+    class at its own index apart) or there is a label_map, and are refused if it names some. Samples go into
+    splits by the lists, else by folders train/ and val/ below images and masks, else a seeded share is kept
+    for validation.
 
     Options:
-        root: folder that the other paths start from, and out of which no link may lead; null: the current folder
+        root: folder that the other paths start from, and out of which no link may lead; null: the current
+            folder
         images: folder of the images, searched with all its folders; null: ROOT/images
         masks: folder of the masks, laid out as that of the images; null: ROOT/masks
-        classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the colour,
-            a line 'ignore r g b' the colour without label; null: all masks are read once and the classes numbered
+        classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the
+            colour, a line 'ignore r g b' the colour without label; null: all masks are read once and the
+            classes numbered
         label_map: mask value to class index, e.g. {7: 0, 8: 1, 0: 255}; values that it lacks are errors
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
-        train_list: file that names the training images, one a line, relative to images; lines that begin with # are passed over
+        train_list: file that names the training images, one a line, relative to images; lines that begin with
+            # are passed over
         val_list: file that names the validation images
         val_fraction: share kept for validation when there are neither lists nor folders
         split_seed: of that share
@@ -67,7 +72,9 @@ def folder(
         settled = {**settled, "classes": list(named.names)}
     labels = _labels(named, mapping, ignore_value)
     facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
-    return Data(facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()}, settled)
+    return Data(
+        facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()}, settled
+    )
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,19 @@ class Named:
 
 def _places(root: str | None, images: str | None, masks: str | None) -> Places:
     if root is None and (images is None or masks is None):
-        raise ConfigError("data.images and data.masks are missing: data 'folder' needs both, or data.root with images/ and masks/ in it")
+        raise ConfigError(
+            "data.images and data.masks are missing: data 'folder' needs both, or data.root with images/ "
+            "and masks/ in it"
+        )
     if root is not None and not os.path.isdir(root):
         raise ConfigError(f"data.root is {root!r}, which is not a folder; give an existing one")
     found = {}
     for key, given in (("images", images), ("masks", masks)):
         found[key] = os.path.join(root or "", given if given is not None else key)
         if not os.path.isdir(found[key]):
-            raise ConfigError(f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}")
+            raise ConfigError(
+                f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}"
+            )
     return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
 
 
@@ -106,11 +118,14 @@ def _pairs(places: Places, mask_suffix: str) -> list[Pair]:
     images = find_images(places.images, places.root_of_images)
     masks = find_images(places.masks, places.root_of_masks)
     if mask_suffix:
-        masks = {name.removesuffix(mask_suffix): path for name, path in masks.items() if name.endswith(mask_suffix)}
+        masks = {
+            name.removesuffix(mask_suffix): path for name, path in masks.items() if name.endswith(mask_suffix)
+        }
     both = [name for name in images if name in masks]
     if not both:
         raise DataError(
-            f"no image in {places.images} ({len(images)} found) has a mask of the same name in {places.masks} ({len(masks)} found); "
+            f"no image in {places.images} ({len(images)} found) has a mask of the same name in "
+            f"{places.masks} ({len(masks)} found); "
             "names without suffix must be equal, folders below included (see data.mask_suffix)"
         )
     _refuse_unpaired("image", "mask", [path for name, path in images.items() if name not in masks])
@@ -140,7 +155,8 @@ def _checked_map(label_map: dict | None, ignore_value: int) -> dict[int, int]:
     for value, index in (label_map or {}).items():
         if not str(value).isdecimal() or int(value) > 65535 or not 0 <= index <= IGNORE:
             raise ConfigError(
-                f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index 0..254, or 255 for no label"
+                f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index "
+                f"0..254, or 255 for no label"
             )
         mapping[int(value)] = index
     return mapping
@@ -156,7 +172,10 @@ def _read_classes(classes: list[str] | str | None, root: str | None) -> Named:
     names, colours = tuple(name for name, _ in parsed), tuple(colour for _, colour in parsed if colour)
     if colours and len(colours) != len(names):
         lacking = next(name for name, colour in parsed if not colour)
-        raise ConfigError(f"data.classes gives colours to {len(colours)} of {len(names)} classes, {lacking!r} has none; give all or none")
+        raise ConfigError(
+            f"data.classes gives colours to {len(colours)} of {len(names)} classes, {lacking!r} has none; "
+            f"give all or none"
+        )
     if not 1 <= len(names) <= 255:
         raise ConfigError(f"data.classes names {len(names)} classes; allowed: 1 to 255")
     for kind, found in (("name", names), ("colour", (*colours, *ignored))):
@@ -171,7 +190,8 @@ def _class_lines(path: str, root: str | None) -> list[str]:
     found = next((one for one in candidates if os.path.isfile(one)), None)
     if found is None:
         raise ConfigError(
-            f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line 'name r g b' for each"
+            f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line "
+            f"'name r g b' for each"
         )
     try:
         with open(found, encoding="utf-8-sig") as file:
@@ -182,7 +202,8 @@ def _class_lines(path: str, root: str | None) -> list[str]:
 
 
 def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
-    """('traffic light', (250, 170, 30)) of 'traffic light 250 170 30'; the colour is None if the line has none."""
+    """('traffic light', (250, 170, 30)) of 'traffic light 250 170 30'; the colour is None if the line has
+    none."""
     words = line.split()
     if len(words) > 3 and all(word.isdecimal() for word in words[-3:]):
         colour = tuple(int(word) for word in words[-3:])
@@ -194,8 +215,11 @@ def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
     return " ".join(words), None
 
 
-def _settled_map(named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int):
-    """What 255 means where it could mean two things, as a label_map: the second class where masks hold 0 and 255 alone, else no label.
+def _settled_map(
+    named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int
+):
+    """What 255 means where it could mean two things, as a label_map: the second class where masks hold 0 and
+    255 alone, else no label.
 
     Returns the options that this settles, and the map to go on with.
     """
@@ -214,33 +238,49 @@ def _settled_map(named: Named, mapping: dict[int, int], ignore_value: int, pairs
         notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
         return {"label_map": BINARY}, BINARY
     # Only known values go into a map: an unknown one is to be reported as what it is.
-    return ({"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}), mapping
+    return (
+        {"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}
+    ), mapping
 
 
 def _binary_warning(num_classes: int) -> str:
     remedy = "set data.label_map='{0: 0, 255: 1}'" if num_classes > 2 else "give data.classes two names"
     classes = count(num_classes, "class", "classes")
-    return f"warning: masks hold only 0 and 255, and with {classes} 255 is read as no label; if it is a class, {remedy}"
+    return (
+        f"warning: masks hold only 0 and 255, and with {classes} 255 is read as no label; if it is a "
+        f"class, {remedy}"
+    )
 
 
 def _unlabelled(pairs: list[Pair], ignore_value: int) -> DataError:
     images = count(len(pairs), "image")
-    return DataError(f"the masks of {images} hold no value but {ignore_value} (no label), {pairs[0].mask} first; expected class indices")
+    return DataError(
+        f"the masks of {images} hold no value but {ignore_value} (no label), {pairs[0].mask} first; "
+        f"expected class indices"
+    )
 
 
 def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
     """How masks are read."""
     num = len(named.names)
     if not mapping and ignore_value < num:
-        raise ConfigError(f"data.ignore_value is {ignore_value}, which is a class index; allowed: {num}..65535 (classes are 0..{num - 1})")
+        raise ConfigError(
+            f"data.ignore_value is {ignore_value}, which is a class index; allowed: {num}..65535 (classes "
+            f"are 0..{num - 1})"
+        )
     beyond = sorted(index for index in mapping.values() if num <= index != IGNORE)
     if beyond:
         classes = count(num, "class", "classes")
-        raise ConfigError(f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with {classes}")
+        raise ConfigError(
+            f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with "
+            f"{classes}"
+        )
     return Labels(num, ignore_value, mapping, named.colours, named.ignored)
 
 
-def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int) -> tuple[str, ...]:
+def _found_names(
+    mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int
+) -> tuple[str, ...]:
     """Names for the indices that the masks hold; gaps are refused with what closes them."""
     values = mask_values([pair.mask for pair in pairs], max_pixels)
     labelled = [value for value in values if value != ignore_value or value in mapping]
@@ -248,14 +288,25 @@ def _found_names(mapping: dict[int, int], ignore_value: int, pairs: list[Pair], 
         indices = sorted({index for index in mapping.values() if index != IGNORE})
     else:
         indices = labelled
-    shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (" …" if len(labelled) > 20 else "")
-    shown += f", {ignore_value} ({values[ignore_value]} px, no label)" if ignore_value in values and ignore_value not in mapping else ""
+    shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (
+        " …" if len(labelled) > 20 else ""
+    )
+    shown += (
+        f", {ignore_value} ({values[ignore_value]} px, no label)"
+        if ignore_value in values and ignore_value not in mapping
+        else ""
+    )
     if not indices:
         raise _unlabelled(pairs, ignore_value)
     if indices != list(range(len(indices))):
-        raise DataError(f"class indices must run from 0 without gaps; the masks hold {shown}; {_without_gaps(values, labelled)}")
+        raise DataError(
+            f"class indices must run from 0 without gaps; the masks hold {shown}; "
+            f"{_without_gaps(values, labelled)}"
+        )
     if len(indices) > 255:
-        raise DataError(f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map")
+        raise DataError(
+            f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map"
+        )
     found = f"{count(len(indices), 'class', 'classes')} in {count(len(pairs), 'mask')}"
     notice(f"found {found}: {shown}; name them with data.classes")
     return tuple(f"class_{index}" for index in indices)
@@ -266,7 +317,8 @@ def _without_gaps(values: dict[int, int], labelled: list[int]) -> str:
     between = sum(values[value] for value in labelled if value != 0)
     if 0 in labelled and 255 not in labelled and values.get(255, 0) > MUCH_MORE * between:
         return (
-            "they look like masks of 0 and 255 with stray values, as smoothed edges have: make each pixel 0 or 255; "
+            "they look like masks of 0 and 255 with stray values, as smoothed edges have: make each pixel "
+            "0 or 255; "
             "if the values are classes, set data.label_map or data.classes"
         )
     proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"

@@ -18,8 +18,9 @@ UNKNOWN = -1
 class Labels:
     """How masks are to be read.
 
-    num_classes: C. ignore_index: the mask value without a label. label_map: mask value -> class index (or IGNORE),
-    before anything else. colours: one RGB colour a class, for coloured masks and palettes. ignored_colours: colours without a label.
+    num_classes: C. ignore_index: the mask value without a label. label_map: mask value -> class index (or
+    IGNORE), before anything else. colours: one RGB colour a class, for coloured masks and palettes.
+    ignored_colours: colours without a label.
     """
 
     num_classes: int
@@ -44,9 +45,11 @@ class Labels:
         return table
 
     def target(self, mask: np.ndarray, path: str, palette: np.ndarray | None = None) -> np.ndarray:
-        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and what is allowed.
+        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and
+        what is allowed.
 
-        palette: N×3 uint8, the colours of the mask's numbers. Where classes have colours too, a label_map apart, the colours count.
+        palette: N×3 uint8, the colours of the mask's numbers. Where classes have colours too, a label_map
+        apart, the colours count.
         """
         if not self.colours:
             mask = without_colour(mask)
@@ -68,25 +71,35 @@ class Labels:
 
     def _outside(self, mask: np.ndarray, path: str) -> DataError:
         values, counts = np.unique(mask[self._table[mask] == UNKNOWN], return_counts=True)
-        listed = ", ".join(f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8])
+        listed = ", ".join(
+            f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8]
+        )
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
         if self.label_map:
-            allowed = f"the keys of data.label_map ({', '.join(map(str, sorted(self.label_map)))}) and {self.ignore_index} (no label)"
+            allowed = (
+                f"the keys of data.label_map ({', '.join(map(str, sorted(self.label_map)))}) and "
+                f"{self.ignore_index} (no label)"
+            )
         else:
             allowed = f"0..{self.num_classes - 1} and {self.ignore_index} (no label)"
-        return DataError(f"mask {path} holds {listed}{more}; allowed: {allowed}; correct the mask or set data.label_map")
+        return DataError(
+            f"mask {path} holds {listed}{more}; allowed: {allowed}; correct the mask or set data.label_map"
+        )
 
     def _by_palette(self, mask: np.ndarray, palette: np.ndarray, path: str) -> np.ndarray | None:
-        """uint8[256]: class index of each number by its colour, if all numbers in use have colours of classes; None if none has.
+        """uint8[256]: class index of each number by its colour, if all numbers in use have colours of
+        classes; None if none has.
 
-        DataError if only some have: the palette then means the classes, and the others would become classes by accident.
+        DataError if only some have: the palette then means the classes, and the others would become classes
+        by accident.
         """
         codes, by_colour = self._palette_classes(palette)
         used = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))
         unnamed = used[by_colour[used] == UNKNOWN]
         if not len(unnamed):
             return by_colour.astype(np.uint8)
-        # Palettes begin with black whatever their classes are, and the number without a label needs no colour: both tell nothing.
+        # Palettes begin with black whatever their classes are, and the number without a label needs no
+        # colour: both tell nothing.
         tell_nothing = (by_colour == self._table[:256]) & ((codes == 0) | (self._table[:256] == IGNORE))
         named = used[(by_colour[used] != UNKNOWN) & ~tell_nothing[used]]
         if len(named):
@@ -94,7 +107,8 @@ class Labels:
         return None
 
     def _palette_classes(self, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each number 0..255 its palette colour as a code, -1 without one, and the class of that colour or UNKNOWN."""
+        """Of each number 0..255 its palette colour as a code, -1 without one, and the class of that colour or
+        UNKNOWN."""
         known = {_code(colour): index for index, colour in enumerate(self.colours)}
         known |= {_code(colour): IGNORE for colour in self.ignored_colours}
         codes = np.full(256, -1, np.int32)
@@ -106,13 +120,21 @@ class Labels:
             classes[none] = IGNORE
         return codes, classes
 
-    def _half_named(self, codes: np.ndarray, unnamed: int, named: int, by_colour: np.ndarray, path: str) -> DataError:
+    def _half_named(
+        self, codes: np.ndarray, unnamed: int, named: int, by_colour: np.ndarray, path: str
+    ) -> DataError:
         found = f"the colour {_in_words(codes[unnamed])}" if codes[unnamed] >= 0 else "no colour"
-        wanted = f", class {unnamed} has {_in_words(_code(self.colours[unnamed]))}" if unnamed < self.num_classes else ""
+        wanted = (
+            f", class {unnamed} has {_in_words(_code(self.colours[unnamed]))}"
+            if unnamed < self.num_classes
+            else ""
+        )
         meant = "no label" if by_colour[named] == IGNORE else f"class {by_colour[named]}"
         return DataError(
-            f"mask {path} has a palette in which only some indices have colours of data.classes: index {unnamed} has {found}{wanted}; "
-            f"index {named} has {_in_words(codes[named])}, which is {meant}; allowed: all indices in use or none; "
+            f"mask {path} has a palette in which only some indices have colours of data.classes: index "
+            f"{unnamed} has {found}{wanted}; "
+            f"index {named} has {_in_words(codes[named])}, which is {meant}; allowed: all indices in use "
+            f"or none; "
             "correct the mask or the colours, or set data.label_map to go by the indices alone"
         )
 
@@ -148,4 +170,7 @@ def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
     first = np.argsort(-counts, kind="stable")[:5]
     listed = ", ".join(f"{_in_words(v)} at {n} px" for v, n in zip(values[first], counts[first], strict=True))
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-    return DataError(f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct the mask")
+    return DataError(
+        f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct "
+        f"the mask"
+    )

@@ -30,7 +30,8 @@ class Split(Protocol):
 class Data:
     """A data set: `splits` has at least "train" and "val".
 
-    settled: options that nobody gave and that looking at the files decided. A run keeps them, so that other files are read its way.
+    settled: options that nobody gave and that looking at the files decided. A run keeps them, so that other
+    files are read its way.
     """
 
     facts: Facts

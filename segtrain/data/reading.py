@@ -1,7 +1,7 @@
 """Pixels from files: images as H×W×3, masks as the numbers that are stored.
 
-Pillow decodes (it refuses truncated files, which OpenCV fills with grey), the format is told by the content and held
-against a short list, and the size in the header is checked before anything is decoded.
+Pillow decodes (it refuses truncated files, which OpenCV fills with grey), the format is told by the content
+and held against a short list, and the size in the header is checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ ON_ITS_SIDE = (5, 6, 7, 8)  # values of the tag that swap height and width
 
 
 def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """H×W×3 RGB, upright: uint8, or uint16 if the file holds 16 bits a channel. Grey is repeated, alpha dropped."""
+    """H×W×3 RGB, upright: uint8, or uint16 if the file holds 16 bits a channel. Grey is repeated, alpha
+    dropped."""
     with _opened(path, max_pixels) as (image, file):
         if _holds_16_bit_colour(image, file):
             return _read_16_bit_colour(image, file)
@@ -34,12 +35,15 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if upright.mode.startswith("I;16"):
             return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
         if upright.mode in ("I", "F"):
-            raise DataError(f"{path} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it")
+            raise DataError(
+                f"{path} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it"
+            )
         return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 of them if the mask is RGB."""
+    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 of them if the
+    mask is RGB."""
     return read_mask_and_palette(path, max_pixels)[0]
 
 
@@ -47,7 +51,9 @@ def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.n
     """What `read_mask` gives, and the colours of the indices, N×3 uint8, if the file has a palette."""
     with _opened(path, max_pixels) as (image, file):
         if image.format in ("JPEG", "MPO"):
-            raise DataError(f"mask {path} is a JPEG, whose compression changes the class numbers; save it as PNG")
+            raise DataError(
+                f"mask {path} is a JPEG, whose compression changes the class numbers; save it as PNG"
+            )
         if _holds_16_bit_colour(image, file):
             return _read_16_bit_colour(image, file), None
         depth = _grey_bits(image, file)
@@ -61,7 +67,9 @@ def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.n
             return np.asarray(upright).astype(np.uint16), None
         if upright.mode in ("RGB", "RGBA"):
             return np.array(upright.convert("RGB")), None
-        raise DataError(f"mask {path} has pixels of mode {upright.mode}; allowed: grey of 1 to 16 bits, palette, RGB")
+        raise DataError(
+            f"mask {path} has pixels of mode {upright.mode}; allowed: grey of 1 to 16 bits, palette, RGB"
+        )
 
 
 def without_colour(mask: np.ndarray) -> np.ndarray:
@@ -85,7 +93,8 @@ def read_size(path: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, object]]:
-    """The Pillow image, not yet decoded, and its file; whatever the decoder raises becomes a DataError that names the file."""
+    """The Pillow image, not yet decoded, and its file; whatever the decoder raises becomes a DataError that
+    names the file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(f"{path} is not a regular file; allowed: {', '.join(FORMATS)} files")
@@ -99,11 +108,17 @@ def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, ob
     except (DataError, MemoryError):
         raise
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that can be read; allowed: {', '.join(FORMATS)} (by content)") from error
+        raise DataError(
+            f"{path} is not an image that can be read; allowed: {', '.join(FORMATS)} (by content)"
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist (any more)") from error
-    except Exception as error:  # decoders of damaged files raise anything: SyntaxError, struct.error, IndexError …
-        raise DataError(f"{path} cannot be decoded ({type(error).__name__}: {error}); replace or remove it") from error
+    except (
+        Exception
+    ) as error:  # decoders of damaged files raise anything: SyntaxError, struct.error, IndexError …
+        raise DataError(
+            f"{path} cannot be decoded ({type(error).__name__}: {error}); replace or remove it"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -155,7 +170,8 @@ def _holds_16_bit_colour(image: Image.Image, file) -> bool:
 
 
 def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
-    """Pillow cuts 16-bit colour to 8, so OpenCV reads it, after Pillow has gone through the file and found it whole."""
+    """Pillow cuts 16-bit colour to 8, so OpenCV reads it, after Pillow has gone through the file and found it
+    whole."""
     # OpenCV turns TIFFs itself, PNGs not.
     orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
     image.load()

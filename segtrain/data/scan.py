@@ -21,7 +21,8 @@ FEW = 8  # masks that are looked at where reading all of them would take too lon
 
 
 def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
-    """Pixels of each value over all masks, by value. Coloured masks are a DataError: colours cannot be named by counting."""
+    """Pixels of each value over all masks, by value. Coloured masks are a DataError: colours cannot be named
+    by counting."""
     cache = _cache_file(paths)
     known = _load(cache)
     if known is not None:
@@ -37,7 +38,8 @@ def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
 
 
 def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
-    """Whether a few of the masks hold all of `values` and nothing else; the first with another value ends the look."""
+    """Whether a few of the masks hold all of `values` and nothing else; the first with another value ends the
+    look."""
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:
@@ -52,7 +54,10 @@ def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
 def _values(path: str, max_pixels: int) -> dict[int, int]:
     mask = without_colour(read_mask(path, max_pixels))
     if mask.ndim == 3:
-        raise DataError(f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each class")
+        raise DataError(
+            f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
+            f"class"
+        )
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)
     return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
@@ -63,7 +68,11 @@ def _cache_file(paths: list[str]) -> Path:
     digest = hashlib.sha256(str(VERSION).encode())
     for path in paths:
         state = os.stat(path)
-        digest.update(f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        digest.update(
+            f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(
+                "utf-8", "surrogateescape"
+            )
+        )
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "segtrain" / f"masks-{digest.hexdigest()[:32]}.json"
 

@@ -10,7 +10,12 @@ from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
 CLASSES = ("background", "disc", "triangle", "ring", "cross")
-RADII = {"disc": 0.85, "triangle": 1.3, "ring": 1.0, "cross": 1.2}  # relative: no class covers much less than another
+RADII = {
+    "disc": 0.85,
+    "triangle": 1.3,
+    "ring": 1.0,
+    "cross": 1.2,
+}  # relative: no class covers much less than another
 SPLITS = {"train": 0, "val": 1}
 SUB = 4  # bits of a pixel's fraction that cv2 draws with
 STROKE = 0.45  # width of the strokes of ring and cross, in radii
@@ -18,12 +23,14 @@ HOLE_SHARE = 0.5  # of an object that holes are punched for; they overlap, so le
 HOLE_PX = 2.6  # radius of a hole
 
 
-def shapes(size: int = 128, num_train: int = 1000, num_val: int = 64, objects: int = 12, seed: int = 0) -> Data:
+def shapes(
+    size: int = 128, num_train: int = 1000, num_val: int = 64, objects: int = 12, seed: int = 0
+) -> Data:
     """Drawn discs, triangles, rings and crosses in random colours and textures, full of small holes.
 
-    Objects and ground share one distribution of colours and textures, so only outlines tell the classes apart, which takes context;
-    the holes, about 6 px wide and labelled as ground, take precise localisation. A border of 1 px round each object is ignored.
-    Objects carry instance ids.
+    Objects and ground share one distribution of colours and textures, so only outlines tell the classes
+    apart, which takes context; the holes, about 6 px wide and labelled as ground, take precise localisation.
+    A border of 1 px round each object is ignored. Objects carry instance ids.
 
     Options:
         size: height and width of the images in pixels
@@ -32,12 +39,19 @@ def shapes(size: int = 128, num_train: int = 1000, num_val: int = 64, objects: i
         objects: largest number of objects in an image
         seed: of all drawings
     """
-    for name, value, least in (("size", size, 48), ("num_train", num_train, 1), ("num_val", num_val, 1), ("objects", objects, 1)):
+    for name, value, least in (
+        ("size", size, 48),
+        ("num_train", num_train, 1),
+        ("num_val", num_val, 1),
+        ("objects", objects, 1),
+    ):
         if value < least:
             raise ConfigError(f"data.{name} is {value}; allowed: an integer from {least}")
     facts = Facts(classes=CLASSES, palette=voc_palette(len(CLASSES)), things=tuple(range(1, len(CLASSES))))
     counts = {"train": num_train, "val": num_val}
-    return Data(facts, {part: DrawnShapes(part, count, size, objects, seed) for part, count in counts.items()})
+    return Data(
+        facts, {part: DrawnShapes(part, count, size, objects, seed) for part, count in counts.items()}
+    )
 
 
 class DrawnShapes:
@@ -63,8 +77,11 @@ class DrawnShapes:
         return self.side, self.side
 
 
-def draw_scene(rng: np.random.Generator, side: int, objects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """image (H×W×3 uint8), target (H×W uint8) and instances (H×W uint16) of one scene; objects do not overlap."""
+def draw_scene(
+    rng: np.random.Generator, side: int, objects: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """image (H×W×3 uint8), target (H×W uint8) and instances (H×W uint16) of one scene; objects do not
+    overlap."""
     ground = _colour(rng, None)
     image = _texture(rng, side, side, ground)
     target = np.zeros((side, side), np.uint8)
@@ -75,7 +92,9 @@ def draw_scene(rng: np.random.Generator, side: int, objects: int) -> tuple[np.nd
     return np.clip(image + noise, 0, 255).astype(np.uint8), target, instances
 
 
-def _draw_object(rng: np.random.Generator, image: np.ndarray, target: np.ndarray, instances: np.ndarray, ground: np.ndarray) -> None:
+def _draw_object(
+    rng: np.random.Generator, image: np.ndarray, target: np.ndarray, instances: np.ndarray, ground: np.ndarray
+) -> None:
     """Adds one object in place, if a free spot is found in a few tries."""
     side = len(target)
     index = int(rng.integers(1, len(CLASSES)))
@@ -109,7 +128,11 @@ def outline(name: str, reach: int, radius: float, angle: float) -> np.ndarray:
         _fill(canvas, _corners(3, radius, angle), 1)
     else:
         for turn in (0, np.pi / 2):
-            _fill(canvas, _turned([(-radius, -line), (radius, -line), (radius, line), (-radius, line)], angle + turn), 1)
+            _fill(
+                canvas,
+                _turned([(-radius, -line), (radius, -line), (radius, line), (-radius, line)], angle + turn),
+                1,
+            )
     return canvas
 
 
@@ -136,7 +159,13 @@ def _turned(points: list[tuple[float, float]], angle: float) -> np.ndarray:
 
 def _fill(canvas: np.ndarray, points: np.ndarray, value: int) -> None:
     centre = (len(canvas) - 1) / 2
-    cv2.fillPoly(canvas, [np.round((points + centre) * (1 << SUB)).astype(np.int32)], value, lineType=cv2.LINE_8, shift=SUB)
+    cv2.fillPoly(
+        canvas,
+        [np.round((points + centre) * (1 << SUB)).astype(np.int32)],
+        value,
+        lineType=cv2.LINE_8,
+        shift=SUB,
+    )
 
 
 def _colour(rng: np.random.Generator, unlike: np.ndarray | None) -> np.ndarray:

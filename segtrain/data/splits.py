@@ -22,19 +22,23 @@ def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
         return None
     if "" in found:
         raise DataError(
-            f"{found[''][0].image} lies beside the folders train and val ({count(len(found['']), 'such file')}); move it into one of them"
+            f"{found[''][0].image} lies beside the folders train and val "
+            f"({count(len(found['']), 'such file')}); move it into one of them"
         )
     return found
 
 
 def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
-    """Splits from text files that name one image a line, relative to the image folder, with or without suffix; # begins a comment."""
+    """Splits from text files that name one image a line, relative to the image folder, with or without
+    suffix; # begins a comment."""
     known = {pair.name: pair for pair in pairs}
     splits = {}
     for split, path in lists.items():
         splits[split] = _listed_once(path, _lines(path, f"data.{split}_list"), known, folder)
         if not splits[split]:
-            raise DataError(f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}")
+            raise DataError(
+                f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}"
+            )
     both = {pair.name for pair in splits["train"]} & {pair.name for pair in splits["val"]}
     if both:
         raise DataError(
@@ -46,13 +50,19 @@ def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, 
 
 def _lines(path: str, key: str) -> list[tuple[int, str]]:
     if not os.path.isfile(path):
-        raise ConfigError(f"{key} is {path!r}, which is not a file; give a text file with one image name a line")
+        raise ConfigError(
+            f"{key} is {path!r}, which is not a file; give a text file with one image name a line"
+        )
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    return [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    return [
+        (number, line.rstrip("\r"))
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def _listed_once(path: str, lines: list[tuple[int, str]], known: dict[str, Pair], folder: str) -> list[Pair]:
@@ -60,7 +70,10 @@ def _listed_once(path: str, lines: list[tuple[int, str]], known: dict[str, Pair]
     for number, line in lines:
         pair = _listed(line, number, path, known, folder)
         if pair in places:
-            raise DataError(f"{path}, line {number}: {line!r} is the image of line {places[pair]} again; name each image once")
+            raise DataError(
+                f"{path}, line {number}: {line!r} is the image of line {places[pair]} again; name each "
+                f"image once"
+            )
         places[pair] = number
     return list(places)
 
@@ -72,15 +85,22 @@ def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: s
     for key in (name, stem) if suffix.lower() in SUFFIXES else (name,):
         if key in known:
             return known[key]
-    raise DataError(f"{path}, line {number}: {line!r} is not the name of an image with a mask below {folder}{nearest(line, known)}")
+    raise DataError(
+        f"{path}, line {number}: {line!r} is not the name of an image with a mask below "
+        f"{folder}{nearest(line, known)}"
+    )
 
 
 def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
-    """A seeded share of the samples for validation, at least one on each side; says so when neighbouring frames are split apart."""
+    """A seeded share of the samples for validation, at least one on each side; says so when neighbouring
+    frames are split apart."""
     if not 0 < fraction < 1:
         raise ConfigError(f"data.val_fraction is {fraction}; allowed: a number between 0 and 1")
     if len(pairs) < 2:
-        raise DataError(f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training and validation")
+        raise DataError(
+            f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training "
+            f"and validation"
+        )
     kept = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:kept].tolist())
     splits = {
@@ -92,7 +112,8 @@ def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list
 
 
 def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
-    """Frames of one film next to each other in different splits: validation would then score what was trained on."""
+    """Frames of one film next to each other in different splits: validation would then score what was trained
+    on."""
     frames: dict[str, list[tuple[int, str, str]]] = {}
     for split, pairs in splits.items():
         for pair in pairs:
@@ -108,5 +129,6 @@ def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
         neighbours = f"{count(len(apart), 'pair')} of neighbouring numbers"
         notice(
             f"warning: data.val_fraction puts {neighbours} into different splits ({one!r}, {other!r}); "
-            "if they are frames of one film, scores come out too high: use folders train/ and val/, or data.train_list and data.val_list"
+            "if they are frames of one film, scores come out too high: use folders train/ and val/, or "
+            "data.train_list and data.val_list"
         )

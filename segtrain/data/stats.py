@@ -13,14 +13,16 @@ from segtrain.sample import IGNORE
 
 @dataclass(frozen=True)
 class Frequency:
-    """pixels: int64[C], pixels of each class. in_images: int64[C], labelled pixels of the images that hold the class."""
+    """pixels: int64[C], pixels of each class. in_images: int64[C], labelled pixels of the images that hold
+    the class."""
 
     pixels: np.ndarray
     in_images: np.ndarray
 
 
 def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
-    """Counts over all targets of a split; a split with a method `target` is spared reading its images. DataError if none has a label."""
+    """Counts over all targets of a split; a split with a method `target` is spared reading its images.
+    DataError if none has a label."""
     pixels = np.zeros(num_classes, np.int64)
     in_images = np.zeros(num_classes, np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)
@@ -31,7 +33,8 @@ def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
         in_images += np.where(counts > 0, counts.sum(), 0)
     if not pixels.any():
         raise DataError(
-            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; expected class indices; "
+            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; expected class "
+            f"indices; "
             "correct the masks, or set data.label_map or data.ignore_value"
         )
     return Frequency(pixels, in_images)

@@ -14,7 +14,11 @@ from segtrain.sample import Facts
 
 
 def weighted_sum(
-    num_classes: int, ignore_index: int, class_frequency: Callable, terms: dict[str, dict[str, Any]], facts: Facts | None = None
+    num_classes: int,
+    ignore_index: int,
+    class_frequency: Callable,
+    terms: dict[str, dict[str, Any]],
+    facts: Facts | None = None,
 ) -> WeightedSum:
     """Several losses at once, each by its factor.
 
@@ -22,13 +26,23 @@ def weighted_sum(
         terms: for each loss its options, with `factor` (1 if left out):
             {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
     """
-    runtime = {"num_classes": num_classes, "ignore_index": ignore_index, "class_frequency": class_frequency, "facts": facts}
+    runtime = {
+        "num_classes": num_classes,
+        "ignore_index": ignore_index,
+        "class_frequency": class_frequency,
+        "facts": facts,
+    }
     if not terms or "weighted_sum" in terms:
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
         raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")
-    factors = [check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor") for name, options in terms.items()]
+    factors = [
+        check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor")
+        for name, options in terms.items()
+    ]
     if min(factors) < 0 or max(factors) == 0:
-        raise ConfigError(f"the factors of loss.terms are {factors}; allowed: numbers from 0, not all of them 0")
+        raise ConfigError(
+            f"the factors of loss.terms are {factors}; allowed: numbers from 0, not all of them 0"
+        )
     configs = [{**options, "name": name} for name, options in terms.items()]
     for config in configs:
         config.pop("factor", None)

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 REACH = 6
-"""Standard deviations beyond which an object counts as absent: exp(-6²/2) of the weight is less than float32 can add to 1."""
+"""Standard deviations beyond which an object counts as absent: exp(-6²/2) of the weight is less than float32
+can add to 1."""
 
 
 @dataclass(frozen=True)
 class Border:
-    """B×H×W targets -> B×H×W float32, weight · exp(-(d1 + d2)² / (2·sigma²)) (Ronneberger et al. 2015, eq. 2).
+    """B×H×W targets -> B×H×W float32, weight · exp(-(d1 + d2)² / (2·sigma²)) (Ronneberger et al. 2015, eq.
+    2).
 
-    d1 and d2: distances in pixels to the nearest and to the second nearest object; to the object that a pixel is part of it is 0.
-    Objects are the connected parts (4 neighbours, so that a slanting line of one pixel separates) of each of `classes`. Objects
-    of one class that touch are one. Worked out on the CPU.
+    d1 and d2: distances in pixels to the nearest and to the second nearest object; to the object that a pixel
+    is part of it is 0. Objects are the connected parts (4 neighbours, so that a slanting line of one pixel
+    separates) of each of `classes`. Objects of one class that touch are one. Worked out on the CPU.
     """
 
     weight: float
@@ -44,9 +46,16 @@ class Border:
         reach = math.ceil(REACH * self.sigma)
         for index in self.classes:
             inside = (target == index).astype(np.uint8)
-            count, labels, boxes, _ = cv2.connectedComponentsWithStats(inside, connectivity=4) if inside.any() else (0, None, None, None)
+            count, labels, boxes, _ = (
+                cv2.connectedComponentsWithStats(inside, connectivity=4)
+                if inside.any()
+                else (0, None, None, None)
+            )
             for number in range(1, count):
                 left, top, width, height = (int(value) for value in boxes[number][:4])
-                spot = slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
+                spot = (
+                    slice(max(0, top - reach), top + height + reach),
+                    slice(max(0, left - reach), left + width + reach),
+                )
                 outside = (labels[spot] != number).astype(np.uint8)
                 yield spot, cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -17,11 +17,12 @@ Weighting = Literal["none", "inverse", "median", "enet"]
 
 
 def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) -> Tensor:
-    """C float32 weights to the power given; a class that the training split does not hold gets 1 (it has no pixel that could count).
+    """C float32 weights to the power given; a class that the training split does not hold gets 1 (it has no
+    pixel that could count).
 
     pixels: labelled pixels of each class. in_images: labelled pixels of the images that hold the class.
-    inverse: mean share of a class / share. median: median share / share, shares taken over the images that hold the class
-    (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
+    inverse: mean share of a class / share. median: median share / share, shares taken over the images that
+    hold the class (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
     """
     pixels, in_images = pixels.double(), in_images.double()
     present = pixels > 0
@@ -43,10 +44,22 @@ class CrossEntropy(nn.Module):
     w is the weight of the pixel's class, and what `border` (targets -> B×H×W) adds to it.
     """
 
-    def __init__(self, weights: Tensor | None, ignore_index: int, smoothing: float, aux_weight: float, border: Border | None = None):
+    def __init__(
+        self,
+        weights: Tensor | None,
+        ignore_index: int,
+        smoothing: float,
+        aux_weight: float,
+        border: Border | None = None,
+    ):
         super().__init__()
         self.register_buffer("weights", weights)
-        self.ignore_index, self.smoothing, self.aux_weight, self.border = ignore_index, smoothing, aux_weight, border
+        self.ignore_index, self.smoothing, self.aux_weight, self.border = (
+            ignore_index,
+            smoothing,
+            aux_weight,
+            border,
+        )
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
         # Objects beyond the window have borders inside it, so the whole target is looked at.
@@ -60,7 +73,11 @@ class CrossEntropy(nn.Module):
     def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
         common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
         total = F.cross_entropy(logits, target, weight=self.weights, reduction="sum", **common)
-        return total if border is None else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
+        return (
+            total
+            if border is None
+            else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
+        )
 
     def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
         valid = target != self.ignore_index
@@ -86,18 +103,24 @@ def cross_entropy(
     """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
 
     Options:
-        class_weights: none, inverse, median or enet, from the pixels of the training split; or one number a class
+        class_weights: none, inverse, median or enet, from the pixels of the training split; or one number a
+            class
         weight_power: exponent of the weights; 0.5 takes their square root
         smoothing: share of the target that is spread evenly over all classes
         aux_weight: factor of the loss of auxiliary heads
-        border_weight: largest weight that is added where two objects come close (U-Net's paper: 10); 0: none. Objects are connected
-            parts of the thing classes, or of all classes but the background; touching ones of one class count as one
+        border_weight: largest weight that is added where two objects come close (U-Net's paper: 10); 0: none.
+            Objects are connected parts of the thing classes, or of all classes but the background; touching
+            ones of one class count as one
         border_sigma: how fast that falls, in pixels, with the distances to the nearest two objects
     """
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
-        raise ConfigError(f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes")
+        raise ConfigError(
+            f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"
+        )
     if not isinstance(class_weights, str) and (min(class_weights) < 0 or max(class_weights) == 0):
-        raise ConfigError(f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0")
+        raise ConfigError(
+            f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0"
+        )
     if aux_weight < 0:
         raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
     if border_weight < 0:
@@ -106,14 +129,22 @@ def cross_entropy(
         raise ConfigError(f"loss.border_sigma is {border_sigma}; allowed: a number above 0")
     if not 0 <= smoothing < 1:
         raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
-    border = Border(border_weight, border_sigma, _object_classes(num_classes, facts)) if border_weight > 0 else None
-    return CrossEntropy(_weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight, border)
+    border = (
+        Border(border_weight, border_sigma, _object_classes(num_classes, facts))
+        if border_weight > 0
+        else None
+    )
+    return CrossEntropy(
+        _weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight, border
+    )
 
 
 def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
     if facts is not None and facts.things:
         return facts.things
-    return tuple(index for index in range(num_classes) if facts is None or facts.classes[index] != "background")
+    return tuple(
+        index for index in range(num_classes) if facts is None or facts.classes[index] != "background"
+    )
 
 
 def _weights(rule, power: float, class_frequency) -> Tensor | None:
@@ -121,12 +152,21 @@ def _weights(rule, power: float, class_frequency) -> Tensor | None:
         return None
     if isinstance(rule, str):
         frequency = class_frequency()
-        weights = class_weights(rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images))
+        weights = class_weights(
+            rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images)
+        )
     else:
         weights = torch.tensor(rule, dtype=torch.float32) ** power
-    wrong = "infinite for some class" if not weights.isfinite().all() else None if weights.any() else "0 for all classes"
+    wrong = (
+        "infinite for some class"
+        if not weights.isfinite().all()
+        else None
+        if weights.any()
+        else "0 for all classes"
+    )
     if wrong:
         raise ConfigError(
-            f"loss.class_weights={rule} to the power of loss.weight_power={power} is {wrong}; use another power or other weights"
+            f"loss.class_weights={rule} to the power of loss.weight_power={power} is {wrong}; use another "
+            f"power or other weights"
         )
     return weights

@@ -9,9 +9,11 @@ from segtrain.sample import Output
 
 
 class Jaccard(nn.Module):
-    """`(B · mean over classes of 1 - IoU, B)`, both float32, over the batch as one set of pixels; (0, 0) when nothing is labelled.
+    """`(B · mean over classes of 1 - IoU, B)`, both float32, over the batch as one set of pixels; (0, 0) when
+    nothing is labelled.
 
-    Only classes that the batch holds count. Unlabelled pixels are left out of intersection and union. The value depends on how
+    Only classes that the batch holds count. Unlabelled pixels are left out of intersection and union. The
+    value depends on how
     images are grouped into batches: it is not a sum over pixels.
     """
 
@@ -25,19 +27,23 @@ class Jaccard(nn.Module):
         chance = output.upsampled().softmax(1)
         classes = target.clamp(0, self.num_classes - 1)
         picked = chance.gather(1, classes[:, None])[:, 0] * valid
-        # Summed by class row by row: one-hot targets would be as large as the probabilities, and one long float32 sum inexact.
+        # Summed by class row by row: one-hot targets would be as large as the probabilities, and one long
+        # float32 sum inexact.
         zeros = chance.new_zeros(*target.shape[:2], self.num_classes)
         hit = zeros.scatter_add(2, classes, picked).sum((0, 1))
         pixels = zeros.scatter_add(2, classes, valid.to(chance.dtype)).sum((0, 1))
         union = (chance * valid[:, None]).sum((0, 2, 3)) + pixels - hit
         present = (pixels > 0).float()
-        loss = ((1 - (hit + self.smooth) / (union + self.smooth)) * present).sum() / present.sum().clamp_min(1)
+        loss = ((1 - (hit + self.smooth) / (union + self.smooth)) * present).sum() / present.sum().clamp_min(
+            1
+        )
         images = len(target) * valid.any().float()
         return loss * images, images
 
 
 def jaccard(num_classes: int, ignore_index: int, smooth: float = 1.0) -> Jaccard:
-    """Soft Jaccard (IoU) of the classes in the batch (Rahman & Wang 2016); weighs small classes like large ones.
+    """Soft Jaccard (IoU) of the classes in the batch (Rahman & Wang 2016); weighs small classes like large
+    ones.
 
     Options:
         smooth: pixels added to intersection and union, which calms classes of a few pixels
@@ -57,5 +63,8 @@ class WeightedSum(nn.Module):
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
         tiny = torch.finfo(torch.float32).tiny
-        mean = sum(factor * total / weight.clamp_min(tiny) for factor, (total, weight) in zip(self.factors, parts, strict=True))
+        mean = sum(
+            factor * total / weight.clamp_min(tiny)
+            for factor, (total, weight) in zip(self.factors, parts, strict=True)
+        )
         return mean * parts[0][1], parts[0][1]

@@ -11,26 +11,30 @@ from segtrain.metric.confusion import Confusion
 
 
 class Boundary:
-    """The boundary F-score, averaged over the images that hold a boundary, and the mIoU of what lies near a true boundary."""
+    """The boundary F-score, averaged over the images that hold a boundary, and the mIoU of what lies near a
+    true boundary."""
 
     def __init__(self, num_classes: int, ignore_index: int, tolerance_px: float):
         self.num_classes, self.ignore_index, self.tolerance_px = num_classes, ignore_index, tolerance_px
         self._near = Confusion(num_classes, ignore_index)
 
     def counts(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """2 + C² float64: the sum of the images' scores, how many have one, and the confusion matrix of `near_boundary`.
-        Both are B×H×W integers."""
+        """2 + C² float64: the sum of the images' scores, how many have one, and the confusion matrix of
+        `near_boundary`. Both are B×H×W integers."""
         scores, near = [], torch.zeros(self.num_classes**2, dtype=torch.float64)
         for answered, true in zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True):
             score = boundary_f(answered, true, self.num_classes, self.ignore_index, self.tolerance_px)
             if score is not None:
                 scores.append(score)
                 band = near_boundary(true, self.ignore_index, self.tolerance_px)
-                near += self._near.counts(torch.from_numpy(answered[band]), torch.from_numpy(true[band])).flatten()
+                near += self._near.counts(
+                    torch.from_numpy(answered[band]), torch.from_numpy(true[band])
+                ).flatten()
         return torch.cat([torch.tensor([sum(scores), len(scores)], dtype=torch.float64), near])
 
     def scores(self, counts: Tensor, absent: str = "union") -> dict:
-        """`boundary_f` and `boundary_miou` in 0..1; None if no image holds a boundary. absent: for the mIoU, as everywhere."""
+        """`boundary_f` and `boundary_miou` in 0..1; None if no image holds a boundary. absent: for the mIoU,
+        as everywhere."""
         (total, images), near = counts[:2].tolist(), counts[2:].view(self.num_classes, self.num_classes)
         if not images:
             return {"boundary_f": None, "boundary_miou": None}
@@ -38,7 +42,8 @@ class Boundary:
 
 
 def boundary(num_classes: int, ignore_index: int, tolerance_px: float = 2.0) -> Boundary:
-    """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU within it.
+    """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU
+    within it.
 
     Options:
         tolerance_px: how far apart two boundaries may be
@@ -46,15 +51,19 @@ def boundary(num_classes: int, ignore_index: int, tolerance_px: float = 2.0) -> 
     return Boundary(num_classes, ignore_index, tolerance_px)
 
 
-def boundary_f(prediction: np.ndarray, target: np.ndarray, num_classes: int, ignore_index: int, tolerance_px: float) -> float | None:
-    """The boundary F-score of one image in 0..1 (Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?").
+def boundary_f(
+    prediction: np.ndarray, target: np.ndarray, num_classes: int, ignore_index: int, tolerance_px: float
+) -> float | None:
+    """The boundary F-score of one image in 0..1 (Csurka et al. 2013, "What is a good evaluation measure for
+    semantic segmentation?").
 
-    A class's boundary is its pixels beside a pixel of another class. Precision is the share of its predicted boundary that lies
-    within `tolerance_px` (Euclidean) of its true one, recall the reverse; F = 2PR / (P + R), averaged over the classes that have
-    a boundary in either. None if none has one.
+    A class's boundary is its pixels beside a pixel of another class. Precision is the share of its predicted
+    boundary that lies within `tolerance_px` (Euclidean) of its true one, recall the reverse; F = 2PR / (P +
+    R), averaged over the classes that have a boundary in either. None if none has one.
 
-    prediction, target: H×W integers. Pixels without a label take the nearest label, so that a thin unlabelled line between two
-    objects is a boundary as any other; what is farther than the tolerance from all labels does not count.
+    prediction, target: H×W integers. Pixels without a label take the nearest label, so that a thin unlabelled
+    line between two objects is a boundary as any other; what is farther than the tolerance from all labels
+    does not count.
     """
     if (target == ignore_index).all():
         return None
@@ -70,8 +79,9 @@ def boundary_f(prediction: np.ndarray, target: np.ndarray, num_classes: int, ign
 
 
 def near_boundary(target: np.ndarray, ignore_index: int, tolerance_px: float) -> np.ndarray:
-    """H×W bool: labelled pixels within `tolerance_px` (Euclidean) of the target's boundaries, a band ("trimap") whose mIoU says how
-    sharp a network is (Kohli et al. 2009; Chen et al. 2018, "Encoder-decoder with atrous separable convolution", fig. 5)."""
+    """H×W bool: labelled pixels within `tolerance_px` (Euclidean) of the target's boundaries, a band
+    ("trimap") whose mIoU says how sharp a network is (Kohli et al. 2009; Chen et al. 2018, "Encoder-decoder
+    with atrous separable convolution", fig. 5)."""
     boundaries = _beside_another(_filled(target, ignore_index)[0])
     return _near(boundaries, tolerance_px) & (target != ignore_index)
 
@@ -81,7 +91,9 @@ def _filled(target: np.ndarray, ignore_index: int) -> tuple[np.ndarray, np.ndarr
     unknown = (target == ignore_index).astype(np.uint8)
     if not unknown.any():
         return target, np.zeros(target.shape, np.float32)
-    distance, nearest = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    distance, nearest = cv2.distanceTransformWithLabels(
+        unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     labels = np.zeros(int(nearest.max()) + 1, target.dtype)
     labels[nearest[unknown == 0]] = target[unknown == 0]
     return labels[nearest], distance
@@ -113,4 +125,7 @@ def _near(points: np.ndarray, tolerance_px: float) -> np.ndarray:
     """H×W bool: what is within the tolerance of one of `points`, an H×W bool."""
     if not points.any():
         return np.zeros(points.shape, bool)
-    return cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= tolerance_px + 1e-4
+    return (
+        cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        <= tolerance_px + 1e-4
+    )

@@ -19,33 +19,44 @@ class Confusion:
     def __init__(self, num_classes: int, ignore_index: int):
         if 0 <= ignore_index < num_classes:
             raise ConfigError(
-                f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} or more, or negative"
+                f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} "
+                f"or more, or negative"
             )
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def counts(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """C×C int64: pixels of each true class (row) by predicted class (column), without those that the target ignores.
+        """C×C int64: pixels of each true class (row) by predicted class (column), without those that the
+        target ignores.
 
-        Both are integer tensors of one shape; the target holds 0..C-1 and the ignore index, which the reader has checked.
+        Both are integer tensors of one shape; the target holds 0..C-1 and the ignore index, which the reader
+        has checked.
         """
         c = self.num_classes
         counts = torch.zeros(c * (c + 1), dtype=torch.int64, device=target.device)
         truth, answer = target.reshape(-1), prediction.reshape(-1)
         band = BAND if truth.device.type == "cpu" else truth.numel()
         for start in range(0, truth.numel(), max(band, 1)):
-            # Ignored pixels go to a spare last row: selecting by a mask costs twenty times as much as counting them.
-            # All in int32: int64 and int32 in one addition are not vectorised and make counting a third slower.
-            row, column = truth[start : start + band].to(torch.int32), answer[start : start + band].to(torch.int32)
-            row = row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
+            # Ignored pixels go to a spare last row: selecting by a mask costs twenty times as much as
+            # counting them. All in int32: int64 and int32 in one addition are not vectorised and make
+            # counting a third slower.
+            row, column = (
+                truth[start : start + band].to(torch.int32),
+                answer[start : start + band].to(torch.int32),
+            )
+            row = (
+                row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
+            )
             index = torch.add(column, row, alpha=c)
             counts += torch.bincount(index, minlength=c * (c + 1))
         return counts[: c * c].view(c, c)
 
     def scores(self, counts: Tensor, absent: str = "union") -> dict:
-        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and lists by class: `iou`, `dice`, `accuracy`,
-        with None for a class that `absent` leaves out, and for a share of no pixels.
+        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and lists by class:
+        `iou`, `dice`, `accuracy`, with None for a class that `absent` leaves out, and for a share of no
+        pixels.
 
-        IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy = TP / (TP + FN), over all pixels of the set.
+        IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy = TP / (TP + FN), over all pixels
+        of the set.
         absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
@@ -59,7 +70,9 @@ class Confusion:
             "mean_accuracy": _mean(accuracy),
             "miou": _mean(iou),
             "mean_dice": _mean(dice),
-            "fw_iou": sum(t / labelled * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True)) if labelled else None,
+            "fw_iou": sum(t / labelled * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True))
+            if labelled
+            else None,
             "present": int(((truth + answer) > 0).sum()),
             "iou": iou,
             "dice": dice,

@@ -1,4 +1,5 @@
-"""Atrous spatial pyramid pooling (Chen et al. 2017, "Rethinking atrous convolution for semantic image segmentation", sec. 3.3)."""
+"""Atrous spatial pyramid pooling (Chen et al. 2017, "Rethinking atrous convolution for semantic image
+segmentation", sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -23,14 +24,26 @@ class ImagePooling(nn.Module):
 
 
 class ASPP(nn.Module):
-    """B×D×h×w -> B×width×h×w: a 1×1, one 3×3 per rate and the image's mean side by side, then merged by a 1×1 and dropout.
+    """B×D×h×w -> B×width×h×w: a 1×1, one 3×3 per rate and the image's mean side by side, then merged by a 1×1
+    and dropout.
 
     conv: (in_channels, width, kernel_size, rate) -> module, what the atrous branches are made of.
     """
 
-    def __init__(self, in_channels: int, width: int, rates: tuple[int, ...], image_pooling: bool, dropout: float, conv: Callable):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        rates: tuple[int, ...],
+        image_pooling: bool,
+        dropout: float,
+        conv: Callable,
+    ):
         super().__init__()
-        branches = [conv_norm_relu(in_channels, width, 1), *(conv(in_channels, width, 3, rate) for rate in rates)]
+        branches = [
+            conv_norm_relu(in_channels, width, 1),
+            *(conv(in_channels, width, 3, rate) for rate in rates),
+        ]
         if image_pooling:
             branches.append(ImagePooling(in_channels, width))
         self.branches = nn.ModuleList(branches)
@@ -42,10 +55,12 @@ class ASPP(nn.Module):
 
 
 def rates_at(output_stride: int) -> tuple[int, ...]:
-    """(12, 24, 36) at output stride 8, (6, 12, 18) at 16, (3, 6, 9) at 32: always 96, 192 and 288 pixels of the image."""
+    """(12, 24, 36) at output stride 8, (6, 12, 18) at 16, (3, 6, 9) at 32: always 96, 192 and 288 pixels of
+    the image."""
     return tuple(pixels // output_stride for pixels in (96, 192, 288))
 
 
 def rescaled(rates: tuple[int, ...] | None, before: int, after: int) -> tuple[int, ...] | None:
-    """Rates of output stride `before` at output stride `after`: they go on to span the same number of the image's pixels."""
+    """Rates of output stride `before` at output stride `after`: they go on to span the same number of the
+    image's pixels."""
     return rates and tuple(max(1, rate * before // after) for rate in rates)

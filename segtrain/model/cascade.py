@@ -1,4 +1,5 @@
-"""Cascaded atrous blocks (Chen et al. 2017, "Rethinking atrous convolution for semantic image segmentation", sec. 3.2)."""
+"""Cascaded atrous blocks (Chen et al. 2017, "Rethinking atrous convolution for semantic image segmentation",
+sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -31,21 +32,26 @@ def cascade(
 ) -> nn.Module:
     """Cascade: further copies of ResNet's last block, with ever wider dilation in place of strides.
 
-    Chen et al. 2017. The logits come at the output stride. With 21 classes: 63 714 389 parameters on resnet50 with block 7. The
-    added blocks start as the identity (He et al. 2019, "Bag of tricks": their last normalisation begins at 0).
+    Chen et al. 2017. The logits come at the output stride. With 21 classes: 63 714 389 parameters on resnet50
+    with block 7. The added blocks start as the identity (He et al. 2019, "Bag of tricks": their last
+    normalisation begins at 0).
 
     Options:
         encoder: one of timm's names that takes an output stride (`segtrain list encoders`)
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
-        output_stride: how much smaller than the image the last features are: 8, 16, 32, or, with fewer dilated blocks, 64, 128, 256
+        output_stride: how much smaller than the image the last features are: 8, 16, 32, or, with fewer
+            dilated blocks, 64, 128, 256
         blocks: number of the last block; the encoder ends with block 4
-        contract_dilation: let the first convolution of a block without its stride keep the dilation of the block before, so that
-            every output stride computes the same function (not with squeeze-excitation or anti-aliasing, nor tf_ encoders at even
-            sizes and ConvNeXt at 8); false gives a block one dilation
-        multi_grid: factors of the dilation of the three units of the encoder's last block and of each added one, the paper's are
-            [1, 2, 1]; null follows contract_dilation
+        contract_dilation: let the first convolution of a block without its stride keep the dilation of the
+            block before, so that every output stride computes the same function (not with squeeze-excitation
+            or anti-aliasing, nor tf_ encoders at even sizes and ConvNeXt at 8); false gives a block one
+            dilation
+        multi_grid: factors of the dilation of the three units of the encoder's last block and of each added
+            one, the paper's are [1, 2, 1]; null follows contract_dilation
     """
-    net = Cascade(Recipe(out_channels, in_channels, encoder, output_stride, blocks, contract_dilation, multi_grid))
+    net = Cascade(
+        Recipe(out_channels, in_channels, encoder, output_stride, blocks, contract_dilation, multi_grid)
+    )
     net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
@@ -67,10 +73,13 @@ class Recipe:
         allowed = OUTPUT_STRIDES[: self.blocks - 1]
         if self.output_stride not in allowed:
             raise ConfigError(
-                f"model.output_stride is {self.output_stride}; allowed: {', '.join(map(str, allowed))} (model.blocks={self.blocks})"
+                f"model.output_stride is {self.output_stride}; allowed: {', '.join(map(str, allowed))} "
+                f"(model.blocks={self.blocks})"
             )
         if self.multi_grid is not None and (len(self.multi_grid) != UNITS or min(self.multi_grid) < 1):
-            raise ConfigError(f"model.multi_grid is {list(self.multi_grid)}; allowed: null or {UNITS} integers from 1")
+            raise ConfigError(
+                f"model.multi_grid is {list(self.multi_grid)}; allowed: null or {UNITS} integers from 1"
+            )
 
     def at(self, output_stride: int) -> Recipe:
         return replace(self, output_stride=output_stride)
@@ -86,10 +95,16 @@ class Cascade(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.encoder = encoder_of(
-            recipe.encoder, recipe.in_channels, min(recipe.output_stride, 32), recipe.contract_dilation, recipe.multi_grid
+            recipe.encoder,
+            recipe.in_channels,
+            min(recipe.output_stride, 32),
+            recipe.contract_dilation,
+            recipe.multi_grid,
         )
         channels = self.encoder.channels[-1]
-        self.blocks = nn.Sequential(*(_block(channels, 32 << index, recipe) for index in range(1, recipe.blocks - 3)))
+        self.blocks = nn.Sequential(
+            *(_block(channels, 32 << index, recipe) for index in range(1, recipe.blocks - 3))
+        )
         self.head = head_of(channels, recipe.out_channels)
 
     def forward(self, x: torch.Tensor) -> Output:
@@ -109,7 +124,8 @@ def _block(channels: int, stride: int, recipe: Recipe) -> nn.Sequential:
 
 
 class Bottleneck(nn.Module):
-    """B×D×h×w -> B×D×ceil(h/stride)×ceil(w/stride): 1×1 to a quarter of the channels, 3×3, 1×1 back, added to the input."""
+    """B×D×h×w -> B×D×ceil(h/stride)×ceil(w/stride): 1×1 to a quarter of the channels, 3×3, 1×1 back, added to
+    the input."""
 
     def __init__(self, channels: int, stride: int, rate: int):
         super().__init__()

@@ -1,7 +1,8 @@
-"""Segmentation before neural networks: regions, hand-crafted features, a random forest, and neighbours that agree.
+"""Segmentation before neural networks: regions, hand-crafted features, a random forest, and neighbours that
+agree.
 
-In the way of TextonBoost (Shotton et al. 2009): textons and colour say what a region is, a Potts model says that neighbours of
-like colour are the same thing.
+In the way of TextonBoost (Shotton et al. 2009): textons and colour say what a region is, a Potts model says
+that neighbours of like colour are the same thing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from segtrain.model.texture import PATTERNS, Textons, filter_bank, local_binary_
 from segtrain.sample import Normalisation, Output
 
 PURE = 0.6
-"""Smallest share of a training region's labelled pixels that its class has; the others would teach what is not so."""
+"""Smallest share of a training region's labelled pixels that its class has; the others would teach what is
+not so."""
 LABELLED = 0.5
 """Smallest share of a training region's pixels that have a label."""
 TEXTON_PIXELS = 200_000
@@ -45,12 +47,14 @@ def classical(
     smoothing: Literal["expansion", "icm", "none"] = "expansion",
     smoothing_weight: float = 0.5,
 ) -> nn.Module:
-    """Classical segmentation: regions, colour and texture features, a random forest and a Potts model. Fitted, not trained.
+    """Classical segmentation: regions, colour and texture features, a random forest and a Potts model.
+    Fitted, not trained.
 
-    The training split is read twice, without augmentation: for the textons, and for one feature vector a region (Lab mean and
-    deviation, histograms of textons and local binary patterns, place, area, and the mean of all this over the regions around).
-    trainer, loss, optimizer, schedule and augmentation have no say. Images of one channel count as grey, of more than three as
-    RGB and more that is not looked at. Needs segtrain[classical].
+    The training split is read twice, without augmentation: for the textons, and for one feature vector a
+    region (Lab mean and deviation, histograms of textons and local binary patterns, place, area, and the mean
+    of all this over the regions around). trainer, loss, optimizer, schedule and augmentation have no say.
+    Images of one channel count as grey, of more than three as RGB and more that is not looked at. Needs
+    segtrain[classical].
 
     Options:
         regions: slic (k-means in colour and place) or watershed (of the map of colour boundaries)
@@ -59,12 +63,15 @@ def classical(
         textons: words that the texture is described with
         trees: of the random forest
         min_leaf: fewest training regions at a leaf
-        max_regions: about how many regions the forest is fitted on; of more, the same number is drawn from each image
-        smoothing: labels of neighbouring regions by alpha-expansion (needs PyMaxflow) or iterated conditional modes, which is
-            weaker and needs nothing; none gives the forest's probabilities as they are
+        max_regions: about how many regions the forest is fitted on; of more, the same number is drawn from
+            each image
+        smoothing: labels of neighbouring regions by alpha-expansion (needs PyMaxflow) or iterated conditional
+            modes, which is weaker and needs nothing; none gives the forest's probabilities as they are
         smoothing_weight: what two neighbouring regions of the same colour pay for different classes, in nats
     """
-    check_counts(num_regions=num_regions, textons=textons, trees=trees, min_leaf=min_leaf, max_regions=max_regions)
+    check_counts(
+        num_regions=num_regions, textons=textons, trees=trees, min_leaf=min_leaf, max_regions=max_regions
+    )
     if compactness <= 0:
         raise ConfigError(f"model.compactness is {compactness}; allowed: a number above 0")
     if smoothing_weight < 0:
@@ -72,7 +79,18 @@ def classical(
     _need("skimage", "scikit-image")
     if smoothing == "expansion":
         _need("maxflow", "PyMaxflow", " or use model.smoothing=icm")
-    net = Classical(out_channels, regions, num_regions, compactness, textons, trees, min_leaf, max_regions, smoothing, smoothing_weight)
+    net = Classical(
+        out_channels,
+        regions,
+        num_regions,
+        compactness,
+        textons,
+        trees,
+        min_leaf,
+        max_regions,
+        smoothing,
+        smoothing_weight,
+    )
     net.normalisation = Normalisation((0.0,) * in_channels, (1.0,) * in_channels)
     net.weights_report = "fitted on the training split"
     return net
@@ -80,20 +98,36 @@ def classical(
 
 def _need(module: str, package: str, otherwise: str = "") -> None:
     if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"model=classical needs {package}, which is not installed; run pip install 'segtrain[classical]'{otherwise}")
+        raise ConfigError(
+            f"model=classical needs {package}, which is not installed; run pip install "
+            f"'segtrain[classical]'{otherwise}"
+        )
 
 
 class Classical(nn.Module):
-    """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely as any other.
+    """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely
+    as any other.
 
-    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes. log_probabilities: the
-    scores are none above 0, so they must not be merged with others from 0 on.
+    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes.
+    log_probabilities: the scores are none above 0, so they must not be merged with others from 0 on.
     """
 
     head_keys = ("forest.values",)
     log_probabilities = True
 
-    def __init__(self, num_classes, regions, num_regions, compactness, textons, trees, min_leaf, max_regions, smoothing, smoothing_weight):
+    def __init__(
+        self,
+        num_classes,
+        regions,
+        num_regions,
+        compactness,
+        textons,
+        trees,
+        min_leaf,
+        max_regions,
+        smoothing,
+        smoothing_weight,
+    ):
         super().__init__()
         self.cut = (regions, num_regions, compactness)
         self.trees, self.min_leaf, self.max_regions = trees, min_leaf, max_regions
@@ -105,7 +139,8 @@ class Classical(nn.Module):
     # --- what is learnt
 
     def fit(self, samples: Iterable, rng: np.random.Generator) -> None:
-        """samples: the training split's `Sample`s, with a length; read twice. Target values from C on are no label."""
+        """samples: the training split's `Sample`s, with a length; read twice. Target values from C on are no
+        label."""
         _need("sklearn", "scikit-learn")
         share = -(-TEXTON_PIXELS // len(samples))
         answers = [_drawn(filter_bank(_lab(self._rgb_of(sample.image))), share, rng) for sample in samples]
@@ -114,7 +149,9 @@ class Classical(nn.Module):
         taught = [self._taught(sample, share, rng) for sample in samples]
         features, labels = (np.concatenate(part) for part in zip(*taught, strict=True))
         if len(labels) == 0:
-            raise DataError("no region of the training images has a clear label; model.num_regions makes smaller ones")
+            raise DataError(
+                "no region of the training images has a clear label; model.num_regions makes smaller ones"
+            )
         self.forest.fit(features, labels, self.trees, self.min_leaf, torch.get_num_threads(), _seed(rng))
 
     def _taught(self, sample, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -126,9 +163,12 @@ class Classical(nn.Module):
         return features[chosen], labels[chosen]
 
     def resize_for(self, weights: dict[str, torch.Tensor]) -> None:
-        """Makes room for a fitted forest, before `load_state_dict`; CheckpointError if `weights` hold none."""
+        """Makes room for a fitted forest, before `load_state_dict`; CheckpointError if `weights` hold
+        none."""
         textons = weights.get("textons.centres")
-        if textons is not None and textons.shape == self.textons.centres.shape:  # else the features are others, and loading says so
+        if (
+            textons is not None and textons.shape == self.textons.centres.shape
+        ):  # else the features are others, and loading says so
             self.forest.resize_for(weights, "forest.")
 
     # --- what it says
@@ -137,13 +177,19 @@ class Classical(nn.Module):
     def forward(self, x: torch.Tensor) -> Output:
         size = tuple(x.shape[-2:])
         if not self.forest.fitted:
-            return Output(x.new_full((len(x), self.num_classes, *size), -float(np.log(self.num_classes)), dtype=torch.float32), size)
+            return Output(
+                x.new_full(
+                    (len(x), self.num_classes, *size), -float(np.log(self.num_classes)), dtype=torch.float32
+                ),
+                size,
+            )
         images = x.float().cpu().permute(0, 2, 3, 1).numpy()
         logits = np.stack([self._log_probabilities(_rgb(image)) for image in images])
         return Output(torch.from_numpy(logits).to(x.device), size)
 
     def _log_probabilities(self, rgb: np.ndarray) -> np.ndarray:
-        """C×H×W float32. After smoothing, a region's probabilities are those given the labels of its neighbours, and the most
+        """C×H×W float32. After smoothing, a region's probabilities are those given the labels of its
+        neighbours, and the most
         probable class is its label: no single region could change it and lower the energy."""
         regions, colours, edges, features = self.described(rgb)
         scores = np.log(np.maximum(self.forest(features), LEAST))
@@ -155,7 +201,8 @@ class Classical(nn.Module):
         return scores.T.astype(np.float32)[:, regions]
 
     def described(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs that touch (E×2), R×F float32 features."""
+        """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs that touch
+        (E×2), R×F float32 features."""
         lab = _lab(rgb)
         regions = regions_of(rgb, lab, *self.cut)
         height, width = regions.shape
@@ -179,17 +226,24 @@ class Classical(nn.Module):
 
     def _rgb_of(self, image: np.ndarray) -> np.ndarray:
         """H×W×3 float32 of a sample's image, by the way that the predictor's images come."""
-        return _rgb(self.normalisation(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None])[0].permute(1, 2, 0).numpy())
+        return _rgb(
+            self.normalisation(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None])[0]
+            .permute(1, 2, 0)
+            .numpy()
+        )
 
 
 def majority(regions: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
-    """R class indices: the most frequent one among a region's labelled pixels; -1 where that is not clear (PURE, LABELLED).
+    """R class indices: the most frequent one among a region's labelled pixels; -1 where that is not clear
+    (PURE, LABELLED).
 
     regions: H×W of 0..R-1. target: H×W; values outside 0..C-1 are no label.
     """
     area = np.bincount(regions.ravel())
     known = (target >= 0) & (target < num_classes)
-    counts = np.bincount(regions[known] * num_classes + target[known], minlength=len(area) * num_classes).reshape(len(area), num_classes)
+    counts = np.bincount(
+        regions[known] * num_classes + target[known], minlength=len(area) * num_classes
+    ).reshape(len(area), num_classes)
     labelled, most = counts.sum(1), counts.max(1)
     clear = (labelled > 0) & (labelled >= LABELLED * area) & (most >= PURE * labelled)
     return np.where(clear, counts.argmax(1), -1)

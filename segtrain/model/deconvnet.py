@@ -26,14 +26,19 @@ def deconvnet(
 ) -> nn.Module:
     """DeconvNet: VGG16, and its mirror image, which puts every value back to where the pooling took it from.
 
-    Noh et al. 2015. With 21 classes: 251 805 653 parameters (1 GB), bias-free 251 788 949; width=0.25 fc_width=512 suits a laptop.
-    Images are padded to a multiple of 32, at least 224. It is meant for crops around objects (augmentation=object_crops).
+    Noh et al. 2015. With 21 classes: 251 805 653 parameters (1 GB), bias-free 251 788 949; width=0.25
+    fc_width=512 suits a laptop. Images are padded to a multiple of 32, at least 224. It is meant for crops
+    around objects (augmentation=object_crops).
 
     Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
-        width: channels of the 3x3 convolutions, both ways, as a share of the paper's; published weights need 1
-        fc_width: channels of fc6 and fc7, which hold nine tenths of the weights; with another number than 4096 they start from scratch
-        conv_bias: biases in front of batch normalisation, as in the published network; they change nothing that it computes
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
+            .safetensors)
+        width: channels of the 3x3 convolutions, both ways, as a share of the paper's; published weights need
+            1
+        fc_width: channels of fc6 and fc7, which hold nine tenths of the weights; with another number than
+            4096 they start from scratch
+        conv_bias: biases in front of batch normalisation, as in the published network; they change nothing
+            that it computes
     """
     net = DeconvNet(out_channels, in_channels, width, fc_width, conv_bias)
     net.pretrained = weights != "none"
@@ -55,7 +60,8 @@ class DeconvNet(nn.Module):
         *channels, fc_channels = self.encoder.channels
         self.fc = nn.Sequential(*_deconv(fc_channels, channels[-1], 7, 0, conv_bias))
         self.levels = nn.ModuleList(
-            _deconvs(DEPTHS[level], channels[level], channels[max(0, level - 1)], conv_bias) for level in reversed(range(len(channels)))
+            _deconvs(DEPTHS[level], channels[level], channels[max(0, level - 1)], conv_bias)
+            for level in reversed(range(len(channels)))
         )
         self.head = head_of(channels[0], out_channels)
 
@@ -73,9 +79,11 @@ class DeconvNet(nn.Module):
 
 
 def unpooled(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """B×D×2h×2w of zeros, with the B×D×h×w values at `indices` of a 2×2 pooling (int64, into the flattened 2h×2w).
+    """B×D×2h×2w of zeros, with the B×D×h×w values at `indices` of a 2×2 pooling (int64, into the flattened
+    2h×2w).
 
-    What F.max_unpool2d gives, by a scatter: its gradient is a gather, the same in every run, also where max_unpool2d has no such form.
+    What F.max_unpool2d gives, by a scatter: its gradient is a gather, the same in every run, also where
+    max_unpool2d has no such form.
     """
     height, width = 2 * x.shape[-2], 2 * x.shape[-1]
     empty = x.new_zeros(*x.shape[:2], height * width)
@@ -88,13 +96,17 @@ def _missing(length: int) -> int:
 
 
 def _deconvs(depth: int, channels: int, last: int, bias: bool) -> nn.Sequential:
-    """A level of VGG16 backwards: `depth` deconvolutions, the last of which gives the channels of the level above."""
+    """A level of VGG16 backwards: `depth` deconvolutions, the last of which gives the channels of the level
+    above."""
     outputs = [*[channels] * (depth - 1), last]
     return nn.Sequential(*(part for out in outputs for part in _deconv(channels, out, 3, 1, bias)))
 
 
-def _deconv(in_channels: int, out_channels: int, kernel_size: int, padding: int, bias: bool) -> list[nn.Module]:
-    """A transposed convolution of stride 1 from N(0, 0.01²), batch normalisation and ReLU, as the published network starts them."""
+def _deconv(
+    in_channels: int, out_channels: int, kernel_size: int, padding: int, bias: bool
+) -> list[nn.Module]:
+    """A transposed convolution of stride 1 from N(0, 0.01²), batch normalisation and ReLU, as the published
+    network starts them."""
     conv = nn.ConvTranspose2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
     nn.init.normal_(conv.weight, std=0.01)
     if bias:

@@ -1,4 +1,5 @@
-"""Yu & Koltun 2016, "Multi-scale context aggregation by dilated convolutions": VGG16 made dense, and a context module."""
+"""Yu & Koltun 2016, "Multi-scale context aggregation by dilated convolutions": VGG16 made dense, and a
+context module."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from segtrain.sample import Output
 
 STRIDE = 8
 MARGIN = 186
-"""Pixels on each side that the front end consumes: of H + 372 pixels it answers for H / 8 places (900 -> 66)."""
+"""Pixels on each side that the front end consumes: of H + 372 pixels it answers for H / 8 places (900 ->
+66)."""
 LARGE_WIDTHS = (2, 2, 4, 8, 16, 32, 32)
 """Channels of the large context module's dilated layers, in numbers of classes (the paper's table 1)."""
 
@@ -32,17 +34,22 @@ def dilated(
     context_dilations: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1),
     context_noise: float = 0.01,
 ) -> nn.Module:
-    """Dilated convolutions: VGG16 without its last two poolings, and a module that looks ever further around in its scores.
+    """Dilated convolutions: VGG16 without its last two poolings, and a module that looks ever further around
+    in its scores.
 
-    Yu & Koltun 2016. The logits come at stride 8. No convolution of VGG16 is padded; the image is mirrored at its edges by 186 pixels.
-    With 21 classes: front end 134 346 581 parameters, basic context module 28 392 (19 classes and 32, 64 in addition: 29 792).
+    Yu & Koltun 2016. The logits come at stride 8. No convolution of VGG16 is padded; the image is mirrored at
+    its edges by 186 pixels.
+    With 21 classes: front end 134 346 581 parameters, basic context module 28 392 (19 classes and 32, 64 in
+    addition: 29 792).
 
     Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
+            .safetensors)
         width: channels of VGG16's layers as a share of the paper's; published weights need 1
         dropout: probability that a value of fc6 or fc7 is dropped in training
-        context: what follows the front end: none (the front end alone), basic (as many channels as classes) or
-            large (2, 2, 4, 8, 16, 32, 32 times as many); a run with none starts one with a module (init=RUN)
+        context: what follows the front end: none (the front end alone), basic (as many channels as classes)
+            or large (2, 2, 4, 8, 16, 32, 32 times as many); a run with none starts one with a module
+            (init=RUN)
         context_dilations: distances of the taps of the module's 3x3 convolutions, followed by a 1x1 one;
             1, 1, 2, 4, 8, 16, 32, 64, 1 is the paper's for Cityscapes
         context_noise: standard deviation of what is added to the identity that the module starts as
@@ -54,7 +61,8 @@ def dilated(
 
 
 class Dilated(nn.Module):
-    """B×K×H×W -> Output, for any H and W, with B×C×H/8×W/8 logits, or at the image's size if 8 does not divide both."""
+    """B×K×H×W -> Output, for any H and W, with B×C×H/8×W/8 logits, or at the image's size if 8 does not
+    divide both."""
 
     head_keys = ("final.weight", "final.bias")
     """The tensors whose first dimension is the classes."""
@@ -74,7 +82,11 @@ class Dilated(nn.Module):
         self.final = nn.Conv2d(self.encoder.channels[-1], out_channels, 1)
         nn.init.normal_(self.final.weight, std=0.001)
         nn.init.zeros_(self.final.bias)
-        self.context = nn.Identity() if context == "none" else ContextModule(out_channels, context, context_dilations, context_noise)
+        self.context = (
+            nn.Identity()
+            if context == "none"
+            else ContextModule(out_channels, context, context_dilations, context_noise)
+        )
 
     @property
     def mixing_keys(self) -> tuple[str, ...]:
@@ -90,7 +102,8 @@ class Dilated(nn.Module):
 
 
 def reflected(length: int, before: int, after: int, device=None) -> torch.Tensor:
-    """Indices into `length` pixels of a row that goes on before and after, mirrored at its ends, which are not repeated.
+    """Indices into `length` pixels of a row that goes on before and after, mirrored at its ends, which are
+    not repeated.
 
     As `torch.nn.functional.pad(mode="reflect")`, but a short row is mirrored as often as needed.
     """
@@ -101,27 +114,36 @@ def reflected(length: int, before: int, after: int, device=None) -> torch.Tensor
 
 
 def _cropped(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The logits without what answers for pixels added to reach a multiple of the stride: at stride 8 if nothing was added."""
+    """The logits without what answers for pixels added to reach a multiple of the stride: at stride 8 if
+    nothing was added."""
     if height % STRIDE == 0 and width % STRIDE == 0:
         return logits
-    return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)[..., :height, :width]
+    return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)[
+        ..., :height, :width
+    ]
 
 
 class ContextModule(nn.Module):
-    """B×C×h×w scores -> the same shape: 3×3 convolutions of growing dilation with ReLU after each, then a 1×1 one.
+    """B×C×h×w scores -> the same shape: 3×3 convolutions of growing dilation with ReLU after each, then a 1×1
+    one.
 
     It starts as the identity on scores from 0 on, plus noise N(0, noise²) (the paper's eq. 4 and 5).
     """
 
-    def __init__(self, classes: int, kind: Literal["basic", "large"], dilations: tuple[int, ...], noise: float):
+    def __init__(
+        self, classes: int, kind: Literal["basic", "large"], dilations: tuple[int, ...], noise: float
+    ):
         super().__init__()
         if not dilations or min(dilations) < 1:
-            raise ConfigError(f"model.context_dilations is {list(dilations)}; allowed: one integer from 1 or more of them")
+            raise ConfigError(
+                f"model.context_dilations is {list(dilations)}; allowed: one integer from 1 or more of them"
+            )
         if noise < 0:
             raise ConfigError(f"model.context_noise is {noise}; allowed: a number from 0")
         if kind == "large" and len(dilations) != len(LARGE_WIDTHS):
             raise ConfigError(
-                f"model.context_dilations has {len(dilations)} entries; model.context=large has {len(LARGE_WIDTHS)} dilated layers: "
+                f"model.context_dilations has {len(dilations)} entries; model.context=large has "
+                f"{len(LARGE_WIDTHS)} dilated layers: "
                 f"give as many, or use model.context=basic"
             )
         factors = LARGE_WIDTHS if kind == "large" else (1,) * len(dilations)
@@ -142,7 +164,8 @@ class ContextModule(nn.Module):
 
 @torch.no_grad()
 def _start_as_identity(conv: nn.Conv2d, classes: int, noise: float) -> None:
-    """Every class has an equal share of the input and of the output channels; each of its output channels gets the same part of the sum."""
+    """Every class has an equal share of the input and of the output channels; each of its output channels
+    gets the same part of the sum."""
     after, before = conv.weight.shape[:2]
     middle = conv.kernel_size[0] // 2
     of_output, of_input = (torch.arange(count) * classes // count for count in (after, before))

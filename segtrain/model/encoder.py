@@ -1,6 +1,8 @@
-"""Encoders: image classification networks that hand out the features of every stage, at a chosen output stride.
+"""Encoders: image classification networks that hand out the features of every stage, at a chosen output
+stride.
 
-timm is imported inside the functions: it takes seconds, and neither `segtrain list` nor the small encoder needs it.
+timm is imported inside the functions: it takes seconds, and neither `segtrain list` nor the small encoder
+needs it.
 """
 
 from __future__ import annotations
@@ -23,17 +25,21 @@ def encoder_of(
     multi_grid: tuple[int, ...] | None = None,
     norm_eps: float | None = None,
 ) -> nn.Module:
-    """timm's network `name` without its classifier, randomly initialised: B×K×H×W -> a list of features, finest first.
+    """timm's network `name` without its classifier, randomly initialised: B×K×H×W -> a list of features,
+    finest first.
 
-    Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what its sides are divided.
-    A stage whose stride is removed for the sake of the output stride dilates its convolutions instead, its first one still
-    with the dilation of the stage before (the contracted rule of DeepLab's code), so that the network computes the same
-    function of its input, on a finer grid. It does not where other things follow the grid: squeeze-excitation, anti-aliasing, the
-    padding of tf_ networks at even sizes, ConvNeXt's at output stride 8. ConfigError for an encoder or an output stride that cannot be had.
+    Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what
+    its sides are divided. A stage whose stride is removed for the sake of the output stride dilates its
+    convolutions instead, its first one still with the dilation of the stage before (the contracted rule of
+    DeepLab's code), so that the network computes the same function of its input, on a finer grid. It does not
+    where other things follow the grid: squeeze-excitation, anti-aliasing, the padding of tf_ networks at even
+    sizes, ConvNeXt's at output stride 8. ConfigError for an encoder or an output stride that cannot be had.
 
-    contract_dilation: False gives the first one the stage's own dilation too (segmentation_models_pytorch; torchvision's
+    contract_dilation: False gives the first one the stage's own dilation too (segmentation_models_pytorch;
+    torchvision's
         MobileNetV3). That is another function, for weights that were trained so.
-    multi_grid: one factor for each unit of a ResNet's last block. The unit's spatial convolutions get 32 / output_stride times
+    multi_grid: one factor for each unit of a ResNet's last block. The unit's spatial convolutions get 32 /
+    output_stride times
         it (Chen et al. 2017, "Rethinking atrous convolution", sec. 3.2.1), whatever contract_dilation says.
     norm_eps: what batch normalisation adds to the variance; None leaves timm's number.
     """
@@ -44,7 +50,14 @@ def encoder_of(
     check_name(name)
     try:
         features = _create(name, in_channels, output_stride)
-    except (TypeError, AssertionError, NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+    except (
+        TypeError,
+        AssertionError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise ConfigError(_unsupported(name, output_stride)) from error
     info = features.feature_info
     features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
@@ -64,7 +77,9 @@ def encoder_of(
 def _create(name: str, in_channels: int, output_stride: int) -> nn.Module:
     import timm
 
-    return timm.create_model(name, pretrained=False, features_only=True, output_stride=output_stride, in_chans=in_channels)
+    return timm.create_model(
+        name, pretrained=False, features_only=True, output_stride=output_stride, in_chans=in_channels
+    )
 
 
 def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stride: int) -> None:
@@ -79,13 +94,15 @@ def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stri
             changed += 1
     if changed < (32 // output_stride).bit_length() - 1:
         raise ConfigError(
-            f"model.contract_dilation=false is not possible with model.encoder={name}: its strides are not in its convolutions; "
+            f"model.contract_dilation=false is not possible with model.encoder={name}: its strides are not "
+            f"in its convolutions; "
             "use model.contract_dilation=true"
         )
 
 
 def _dilate_averages(features: nn.Module, output_stride: int) -> None:
-    """Shortcuts that average before they project (ResNet-D) go on to average the same pixels; without the stride timm takes neighbours."""
+    """Shortcuts that average before they project (ResNet-D) go on to average the same pixels; without the
+    stride timm takes neighbours."""
     from timm.layers import AvgPool2dSame
 
     pools = [name for name, module in features.named_modules() if isinstance(module, AvgPool2dSame)]
@@ -106,7 +123,12 @@ class DilatedAverage(nn.Module):
             length = x.shape[axis]
             reach = min(self.rate, length)
             # Beyond the border a pixel stands in for its neighbour, which leaves it alone in the mean.
-            x = (x + torch.cat([x.narrow(axis, reach, length - reach), x.narrow(axis, length - reach, reach)], axis)) / 2
+            x = (
+                x
+                + torch.cat(
+                    [x.narrow(axis, reach, length - reach), x.narrow(axis, length - reach, reach)], axis
+                )
+            ) / 2
         return x
 
 
@@ -114,11 +136,13 @@ def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_gr
     units = getattr(features, "layer4", None)
     if units is None:
         raise ConfigError(
-            f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has not; use null or resnet50"
+            f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has "
+            f"not; use null or resnet50"
         )
     if len(units) != len(multi_grid) or min(multi_grid) < 1:
         raise ConfigError(
-            f"model.multi_grid is {list(multi_grid)}; allowed: null or {len(units)} integers from 1, one for each unit of the last "
+            f"model.multi_grid is {list(multi_grid)}; allowed: null or {len(units)} integers from 1, one "
+            f"for each unit of the last "
             f"block of model.encoder={name}"
         )
     for unit, factor in zip(units, multi_grid, strict=True):
@@ -135,11 +159,16 @@ def _set_norm_eps(features: nn.Module, eps: float) -> None:
 
 
 def _spatial_convolutions(module: nn.Module) -> list[tuple[str, nn.Conv2d]]:
-    return [(name, part) for name, part in module.named_modules() if isinstance(part, nn.Conv2d) and max(part.kernel_size) > 1]
+    return [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d) and max(part.kernel_size) > 1
+    ]
 
 
 def _dilate(conv: nn.Conv2d, dilation: int) -> None:
-    """Sets the distance of the taps; H×W stays as it is. Convolutions without padding of their own pad their input in forward."""
+    """Sets the distance of the taps; H×W stays as it is. Convolutions without padding of their own pad their
+    input in forward."""
     conv.dilation = (dilation, dilation)
     if any(conv.padding):
         conv.padding = tuple(dilation * (side - 1) // 2 for side in conv.kernel_size)
@@ -151,27 +180,37 @@ def check_name(name: str) -> None:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         known = nearest(architecture, timm.list_models())
-        raise ConfigError(f"model.encoder={name} does not exist{known}; allowed: timm's networks that take an output stride")
+        raise ConfigError(
+            f"model.encoder={name} does not exist{known}; allowed: timm's networks that take an output stride"
+        )
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")] if tag else [tag]
     if tag not in tags:
         there = ", ".join(tags) or "none"
-        raise ConfigError(f"model.encoder={name} does not exist: {architecture} has the weights {there}{nearest(tag, tags)}")
+        raise ConfigError(
+            f"model.encoder={name} does not exist: {architecture} has the weights {there}{nearest(tag, tags)}"
+        )
 
 
 def _unsupported(name: str, output_stride: int) -> str:
     return (
-        f"model.encoder={name} cannot hand out its features at output stride {output_stride} (transformers, HRNet, DenseNet and "
-        "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or Xception, such as resnet50"
+        f"model.encoder={name} cannot hand out its features at output stride {output_stride} "
+        f"(transformers, HRNet, DenseNet and "
+        "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or "
+        "Xception, such as resnet50"
     )
 
 
 def at_output_stride(net: nn.Module, output_stride: int) -> nn.Module:
-    """A twin of `net` that computes at another output stride with the same tensors: what trains one changes the other.
+    """A twin of `net` that computes at another output stride with the same tensors: what trains one changes
+    the other.
 
     Rates that depend on the output stride follow. The twin has the modes and the frozen parts of `net`.
     """
     if not hasattr(net, "recipe"):
-        raise ConfigError(f"model.output_stride is not an option of {type(net).__name__}: its features come at the strides of its paper")
+        raise ConfigError(
+            f"model.output_stride is not an option of {type(net).__name__}: its features come at the "
+            f"strides of its paper"
+        )
     with torch.device("meta"):
         twin = type(net)(net.recipe.at(output_stride))
     _share_tensors(net, twin)

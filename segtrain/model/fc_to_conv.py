@@ -1,4 +1,5 @@
-"""Fully connected layers as convolutions (Long et al. 2015, "Fully convolutional networks for semantic segmentation", sec. 3.1)."""
+"""Fully connected layers as convolutions (Long et al. 2015, "Fully convolutional networks for semantic
+segmentation", sec. 3.1)."""
 
 from __future__ import annotations
 
@@ -8,21 +9,29 @@ from segtrain.errors import ConfigError
 
 
 def fc_to_conv(classifier: nn.Sequential, size: tuple[int, int]) -> nn.Sequential:
-    """What stands behind the feature maps of a fitted image classifier, in a form that slides over larger ones.
+    """What stands behind the feature maps of a fitted image classifier, in a form that slides over larger
+    ones.
 
-    `nn.Sequential(features, fc_to_conv(classifier, size))` gives B×C×h×w logits: at (i, j) those of the window of the image whose
-    features begin there, exactly so if `features` does not pad. On images of the size it was fitted on, h and w are 1.
+    `nn.Sequential(features, fc_to_conv(classifier, size))` gives B×C×h×w logits: at (i, j) those of the
+    window of the image whose features begin there, exactly so if `features` does not pad. On images of the
+    size it was fitted on, h and w are 1.
 
-    classifier: B×D×h×w -> B×C, of pooling to one value (or to the size there is), flattening, fully connected layers and what acts
-    on each value alone. It stays as it is; the convolutions have their weights where its layers have them.
+    classifier: B×D×h×w -> B×C, of pooling to one value (or to the size there is), flattening, fully connected
+    layers and what acts on each value alone. It stays as it is; the convolutions have their weights where its
+    layers have them.
     size: height and width of the feature maps that it was fitted on.
     """
     window, layers = tuple(size), []
     for layer in classifier:
         if isinstance(layer, nn.AdaptiveAvgPool2d):
-            pooled = (layer.output_size,) * 2 if isinstance(layer.output_size, int) else tuple(layer.output_size)
+            pooled = (
+                (layer.output_size,) * 2 if isinstance(layer.output_size, int) else tuple(layer.output_size)
+            )
             if pooled not in ((1, 1), window):
-                raise ConfigError(f"pooling of {window} to {pooled} values depends on the size of the image and is no convolution")
+                raise ConfigError(
+                    f"pooling of {window} to {pooled} values depends on the size of the image and is no "
+                    f"convolution"
+                )
             if pooled != window:
                 layers.append(nn.AvgPool2d(window, stride=1))
                 window = (1, 1)
@@ -39,7 +48,9 @@ def _convolution(linear: nn.Linear, window: tuple[int, int]) -> nn.Conv2d:
     channels = linear.in_features // (window[0] * window[1])
     # On meta, because new weights for VGG's first layer alone would take a second to draw.
     conv = nn.Conv2d(channels, linear.out_features, window, bias=linear.bias is not None, device="meta")
-    conv.weight = nn.Parameter(linear.weight.detach().view(linear.out_features, channels, *window), requires_grad=False)
+    conv.weight = nn.Parameter(
+        linear.weight.detach().view(linear.out_features, channels, *window), requires_grad=False
+    )
     if linear.bias is not None:
         conv.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
     return conv.train(linear.training)

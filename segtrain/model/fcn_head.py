@@ -1,4 +1,5 @@
-"""The head of a fully convolutional ResNet, which others use as an auxiliary head (Zhao et al. 2017, sec. 3.3; torchvision)."""
+"""The head of a fully convolutional ResNet, which others use as an auxiliary head (Zhao et al. 2017, sec.
+3.3; torchvision)."""
 
 from __future__ import annotations
 

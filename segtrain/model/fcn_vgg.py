@@ -1,4 +1,5 @@
-"""FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer & Darrell 2015, "Fully convolutional networks for semantic segmentation") on VGG16."""
+"""FCN-32s, FCN-16s and FCN-8s (Long, Shelhamer & Darrell 2015, "Fully convolutional networks for semantic
+segmentation") on VGG16."""
 
 from __future__ import annotations
 
@@ -11,20 +12,30 @@ from segtrain.model.vgg import VGG16, BilinearUpsampling, load_vgg16_weights
 from segtrain.sample import Output
 
 FIRST_PADDING = 100
-"""Zeros around the image: any image then leaves something for the 7×7 convolution, and the crops below land on it."""
+"""Zeros around the image: any image then leaves something for the 7×7 convolution, and the crops below land
+on it."""
 SKIPS = (("score_pool4", 3, 5, 1e-2), ("score_pool3", 2, 9, 1e-4))
-"""Layer, level of VGG16 that it scores, rows and columns cut off its scores, and the factor of its features when trained at once."""
+"""Layer, level of VGG16 that it scores, rows and columns cut off its scores, and the factor of its features
+when trained at once."""
 CROPS = {32: 19, 16: 27, 8: 31}
 """By the stride of the last upsampling: rows and columns cut off its result."""
 
 
-def fcn32s(out_channels: int, in_channels: int = 3, weights: str = "imagenet", width: float = 1.0, dropout: float = 0.5) -> nn.Module:
+def fcn32s(
+    out_channels: int,
+    in_channels: int = 3,
+    weights: str = "imagenet",
+    width: float = 1.0,
+    dropout: float = 0.5,
+) -> nn.Module:
     """FCN-32s: VGG16 with convolutions for its classifier, scored at stride 32 and interpolated to the image.
 
-    Long et al. 2015. With 21 classes: 134 346 581 parameters. The upsampling is bilinear and frozen, as in the published networks.
+    Long et al. 2015. With 21 classes: 134 346 581 parameters. The upsampling is bilinear and frozen, as in
+    the published networks.
 
     Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
+            .safetensors)
         width: channels of every layer as a share of the paper's; published weights need 1
         dropout: probability that a value of fc6 or fc7 is dropped in training
     """
@@ -41,10 +52,12 @@ def fcn16s(
 ) -> nn.Module:
     """FCN-16s: FCN-32s with the scores of VGG16's fourth pooling added at stride 16.
 
-    Long et al. 2015. With 21 classes: 134 357 354 parameters. It starts from an FCN-32s (init=RUN): the new scores begin at 0.
+    Long et al. 2015. With 21 classes: 134 357 354 parameters. It starts from an FCN-32s (init=RUN): the new
+    scores begin at 0.
 
     Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
+            .safetensors)
         width: channels of every layer as a share of the paper's; published weights need 1
         dropout: probability that a value of fc6 or fc7 is dropped in training
         at_once: scale the features of the skip by 0.01, to train without an FCN-32s before it
@@ -62,13 +75,16 @@ def fcn8s(
 ) -> nn.Module:
     """FCN-8s: FCN-16s with the scores of VGG16's third pooling added at stride 8.
 
-    Long et al. 2015. With 21 classes: 134 362 751 parameters. It starts from an FCN-16s (init=RUN): the new scores begin at 0.
+    Long et al. 2015. With 21 classes: 134 362 751 parameters. It starts from an FCN-16s (init=RUN): the new
+    scores begin at 0.
 
     Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, .safetensors)
+        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
+            .safetensors)
         width: channels of every layer as a share of the paper's; published weights need 1
         dropout: probability that a value of fc6 or fc7 is dropped in training
-        at_once: scale the features of the skips by 0.01 and 0.0001, to train without an FCN-32s and an FCN-16s before it
+        at_once: scale the features of the skips by 0.01 and 0.0001, to train without an FCN-32s and an
+            FCN-16s before it
     """
     return _fcn(out_channels, in_channels, 8, weights, width, dropout, at_once)
 
@@ -83,11 +99,20 @@ def _fcn(out_channels, in_channels, stride, weights, width, dropout, at_once=Fal
 class FCN(nn.Module):
     """B×K×H×W -> Output with B×C×H×W logits, for any H and W.
 
-    The scores are upsampled here and not by the loss: the paper's frozen kernels and its crops (the offsets of the published
-    networks) are not what an interpolation to the image's size gives. All scores start at 0, so that a skip changes nothing at first.
+    The scores are upsampled here and not by the loss: the paper's frozen kernels and its crops (the offsets
+    of the published networks) are not what an interpolation to the image's size gives. All scores start at 0,
+    so that a skip changes nothing at first.
     """
 
-    def __init__(self, out_channels: int, in_channels: int, stride: Literal[8, 16, 32], width: float, dropout: float, at_once: bool):
+    def __init__(
+        self,
+        out_channels: int,
+        in_channels: int,
+        stride: Literal[8, 16, 32],
+        width: float,
+        dropout: float,
+        at_once: bool,
+    ):
         super().__init__()
         self.encoder = VGG16(in_channels, width, first_padding=FIRST_PADDING, ceil_mode=True, dropout=dropout)
         self.score_fr = _scores(self.encoder.channels[-1], out_channels)

@@ -16,8 +16,9 @@ ROWS = 1024
 class Forest(nn.Module):
     """The trees' nodes, one tree after the other, in buffers whose length is known only after the fit.
 
-    roots: the first node of each tree. left, right: the nodes behind each node; a leaf has -1. At a node, a sample goes left if
-    its number `feature` is at most `threshold`. values: C×leaves, the share of each class at each leaf, in the order of the nodes.
+    roots: the first node of each tree. left, right: the nodes behind each node; a leaf has -1. At a node, a
+    sample goes left if its number `feature` is at most `threshold`. values: C×leaves, the share of each class
+    at each leaf, in the order of the nodes.
     """
 
     def __init__(self, num_classes: int, num_features: int):
@@ -33,12 +34,19 @@ class Forest(nn.Module):
     def fitted(self) -> bool:
         return len(self.roots) > 0
 
-    def fit(self, features: np.ndarray, labels: np.ndarray, trees: int, min_leaf: int, jobs: int, seed: int) -> None:
+    def fit(
+        self, features: np.ndarray, labels: np.ndarray, trees: int, min_leaf: int, jobs: int, seed: int
+    ) -> None:
         """features: N×F float32. labels: N integers 0..C-1; classes that do not occur get probability 0."""
         from sklearn.ensemble import RandomForestClassifier
 
         fitted = RandomForestClassifier(
-            trees, min_samples_leaf=min_leaf, max_features="sqrt", class_weight="balanced_subsample", n_jobs=jobs, random_state=seed
+            trees,
+            min_samples_leaf=min_leaf,
+            max_features="sqrt",
+            class_weight="balanced_subsample",
+            n_jobs=jobs,
+            random_state=seed,
         ).fit(features, labels)
         self.take(fitted)
 
@@ -55,7 +63,10 @@ class Forest(nn.Module):
             moved = [getattr(tree, children) + offset for tree, offset in zip(trees, offsets, strict=False)]
             self._set(name, np.where(leaf, -1, np.concatenate(moved)))
         self._set("feature", np.where(leaf, 0, np.concatenate([tree.feature for tree in trees])))
-        self._set("threshold", _rounded_down(np.where(leaf, 0.0, np.concatenate([tree.threshold for tree in trees]))))
+        self._set(
+            "threshold",
+            _rounded_down(np.where(leaf, 0.0, np.concatenate([tree.threshold for tree in trees]))),
+        )
         self._set("values", shares)
 
     def _set(self, name: str, values: np.ndarray) -> None:
@@ -64,14 +75,19 @@ class Forest(nn.Module):
 
     def resize_for(self, weights: dict[str, torch.Tensor], prefix: str) -> None:
         """Makes room for the trees among `weights`; CheckpointError if they are none that end."""
-        found = {name: weights[prefix + name] for name in ("roots", *NODES, "values") if prefix + name in weights}
+        found = {
+            name: weights[prefix + name] for name in ("roots", *NODES, "values") if prefix + name in weights
+        }
         _check_trees(found, self.values.shape[0], self.num_features, prefix)
         for name, tensor in found.items():
             setattr(self, name, getattr(self, name).new_empty(tensor.shape))
 
     def forward(self, features: np.ndarray) -> np.ndarray:
-        """N×C float64 probabilities of N×F float32 samples: the mean over the trees, as scikit-learn's predict_proba."""
-        roots, left, right, feature, threshold, values = (getattr(self, n).cpu().numpy() for n in ("roots", *NODES, "values"))
+        """N×C float64 probabilities of N×F float32 samples: the mean over the trees, as scikit-learn's
+        predict_proba."""
+        roots, left, right, feature, threshold, values = (
+            getattr(self, n).cpu().numpy() for n in ("roots", *NODES, "values")
+        )
         leaf_number = np.cumsum(left < 0) - 1
         found = []
         for first in range(0, len(features), ROWS):
@@ -80,9 +96,16 @@ class Forest(nn.Module):
             walking = np.flatnonzero(left[node] >= 0)
             while len(walking):
                 at = node[walking]
-                node[walking] = np.where(part[sample[walking], feature[at]] <= threshold[at], left[at], right[at])
+                node[walking] = np.where(
+                    part[sample[walking], feature[at]] <= threshold[at], left[at], right[at]
+                )
                 walking = walking[left[node[walking]] >= 0]
-            found.append(values[:, leaf_number[node]].reshape(len(values), len(part), len(roots)).mean(2, dtype=np.float64).T)
+            found.append(
+                values[:, leaf_number[node]]
+                .reshape(len(values), len(part), len(roots))
+                .mean(2, dtype=np.float64)
+                .T
+            )
         return np.concatenate(found)
 
 
@@ -93,9 +116,16 @@ def _rounded_down(thresholds: np.ndarray) -> np.ndarray:
 
 
 def _check_trees(found: dict[str, torch.Tensor], num_classes: int, num_features: int, prefix: str) -> None:
-    """Children come behind their parents (so that every walk ends) and exist; features and leaves exist; every root is a node."""
-    if len(found) < 6 or any(found[name].ndim != 1 for name in ("roots", *NODES)) or found["values"].ndim != 2:
-        raise CheckpointError(f"the checkpoint holds no forest ({prefix}roots and so on); use the model options of the run")
+    """Children come behind their parents (so that every walk ends) and exist; features and leaves exist;
+    every root is a node."""
+    if (
+        len(found) < 6
+        or any(found[name].ndim != 1 for name in ("roots", *NODES))
+        or found["values"].ndim != 2
+    ):
+        raise CheckpointError(
+            f"the checkpoint holds no forest ({prefix}roots and so on); use the model options of the run"
+        )
     roots, left, right, feature = (found[name].long() for name in ("roots", "left", "right", "feature"))
     nodes = torch.arange(len(left))
     inner = left >= 0
@@ -107,4 +137,7 @@ def _check_trees(found: dict[str, torch.Tensor], num_classes: int, num_features:
         and all(bool(((child > nodes) & (child < len(left)))[inner].all()) for child in (left, right))
     )
     if not sound:
-        raise CheckpointError(f"the forest in the checkpoint ({prefix}*) does not fit the network; use the model options of the run")
+        raise CheckpointError(
+            f"the forest in the checkpoint ({prefix}*) does not fit the network; use the model options of "
+            f"the run"
+        )

@@ -1,4 +1,5 @@
-"""Weights of whole networks from torchvision and segmentation_models_pytorch (smp) under the names of ours."""
+"""Weights of whole networks from torchvision and segmentation_models_pytorch (smp) under the names of
+ours."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from segtrain.model.limits import typed
 
 Tensors = Mapping[str, Tensor]
 Rules = Mapping[str, str]
-"""What tensor names begin with, as a regular expression, and what ours begin with. The first that matches counts."""
+"""What tensor names begin with, as a regular expression, and what ours begin with. The first that matches
+counts."""
 
 MOBILENETV3 = "mobilenetv3_large_100"
 SPARE = ("aux.", "classification_head.")
@@ -27,9 +29,11 @@ SHOWN = ("name", "encoder", "aux")
 
 @dataclass(frozen=True)
 class Import:
-    """title: what network the file holds. tensors: by our names. options: of our network that computes the same.
+    """title: what network the file holds. tensors: by our names. options: of our network that computes the
+    same.
 
-    assumed: those of the options that no tensor shows and the library lets its users choose; they are its defaults.
+    assumed: those of the options that no tensor shows and the library lets its users choose; they are its
+    defaults.
     about_encoder: what else to say to somebody whose network does not fit.
     """
 
@@ -49,7 +53,8 @@ class Import:
         missed = [name for name in left if not name.startswith(SPARE)]
         if missed:
             raise CheckpointError(
-                f"init={source} does not fit the network: it has no place for {len(missed)} of the file's {len(self.tensors)} tensors, "
+                f"init={source} does not fit the network: it has no place for {len(missed)} of the file's "
+                f"{len(self.tensors)} tensors, "
                 f"the first is {missed[0]}; {self.needs()}"
             )
         return left
@@ -59,22 +64,31 @@ class Import:
         left = self.check_spare(net, source)
         parts = sorted({name.partition(".")[0] for name in left})
         lines = [
-            f"init: {self.title}, {len(self.tensors) - len(left)} of {len(self.tensors)} tensors under our names"
-            + (f"; left aside: {len(left)} of {', '.join(parts)}" if left else "")
+            f"init: {self.title}, {len(self.tensors) - len(left)} of {len(self.tensors)} tensors under our "
+            f"names" + (f"; left aside: {len(left)} of {', '.join(parts)}" if left else "")
         ]
-        unlike = {key: value for key, value in self.options.items() if key not in SHOWN and _option(net, key, value) != value}
+        unlike = {
+            key: value
+            for key, value in self.options.items()
+            if key not in SHOWN and _option(net, key, value) != value
+        }
         assumed = {key: unlike.pop(key) for key in self.assumed if key in unlike}
         if unlike:
             lines.append(f"init: this network is built otherwise than that one, which has {typed(unlike)}")
         if assumed:
-            lines.append(f"init: this network is built otherwise than that library's default, {typed(assumed)}; the file does not say")
+            lines.append(
+                f"init: this network is built otherwise than that library's default, {typed(assumed)}; the "
+                f"file does not say"
+            )
         return lines
 
 
 def recognised(tensors: Tensors, source: str = "the file") -> Import | None:
-    """The network that a file of another library holds, by the names of its tensors; None if it is none of theirs.
+    """The network that a file of another library holds, by the names of its tensors; None if it is none of
+    theirs.
 
-    source: what a CheckpointError calls the file, which is raised for smp's networks that have no counterpart here.
+    source: what a CheckpointError calls the file, which is raised for smp's networks that have no counterpart
+    here.
     """
     if _any(tensors, r"backbone\.") and _any(tensors, r"classifier\."):
         return from_torchvision(tensors)
@@ -89,7 +103,11 @@ def from_torchvision(tensors: Tensors) -> Import:
     encoder = MOBILENETV3 if mobile else _resnet(tensors, "backbone.")
     trunk = _mobilenetv3(tensors) if mobile else {r"backbone\.": "encoder."}
     aux = {"aux": _any(tensors, r"aux_classifier\.")}
-    dilation = {"output_stride": 16, "contract_dilation": False, "norm_eps": 0.001} if mobile else {"output_stride": 8}
+    dilation = (
+        {"output_stride": 16, "contract_dilation": False, "norm_eps": 0.001}
+        if mobile
+        else {"output_stride": 8}
+    )
     if _any(tensors, r"classifier\.cbr\."):
         heads = {
             r"classifier\.cbr\.": "reduce.",
@@ -105,7 +123,10 @@ def from_torchvision(tensors: Tensors) -> Import:
             r"classifier\.4\.": "head.",
             **_fcn_head(r"aux_classifier\.", "aux."),
         }
-        name, options = "deeplabv3", {**dilation, "rates": (12, 24, 36), "head": "torchvision", **aux, "dropout": 0.5}
+        name, options = (
+            "deeplabv3",
+            {**dilation, "rates": (12, 24, 36), "head": "torchvision", **aux, "dropout": 0.5},
+        )
     else:
         heads = {**_fcn_head(r"classifier\.", "head."), **_fcn_head(r"aux_classifier\.", "aux.")}
         name, options = "fcn", {**dilation, **aux}
@@ -118,15 +139,28 @@ def from_torchvision(tensors: Tensors) -> Import:
 
 
 def from_smp(tensors: Tensors, source: str = "the file") -> Import:
-    """The state_dict of smp's Unet, DeepLabV3 or DeepLabV3Plus. What no tensor shows is smp's default: output stride, rates, dropout."""
+    """The state_dict of smp's Unet, DeepLabV3 or DeepLabV3Plus. What no tensor shows is smp's default: output
+    stride, rates, dropout."""
     # Of timm's encoders ("tu-resnet50") timm makes the dilation, by the contracted rule.
     prefix = "encoder.model." if _any(tensors, r"encoder\.model\.") else "encoder."
     encoder = _resnet(tensors, prefix)
-    trunk = {re.escape(prefix) + r"features\.": "encoder.features_", re.escape(prefix): "encoder.", r"segmentation_head\.0\.": "head."}
-    dilation = {"contract_dilation": prefix != "encoder.", "rates": (12, 24, 36), "dropout": 0.5, "align_corners": True}
+    trunk = {
+        re.escape(prefix) + r"features\.": "encoder.features_",
+        re.escape(prefix): "encoder.",
+        r"segmentation_head\.0\.": "head.",
+    }
+    dilation = {
+        "contract_dilation": prefix != "encoder.",
+        "rates": (12, 24, 36),
+        "dropout": 0.5,
+        "align_corners": True,
+    }
     if _any(tensors, r"decoder\.blocks\.\d+\.conv1\.0\."):
         title, name = "Unet", "unet"
-        rules = {r"decoder\.blocks\.(\d+)\.conv1\.": r"decoder.\1.0.", r"decoder\.blocks\.(\d+)\.conv2\.": r"decoder.\1.1."}
+        rules = {
+            r"decoder\.blocks\.(\d+)\.conv1\.": r"decoder.\1.0.",
+            r"decoder\.blocks\.(\d+)\.conv2\.": r"decoder.\1.1.",
+        }
         rules[r"decoder\.center\."] = "centre."
         options = {"decoder_widths": _unet_widths(tensors)}
     elif _any(tensors, r"decoder\.block2\."):
@@ -139,14 +173,26 @@ def from_smp(tensors: Tensors, source: str = "the file") -> Import:
             r"decoder\.block2\.0\.([01])\.": r"decoder.0.\1.",
             r"decoder\.block2\.1\.": "decoder.0.2.",
         }
-        options = {"output_stride": 16, **dilation, "aspp_conv": True, "decoder_convs": 1, "separable": True, "separable_form": "plain"}
+        options = {
+            "output_stride": 16,
+            **dilation,
+            "aspp_conv": True,
+            "decoder_convs": 1,
+            "separable": True,
+            "separable_form": "plain",
+        }
     elif _any(tensors, r"decoder\.aspp\.convs\."):
         title, name = "DeepLabV3", "deeplabv3"
-        rules = {**_pyramid(tensors, r"decoder\.aspp\."), r"decoder\.conv\.": "extra.0.", r"decoder\.bn\.": "extra.1."}
+        rules = {
+            **_pyramid(tensors, r"decoder\.aspp\."),
+            r"decoder\.conv\.": "extra.0.",
+            r"decoder\.bn\.": "extra.1.",
+        }
         options = {"output_stride": 8, **dilation, "head": "torchvision"}
     else:
         raise CheckpointError(
-            f"{source} holds a network of segmentation_models_pytorch without a counterpart here; allowed: Unet, DeepLabV3, DeepLabV3Plus"
+            f"{source} holds a network of segmentation_models_pytorch without a counterpart here; allowed: "
+            f"Unet, DeepLabV3, DeepLabV3Plus"
         )
     return Import(
         f"segmentation_models_pytorch's {title}",
@@ -185,7 +231,8 @@ def _rename(name: str, rules: Rules) -> str:
 
 
 def _pyramid(tensors: Tensors, start: str) -> Rules:
-    """Both libraries hold the pyramid's branches in our order, the image's mean last and behind a pooling without tensors."""
+    """Both libraries hold the pyramid's branches in our order, the image's mean last and behind a pooling
+    without tensors."""
     branches = [int(found[1]) for name in tensors if (found := re.match(start + r"convs\.(\d+)\.", name))]
     last = max(branches, default=0)
     return {
@@ -193,7 +240,11 @@ def _pyramid(tensors: Tensors, start: str) -> Rules:
         rf"{start}convs\.{last}\.2\.": f"aspp.branches.{last}.project.1.",
         # smp's separable branches: depthwise and pointwise, then batch normalisation.
         rf"{start}convs\.(\d+)\.0\.([01])\.": r"aspp.branches.\1.\2.",
-        **{rf"{start}convs\.{i}\.1\.": f"aspp.branches.{i}.2." for i in branches if _any(tensors, rf"{start}convs\.{i}\.0\.1\.")},
+        **{
+            rf"{start}convs\.{i}\.1\.": f"aspp.branches.{i}.2."
+            for i in branches
+            if _any(tensors, rf"{start}convs\.{i}\.0\.1\.")
+        },
         rf"{start}convs\.": "aspp.branches.",
         rf"{start}project\.": "aspp.project.",
     }
@@ -204,7 +255,8 @@ def _fcn_head(start: str, ours: str) -> Rules:
 
 
 def _mobilenetv3(tensors: Tensors) -> Rules:
-    """torchvision numbers what timm names. The order of the modules is the same; the shapes are compared when they are copied."""
+    """torchvision numbers what timm names. The order of the modules is the same; the shapes are compared when
+    they are copied."""
     theirs = sorted({_module(name) for name in tensors if name.startswith("backbone.")}, key=_numerically)
     with torch.device("meta"):
         ours = dict.fromkeys(_module(name) for name in encoder_of(MOBILENETV3, 3, 32).state_dict())
@@ -231,22 +283,40 @@ RESNETS = {
 def _resnet(tensors: Tensors, prefix: str) -> str | None:
     """Which plain ResNet it is; None if it is something else."""
     start = re.escape(prefix)
-    units = tuple(len({m[1] for name in tensors if (m := re.match(rf"{start}layer{i}\.(\d+)\.", name))}) for i in (1, 2, 3, 4))
+    units = tuple(
+        len({m[1] for name in tensors if (m := re.match(rf"{start}layer{i}\.(\d+)\.", name))})
+        for i in (1, 2, 3, 4)
+    )
     middle = tensors.get(f"{prefix}layer1.0.conv2.weight")
     parts = {m[1] for name in tensors if (m := re.match(rf"{start}layer1\.0\.(\w+)\.", name))}
-    plain = f"{prefix}conv1.weight" in tensors and not parts - {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample"}
-    if not plain or middle is None or tuple(middle.shape[:2]) != (64, 64):  # grouped and wide ones have other numbers
+    plain = f"{prefix}conv1.weight" in tensors and not parts - {
+        "conv1",
+        "bn1",
+        "conv2",
+        "bn2",
+        "conv3",
+        "bn3",
+        "downsample",
+    }
+    if (
+        not plain or middle is None or tuple(middle.shape[:2]) != (64, 64)
+    ):  # grouped and wide ones have other numbers
         return None
     return RESNETS.get(units, (None, None))["conv3" in parts]
 
 
 def _unet_widths(tensors: Tensors) -> tuple[int, ...]:
-    found = {int(m[1]): tensor.shape[0] for name, tensor in tensors.items() if (m := re.match(r"decoder\.blocks\.(\d+)\.conv1\.0\.", name))}
+    found = {
+        int(m[1]): tensor.shape[0]
+        for name, tensor in tensors.items()
+        if (m := re.match(r"decoder\.blocks\.(\d+)\.conv1\.0\.", name))
+    }
     return tuple(found[i] for i in sorted(found))
 
 
 def _option(net: nn.Module, key: str, default):
-    """What `net` was built with; `default` if it does not say. Rates that follow the output stride are given as numbers."""
+    """What `net` was built with; `default` if it does not say. Rates that follow the output stride are given
+    as numbers."""
     recipe = getattr(net, "recipe", None)
     if key == "rates" and hasattr(recipe, "rates") and recipe.rates is None:
         return rates_at(recipe.output_stride)

@@ -26,7 +26,9 @@ def check_dropout(dropout: float) -> None:
 
 def typed(options: Mapping) -> str:
     """Options of a network, `name` being which one, as words of the command line."""
-    return " ".join(f"{'model' if key == 'name' else f'model.{key}'}={as_typed(value)}" for key, value in options.items())
+    return " ".join(
+        f"{'model' if key == 'name' else f'model.{key}'}={as_typed(value)}" for key, value in options.items()
+    )
 
 
 def as_typed(value) -> str:

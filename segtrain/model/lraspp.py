@@ -26,21 +26,25 @@ def lraspp(
     width: int = 128,
     norm_eps: float | None = None,
 ) -> nn.Module:
-    """LR-ASPP: the light head of MobileNetV3; the image's mean gates the last features, and finer ones are scored beside them.
+    """LR-ASPP: the light head of MobileNetV3; the image's mean gates the last features, and finer ones are
+    scored beside them.
 
-    Howard et al. 2019 in the form of torchvision. The logits come at stride 8. With 21 classes: 3 221 538 parameters.
+    Howard et al. 2019 in the form of torchvision. The logits come at stride 8. With 21 classes: 3 221 538
+    parameters.
 
     Options:
         encoder: one of timm's names that takes an output stride (`segtrain list encoders`)
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
         output_stride: how much smaller than the image the encoder's last features are: 8, 16 or 32
-        contract_dilation: let the first convolution of a stage without its stride keep the dilation of the stage before; false,
-            which torchvision's weights want, gives a stage one dilation
+        contract_dilation: let the first convolution of a stage without its stride keep the dilation of the
+            stage before; false, which torchvision's weights want, gives a stage one dilation
         width: channels to which the encoder's last features are reduced
-        norm_eps: what the encoder's batch normalisation adds to the variance; null is timm's number, torchvision's MobileNetV3
-            wants 0.001
+        norm_eps: what the encoder's batch normalisation adds to the variance; null is timm's number,
+            torchvision's MobileNetV3 wants 0.001
     """
-    net = LRASPP(Recipe(out_channels, in_channels, encoder, output_stride, contract_dilation, width, norm_eps))
+    net = LRASPP(
+        Recipe(out_channels, in_channels, encoder, output_stride, contract_dilation, width, norm_eps)
+    )
     net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
@@ -75,7 +79,11 @@ class LRASPP(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.encoder = encoder_of(
-            recipe.encoder, recipe.in_channels, recipe.output_stride, recipe.contract_dilation, norm_eps=recipe.norm_eps
+            recipe.encoder,
+            recipe.in_channels,
+            recipe.output_stride,
+            recipe.contract_dilation,
+            norm_eps=recipe.norm_eps,
         )
         channels = self.encoder.channels
         self.tap = tap_at(self.encoder, recipe.encoder, 8)

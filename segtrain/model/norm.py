@@ -12,7 +12,8 @@ from segtrain.errors import ConfigError
 
 
 def freeze_batch_norm(net: nn.Module) -> nn.Module:
-    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after `net.train()`.
+    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after
+    `net.train()`.
 
     Call it after a conversion to synchronised batch normalisation, which makes new modules.
     """
@@ -25,7 +26,8 @@ def freeze_batch_norm(net: nn.Module) -> nn.Module:
 
 
 def set_momentum(net: nn.Module, momentum: float) -> nn.Module:
-    """`net` with running statistics that move by this share towards those of each batch (TensorFlow's decay is 1 - momentum)."""
+    """`net` with running statistics that move by this share towards those of each batch (TensorFlow's decay
+    is 1 - momentum)."""
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = momentum
@@ -38,17 +40,28 @@ def is_frozen(module: nn.Module) -> bool:
 
 
 def statistics_of(net: nn.Module) -> dict[str, torch.Tensor]:
-    """The running statistics of every batch normalisation that is not frozen, by their names in the state of `net`."""
-    norms = ((name, module) for name, module in net.named_modules() if isinstance(module, _BatchNorm) and not is_frozen(module))
-    return {f"{name}.{key}": buffer for name, module in norms for key, buffer in module.named_buffers(recurse=False)}
+    """The running statistics of every batch normalisation that is not frozen, by their names in the state of
+    `net`."""
+    norms = (
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, _BatchNorm) and not is_frozen(module)
+    )
+    return {
+        f"{name}.{key}": buffer
+        for name, module in norms
+        for key, buffer in module.named_buffers(recurse=False)
+    }
 
 
 @torch.no_grad()
 def recompute_statistics(net: nn.Module, inputs: Iterable[torch.Tensor]) -> None:
-    """Replaces the running statistics by the average over passes on `inputs`, at the weights that `net` has now.
+    """Replaces the running statistics by the average over passes on `inputs`, at the weights that `net` has
+    now.
 
-    Everything else computes as in evaluation, so nothing is drawn: statistics are those of the network that is used.
-    (torch.optim.swa_utils.update_bn would drop values as in training and forget the statistics of frozen layers.)
+    Everything else computes as in evaluation, so nothing is drawn: statistics are those of the network that
+    is used. (torch.optim.swa_utils.update_bn would drop values as in training and forget the statistics of
+    frozen layers.)
     """
     modes = [(module, module.training) for module in net.modules()]
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
@@ -73,9 +86,11 @@ def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, width: int) -> None:
-    """A ConfigError if batch normalisation cannot be trained on batches of this shape: its only value per channel is its mean.
+    """A ConfigError if batch normalisation cannot be trained on batches of this shape: its only value per
+    channel is its mean.
 
-    batch_size: images of one micro-batch in one process. Nothing of the network changes and nothing is computed:
+    batch_size: images of one micro-batch in one process. Nothing of the network changes and nothing is
+    computed:
     the pass runs on tensors without storage.
     """
     if batch_size > 1:
@@ -83,14 +98,20 @@ def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, wid
     modes = [(module, module.training) for module in net.modules()]
     seen: list[tuple[str, tuple[int, ...]]] = []
     hooks = [
-        module.register_forward_pre_hook(lambda module, inputs, name=name: seen.append((name, tuple(inputs[0].shape))))
+        module.register_forward_pre_hook(
+            lambda module, inputs, name=name: seen.append((name, tuple(inputs[0].shape)))
+        )
         for name, module in net.named_modules()
         if isinstance(module, _BatchNorm) and not is_frozen(module)
     ]
     try:
         net.train()
-        tensors = {name: tensor.to("meta") for name, tensor in (*net.named_parameters(), *net.named_buffers())}
-        torch.func.functional_call(net, tensors, (torch.empty(batch_size, channels, height, width, device="meta"),))
+        tensors = {
+            name: tensor.to("meta") for name, tensor in (*net.named_parameters(), *net.named_buffers())
+        }
+        torch.func.functional_call(
+            net, tensors, (torch.empty(batch_size, channels, height, width, device="meta"),)
+        )
     except ValueError as error:
         if not seen or "more than 1 value per channel" not in str(error):
             raise
@@ -102,11 +123,16 @@ def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, wid
             module.training = mode
 
 
-def _too_small(net: nn.Module, batch_size: int, height: int, width: int, name: str, shape: tuple[int, ...]) -> str:
+def _too_small(
+    net: nn.Module, batch_size: int, height: int, width: int, name: str, shape: tuple[int, ...]
+) -> str:
     pooled = getattr(getattr(net, "recipe", None), "image_pooling", False)
     return (
-        f"loader.batch_size leaves {batch_size} image of {height}x{width} px per process and micro-batch: batch normalisation {name} gets "
-        f"{'x'.join(map(str, shape))} values, one per channel, and cannot be trained on them; make it 2 images or more "
-        f"(loader.batch_size, trainer.accumulate), set trainer.freeze_batch_norm=true{', model.image_pooling=false' if pooled else ''}"
+        f"loader.batch_size leaves {batch_size} image of {height}x{width} px per process and micro-batch: "
+        f"batch normalisation {name} gets "
+        f"{'x'.join(map(str, shape))} values, one per channel, and cannot be trained on them; make it 2 "
+        f"images or more "
+        f"(loader.batch_size, trainer.accumulate), set "
+        f"trainer.freeze_batch_norm=true{', model.image_pooling=false' if pooled else ''}"
         f"{'' if pooled else ' or take larger crops'}"
     )

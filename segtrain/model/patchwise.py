@@ -17,7 +17,8 @@ from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output, Window
 
 WINDOW_BYTES = 1 << 28
-"""Memory of the windows that go through the network at a time; what the network makes of them takes several times as much."""
+"""Memory of the windows that go through the network at a time; what the network makes of them takes several
+times as much."""
 
 
 def patchwise(
@@ -33,24 +34,31 @@ def patchwise(
     batch: int = 256,
     dense: bool = False,
 ) -> nn.Module:
-    """Patch-wise classification: an image classifier on a window round each point of a grid, its last layers made anew.
+    """Patch-wise classification: an image classifier on a window round each point of a grid, its last layers
+    made anew.
 
-    The way before fully convolutional networks (Ciresan et al. 2012, with windows of 65 px). It is trained on windows, one a
-    sample: `augmentation=patch loader.batch_size=128 loader.cache=memory`. Larger crops are answered for at every point of the grid.
+    The way before fully convolutional networks (Ciresan et al. 2012, with windows of 65 px). It is trained on
+    windows, one a
+    sample: `augmentation=patch loader.batch_size=128 loader.cache=memory`. Larger crops are answered for at
+    every point of the grid.
 
     Options:
         encoder: a convolutional network of timm's (`segtrain list encoders`; VGG and DenseNet too)
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
         freeze: trunk keeps the encoder as it is, with its batch normalisation; none trains all of it
-        tuned_layers: so many of a frozen trunk's last convolutions and fully connected layers are trained all the same
+        tuned_layers: so many of a frozen trunk's last convolutions and fully connected layers are trained all
+            the same
         hidden: widths of new fully connected layers between the encoder and the classes
         patch: side in pixels of the window that one answer sees; the border of the image is reflected
         stride: distance in pixels of the points at which an image is answered for
         batch: most windows that go through the network at a time; of large ones as many as fit into 256 MB
-        dense: answer for a whole image in one pass, the fully connected layers turned into convolutions; the points then lie at the
-            stride of the encoder's last features. The weights are the same; the answers too if the encoder does not pad
+        dense: answer for a whole image in one pass, the fully connected layers turned into convolutions; the
+            points then lie at the stride of the encoder's last features. The weights are the same; the
+            answers too if the encoder does not pad
     """
-    check_counts(patch=patch, stride=stride, batch=batch, **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+    check_counts(
+        patch=patch, stride=stride, batch=batch, **{f"hidden[{i}]": width for i, width in enumerate(hidden)}
+    )
     trunk = _trunk(encoder, in_channels)
     channels, size = _feature_shape(trunk, encoder, in_channels, patch)
     net = Patchwise(trunk, size, _head(channels, hidden, out_channels), patch, stride, batch, dense)
@@ -62,27 +70,49 @@ def patchwise(
 
 
 class Patchwise(nn.Module):
-    """B×K×H×W -> Output with the logits of windows of `patch` px whose centres lie at (i + ½)·stride, for any H and W.
+    """B×K×H×W -> Output with the logits of windows of `patch` px whose centres lie at (i + ½)·stride, for any
+    H and W.
 
-    In training, an image of patch×patch is one window, and only its centre pixel (number patch // 2) is answered for.
-    feature_size: height and width of the encoder's features of one window. The other arguments are the factory's.
+    In training, an image of patch×patch is one window, and only its centre pixel (number patch // 2) is
+    answered for.
+    feature_size: height and width of the encoder's features of one window. The other arguments are the
+    factory's.
     """
 
     def __init__(
-        self, encoder: nn.Module, feature_size: tuple[int, int], head: nn.Sequential, patch: int, stride: int, batch: int, dense: bool
+        self,
+        encoder: nn.Module,
+        feature_size: tuple[int, int],
+        head: nn.Sequential,
+        patch: int,
+        stride: int,
+        batch: int,
+        dense: bool,
     ):
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.feature_size, self.patch, self.stride, self.batch, self.dense = feature_size, patch, stride, batch, dense
+        self.feature_size, self.patch, self.stride, self.batch, self.dense = (
+            feature_size,
+            patch,
+            stride,
+            batch,
+            dense,
+        )
         self.head_keys = tuple(f"head.{len(head) - 1}.{name}" for name in ("weight", "bias"))
 
     def forward(self, x: torch.Tensor) -> Output:
         height, width = x.shape[-2:]
         if self.training and (height, width) == (self.patch, self.patch):
-            return Output(self.classify(x)[..., None, None], (1, 1), window=Window(self.patch // 2, self.patch // 2, 1, 1))
+            return Output(
+                self.classify(x)[..., None, None],
+                (1, 1),
+                window=Window(self.patch // 2, self.patch // 2, 1, 1),
+            )
         if self.dense and not self.training:
             stride = self.encoder.feature_info[-1]["reduction"]
-            logits = self._in_one_pass(bordered(x, self.patch, stride), -(-height // stride), -(-width // stride))
+            logits = self._in_one_pass(
+                bordered(x, self.patch, stride), -(-height // stride), -(-width // stride)
+            )
         else:
             stride = self.stride
             logits = self._on_grid(bordered(x, self.patch, stride))
@@ -94,12 +124,19 @@ class Patchwise(nn.Module):
 
     def _on_grid(self, x: torch.Tensor) -> torch.Tensor:
         """B×C×h×w, a window every `stride` pixels of the bordered images."""
-        windows = x.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride).permute(0, 2, 3, 1, 4, 5)
+        windows = (
+            x.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride).permute(0, 2, 3, 1, 4, 5)
+        )
         images, rows, columns = windows.shape[:3]
         fitting = WINDOW_BYTES // (x.shape[1] * self.patch**2 * x.element_size())
-        places = torch.arange(images * rows * columns, device=x.device).split(max(1, min(self.batch, fitting)))
-        # Each window is copied out of the view only when its turn comes: all at once are (patch / stride)² images.
-        found = [self.classify(windows[n // (rows * columns), n // columns % rows, n % columns]) for n in places]
+        places = torch.arange(images * rows * columns, device=x.device).split(
+            max(1, min(self.batch, fitting))
+        )
+        # Each window is copied out of the view only when its turn comes: all at once are (patch / stride)²
+        # images.
+        found = [
+            self.classify(windows[n // (rows * columns), n // columns % rows, n % columns]) for n in places
+        ]
         return torch.cat(found).view(images, rows, columns, -1).permute(0, 3, 1, 2)
 
     def _in_one_pass(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
@@ -107,15 +144,17 @@ class Patchwise(nn.Module):
         logits = fc_to_conv(self.head, self.feature_size)(self.encoder(x))
         if logits.shape[-2:] != (rows, columns):
             raise ConfigError(
-                f"model.dense=true is not possible with windows of {self.patch} px: on a larger image the encoder's features are not those "
+                f"model.dense=true is not possible with windows of {self.patch} px: on a larger image the "
+                f"encoder's features are not those "
                 "of more such windows (VGG needs model.patch=224 or more); use model.dense=false"
             )
         return logits
 
 
 def bordered(x: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
-    """B×K×H×W with reflected borders (or cut), so that the i-th window of `patch` from its beginning at i·stride has its centre at
-    (i + ½)·stride of the image, rounded to a pixel, and there are as many as begun strides in the image."""
+    """B×K×H×W with reflected borders (or cut), so that the i-th window of `patch` from its beginning at
+    i·stride has its centre at (i + ½)·stride of the image, rounded to a pixel, and there are as many as begun
+    strides in the image."""
     for axis in (2, 3):
         length = x.shape[axis]
         total = (-(-length // stride) - 1) * stride + patch
@@ -127,10 +166,13 @@ def bordered(x: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
 
 
 def _within(logits: torch.Tensor, stride: int, height: int, width: int) -> torch.Tensor:
-    """The logits if `stride` divides the image; else at its size: cut off where the last stride goes beyond it."""
+    """The logits if `stride` divides the image; else at its size: cut off where the last stride goes beyond
+    it."""
     if height % stride == 0 and width % stride == 0:
         return logits
-    return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)[..., :height, :width]
+    return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)[
+        ..., :height, :width
+    ]
 
 
 def _head(channels: int, hidden: tuple[int, ...], out_channels: int) -> nn.Sequential:
@@ -146,7 +188,8 @@ def _head(channels: int, hidden: tuple[int, ...], out_channels: int) -> nn.Seque
 
 
 def _trunk(name: str, in_channels: int) -> nn.Module:
-    """timm's network up to its last features, with a VGG's fully connected layers but without pooling and classifier."""
+    """timm's network up to its last features, with a VGG's fully connected layers but without pooling and
+    classifier."""
     import timm
 
     check_name(name)
@@ -161,19 +204,28 @@ def _feature_shape(trunk: nn.Module, name: str, in_channels: int, patch: int) ->
         features = torch.func.functional_call(trunk.eval(), tensors, (window,))
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"model.encoder={name} takes no windows of model.patch={patch} px ({reason}); use more, or resnet18") from error
+        raise ConfigError(
+            f"model.encoder={name} takes no windows of model.patch={patch} px ({reason}); use more, or "
+            f"resnet18"
+        ) from error
     finally:
         trunk.train()
     if features.ndim != 4 or not getattr(trunk, "feature_info", None):
-        raise ConfigError(f"model.encoder={name} is not convolutional to its end; use resnet18 or another one with feature maps")
+        raise ConfigError(
+            f"model.encoder={name} is not convolutional to its end; use resnet18 or another one with "
+            f"feature maps"
+        )
     return features.shape[1], tuple(features.shape[2:])
 
 
 def _freeze(trunk: nn.Module, tuned_layers: int) -> None:
-    """Fixes all of the trunk but its last layers with weights; batch normalisation stays as it is everywhere."""
+    """Fixes all of the trunk but its last layers with weights; batch normalisation stays as it is
+    everywhere."""
     layers = [module for module in trunk.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     if not 0 <= tuned_layers <= len(layers):
-        raise ConfigError(f"model.tuned_layers is {tuned_layers}; allowed: 0 to {len(layers)}, the layers of the encoder")
+        raise ConfigError(
+            f"model.tuned_layers is {tuned_layers}; allowed: 0 to {len(layers)}, the layers of the encoder"
+        )
     freeze_batch_norm(trunk.requires_grad_(False))
     for layer in layers[len(layers) - tuned_layers :]:
         layer.requires_grad_(True)

@@ -1,6 +1,8 @@
-"""Neighbours that like to agree: labellings of a graph with the Potts model, by iterated conditional modes or alpha-expansion.
+"""Neighbours that like to agree: labellings of a graph with the Potts model, by iterated conditional modes or
+alpha-expansion.
 
-The energy of labels y is Σ_i cost[i, y_i] + Σ_ij weight_ij [y_i ≠ y_j], over the edges ij (Boykov, Veksler & Zabih 2001, eq. 1).
+The energy of labels y is Σ_i cost[i, y_i] + Σ_ij weight_ij [y_i ≠ y_j], over the edges ij (Boykov, Veksler &
+Zabih 2001, eq. 1).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def agreement(labels: np.ndarray, num_labels: int, edges: np.ndarray, weights: n
 
 
 def iterated_conditional_modes(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """N labels in a local minimum: from the cheapest ones on, each node in turn takes what suits its neighbours (Besag 1986)."""
+    """N labels in a local minimum: from the cheapest ones on, each node in turn takes what suits its
+    neighbours (Besag 1986)."""
     labels = cost.argmin(1)
     total = cost - agreement(labels, cost.shape[1], edges, weights)
     order, starts, ends = _adjacent(len(cost), edges)
@@ -53,14 +56,16 @@ def iterated_conditional_modes(cost: np.ndarray, edges: np.ndarray, weights: np.
 
 
 def _adjacent(num_nodes: int, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the edges taken once in each direction: their order by first node, and where each node's begin and end in it."""
+    """Of the edges taken once in each direction: their order by first node, and where each node's begin and
+    end in it."""
     first = np.concatenate([edges[:, 0], edges[:, 1]])
     ends = np.cumsum(np.bincount(first, minlength=num_nodes))
     return np.argsort(first, kind="stable"), np.concatenate([[0], ends[:-1]]), ends
 
 
 def alpha_expansion(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """N labels that no expansion of one label makes cheaper: within twice the least energy, and exact with two labels.
+    """N labels that no expansion of one label makes cheaper: within twice the least energy, and exact with
+    two labels.
 
     Boykov, Veksler & Zabih 2001; each expansion is one minimal cut (PyMaxflow).
     """
@@ -78,22 +83,29 @@ def alpha_expansion(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray) ->
     return labels
 
 
-def _expanded(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray, labels: np.ndarray, label: int) -> np.ndarray:
+def _expanded(
+    cost: np.ndarray, edges: np.ndarray, weights: np.ndarray, labels: np.ndarray, label: int
+) -> np.ndarray:
     """The best labelling in which every node keeps its label or takes `label`.
 
-    With x = 1 for taking it, the edge ij costs a = w [y_i ≠ y_j] for x_i x_j = 00, b = w [y_i ≠ label] for 01,
-    c = w [y_j ≠ label] for 10 and 0 for 11: a + (c - a) x_i - c x_j + (b + c - a) (1 - x_i) x_j (Kolmogorov & Zabih 2004).
+    With x = 1 for taking it, the edge ij costs a = w [y_i ≠ y_j] for x_i x_j = 00, b = w [y_i ≠ label] for
+    01, c = w [y_j ≠ label] for 10 and 0 for 11: a + (c - a) x_i - c x_j + (b + c - a) (1 - x_i) x_j
+    (Kolmogorov & Zabih 2004).
     """
     import maxflow
 
     i, j = edges.T
-    a, b, c = (weights * (one != other) for one, other in ((labels[i], labels[j]), (labels[i], label), (labels[j], label)))
+    a, b, c = (
+        weights * (one != other)
+        for one, other in ((labels[i], labels[j]), (labels[i], label), (labels[j], label))
+    )
     take = cost[:, label] - cost[np.arange(len(cost)), labels]
     np.add.at(take, i, c - a)
     np.add.at(take, j, -c)
     graph = maxflow.Graph[float](len(cost), len(edges))
     nodes = graph.add_nodes(len(cost))
-    # x = 0 is the source's side: of a node with x = 1 the edge from the source is cut, else the one to the sink.
+    # x = 0 is the source's side: of a node with x = 1 the edge from the source is cut, else the one to the
+    # sink.
     for node, gain in zip(nodes.tolist(), take.tolist(), strict=True):
         graph.add_tedge(node, max(gain, 0.0), max(-gain, 0.0))
     for one, other, capacity in zip(i.tolist(), j.tolist(), (b + c - a).tolist(), strict=True):

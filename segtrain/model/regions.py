@@ -5,23 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 
-def regions_of(rgb: np.ndarray, lab: np.ndarray, how: str, num_regions: int, compactness: float) -> np.ndarray:
+def regions_of(
+    rgb: np.ndarray, lab: np.ndarray, how: str, num_regions: int, compactness: float
+) -> np.ndarray:
     """H×W int64 numbers 0..R-1 of the regions of an image; R is about `num_regions`.
 
-    how: "slic" (Achanta et al. 2012: k-means in colour and place; compactness is the weight of the place) or "watershed" of the
-    boundary map (Meyer 1994), whose regions end where the colour changes most. rgb: H×W×3 float32 in 0..1, lab: the same in CIE Lab.
+    how: "slic" (Achanta et al. 2012: k-means in colour and place; compactness is the weight of the place) or
+    "watershed" of the boundary map (Meyer 1994), whose regions end where the colour changes most. rgb: H×W×3
+    float32 in 0..1, lab: the same in CIE Lab.
     """
     from skimage.segmentation import slic, watershed
 
     if how == "slic":
-        found = slic(rgb, n_segments=num_regions, compactness=compactness, sigma=1, start_label=0, channel_axis=-1)
+        found = slic(
+            rgb, n_segments=num_regions, compactness=compactness, sigma=1, start_label=0, channel_axis=-1
+        )
     else:
         found = watershed(boundary_map(lab), markers=num_regions)
     return np.unique(found, return_inverse=True)[1].reshape(found.shape)
 
 
 def boundary_map(lab: np.ndarray, sigma: float = 1.0) -> np.ndarray:
-    """H×W: how fast the colour changes, the length of the Lab gradient in all three channels together, after a Gaussian of `sigma`."""
+    """H×W: how fast the colour changes, the length of the Lab gradient in all three channels together, after
+    a Gaussian of `sigma`."""
     from scipy.ndimage import gaussian_gradient_magnitude
 
     channels = [gaussian_gradient_magnitude(lab[..., channel], sigma, mode="nearest") for channel in range(3)]
@@ -30,7 +36,10 @@ def boundary_map(lab: np.ndarray, sigma: float = 1.0) -> np.ndarray:
 
 def neighbours(regions: np.ndarray) -> np.ndarray:
     """E×2: the pairs of regions that share a side of a pixel, the smaller number first, each pair once."""
-    pairs = [np.stack([a.ravel(), b.ravel()], 1) for a, b in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1]))]
+    pairs = [
+        np.stack([a.ravel(), b.ravel()], 1)
+        for a, b in ((regions[1:], regions[:-1]), (regions[:, 1:], regions[:, :-1]))
+    ]
     both = np.sort(np.concatenate(pairs), axis=1)
     both = both[both[:, 0] != both[:, 1]]
     count = int(regions.max()) + 1
@@ -47,11 +56,16 @@ def sums(regions: np.ndarray, values: np.ndarray) -> np.ndarray:
 def histograms(regions: np.ndarray, words: np.ndarray, num_words: int) -> np.ndarray:
     """R×num_words float64: how often each of the H×W integers occurs in each region."""
     count = int(regions.max()) + 1
-    return np.bincount((regions * num_words + words).ravel(), minlength=count * num_words).reshape(count, num_words).astype(np.float64)
+    return (
+        np.bincount((regions * num_words + words).ravel(), minlength=count * num_words)
+        .reshape(count, num_words)
+        .astype(np.float64)
+    )
 
 
 def around(values: np.ndarray, area: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """R×D: the mean of R×D `values` over the regions that touch, weighted by their area; a region that nothing touches gets its own."""
+    """R×D: the mean of R×D `values` over the regions that touch, weighted by their area; a region that
+    nothing touches gets its own."""
     total, weight = np.zeros_like(values), np.zeros(len(values))
     for here, there in (edges.T, edges.T[::-1]):
         np.add.at(total, here, values[there] * area[there, None])

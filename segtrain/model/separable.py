@@ -9,20 +9,28 @@ from torch import nn
 Form = Literal["tf", "xception", "plain"]
 
 
-def separable(in_channels: int, out_channels: int, kernel_size: int = 3, rate: int = 1, form: Form = "tf") -> nn.Sequential:
-    """A k×k convolution within each channel, then a 1×1 across channels: k²·in + in·out weights where a dense one has k²·in·out.
+def separable(
+    in_channels: int, out_channels: int, kernel_size: int = 3, rate: int = 1, form: Form = "tf"
+) -> nn.Sequential:
+    """A k×k convolution within each channel, then a 1×1 across channels: k²·in + in·out weights where a dense
+    one has k²·in·out.
 
     form: where batch normalisation (BN) and ReLU stand.
         "tf": depthwise, BN, ReLU, pointwise, BN, ReLU (DeepLab's ASPP and decoder; Xception's exit).
         "xception": ReLU, depthwise, BN, pointwise, BN (entry and middle flow of aligned Xception).
-        "plain": depthwise, pointwise, BN, ReLU; the two then equal one dense convolution with kernels of rank one.
+        "plain": depthwise, pointwise, BN, ReLU; the two then equal one dense convolution with kernels of rank
+        one.
     """
     padding = rate * (kernel_size // 2)
-    depthwise = nn.Conv2d(in_channels, in_channels, kernel_size, padding=padding, dilation=rate, groups=in_channels, bias=False)
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, kernel_size, padding=padding, dilation=rate, groups=in_channels, bias=False
+    )
     pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     norm_in, norm_out = nn.BatchNorm2d(in_channels), nn.BatchNorm2d(out_channels)
     if form == "tf":
-        return nn.Sequential(depthwise, norm_in, nn.ReLU(inplace=True), pointwise, norm_out, nn.ReLU(inplace=True))
+        return nn.Sequential(
+            depthwise, norm_in, nn.ReLU(inplace=True), pointwise, norm_out, nn.ReLU(inplace=True)
+        )
     if form == "xception":
         # Not in place: other branches read the same input.
         return nn.Sequential(nn.ReLU(), depthwise, norm_in, pointwise, norm_out)

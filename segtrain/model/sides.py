@@ -1,4 +1,5 @@
-"""Networks that take images of certain sizes only: without padding every pooled map has to be even, and none may vanish."""
+"""Networks that take images of certain sizes only: without padding every pooled map has to be even, and none
+may vanish."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from segtrain.errors import ConfigError, SizeError
 
 
 def valid_side(net: nn.Module, at_least: int) -> int:
-    """The smallest side in pixels, from `at_least` on, that `net` takes: one of first + k·step of its `tile_sides`, else any."""
+    """The smallest side in pixels, from `at_least` on, that `net` takes: one of first + k·step of its
+    `tile_sides`, else any."""
     first, step = getattr(net, "tile_sides", (1, 1))
     return first + max(0, -(-(at_least - first) // step)) * step
 
 
 def check_side(net: nn.Module, key: str, side: int) -> None:
-    """A ConfigError that names `key`, which sets this side, and the nearest valid ones if `net` takes no such images."""
+    """A ConfigError that names `key`, which sets this side, and the nearest valid ones if `net` takes no such
+    images."""
     if valid_side(net, side) != side:
         raise ConfigError(f"{key} is {side}; allowed for this network: {_allowed(net, [side])}")
 

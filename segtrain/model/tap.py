@@ -9,9 +9,11 @@ from torch import nn
 
 
 class Tap(NamedTuple):
-    """Where finer features come from: the index among the encoder's features, or a block of a MobileNetV3's stage.
+    """Where finer features come from: the index among the encoder's features, or a block of a MobileNetV3's
+    stage.
 
-    timm hands out what the last block of a stage gives; of a MobileNetV3 torchvision takes what its first one gives, which strides.
+    timm hands out what the last block of a stage gives; of a MobileNetV3 torchvision takes what its first one
+    gives, which strides.
     """
 
     index: int
@@ -20,7 +22,8 @@ class Tap(NamedTuple):
 
 
 def tap_at(encoder: nn.Module, name: str, stride: int) -> Tap:
-    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has it.
+    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has
+    it.
 
     name: of the encoder.
     """
@@ -38,7 +41,8 @@ def tap_at(encoder: nn.Module, name: str, stride: int) -> Tap:
 
 
 def is_mobilenetv3(name: str) -> bool:
-    """By the name, because timm builds other networks of the same parts whose first blocks have other strides and channels."""
+    """By the name, because timm builds other networks of the same parts whose first blocks have other strides
+    and channels."""
     return "mobilenetv3" in name
 
 

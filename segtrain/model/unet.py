@@ -30,45 +30,60 @@ def unet(
 ) -> nn.Module:
     """U-Net: an encoder, and a decoder that gets the encoder's features of every resolution back.
 
-    Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution (nearest) and
-    convolves twice; the logits come at the resolution of its last block. Images are padded to a multiple of the encoder's last stride.
-    resnet34 with 21 classes has 24 439 269 parameters, resnet50 32 524 005, as in segmentation_models_pytorch.
+    Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution
+    (nearest) and convolves twice; the logits come at the resolution of its last block. Images are padded to a
+    multiple of the encoder's last stride. resnet34 with 21 classes has 24 439 269 parameters, resnet50 32 524
+    005, as in segmentation_models_pytorch.
 
     Options:
-        encoder: small (two 3x3 convolutions a level, learns on a laptop without published weights) or one of timm's
-            names that takes an output stride (`segtrain list encoders`)
+        encoder: small (two 3x3 convolutions a level, learns on a laptop without published weights) or one of
+            timm's names that takes an output stride (`segtrain list encoders`)
         weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file;
             null is imagenet for timm's encoders and none for small, which has no published weights
         widths: channels of the small encoder's levels, finest first; each level halves the resolution
-        stem_stride: of the small encoder's first convolution. 2: the network works and answers at half the image's
-            resolution, four times as fast; 1: at the image's own
+        stem_stride: of the small encoder's first convolution. 2: the network works and answers at half the
+            image's resolution, four times as fast; 1: at the image's own
         decoder_widths: channels of the decoder's blocks, coarsest first; null is the small encoder's
             widths in reverse, or 256, 128, 64, 32, 16 for timm's
-        skips: hand the encoder's features to the decoder; false is the same network without them, for comparison
+        skips: hand the encoder's features to the decoder; false is the same network without them, for
+            comparison
     """
     net = UNet(out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips)
     weights = weights or ("none" if encoder == SMALL else "imagenet")
     net.pretrained = weights != "none"
     if encoder == SMALL:
         if net.pretrained:
-            raise ConfigError(f"model.weights={weights}: the small encoder has no published weights; use null or one of timm's encoders")
+            raise ConfigError(
+                f"model.weights={weights}: the small encoder has no published weights; use null or one of "
+                f"timm's encoders"
+            )
         net.normalisation = adapted(IMAGENET, in_channels)
         net.weights_report = "small encoder: starts from scratch (it has no published weights)"
     else:
-        net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
+        net.normalisation, net.weights_report = load_encoder_weights(
+            net.encoder, encoder, weights, in_channels
+        )
     return net
 
 
 class SmallEncoder(nn.Module):
-    """B×K×H×W -> features at the stem's stride and at every doubling of it: two convolutions a level, maximum pooling between them."""
+    """B×K×H×W -> features at the stem's stride and at every doubling of it: two convolutions a level, maximum
+    pooling between them."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], stem_stride: int):
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
-            raise ConfigError(f"model.widths is {list(widths)}; it needs at least two levels, each of 1 channel or more")
-        self.channels, self.reductions = tuple(widths), tuple(stem_stride * 2**level for level in range(len(widths)))
+            raise ConfigError(
+                f"model.widths is {list(widths)}; it needs at least two levels, each of 1 channel or more"
+            )
+        self.channels, self.reductions = (
+            tuple(widths),
+            tuple(stem_stride * 2**level for level in range(len(widths))),
+        )
         inputs = (in_channels, *widths)
-        self.levels = nn.ModuleList(double_conv(before, after) for before, after in zip(inputs, widths, strict=False))
+        self.levels = nn.ModuleList(
+            double_conv(before, after) for before, after in zip(inputs, widths, strict=False)
+        )
         self.levels[0][0][0].stride = (stem_stride, stem_stride)
         initialise(self)
 
@@ -80,7 +95,8 @@ class SmallEncoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """B×K×H×W -> Output, for any H and W, with logits at the image's size or the stem's stride; the arguments are the factory's options."""
+    """B×K×H×W -> Output, for any H and W, with logits at the image's size or the stem's stride; the arguments
+    are the factory's options."""
 
     head_keys = ("head.weight", "head.bias")
     """The tensors whose first dimension is the classes."""
@@ -88,23 +104,30 @@ class UNet(nn.Module):
     def __init__(self, out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips):
         super().__init__()
         small = encoder == SMALL
-        self.encoder = SmallEncoder(in_channels, tuple(widths), stem_stride) if small else encoder_of(encoder, in_channels, 32)
+        self.encoder = (
+            SmallEncoder(in_channels, tuple(widths), stem_stride)
+            if small
+            else encoder_of(encoder, in_channels, 32)
+        )
         reductions = self.encoder.reductions
         self.stride, self.logit_stride = reductions[-1], stem_stride if small else 1
         decoder_widths = tuple(decoder_widths or (widths[-2::-1] if small else DECODER_WIDTHS))
-        # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay unused,
-        # as in segmentation_models_pytorch.
+        # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay
+        # unused, as in segmentation_models_pytorch.
         strides = _halvings(self.stride, self.logit_stride)
         _check_widths(decoder_widths, strides)
         skips_from = strides if small else strides[:-1]
-        self.skip_levels = [reductions.index(s) if skips and s in skips_from and s in reductions else None for s in strides]
+        self.skip_levels = [
+            reductions.index(s) if skips and s in skips_from and s in reductions else None for s in strides
+        ]
         skip_channels = [0 if level is None else self.encoder.channels[level] for level in self.skip_levels]
         deepest = self.encoder.channels[-1]
         # VGG's last feature comes straight out of a pooling: nothing has looked at it yet.
         self.centre = double_conv(deepest, deepest) if encoder.startswith("vgg") else nn.Identity()
         inputs = (deepest, *decoder_widths)
         self.decoder = nn.ModuleList(
-            double_conv(below + skip, width) for below, skip, width in zip(inputs, skip_channels, decoder_widths, strict=False)
+            double_conv(below + skip, width)
+            for below, skip, width in zip(inputs, skip_channels, decoder_widths, strict=False)
         )
         initialise(self.centre)
         initialise(self.decoder)
@@ -120,7 +143,8 @@ class UNet(nn.Module):
         return Output(self._cropped(self.head(y), height, width), (height, width))
 
     def _cropped(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The logits of the image without its padding, at their own stride if that divides the image, else at the image's size."""
+        """The logits of the image without its padding, at their own stride if that divides the image, else at
+        the image's size."""
         stride = self.logit_stride
         if height % stride or width % stride:
             logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
@@ -129,7 +153,9 @@ class UNet(nn.Module):
 
 
 def double_conv(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(conv_norm_relu(in_channels, out_channels), conv_norm_relu(out_channels, out_channels))
+    return nn.Sequential(
+        conv_norm_relu(in_channels, out_channels), conv_norm_relu(out_channels, out_channels)
+    )
 
 
 def _halvings(coarsest: int, finest: int) -> list[int]:
@@ -140,6 +166,7 @@ def _halvings(coarsest: int, finest: int) -> list[int]:
 def _check_widths(decoder_widths: tuple[int, ...], strides: list[int]) -> None:
     if len(decoder_widths) != len(strides) or min(decoder_widths) < 1:
         raise ConfigError(
-            f"model.decoder_widths is {list(decoder_widths)}; this encoder needs {len(strides)} numbers of channels, "
+            f"model.decoder_widths is {list(decoder_widths)}; this encoder needs {len(strides)} numbers of "
+            f"channels, "
             f"one for each resolution of the decoder (strides {strides})"
         )

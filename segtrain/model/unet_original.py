@@ -1,4 +1,5 @@
-"""The U-Net of the paper (Ronneberger, Fischer & Brox 2015), without padding: it answers for the inner part of what it sees."""
+"""The U-Net of the paper (Ronneberger, Fischer & Brox 2015), without padding: it answers for the inner part
+of what it sees."""
 
 from __future__ import annotations
 
@@ -21,15 +22,20 @@ CHANNELS = 64
 POOLINGS = 4
 
 
-def unet_original(out_channels: int, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5) -> nn.Module:
-    """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388 out.
+def unet_original(
+    out_channels: int, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5
+) -> nn.Module:
+    """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388
+    out.
 
-    Ronneberger et al. 2015. Images have sides of 16k + 12 px from 188 on, so set augmentation.warp.size (572, say); large images go
-    through in tiles that fit together without a seam. One channel and 2 classes: 31 030 658 parameters; three and 21: 31 033 045.
+    Ronneberger et al. 2015. Images have sides of 16k + 12 px from 188 on, so set augmentation.warp.size (572,
+    say); large images go through in tiles that fit together without a seam. One channel and 2 classes: 31 030
+    658 parameters; three and 21: 31 033 045.
 
     Options:
         width: channels of every layer as a share of the paper's 64, 128, 256, 512 and 1024
-        dropout: probability that a value of the two lowest levels of the contracting path is dropped in training
+        dropout: probability that a value of the two lowest levels of the contracting path is dropped in
+            training
     """
     net = UNetOriginal(out_channels, in_channels, width, dropout)
     net.pretrained, net.normalisation = False, adapted(IMAGENET, in_channels)
@@ -40,7 +46,8 @@ def unet_original(out_channels: int, in_channels: int = 3, width: float = 1.0, d
 class UNetOriginal(nn.Module):
     """B×K×H×W -> Output whose logits are B×C×(H-184)×(W-184), those of the window in the middle.
 
-    margin: pixels at each side that are seen, but not answered for. tile_sides: the smallest valid side, and the step to the next.
+    margin: pixels at each side that are seen, but not answered for. tile_sides: the smallest valid side, and
+    the step to the next.
     """
 
     head_keys = ("head.weight", "head.bias")
@@ -54,7 +61,9 @@ class UNetOriginal(nn.Module):
         channels = [scaled(CHANNELS, width) << level for level in range(POOLINGS + 1)]
         self.encoder = ContractingPath(in_channels, channels, dropout)
         upwards = channels[::-1]
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(below, here, 2, 2) for below, here in itertools.pairwise(upwards))
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(below, here, 2, 2) for below, here in itertools.pairwise(upwards)
+        )
         self.blocks = nn.ModuleList(_two_convs(2 * here, here) for here in upwards[1:])
         self.apply(_initialise)
         self.head = head_of(channels[0], out_channels)
@@ -75,8 +84,12 @@ class ContractingPath(nn.Module):
 
     def __init__(self, in_channels: int, channels: list[int], dropout: float):
         super().__init__()
-        self.levels = nn.ModuleList(_two_convs(before, after) for before, after in zip((in_channels, *channels), channels, strict=False))
-        # "At the end of the contracting path" (sec. 3.1); the published network drops values of the last two levels.
+        self.levels = nn.ModuleList(
+            _two_convs(before, after)
+            for before, after in zip((in_channels, *channels), channels, strict=False)
+        )
+        # "At the end of the contracting path" (sec. 3.1); the published network drops values of the last two
+        # levels.
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -95,7 +108,8 @@ def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Weights from N(0, 2/N), N the inputs of one output value (sec. 3); each tap of an up-convolution makes another output."""
+    """Weights from N(0, 2/N), N the inputs of one output value (sec. 3); each tap of an up-convolution makes
+    another output."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         taps = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
         nn.init.normal_(module.weight, std=math.sqrt(2 / (taps * module.in_channels)))

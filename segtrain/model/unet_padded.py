@@ -1,4 +1,5 @@
-"""U-Net with the paper's channels, but padded and with batch normalisation, so that logits come at the image's own size."""
+"""U-Net with the paper's channels, but padded and with batch normalisation, so that logits come at the
+image's own size."""
 
 from __future__ import annotations
 
@@ -17,15 +18,19 @@ CHANNELS = 64
 POOLINGS = 4
 
 
-def unet_padded(out_channels: int, in_channels: int = 3, width: float = 1.0, bilinear: bool = False) -> nn.Module:
-    """U-Net with the channels of the paper, padded convolutions and batch normalisation: logits at the image's own size.
+def unet_padded(
+    out_channels: int, in_channels: int = 3, width: float = 1.0, bilinear: bool = False
+) -> nn.Module:
+    """U-Net with the channels of the paper, padded convolutions and batch normalisation: logits at the
+    image's own size.
 
-    The widespread form of Ronneberger et al. 2015. Three channels and 21 classes: 31 038 933 parameters, bilinear 17 264 277.
+    The widespread form of Ronneberger et al. 2015. Three channels and 21 classes: 31 038 933 parameters,
+    bilinear 17 264 277.
 
     Options:
         width: channels of every layer as a share of the paper's 64, 128, 256, 512 and 1024
-        bilinear: double the resolution by interpolation (corners aligned) in place of learnt up-convolutions; the lowest level and
-            the decoder then have half the channels
+        bilinear: double the resolution by interpolation (corners aligned) in place of learnt up-convolutions;
+            the lowest level and the decoder then have half the channels
     """
     net = UNetPadded(out_channels, in_channels, width, bilinear)
     net.pretrained, net.normalisation = False, adapted(IMAGENET, in_channels)
@@ -46,14 +51,18 @@ class UNetPadded(nn.Module):
     def __init__(self, out_channels: int, in_channels: int, width: float, bilinear: bool):
         super().__init__()
         channels = [scaled(CHANNELS, width) << level for level in range(POOLINGS + 1)]
-        # An up-convolution halves the channels. Interpolation keeps them, so there every level hands up half as many:
-        # both halves of each concatenation are equally wide in either form.
+        # An up-convolution halves the channels. Interpolation keeps them, so there every level hands up half
+        # as many: both halves of each concatenation are equally wide in either form.
         share = 2 if bilinear else 1
         decoder = [*(c // share for c in channels[:0:-1]), channels[0]]
         channels[-1] = decoder[0]
         self.encoder = ContractingPath(in_channels, channels)
-        self.ups = nn.ModuleList(Up(source, source if bilinear else source // 2, bilinear) for source in decoder[:-1])
-        self.blocks = nn.ModuleList(_two_convs(2 * skip, skip, out) for skip, out in zip(channels[-2::-1], decoder[1:], strict=True))
+        self.ups = nn.ModuleList(
+            Up(source, source if bilinear else source // 2, bilinear) for source in decoder[:-1]
+        )
+        self.blocks = nn.ModuleList(
+            _two_convs(2 * skip, skip, out) for skip, out in zip(channels[-2::-1], decoder[1:], strict=True)
+        )
         initialise(self)
         self.head = head_of(channels[0], out_channels)
 
@@ -67,7 +76,8 @@ class UNetPadded(nn.Module):
 
 
 class ContractingPath(nn.Module):
-    """B×K×H×W -> the features of the five levels, finest first; between levels the maximum of 2×2, odd rows and columns left out."""
+    """B×K×H×W -> the features of the five levels, finest first; between levels the maximum of 2×2, odd rows
+    and columns left out."""
 
     def __init__(self, in_channels: int, channels: list[int]):
         super().__init__()
@@ -82,7 +92,8 @@ class ContractingPath(nn.Module):
 
 
 class Up(nn.Module):
-    """B×D×h×w -> B×E×2h×2w: a 2×2 up-convolution, or bilinear interpolation with aligned corners (then E = D)."""
+    """B×D×h×w -> B×E×2h×2w: a 2×2 up-convolution, or bilinear interpolation with aligned corners (then E =
+    D)."""
 
     def __init__(self, in_channels: int, out_channels: int, bilinear: bool):
         super().__init__()

@@ -1,4 +1,5 @@
-"""VGG16 (Simonyan & Zisserman 2015) as a fully convolutional trunk: what FCN, dilated convolutions and DeconvNet stand on."""
+"""VGG16 (Simonyan & Zisserman 2015) as a fully convolutional trunk: what FCN, dilated convolutions and
+DeconvNet stand on."""
 
 from __future__ import annotations
 
@@ -21,22 +22,29 @@ MAX_WIDTH = 4.0
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` of the paper in a network of this width: at least 1. ConfigError for a width that cannot be had."""
+    """`channels` of the paper in a network of this width: at least 1. ConfigError for a width that cannot be
+    had."""
     if not 0 < width <= MAX_WIDTH:
-        raise ConfigError(f"model.width is {width}; allowed: above 0, up to {MAX_WIDTH:g} (1 is the paper's network)")
+        raise ConfigError(
+            f"model.width is {width}; allowed: above 0, up to {MAX_WIDTH:g} (1 is the paper's network)"
+        )
     return max(1, round(channels * width))
 
 
 class VGG16(nn.Module):
     """B×K×H×W -> six features: the five levels, each after its pooling if it has one, and fc7.
 
-    The classifier's first two layers are convolutions: fc6 7×7 without padding, fc7 1×1 (Long et al. 2015, sec. 3.1).
-    A network that needs more of the inside (indices of the pooling, say) runs `levels`, `fc6` and `fc7` itself.
+    The classifier's first two layers are convolutions: fc6 7×7 without padding, fc7 1×1 (Long et al. 2015,
+    sec. 3.1). A network that needs more of the inside (indices of the pooling, say) runs `levels`, `fc6` and
+    `fc7` itself.
 
-    width: all numbers of channels as a share of the paper's. padding: of the 3×3 convolutions, 1 keeps H×W, 0 uses only real pixels.
+    width: all numbers of channels as a share of the paper's. padding: of the 3×3 convolutions, 1 keeps H×W, 0
+    uses only real pixels.
     first_padding: zeros around the image, as padding of the first convolution; None is `padding`.
-    poolings: how many of the five are kept, the first ones; each one left out doubles the dilation of all that comes after it.
-    ceil_mode: poolings keep an odd last row and column, as Caffe's do. norm: batch normalisation before each ReLU.
+    poolings: how many of the five are kept, the first ones; each one left out doubles the dilation of all
+    that comes after it.
+    ceil_mode: poolings keep an odd last row and column, as Caffe's do. norm: batch normalisation before each
+    ReLU.
     bias: of the convolutions. dropout: probability that a value of fc6 or fc7 is dropped in training.
     fc_channels: of fc6 and fc7; None is the paper's 4096 at this width.
     """
@@ -60,19 +68,32 @@ class VGG16(nn.Module):
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.dropout is {dropout}; allowed: 0 up to, not including, 1")
         self.poolings, self.ceil_mode = poolings, ceil_mode
-        self.channels = (*(scaled(channels, width) for channels in CHANNELS), fc_channels or scaled(FC_CHANNELS, width))
+        self.channels = (
+            *(scaled(channels, width) for channels in CHANNELS),
+            fc_channels or scaled(FC_CHANNELS, width),
+        )
         self.published_fc = fc_channels in (None, FC_CHANNELS)
         levels, before = [], in_channels
         for level, (channels, depth) in enumerate(zip(self.channels, DEPTHS, strict=False)):
             dilation = 2 ** max(0, level - poolings)
             inputs = (before, *[channels] * (depth - 1))
-            levels.append(nn.Sequential(*(conv for one in inputs for conv in _conv(one, channels, 3, padding, dilation, norm, bias))))
+            levels.append(
+                nn.Sequential(
+                    *(
+                        conv
+                        for one in inputs
+                        for conv in _conv(one, channels, 3, padding, dilation, norm, bias)
+                    )
+                )
+            )
             before = channels
         self.levels = nn.ModuleList(levels)
         if first_padding is not None:
             self.levels[0][0].padding = (first_padding, first_padding)
         width6 = self.channels[-1]
-        self.fc6 = nn.Sequential(*_conv(before, width6, 7, 0, 2 ** (len(CHANNELS) - poolings), norm, bias), nn.Dropout(dropout))
+        self.fc6 = nn.Sequential(
+            *_conv(before, width6, 7, 0, 2 ** (len(CHANNELS) - poolings), norm, bias), nn.Dropout(dropout)
+        )
         self.fc7 = nn.Sequential(*_conv(width6, width6, 1, 0, 1, norm, bias), nn.Dropout(dropout))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -85,9 +106,13 @@ class VGG16(nn.Module):
         return [*features, self.fc7(self.fc6(x))]
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int, dilation: int, norm: bool, bias: bool) -> list[nn.Module]:
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, padding: int, dilation: int, norm: bool, bias: bool
+) -> list[nn.Module]:
     """A convolution with He's initialisation, batch normalisation if asked for, and ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding * dilation, dilation=dilation, bias=bias)
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel_size, padding=padding * dilation, dilation=dilation, bias=bias
+    )
     # By fan in: without normalisation the signal has to keep its scale through 15 layers.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     if bias:
@@ -99,36 +124,54 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int, d
 
 
 def load_vgg16_weights(net: VGG16, weights: str, width: float, in_channels: int) -> tuple[Normalisation, str]:
-    """Fills the convolutions of `net`; the normalisation that the weights want, and one line about what was loaded.
+    """Fills the convolutions of `net`; the normalisation that the weights want, and one line about what was
+    loaded.
 
-    weights: "imagenet", "none" or the path of a .safetensors or .pth file with the tensors of torchvision's or timm's VGG16.
+    weights: "imagenet", "none" or the path of a .safetensors or .pth file with the tensors of torchvision's
+    or timm's VGG16.
     """
     if weights == "none":
         return adapted(IMAGENET, in_channels), "VGG16: starts from scratch (weights=none)"
     if width != 1:
-        raise ConfigError(f"model.width is {width} and model.weights {weights}: published weights have width 1; set model.weights=none")
+        raise ConfigError(
+            f"model.width is {width} and model.weights {weights}: published weights have width 1; set "
+            f"model.weights=none"
+        )
     if weights == "imagenet":
-        ways_out = "use model.weights=none to start from scratch, or the path of torchvision's vgg16-397923af.pth as model.weights"
+        ways_out = (
+            "use model.weights=none to start from scratch, or the path of torchvision's "
+            "vgg16-397923af.pth as model.weights"
+        )
         tensors, source = hub_tensors("vgg16", "VGG16", ways_out)
     else:
         tensors, source = read_tensors(existing(weights)), weights
     found = as_convolutions(net, tensors, in_channels, source)
     net.load_state_dict(found, strict=False)
-    fresh = "" if net.published_fc else f"; fc6 and fc7, of {net.channels[-1]} channels and not {FC_CHANNELS}, start from scratch"
+    fresh = (
+        ""
+        if net.published_fc
+        else f"; fc6 and fc7, of {net.channels[-1]} channels and not {FC_CHANNELS}, start from scratch"
+    )
     report = f"VGG16: {len(found)} of {len(found)} tensors from {source} (which holds {len(tensors)}){fresh}"
     return adapted(IMAGENET, in_channels), report
 
 
 def as_convolutions(net: VGG16, tensors: dict, in_channels: int, source: str) -> dict[str, torch.Tensor]:
-    """The classifier's tensors by the names of `net`'s convolutions, views where possible; CheckpointError unless all are there.
+    """The classifier's tensors by the names of `net`'s convolutions, views where possible; CheckpointError
+    unless all are there.
 
-    Those of fc6 and fc7 are left aside if `net` has a number of channels of its own there, and biases where it has none.
-    A fully connected layer over C×7×7 features is a 7×7 convolution with the same numbers (Long et al. 2015, sec. 3.1).
+    Those of fc6 and fc7 are left aside if `net` has a number of channels of its own there, and biases where
+    it has none. A fully connected layer over C×7×7 features is a 7×7 convolution with the same numbers (Long
+    et al. 2015, sec. 3.1).
     """
     from timm.models import adapt_input_conv
 
     sources = [f"features.{place}" for place in CONVOLUTIONS]
-    sources += ["pre_logits.fc1", "pre_logits.fc2"] if "pre_logits.fc1.weight" in tensors else ["classifier.0", "classifier.3"]
+    sources += (
+        ["pre_logits.fc1", "pre_logits.fc2"]
+        if "pre_logits.fc1.weight" in tensors
+        else ["classifier.0", "classifier.3"]
+    )
     convolutions = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
     taken = len(sources) if net.published_fc else len(CONVOLUTIONS)
     found, bad = {}, []
@@ -146,8 +189,10 @@ def as_convolutions(net: VGG16, tensors: dict, in_channels: int, source: str) ->
                 found[f"{name}.{kind}"] = tensor.reshape(own.shape)
     if bad:
         raise CheckpointError(
-            f"{source} does not fit VGG16: {len(found)} of {len(found) + len(bad)} tensors found with the right shape, missing is {bad[0]} "
-            f"and {len(bad) - 1} more; give torchvision's or timm's vgg16 (without batch normalisation), or model.weights=none"
+            f"{source} does not fit VGG16: {len(found)} of {len(found) + len(bad)} tensors found with the "
+            f"right shape, missing is {bad[0]} "
+            f"and {len(bad) - 1} more; give torchvision's or timm's vgg16 (without batch normalisation), "
+            f"or model.weights=none"
         )
     return found
 
@@ -156,7 +201,8 @@ def as_convolutions(net: VGG16, tensors: dict, in_channels: int, source: str) ->
 
 
 def bilinear_kernel(size: int) -> torch.Tensor:
-    """size×size: 1 - |i - c| / f along each axis, f = (size + 1) // 2 and c the middle (Caffe's `bilinear` filler)."""
+    """size×size: 1 - |i - c| / f along each axis, f = (size + 1) // 2 and c the middle (Caffe's `bilinear`
+    filler)."""
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 else factor - 0.5
     line = 1 - (torch.arange(size) - centre).abs() / factor
@@ -166,14 +212,17 @@ def bilinear_kernel(size: int) -> torch.Tensor:
 class BilinearUpsampling(nn.Module):
     """B×C×h×w -> B×C×(h+1)·stride×(w+1)·stride: a frozen transposed convolution, every channel for itself.
 
-    Away from an edge of `stride` pixels it is bilinear interpolation (align_corners=False), moved by stride/2.
-    The kernel is a buffer that follows from the arguments, so it is not among the tensors of a checkpoint.
+    Away from an edge of `stride` pixels it is bilinear interpolation (align_corners=False), moved by
+    stride/2. The kernel is a buffer that follows from the arguments, so it is not among the tensors of a
+    checkpoint.
     """
 
     def __init__(self, channels: int, stride: int):
         super().__init__()
         self.stride = stride
-        self.register_buffer("kernel", bilinear_kernel(2 * stride).repeat(channels, 1, 1, 1), persistent=False)
+        self.register_buffer(
+            "kernel", bilinear_kernel(2 * stride).repeat(channels, 1, 1, 1), persistent=False
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv_transpose2d(x, self.kernel, stride=self.stride, groups=len(self.kernel))

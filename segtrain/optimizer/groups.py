@@ -10,13 +10,25 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def parameter_groups(
-    network: nn.Module, lr: float, weight_decay: float, encoder_factor: float, decay_all: bool, bias_factor: float = 1.0
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    encoder_factor: float,
+    decay_all: bool,
+    bias_factor: float = 1.0,
 ) -> list[dict]:
-    """Every trainable parameter in exactly one group; the encoder's (`network.encoder`) at lr × encoder_factor.
+    """Every trainable parameter in exactly one group; the encoder's (`network.encoder`) at lr ×
+    encoder_factor.
 
-    Norm layers and biases do not decay unless `decay_all`. Biases, but not those of norm layers, learn at lr × bias_factor.
+    Norm layers and biases do not decay unless `decay_all`. Biases, but not those of norm layers, learn at lr
+    × bias_factor.
     """
-    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("encoder_factor", encoder_factor), ("bias_factor", bias_factor)):
+    for name, value in (
+        ("lr", lr),
+        ("weight_decay", weight_decay),
+        ("encoder_factor", encoder_factor),
+        ("bias_factor", bias_factor),
+    ):
         if value < 0:
             raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
     encoder = getattr(network, "encoder", None)
@@ -27,7 +39,9 @@ def parameter_groups(
     groups: dict[tuple[bool, bool, bool], list] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in in_encoder, id(parameter) in faster, id(parameter) not in no_decay), []).append(parameter)
+            groups.setdefault(
+                (id(parameter) in in_encoder, id(parameter) in faster, id(parameter) not in no_decay), []
+            ).append(parameter)
     return [
         {
             "params": parameters,
@@ -40,5 +54,10 @@ def parameter_groups(
 
 def _norms_and_biases(network: nn.Module) -> tuple[set[int], set[int]]:
     """Ids of the parameters of norm layers, and of all other biases."""
-    norms = {id(p) for module in network.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    norms = {
+        id(p)
+        for module in network.modules()
+        if isinstance(module, NORMS)
+        for p in module.parameters(recurse=False)
+    }
     return norms, {id(p) for name, p in network.named_parameters() if name.endswith("bias")} - norms

@@ -26,12 +26,15 @@ def sgd(
         weight_decay: L2 penalty of the weights
         encoder_factor: the encoder learns at lr times this
         decay_all: let norm layers and biases decay too
-        bias_factor: biases, but not those of norm layers, learn at lr times this; 2 in networks that were made with Caffe
+        bias_factor: biases, but not those of norm layers, learn at lr times this; 2 in networks that were
+            made with Caffe
     """
     if not 0 <= momentum < 1:
         raise ConfigError(f"optimizer.momentum is {momentum}; allowed: from 0 to below 1")
     if nesterov and momentum == 0:
-        raise ConfigError("optimizer.nesterov is true and optimizer.momentum 0; Nesterov momentum needs one above 0")
+        raise ConfigError(
+            "optimizer.nesterov is true and optimizer.momentum 0; Nesterov momentum needs one above 0"
+        )
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all, bias_factor)
     # One fused kernel for all tensors.
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)

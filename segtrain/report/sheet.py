@@ -1,4 +1,5 @@
-"""Contact sheets: one row an image, with its truth, the prediction and where they differ, or the predictions of several networks."""
+"""Contact sheets: one row an image, with its truth, the prediction and where they differ, or the predictions
+of several networks."""
 
 from __future__ import annotations
 
@@ -22,21 +23,30 @@ def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np
     return cv2.addWeighted(image, 1 - strength, colours, strength, 0)
 
 
-def sheet(rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str) -> Image.Image:
-    """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if that is None."""
+def sheet(
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str
+) -> Image.Image:
+    """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if
+    that is None."""
     heads = [["image"], ["ground truth"], ["prediction"], *([] if errors is None else [["errors"]])]
-    cells = [[as_rgb(i), picture(t, facts), picture(p, facts), *([] if errors is None else [errors(t, p, facts)])] for i, t, p in rows]
+    cells = [
+        [as_rgb(i), picture(t, facts), picture(p, facts), *([] if errors is None else [errors(t, p, facts)])]
+        for i, t, p in rows
+    ]
     return _grid(cells, heads, facts, title)
 
 
-def comparison(rows: list[tuple[np.ndarray, ...]], heads: list[list[str]], facts: Facts, picture, title: str) -> Image.Image:
+def comparison(
+    rows: list[tuple[np.ndarray, ...]], heads: list[list[str]], facts: Facts, picture, title: str
+) -> Image.Image:
     """rows: (image, target, the prediction of each network); heads: the lines over each network's column."""
     cells = [[as_rgb(image), *(picture(classes, facts) for classes in rest)] for image, *rest in rows]
     return _grid(cells, [["image"], ["ground truth"], *heads], facts, title)
 
 
 def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, title: str) -> Image.Image:
-    """Pictures in rows and columns with lines of text over each column; the first column holds photographs, the others masks."""
+    """Pictures in rows and columns with lines of text over each column; the first column holds photographs,
+    the others masks."""
     height, width = cells[0][0].shape[:2]
     extent = max(width, height / MAX_TALL)
     scale = min(1.0, ROW_WIDTH_PX / extent)
@@ -45,7 +55,9 @@ def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, t
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     legend = _legend(facts, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
     top = LINE_PX * (1 + max(map(len, heads)))
-    canvas = Image.new("RGB", (legend.width, top + len(cells) * (cell[1] + GAP_PX) + legend.height), BACKGROUND)
+    canvas = Image.new(
+        "RGB", (legend.width, top + len(cells) * (cell[1] + GAP_PX) + legend.height), BACKGROUND
+    )
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     draw.text((GAP_PX, 3), title, INK, font)
     for column, lines in enumerate(heads):
@@ -61,7 +73,8 @@ def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, t
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """H×W×3 uint8 of an image of any channels and type: the first three channels, or the first one as grey."""
+    """H×W×3 uint8 of an image of any channels and type: the first three channels, or the first one as
+    grey."""
     image = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     if image.dtype == np.uint8:
         return image

@@ -11,9 +11,12 @@ Schedule = Callable[[int], float]
 
 
 def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Schedule:
-    """A linear rise over `warmup` steps, then `curve` of the remaining share (0 at its start, towards 1 at the end)."""
+    """A linear rise over `warmup` steps, then `curve` of the remaining share (0 at its start, towards 1 at
+    the end)."""
     if not 0 <= warmup < steps:
-        raise ConfigError(f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps")
+        raise ConfigError(
+            f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps"
+        )
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -41,7 +44,9 @@ def cosine(steps: int, floor: float = 0.0, warmup: int = 0) -> Schedule:
         floor: factor at the end
         warmup: steps of a linear rise at the start
     """
-    return _with_warmup(lambda share: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)), steps, warmup)
+    return _with_warmup(
+        lambda share: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)), steps, warmup
+    )
 
 
 def step(steps: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1, warmup: int = 0) -> Schedule:

@@ -1,4 +1,5 @@
-"""Test-time augmentation: each entry gives a list of views, the plain image among them; several entries multiply."""
+"""Test-time augmentation: each entry gives a list of views, the plain image among them; several entries
+multiply."""
 
 from segtrain.registry import Table
 from segtrain.tta.flip import flip

@@ -11,7 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """forward: image batch -> the view. backward: the view's probabilities -> those of the image. Both …×H×W."""
+    """forward: image batch -> the view. backward: the view's probabilities -> those of the image. Both
+    …×H×W."""
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor], Tensor]

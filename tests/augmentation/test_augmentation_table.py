@@ -23,13 +23,18 @@ def written(name):
 
 def build(config):
     frequency = Frequency(np.ones(8, np.int64), np.ones(8, np.int64))
-    return AUGMENTATION.build_each(config, ignore_index=IGNORE, fill=(1, 2, 3), class_frequency=lambda: frequency)
+    return AUGMENTATION.build_each(
+        config, ignore_index=IGNORE, fill=(1, 2, 3), class_frequency=lambda: frequency
+    )
 
 
 @pytest.mark.parametrize("name", AUGMENTATION.names())
 def test_the_yaml_is_the_signature(name):
     options = options_of(AUGMENTATION.factory(name))
-    plain = {key: list(option.default) if isinstance(option.default, tuple) else option.default for key, option in options.items()}
+    plain = {
+        key: list(option.default) if isinstance(option.default, tuple) else option.default
+        for key, option in options.items()
+    }
     assert written(name) == {name: plain}
     assert all(option.meaning for option in options.values())
 
@@ -42,7 +47,11 @@ def test_every_menu_keeps_the_contract(name):
     for seed in range(5):
         found = apply(ops, sample, np.random.default_rng(seed), None)
         again = apply(pickle.loads(pickle.dumps(ops)), sample, np.random.default_rng(seed), None)
-        assert found.image.dtype == np.uint8 and found.image.shape == (side, side, 3) and found.target.dtype == np.uint8
+        assert (
+            found.image.dtype == np.uint8
+            and found.image.shape == (side, side, 3)
+            and found.target.dtype == np.uint8
+        )
         assert set(np.unique(found.target).tolist()) <= {*np.unique(sample.target).tolist(), IGNORE}
         assert np.array_equal(found.image, again.image) and np.array_equal(found.target, again.target)
         assert found.name == sample.name

@@ -43,12 +43,16 @@ def test_all_factors_are_applied_one_after_the_other():
 def test_hue_turns_about_grey():
     """120 degrees send red to green, green to blue and blue to red; grey stays."""
     matrix = colour_matrix(1.0, 1.0, 1.0, 120.0, 128.0)
-    assert np.allclose(matrix[:, :3] @ np.eye(3), np.roll(np.eye(3), 1, axis=0)) and np.allclose(matrix[:, 3], 0)
+    assert np.allclose(matrix[:, :3] @ np.eye(3), np.roll(np.eye(3), 1, axis=0)) and np.allclose(
+        matrix[:, 3], 0
+    )
     assert np.allclose(colour_matrix(1.0, 1.0, 1.0, 17.0, 128.0)[:, :3] @ [5, 5, 5], 5)
 
 
 def test_the_operation_clips_and_keeps_the_rest():
-    (op,) = AUGMENTATION.build_each({"colour": {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 180.0}})
+    (op,) = AUGMENTATION.build_each(
+        {"colour": {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 180.0}}
+    )
     target = np.zeros((32, 40), np.uint8)
     before = image(0, 256)
     seen = []
@@ -72,7 +76,10 @@ def test_probability_is_a_share():
     assert 90 < changed < 150
 
 
-@pytest.mark.parametrize("array", [image().astype(np.uint16), image().astype(np.float32), image()[..., :1], np.zeros((4, 4, 5), np.uint8)])
+@pytest.mark.parametrize(
+    "array",
+    [image().astype(np.uint16), image().astype(np.float32), image()[..., :1], np.zeros((4, 4, 5), np.uint8)],
+)
 def test_other_images_pass_unchanged(array):
     (op,) = AUGMENTATION.build_each({"colour": {}})
     assert op(Sample(array), np.random.default_rng(0)).image is array

@@ -16,8 +16,8 @@ NO_BACKGROUND = replace(FACTS, classes=("sky", "a", "b", "ground"))
 
 
 def scene(instances=True):
-    """Two touching squares of class 1 (20 px, numbers 5 and 6), one of class 2 (16 px, number 9), a strip of class 3 at the bottom,
-    one unlabelled pixel inside the last square. The image is its mask times 50."""
+    """Two touching squares of class 1 (20 px, numbers 5 and 6), one of class 2 (16 px, number 9), a strip of
+    class 3 at the bottom, one unlabelled pixel inside the last square. The image is its mask times 50."""
     target, numbers = np.zeros((120, 160), np.uint8), np.zeros((120, 160), np.uint16)
     target[20:40, 10:50] = 1
     numbers[20:40, 10:30], numbers[20:40, 30:50] = 5, 6
@@ -65,14 +65,17 @@ def test_tiny_objects_are_left_alone_unless_there_are_no_others():
 
 
 def test_the_whole_square_around_an_object():
-    """With size = resized nothing is drawn but the object: 1.2 times its box, here 24 source pixels of 10 each."""
+    """With size = resized nothing is drawn but the object: 1.2 times its box, here 24 source pixels of 10
+    each."""
     op = build(size=240, resized=240, flip=0.0)
     for found in crops(scene(), op):
         label = int(found.target.max(where=found.target != IGNORE, initial=0))
         inside = found.target == label
         if label == 1:
             assert box_of(inside) == (20, 20, 220, 220) and inside.sum() == 200 * 200
-            assert (found.target[~inside] == 0).all()  # the other square of its class is background, like all else
+            assert (
+                found.target[~inside] == 0
+            ).all()  # the other square of its class is background, like all else
         else:  # 16 px of 12.5 pixels each; the one without a label is the seventh in both directions
             assert box_of(inside) == (20, 20, 220, 220)
             assert box_of(found.target == IGNORE) == (95, 95, 107, 107)
@@ -88,7 +91,13 @@ def test_the_image_stays_aligned_and_untouched():
     for found in crops(scene(), build(size=224, resized=250)):
         hard = found.image[..., 0]
         object_ = (found.target == 1) | (found.target == 2)
-        inner = object_[1:-1, 1:-1] & object_[:-2, 1:-1] & object_[2:, 1:-1] & object_[1:-1, :-2] & object_[1:-1, 2:]
+        inner = (
+            object_[1:-1, 1:-1]
+            & object_[:-2, 1:-1]
+            & object_[2:, 1:-1]
+            & object_[1:-1, :-2]
+            & object_[1:-1, 2:]
+        )
         away = hard[1:-1, 1:-1][inner]
         assert np.median(away) in (50, 100)
         assert found.instances.shape == found.target.shape == (224, 224)
@@ -111,7 +120,12 @@ def test_crops_are_drawn_and_mirrored():
 
 
 def test_background_is_the_class_of_that_name_or_none():
-    assert {int(v) for f in crops(scene(), build(size=64, resized=70)) for v in np.unique(f.target)} == {0, 1, 2, IGNORE}
+    assert {int(v) for f in crops(scene(), build(size=64, resized=70)) for v in np.unique(f.target)} == {
+        0,
+        1,
+        2,
+        IGNORE,
+    }
     others = crops(scene(), build(facts=NO_BACKGROUND, size=64, resized=70))
     assert {int(v) for f in others for v in np.unique(f.target)} == {1, 2, IGNORE}
     chosen = crops(scene(), build(background=3, size=64, resized=70))
@@ -148,7 +162,9 @@ def test_nothing_to_look_at_gives_the_whole_image():
     for stage, expected in ((1, {0, IGNORE}), (2, {0, 1, 2, 3, IGNORE})):
         found = build(stage=stage, size=160, resized=160, flip=0.0)(empty, np.random.default_rng(0))
         assert set(np.unique(found.target).tolist()) == expected
-        assert (found.target[:20] == IGNORE).all() and (found.image[:20] == 7).all()  # the square is higher than the image
+        assert (found.target[:20] == IGNORE).all() and (
+            found.image[:20] == 7
+        ).all()  # the square is higher than the image
         if stage == 2:
             assert np.array_equal(found.target[20:140], empty.target)
     unknown = build(size=32, resized=40)(replace(scene(), target=None), np.random.default_rng(0))

@@ -12,7 +12,8 @@ from segtrain.sample import IGNORE, Sample
 
 
 def sample(height=30, width=40) -> Sample:
-    """Its image tells the place of each pixel; class 2 is one pixel in a corner, 1 a few, 0 the rest but for an unlabelled stripe."""
+    """Its image tells the place of each pixel; class 2 is one pixel in a corner, 1 a few, 0 the rest but for
+    an unlabelled stripe."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     target = np.zeros((height, width), np.uint8)
     target[10:13, 20:24] = 1
@@ -28,7 +29,10 @@ def test_the_window_is_that_of_the_reflected_image(size, flip):
     around = np.pad(source.image, [(70, 70), (70, 70), (0, 0)], mode="reflect")
     for seed in range(20):
         found = op(source, np.random.default_rng(seed))
-        assert found.image.shape == (size, size, 3) and found.target.shape == found.instances.shape == (size, size)
+        assert found.image.shape == (size, size, 3) and found.target.shape == found.instances.shape == (
+            size,
+            size,
+        )
         row, column, label = found.image[size // 2, size // 2].tolist()
         assert label != IGNORE and found.target[size // 2, size // 2] == label == source.target[row, column]
         window = around[row + 70 - size // 2 :, column + 70 - size // 2 :][:size, :size]
@@ -37,7 +41,9 @@ def test_the_window_is_that_of_the_reflected_image(size, flip):
         elif flip:  # mirrored about the centre pixel, which is not in the middle
             window = around[row + 70 - size // 2 :, column + 71 - size // 2 :][:size, :size][:, ::-1]
         assert np.array_equal(found.image, window)
-        assert np.array_equal(found.target, found.image[..., 2]) and np.array_equal(found.instances, 100 + found.target.astype(np.uint16))
+        assert np.array_equal(found.target, found.image[..., 2]) and np.array_equal(
+            found.instances, 100 + found.target.astype(np.uint16)
+        )
 
 
 def test_rare_classes_are_centres_as_often_as_frequent_ones():
@@ -62,7 +68,9 @@ def test_an_image_without_labels_still_gives_a_window():
     assert found.image.shape == (9, 9, 3) and found.target is None and found.instances is None
 
 
-@pytest.mark.parametrize(("options", "words"), [({"size": 0}, "patch.size is 0"), ({"flip": 1.5}, "patch.flip is 1.5")])
+@pytest.mark.parametrize(
+    ("options", "words"), [({"size": 0}, "patch.size is 0"), ({"flip": 1.5}, "patch.flip is 1.5")]
+)
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         patch(**options)

@@ -16,7 +16,9 @@ from segtrain.sample import IGNORE, Sample
 def sample(side=48):
     rng = np.random.default_rng(0)
     target = np.kron(rng.integers(1, 4, (side // 8, side // 8)), np.ones((8, 8))).astype(np.uint8)
-    return Sample(rng.integers(0, 256, (side, side, 3), dtype=np.uint8), target, target.astype(np.uint16) * 300, "a")
+    return Sample(
+        rng.integers(0, 256, (side, side, 3), dtype=np.uint8), target, target.astype(np.uint16) * 300, "a"
+    )
 
 
 def build(**transforms):
@@ -76,7 +78,10 @@ def test_other_images_pass_unchanged():
     [
         ({"GausNoise": {}}, r"has 'GausNoise' \(did you mean 'GaussNoise'\?\); allowed: "),
         ({"Lambda": {}}, "has 'Lambda'"),
-        ({"GaussNoise": {"sigma": 3}}, r"augmentation\.pixel\.transforms\.GaussNoise\.sigma is not an option of GaussNoise"),
+        (
+            {"GaussNoise": {"sigma": 3}},
+            r"augmentation\.pixel\.transforms\.GaussNoise\.sigma is not an option of GaussNoise",
+        ),
         ({"ElasticTransform": {"mask_interpolation": 1}}, "mask_interpolation is not an option"),
         ({"GaussianBlur": {"blur_limit": "x"}}, r"GaussianBlur is .* which GaussianBlur refuses"),
     ],
@@ -88,7 +93,9 @@ def test_wrong_options_are_refused(transforms, message):
 
 def test_the_other_package_of_that_import_name_is_refused(monkeypatch):
     real = importlib.metadata.distribution
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: object() if name == "albumentationsx" else real(name))
+    monkeypatch.setattr(
+        importlib.metadata, "distribution", lambda name: object() if name == "albumentationsx" else real(name)
+    )
     with pytest.raises(ConfigError, match=r"albumentationsx .*pip uninstall albumentationsx"):
         _albumentations()
 

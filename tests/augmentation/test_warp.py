@@ -16,7 +16,8 @@ from segtrain.sample import IGNORE, Sample
 
 
 def scene(height=40, width=56, seed=0, classes=5, dtype=np.uint8):
-    """Blocks of classes; the image carries the mask in its first channel (×20), so that both can be compared afterwards."""
+    """Blocks of classes; the image carries the mask in its first channel (×20), so that both can be compared
+    afterwards."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, classes, (height // 4 + 1, width // 4 + 1)).astype(np.uint8)
     target = np.kron(coarse, np.ones((4, 4), np.uint8))[:height, :width]
@@ -31,12 +32,16 @@ def build(**options):
 
 
 def read_one_by_one(array, place, outside):
-    """Rotate, scale and mirror the centre of each output pixel by hand and take the pixel that it falls in."""
+    """Rotate, scale and mirror the centre of each output pixel by hand and take the pixel that it falls
+    in."""
     out = np.full((place.height, place.width, *array.shape[2:]), outside, array.dtype)
     angle = np.deg2rad(place.degrees)
     for i in range(place.height):
         for j in range(place.width):
-            right, down = (j + 0.5 - place.width / 2) / place.scale, (i + 0.5 - place.height / 2) / place.scale
+            right, down = (
+                (j + 0.5 - place.width / 2) / place.scale,
+                (i + 0.5 - place.height / 2) / place.scale,
+            )
             right = -right if place.flipped else right
             x = place.centre[0] + right * np.cos(angle) - down * np.sin(angle)
             y = place.centre[1] + right * np.sin(angle) + down * np.cos(angle)
@@ -66,7 +71,8 @@ def test_labels_are_those_of_the_pixel_that_each_centre_falls_in(place):
 @pytest.mark.parametrize("place", [place for place in PLACES if place.scale >= 0.7])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_image_and_mask_stay_aligned(place, dtype):
-    """The mask's own picture, warped as an image: where it is not interpolated between classes it names the label."""
+    """The mask's own picture, warped as an image: where it is not interpolated between classes it names the
+    label."""
     sample = scene(dtype=dtype)
     found = warped(sample, place)
     assert found.image.dtype == dtype
@@ -78,7 +84,8 @@ def test_image_and_mask_stay_aligned(place, dtype):
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place.scale >= 0.7])
 def test_images_are_bilinear(place):
-    """On a linear ramp bilinear interpolation is exact, so each pixel shows the coordinates it was read from."""
+    """On a linear ramp bilinear interpolation is exact, so each pixel shows the coordinates it was read
+    from."""
     y, x = np.mgrid[:40, :56].astype(np.float32)
     ramp = np.stack([x + 0.5, y + 0.5, x + y], axis=2)
     found = warped(Sample(ramp, np.zeros((40, 56), np.uint8)), place)
@@ -87,8 +94,12 @@ def test_images_are_bilinear(place):
     for axis, limit in ((0, 56), (1, 40)):
         expected = matrix[axis, 0] * j + matrix[axis, 1] * i + matrix[axis, 2]
         other = matrix[1 - axis, 0] * j + matrix[1 - axis, 1] * i + matrix[1 - axis, 2]
-        inner = (expected > 1) & (expected < limit - 1) & (other > 1) & (other < (40 if axis == 0 else 56) - 1)
-        assert np.abs(found.image[..., axis] - expected)[inner].max() < 0.02  # cv2 interpolates in steps of 1/32 pixel
+        inner = (
+            (expected > 1) & (expected < limit - 1) & (other > 1) & (other < (40 if axis == 0 else 56) - 1)
+        )
+        assert (
+            np.abs(found.image[..., axis] - expected)[inner].max() < 0.02
+        )  # cv2 interpolates in steps of 1/32 pixel
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -103,7 +114,9 @@ def test_two_flips_are_none():
     op = build(scale=[1.0, 1.0], flip=1.0)
     sample = scene()
     once = op(sample, np.random.default_rng(0))
-    assert np.array_equal(once.image, sample.image[:, ::-1]) and np.array_equal(once.target, sample.target[:, ::-1])
+    assert np.array_equal(once.image, sample.image[:, ::-1]) and np.array_equal(
+        once.target, sample.target[:, ::-1]
+    )
     twice = op(once, np.random.default_rng(1))
     assert np.array_equal(twice.image, sample.image) and np.array_equal(twice.instances, sample.instances)
 
@@ -141,7 +154,11 @@ def test_labels_never_grow_and_the_size_holds(options):
     for seed in range(30):
         found = op(sample, np.random.default_rng(seed))
         size = options.get("size", (40, 56))
-        assert found.target.shape == found.image.shape[:2] == ((size, size) if isinstance(size, int) else tuple(size))
+        assert (
+            found.target.shape
+            == found.image.shape[:2]
+            == ((size, size) if isinstance(size, int) else tuple(size))
+        )
         assert set(np.unique(found.target).tolist()) <= {*np.unique(sample.target).tolist(), IGNORE}
         assert set(np.unique(found.instances).tolist()) <= {*np.unique(sample.instances).tolist(), 0}
         assert found.image.dtype == found.target.dtype == np.uint8 and found.instances.dtype == np.uint16
@@ -158,7 +175,10 @@ def test_what_is_ignored_stays_ignored():
         assert np.array_equal(found.target == IGNORE, marked.target != 0)
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(np.uint8, (124, 116, 104)), (np.uint16, (31868, 29812, 26728)), (np.float32, None)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.uint8, (124, 116, 104)), (np.uint16, (31868, 29812, 26728)), (np.float32, None)],
+)
 def test_outside_lies_the_fill_without_a_label(dtype, expected):
     fill = (124.0, 116.0, 104.0)
     found = warped(scene(dtype=dtype), Placement(64, 64, 1.0, 0.0, False, (28.0, 20.0)), IGNORE, fill)
@@ -170,7 +190,8 @@ def test_outside_lies_the_fill_without_a_label(dtype, expected):
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.5, 2.0])
 def test_crop_first_is_resize_then_crop(scale):
-    """Labels of the window against the whole frame resized (pixel-centred nearest, in whole numbers) and then cut."""
+    """Labels of the window against the whole frame resized (pixel-centred nearest, in whole numbers) and then
+    cut."""
     split = DATA.build({"name": "shapes", "size": 160}).splits["train"]
     differing = total = 0
     for seed in range(6):
@@ -192,7 +213,9 @@ def test_shrinking_does_not_alias(scale):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
     side = round(200 * scale)
-    reference = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)).astype(float)
+    reference = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)).astype(
+        float
+    )
     place = Placement(side, side, side / 200, 0.0, False, (100.0, 100.0))
     found = warped(Sample(image, np.zeros((200, 200), np.uint8)), place).image.astype(float)
     error, spread = (found - reference)[2:-2, 2:-2].std(), reference.std()
@@ -207,7 +230,11 @@ def test_many_channels_are_warped_like_three():
     many = replace(sample, image=np.concatenate([sample.image] * 3, axis=2)[..., :7])
     for place in PLACES:
         found, three = warped(many, place).image, warped(sample, place).image
-        assert found.shape[2] == 7 and np.array_equal(found[..., :3], three) and np.array_equal(found[..., 3:6], three)
+        assert (
+            found.shape[2] == 7
+            and np.array_equal(found[..., :3], three)
+            and np.array_equal(found[..., 3:6], three)
+        )
 
 
 @pytest.mark.parametrize("rotate", [0.0, 20.0])
@@ -215,7 +242,9 @@ def test_crops_lie_inside_the_image_where_they_can(rotate):
     op = build(size=24, scale=[1.0, 2.0], rotate=rotate)
     sample = scene()
     for seed in range(50):
-        assert (op(sample, np.random.default_rng(seed)).target != IGNORE).mean() > (0.999 if rotate == 0 else 0.97)
+        assert (op(sample, np.random.default_rng(seed)).target != IGNORE).mean() > (
+            0.999 if rotate == 0 else 0.97
+        )
     op = build(size=100, scale=[1.0, 1.0])
     for seed in range(20):  # larger than the image: all of it is there
         assert (op(sample, np.random.default_rng(seed)).target != IGNORE).sum() == 40 * 56
@@ -231,7 +260,10 @@ def rare_scene():
 def test_class_centred_crops_hold_the_rare_class():
     sample = rare_scene()
     plain, centred = build(size=32, scale=[1.0, 1.0]), build(size=32, scale=[1.0, 1.0], class_centred=1.0)
-    share = [np.mean([(op(sample, np.random.default_rng(s)).target == 2).any() for s in range(300)]) for op in (plain, centred)]
+    share = [
+        np.mean([(op(sample, np.random.default_rng(s)).target == 2).any() for s in range(300)])
+        for op in (plain, centred)
+    ]
     assert share[0] < 0.1 and 0.25 < share[1] < 0.48  # a third of the draws, and the luck of the others
 
 
@@ -252,7 +284,13 @@ def test_the_drawn_pixel_falls_anywhere_in_the_crop():
 def test_rare_classes_are_drawn_by_the_root_of_their_frequency():
     sample = rare_scene()
     frequency = Frequency(np.array([10000, 100, 100]), np.array([1, 1, 1]))
-    op = build(size=8, scale=[1.0, 1.0], class_centred=1.0, class_draw="sqrt_inverse", class_frequency=lambda: frequency)
+    op = build(
+        size=8,
+        scale=[1.0, 1.0],
+        class_centred=1.0,
+        class_draw="sqrt_inverse",
+        class_frequency=lambda: frequency,
+    )
     rng = np.random.default_rng(0)
     places = [pixel_of_a_class(sample.target, op.class_weights, op.ignore_index, rng) for _ in range(3000)]
     drawn = np.bincount([sample.target[place] for place in places])
@@ -263,7 +301,10 @@ def test_a_sample_without_labels_is_cropped_all_the_same():
     sample = scene()
     sample.target[:] = IGNORE
     assert build(size=16, class_centred=1.0)(sample, np.random.default_rng(0)).target.shape == (16, 16)
-    assert build(size=16, class_centred=1.0)(replace(sample, target=None), np.random.default_rng(0)).target is None
+    assert (
+        build(size=16, class_centred=1.0)(replace(sample, target=None), np.random.default_rng(0)).target
+        is None
+    )
 
 
 @pytest.mark.parametrize(("law", "expected"), [("uniform", 1.25), ("log", 1.0)])
@@ -294,4 +335,7 @@ def test_outside_the_source_a_measured_value_is_unknown():
     place = Placement(height=8, width=8, scale=1.0, degrees=0.0, flipped=False, centre=(2.0, 2.0))
     sample = Sample(np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 2.5, np.float32))
     target = warped(sample, place).target
-    assert np.array_equal(np.isfinite(target), np.pad(np.ones((4, 4), bool), 2)) and (target[2:6, 2:6] == 2.5).all()
+    assert (
+        np.array_equal(np.isfinite(target), np.pad(np.ones((4, 4), bool), 2))
+        and (target[2:6, 2:6] == 2.5).all()
+    )

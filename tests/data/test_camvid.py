@@ -12,7 +12,9 @@ from segtrain.data.stats import frequency
 from segtrain.errors import ConfigError, DataError
 
 ROOT = Path(os.environ.get("CAMVID", Path(__file__).parents[2] / "../shared/data/camvid")).resolve()
-present = pytest.mark.skipif(not (ROOT / "images/train").is_dir(), reason=f"CamVid is not in {ROOT}; set CAMVID to its folder")
+present = pytest.mark.skipif(
+    not (ROOT / "images/train").is_dir(), reason=f"CamVid is not in {ROOT}; set CAMVID to its folder"
+)
 
 
 @present
@@ -53,7 +55,9 @@ def test_the_class_shares_that_are_known_of_it():
 
 def test_another_layout_is_described(tmp_path):
     (tmp_path / "trainannot").mkdir()
-    with pytest.raises(ConfigError, match=r"has no folder images/train; expected: images/\{train,val\}.*found: trainannot"):
+    with pytest.raises(
+        ConfigError, match=r"has no folder images/train; expected: images/\{train,val\}.*found: trainannot"
+    ):
         DATA.build({"name": "camvid", "root": str(tmp_path)})
     with pytest.raises(ConfigError, match=r"data\.root is '/no/such', which is not a folder"):
         DATA.build({"name": "camvid", "root": "/no/such"})

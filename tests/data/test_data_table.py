@@ -25,7 +25,9 @@ def built(request, tmp_path, monkeypatch):
         for number in range(3):
             for kind, mode in (("images", "RGB"), ("masks", "L")):
                 (tmp_path / kind / part).mkdir(parents=True, exist_ok=True)
-                Image.new(mode, (20, 16), number if mode == "L" else (9, 9, 9)).save(tmp_path / kind / part / f"{number}.png")
+                Image.new(mode, (20, 16), number if mode == "L" else (9, 9, 9)).save(
+                    tmp_path / kind / part / f"{number}.png"
+                )
     options = {} if request.param == "shapes" else {"root": str(tmp_path)}
     return DATA.build({"name": request.param, **options})
 
@@ -45,7 +47,9 @@ def test_samples_keep_the_contract(built):
         assert channels == built.facts.channels and sample.image.dtype in (np.uint8, np.uint16, np.float32)
         assert sample.target.shape == (height, width) == split.size(0) and sample.target.dtype == np.uint8
         assert set(np.unique(sample.target).tolist()) <= {*range(built.facts.num_classes), IGNORE}
-        assert sample.instances is None or (sample.instances.shape == (height, width) and sample.instances.dtype == np.uint16)
+        assert sample.instances is None or (
+            sample.instances.shape == (height, width) and sample.instances.dtype == np.uint16
+        )
         assert sample.name and isinstance(split.name(0), str)
 
 

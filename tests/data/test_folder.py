@@ -49,7 +49,10 @@ def test_pairs_are_made_by_name_and_not_by_order(tmp_path):
     samples = [sample for split in data.splits.values() for sample in split]
     assert len(samples) == 6
     for sample in samples:
-        assert np.array_equal(sample.image[..., 0], sample.target) and sample.target[0, 0] == int(sample.name[-1]) % 3
+        assert (
+            np.array_equal(sample.image[..., 0], sample.target)
+            and sample.target[0, 0] == int(sample.name[-1]) % 3
+        )
 
 
 def test_splits_by_folder(tmp_path):
@@ -63,7 +66,9 @@ def test_splits_by_folder(tmp_path):
 def test_a_file_beside_the_split_folders_is_refused(tmp_path):
     for name in ("train/{}", "val/{}", "stray{}"):
         some(tmp_path, 3, name)
-    with pytest.raises(DataError, match=r"stray0\.png lies beside the folders train and val \(3 such files\)"):
+    with pytest.raises(
+        DataError, match=r"stray0\.png lies beside the folders train and val \(3 such files\)"
+    ):
         build(tmp_path)
 
 
@@ -71,7 +76,9 @@ def test_splits_by_fraction_are_seeded_and_complete(tmp_path):
     some(tmp_path, 10, "{}x")
     first, again, other = (names(build(tmp_path, split_seed=seed)) for seed in (0, 0, 1))
     assert first == again != other
-    assert len(first["val"]) == 2 and sorted(first["train"] + first["val"]) == sorted(f"{n}x" for n in range(10))
+    assert len(first["val"]) == 2 and sorted(first["train"] + first["val"]) == sorted(
+        f"{n}x" for n in range(10)
+    )
 
 
 def test_neighbouring_frames_that_are_split_apart_are_told(tmp_path, capsys):
@@ -95,10 +102,15 @@ def test_splits_by_lists(tmp_path):
     lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
     assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "a2"], "val": ["a4"]}
     (tmp_path / "val.txt").write_text("a1")
-    with pytest.raises(DataError, match=r"1 image is in both lists, 'a1' first; remove what is twice from data\.train_list or"):
+    with pytest.raises(
+        DataError,
+        match=r"1 image is in both lists, 'a1' first; remove what is twice from data\.train_list or",
+    ):
         build(tmp_path, **lists)
     (tmp_path / "val.txt").write_text("a4\na44")
-    with pytest.raises(DataError, match=r"val\.txt, line 2: 'a44' is not the name of an image.*did you mean 'a4'"):
+    with pytest.raises(
+        DataError, match=r"val\.txt, line 2: 'a44' is not the name of an image.*did you mean 'a4'"
+    ):
         build(tmp_path, **lists)
     with pytest.raises(ConfigError, match="go together"):
         build(tmp_path, train_list=lists["train_list"])
@@ -114,7 +126,10 @@ def test_lists_have_comments_and_name_no_image_twice(tmp_path):
     lists = {"train_list": str(tmp_path / "train.txt"), "val_list": str(tmp_path / "val.txt")}
     assert names(build(tmp_path, **lists)) == {"train": ["a0", "a1", "#a"], "val": ["a4"]}
     (tmp_path / "train.txt").write_text("# by hand\na0\n\na1\n./a0.png\n")
-    with pytest.raises(DataError, match=r"train\.txt, line 5: '\./a0\.png' is the image of line 2 again; name each image once"):
+    with pytest.raises(
+        DataError,
+        match=r"train\.txt, line 5: '\./a0\.png' is the image of line 2 again; name each image once",
+    ):
         build(tmp_path, **lists)
 
 
@@ -148,7 +163,9 @@ def test_unpaired_files_are_listed(tmp_path):
     some(tmp_path, 9)
     for number in range(7):
         (tmp_path / f"masks/a{number}.png").unlink()
-    with pytest.raises(DataError, match=r"7 images have no mask of the same name: .*a0\.png, .*a4\.png and 2 more"):
+    with pytest.raises(
+        DataError, match=r"7 images have no mask of the same name: .*a0\.png, .*a4\.png and 2 more"
+    ):
         build(tmp_path)
     some(tmp_path, 9)
     (tmp_path / "images/a3.png").unlink()
@@ -160,7 +177,10 @@ def test_no_pair_at_all_names_both_folders(tmp_path):
     some(tmp_path, 3)
     for path in list((tmp_path / "masks").iterdir()):
         path.rename(path.with_name("label_" + path.name))
-    with pytest.raises(DataError, match=r"no image in .*images \(3 found\) has a mask of the same name in .*masks \(3 found\)"):
+    with pytest.raises(
+        DataError,
+        match=r"no image in .*images \(3 found\) has a mask of the same name in .*masks \(3 found\)",
+    ):
         build(tmp_path)
 
 
@@ -192,7 +212,10 @@ def test_two_files_of_one_name(tmp_path):
         ({"classes": ["a 0 0 256"]}, "three numbers from 0 to 255"),
         ({"classes": []}, "names 0 classes"),
         ({"classes": [f"c{n}" for n in range(256)]}, "names 256 classes; allowed: 1 to 255"),
-        ({"classes": ["a", "b", "c"], "ignore_value": 2}, r"data\.ignore_value is 2, which is a class index; allowed: 3\.\.65535"),
+        (
+            {"classes": ["a", "b", "c"], "ignore_value": 2},
+            r"data\.ignore_value is 2, which is a class index; allowed: 3\.\.65535",
+        ),
         ({"ignore_value": 0}, r"data\.label_map|ignore_value"),
         ({"classes": ["a", "b"], "label_map": {0: 0, 1: 2}}, r"data\.label_map leads to 2; allowed: 0\.\.1"),
         ({"label_map": {"x": 0}}, r"data\.label_map has 'x'"),
@@ -212,7 +235,10 @@ def test_classes_are_found_once_and_remembered(tmp_path, capsys):
     write(tmp_path, "b", [[255, 255], [0, 1]])
     data = build(tmp_path)
     assert data.facts.classes == ("class_0", "class_1", "class_2")
-    assert "reading 7 masks once" in (first := capsys.readouterr().err) and "0 (49 px), 1 (49 px), 2 (48 px)" in first
+    assert (
+        "reading 7 masks once" in (first := capsys.readouterr().err)
+        and "0 (49 px), 1 (49 px), 2 (48 px)" in first
+    )
     build(tmp_path)
     assert "reading" not in capsys.readouterr().err
     write(tmp_path, "b", [[0, 0], [0, 3]])
@@ -223,7 +249,8 @@ def test_gaps_are_refused_with_the_map_that_closes_them(tmp_path):
     for number in range(6):
         write(tmp_path, f"{number}", np.full((2, 2), [7, 11, 255][number % 3]))
     with pytest.raises(
-        DataError, match=r"masks hold 7 \(8 px\), 11 \(8 px\), 255 \(8 px, no label\); set data\.label_map='\{7: 0, 11: 1\}'"
+        DataError,
+        match=r"masks hold 7 \(8 px\), 11 \(8 px\), 255 \(8 px, no label\); set data\.label_map='\{7: 0, 11: 1\}'",
     ):
         build(tmp_path)
     data = build(tmp_path, label_map={7: 0, 11: 1, 255: 255})
@@ -236,7 +263,8 @@ def test_strays_in_masks_of_0_and_255_are_no_class(tmp_path):
     for number in range(6):
         write(tmp_path, f"{number}", mask)
     with pytest.raises(
-        DataError, match=r"254 \(6 px\), 255 \(186 px, no label\); they look like masks of 0 and 255 .* each pixel 0 or 255"
+        DataError,
+        match=r"254 \(6 px\), 255 \(186 px, no label\); they look like masks of 0 and 255 .* each pixel 0 or 255",
     ) as caught:
         build(tmp_path)
     assert "254: 1" not in str(caught.value)
@@ -253,12 +281,18 @@ def test_pixels_without_label_are_counted_with_the_classes(tmp_path, capsys):
 def test_masks_without_any_label_are_refused(tmp_path, options):
     for number in range(6):
         write(tmp_path, f"{number}", np.full((2, 2), 255))
-    with pytest.raises(DataError, match=r"masks of 6 images hold no value but 255 \(no label\), .*0\.png first"):
+    with pytest.raises(
+        DataError, match=r"masks of 6 images hold no value but 255 \(no label\), .*0\.png first"
+    ):
         build(tmp_path, **options)
 
 
 @pytest.mark.parametrize(
-    ("classes", "remedy"), [(["a", "b", "c"], r"set data\.label_map='\{0: 0, 255: 1\}'"), (["crack"], r"give data\.classes two names")]
+    ("classes", "remedy"),
+    [
+        (["a", "b", "c"], r"set data\.label_map='\{0: 0, 255: 1\}'"),
+        (["crack"], r"give data\.classes two names"),
+    ],
 )
 def test_masks_of_0_and_255_for_other_than_two_classes_are_told(tmp_path, capsys, classes, remedy):
     for number in range(10):
@@ -266,8 +300,14 @@ def test_masks_of_0_and_255_for_other_than_two_classes_are_told(tmp_path, capsys
             write(tmp_path, f"{split}/{number}", [[0, 255], [255, 0]])
     build(tmp_path, classes=classes)
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and re.search(rf"masks hold only 0 and 255, .* 255 is read as no label; .*, {remedy}", error)
-    for options in ({"label_map": {0: 0, 255: 255}}, {"ignore_value": 254}, {"classes": ["a 0 0 0", "b 1 1 1", "c 2 2 2"]}):
+    assert error.count("\n") == 1 and re.search(
+        rf"masks hold only 0 and 255, .* 255 is read as no label; .*, {remedy}", error
+    )
+    for options in (
+        {"label_map": {0: 0, 255: 255}},
+        {"ignore_value": 254},
+        {"classes": ["a 0 0 0", "b 1 1 1", "c 2 2 2"]},
+    ):
         build(tmp_path, **{"classes": classes, **options})
     write(tmp_path, "train/0", [[0, 255], [0, 2]])
     build(tmp_path, classes=classes)
@@ -285,7 +325,10 @@ def test_masks_of_0_and_255_as_rgb_are_two_classes(tmp_path):
     for number in range(6):
         write(tmp_path, f"{number}", np.repeat([[[0], [255]], [[255], [0]]], 3, axis=2))
     data = build(tmp_path)
-    assert data.facts.classes == ("background", "foreground") and data.splits["train"][0].target.tolist() == [[0, 1], [1, 0]]
+    assert data.facts.classes == ("background", "foreground") and data.splits["train"][0].target.tolist() == [
+        [0, 1],
+        [1, 0],
+    ]
 
 
 def test_palette_masks_out_of_coloured_ones_are_read_by_colour(tmp_path):
@@ -295,7 +338,9 @@ def test_palette_masks_out_of_coloured_ones_are_read_by_colour(tmp_path):
     for number in range(4):
         write(tmp_path, f"{number}", mask)
         quantised = Image.fromarray(colours[mask]).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
-        assert not np.array_equal(np.asarray(quantised), mask)  # its palette has another order than the classes
+        assert not np.array_equal(
+            np.asarray(quantised), mask
+        )  # its palette has another order than the classes
         quantised.save(tmp_path / f"masks/{number}.png")
     data = build(tmp_path, classes="classes.txt")
     assert all(np.array_equal(sample.target, mask) for split in data.splits.values() for sample in split)
@@ -304,7 +349,10 @@ def test_palette_masks_out_of_coloured_ones_are_read_by_colour(tmp_path):
 def test_masks_of_0_and_255_are_two_classes(tmp_path, capsys):
     for number in range(6):
         write(tmp_path, f"{number}", [[0, 255], [255, 0]])
-    for options, expected in (({}, ("background", "foreground")), ({"classes": ["sky", "bird"]}, ("sky", "bird"))):
+    for options, expected in (
+        ({}, ("background", "foreground")),
+        ({"classes": ["sky", "bird"]}, ("sky", "bird")),
+    ):
         data = build(tmp_path, **options)
         assert data.facts.classes == expected
         assert data.splits["train"][0].target.tolist() == [[0, 1], [1, 0]]

@@ -18,7 +18,10 @@ def test_label_map_and_nothing_but_it(dtype):
     labels = Labels(2, label_map={7: 0, 8: 1, 0: 255})
     found = labels.target(np.array([[7, 8, 0, 255]], dtype), "m")
     assert found.dtype == np.uint8 and found.tolist() == [[0, 1, 255, 255]]
-    with pytest.raises(DataError, match=r"mask m\.png holds 1 \(2 px\), 9 \(1 px\); allowed: the keys of data.label_map \(0, 7, 8\)"):
+    with pytest.raises(
+        DataError,
+        match=r"mask m\.png holds 1 \(2 px\), 9 \(1 px\); allowed: the keys of data.label_map \(0, 7, 8\)",
+    ):
         labels.target(np.array([[7, 1, 1, 9]], dtype), "m.png")
 
 
@@ -30,7 +33,10 @@ def test_sixteen_bit_values_map_exactly():
 def test_values_outside_the_classes_are_counted():
     mask = np.full((4, 4), 200, np.uint8)
     mask[0] = 3
-    with pytest.raises(DataError, match=r"mask a/b\.png holds 3 \(4 px\), 200 \(12 px\); allowed: 0\.\.2 and 255 \(no label\)"):
+    with pytest.raises(
+        DataError,
+        match=r"mask a/b\.png holds 3 \(4 px\), 200 \(12 px\); allowed: 0\.\.2 and 255 \(no label\)",
+    ):
         Labels(3).target(mask, "a/b.png")
 
 
@@ -74,7 +80,10 @@ INDICES = np.array([[0, 1], [2, 255]], np.uint8)
         (NAMED, [[0, 1], [2, 255]]),
         ((NAMED[1], NAMED[0], NAMED[2]), [[1, 0], [2, 255]]),
         ((NAMED[1], (9, 9, 9), NAMED[2]), [[1, 255], [2, 255]]),  # (9 9 9) is a colour without label
-        ((NAMED[1], NAMED[0], NAMED[2], *[NAMED[1]] * 253), [[1, 0], [2, 255]]),  # filled up: 255 stays without label
+        (
+            (NAMED[1], NAMED[0], NAMED[2], *[NAMED[1]] * 253),
+            [[1, 0], [2, 255]],
+        ),  # filled up: 255 stays without label
         ((*NAMED[:0:-1], (9, 9, 9), *[(0, 0, 0)] * 252, NAMED[0]), [[2, 1], [255, 0]]),
         (voc_palette(256), [[0, 1], [2, 255]]),  # no colour in common
         ([(i, i, i) for i in range(256)], [[0, 1], [2, 255]]),
@@ -86,7 +95,9 @@ def test_a_palette_counts_where_its_colours_are_those_of_classes(palette, expect
     palette = np.array(palette, np.uint8).reshape(-1, 3)
     assert labels.target(INDICES, "m", palette).tolist() == expected
     by_index = [[0, 1], [2, 255]]
-    assert labels.target(INDICES, "m").tolist() == Labels(3).target(INDICES, "m", palette).tolist() == by_index
+    assert (
+        labels.target(INDICES, "m").tolist() == Labels(3).target(INDICES, "m", palette).tolist() == by_index
+    )
     mapped = Labels(3, label_map={0: 0, 1: 1, 2: 2}, colours=NAMED)
     assert mapped.target(INDICES, "m", palette).tolist() == by_index
 
@@ -104,7 +115,10 @@ def test_black_at_the_start_of_a_palette_is_no_sign_of_its_meaning():
             r"index 2 has the colour \(5 6 7\), class 2 has \(0 0 200\); index 0 has \(200 0 0\), which is class 1",
         ),
         ((NAMED[1], NAMED[0]), r"index 2 has no colour, class 2 has \(0 0 200\); index 0 has \(200 0 0\)"),
-        ((NAMED[0], NAMED[1], (5, 6, 7)), r"index 2 has the colour \(5 6 7\).*index 0 has \(10 20 30\), which is class 0"),
+        (
+            (NAMED[0], NAMED[1], (5, 6, 7)),
+            r"index 2 has the colour \(5 6 7\).*index 0 has \(10 20 30\), which is class 0",
+        ),
     ],
 )
 def test_a_palette_of_which_only_a_part_is_named_is_refused(palette, message):

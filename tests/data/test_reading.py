@@ -58,7 +58,16 @@ def test_exif_turns_the_image_upright_and_the_size_with_it(tmp_path, orientation
     exif[0x0112] = orientation
     path = str(tmp_path / f"a.{suffix}")
     image.save(path, exif=exif)
-    turns = {1: [], 2: [0], 3: [3], 4: [1], 5: [5], 6: [4], 7: [6], 8: [2]}  # Image.Transpose, from the EXIF standard's table
+    turns = {
+        1: [],
+        2: [0],
+        3: [3],
+        4: [1],
+        5: [5],
+        6: [4],
+        7: [6],
+        8: [2],
+    }  # Image.Transpose, from the EXIF standard's table
     expected = Image.open(path)
     expected.load()
     expected = Image.frombytes("RGB", expected.size, expected.tobytes())
@@ -87,7 +96,13 @@ def test_sixteen_bit_colour_is_turned_upright(tmp_path):
 def tiff_of_16_bit(array, orientation):
     """A file written by hand from the TIFF 6.0 specification: header, pixels, bits a channel, directory."""
     pixels, bits = array.astype("<u2").tobytes(), struct.pack("<3H", 16, 16, 16)
-    tags = [(256, 4, 1, array.shape[1]), (257, 4, 1, array.shape[0]), (258, 3, 3, 8 + len(pixels)), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags = [
+        (256, 4, 1, array.shape[1]),
+        (257, 4, 1, array.shape[0]),
+        (258, 3, 3, 8 + len(pixels)),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+    ]
     tags += [
         (273, 4, 1, 8),
         (274, 3, 1, orientation),
@@ -96,7 +111,9 @@ def tiff_of_16_bit(array, orientation):
         (279, 4, 1, len(pixels)),
         (284, 3, 1, 1),
     ]
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0\0\0\0"
+    directory = (
+        struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0\0\0\0"
+    )
     return b"II*\0" + struct.pack("<I", 8 + len(pixels) + len(bits)) + pixels + bits + directory
 
 
@@ -154,7 +171,12 @@ def test_masks_of_few_bits_keep_their_numbers(tmp_path, bits):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", values.shape[1], 3, bits, 0, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
     (tmp_path / "m.png").write_bytes(png)
     assert np.array_equal(read_mask(str(tmp_path / "m.png")), values)
 
@@ -221,7 +243,9 @@ def test_the_pixel_limit_holds_before_decoding(tmp_path):
     Image.fromarray(noise(20, 20, 3)).save(path)
     data = path.read_bytes()
     header = b"IHDR" + struct.pack(">II", 60000, 60000) + data[24:29]
-    path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])  # claims 3600 Mpx
+    path.write_bytes(
+        data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    )  # claims 3600 Mpx
     with pytest.raises(DataError, match=r"a\.png has 60000x60000 .* allowed: 64000000 \(data\.max_pixels\)"):
         read_image(str(path))
     Image.fromarray(noise(20, 20, 3)).save(path)

@@ -48,12 +48,15 @@ def test_each_instance_is_of_one_class_and_an_ignored_border_parts_it_from_the_g
         # From the corner, ground reaches no object pixel without crossing the border.
         ground = np.pad((sample.target == 0).astype(np.uint8), 1, constant_values=1)
         outside = cv2.connectedComponents(ground, connectivity=4)[1]
-        reached = cv2.dilate((outside == outside[0, 0]).astype(np.uint8), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8))
+        reached = cv2.dilate(
+            (outside == outside[0, 0]).astype(np.uint8), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+        )
         assert not (reached[1:-1, 1:-1].astype(bool) & (sample.instances > 0)).any()
 
 
 def test_outlines_have_the_area_that_geometry_says():
-    """cv2 paints every pixel that the outline touches, so the drawn shape is about half a pixel larger all round."""
+    """cv2 paints every pixel that the outline touches, so the drawn shape is about half a pixel larger all
+    round."""
     radius = 40.0
     for name, area, length in (
         ("disc", np.pi * radius**2, 2 * np.pi * radius),

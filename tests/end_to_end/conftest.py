@@ -18,11 +18,15 @@ TINY = (
 
 def run(*arguments, cwd, limit_s=280):
     environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run([SEGTRAIN, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit_s)
+    return subprocess.run(
+        [SEGTRAIN, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=limit_s
+    )
 
 
 def start(*arguments, cwd):
-    return subprocess.Popen([SEGTRAIN, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [SEGTRAIN, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.fixture(scope="session")

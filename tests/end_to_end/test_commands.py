@@ -18,7 +18,11 @@ SHAPES = {"size": 48, "num_train": 12, "num_val": 3, "objects": 3}
 def test_the_run_folder(finished):
     folder = finished / "outputs" / "first"
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["trainer"]["steps"] == 6 and config["model"]["widths"] == [4, 8] and config["data"]["name"] == "shapes"
+    assert (
+        config["trainer"]["steps"] == 6
+        and config["model"]["widths"] == [4, 8]
+        and config["data"]["name"] == "shapes"
+    )
     record = json.loads((folder / "run.json").read_text())
     assert record["exit_code"] == 0 and torch.__version__.startswith(record["versions"]["torch"])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -29,7 +33,15 @@ def test_the_run_folder(finished):
 
 
 def test_evaluate_gives_the_trainings_own_score(finished):
-    ended = run("evaluate", "run=outputs/first", "checkpoint=last", "evaluate.workers=0", "device=cpu", "threads=1", cwd=finished)
+    ended = run(
+        "evaluate",
+        "run=outputs/first",
+        "checkpoint=last",
+        "evaluate.workers=0",
+        "device=cpu",
+        "threads=1",
+        cwd=finished,
+    )
     assert ended.returncode == 0, ended.stderr
     scores = json.loads((finished / "outputs/first/evaluate/val-6/scores.json").read_text())
     lines = [json.loads(line) for line in (finished / "outputs/first/metrics.jsonl").read_text().splitlines()]
@@ -39,10 +51,22 @@ def test_evaluate_gives_the_trainings_own_score(finished):
 
 
 def test_evaluate_with_flips_on_the_training_split(finished):
-    ended = run("evaluate", "run=outputs/first", "split=train", "tta=flip", "evaluate.workers=0", "output=scored", cwd=finished)
+    ended = run(
+        "evaluate",
+        "run=outputs/first",
+        "split=train",
+        "tta=flip",
+        "evaluate.workers=0",
+        "output=scored",
+        cwd=finished,
+    )
     assert ended.returncode == 0, ended.stderr
     scores = json.loads((finished / "scored" / "scores.json").read_text())
-    assert scores["protocol"]["split"] == "train" and "flip" in scores["protocol"]["tta"] and scores["protocol"]["images"] == 12
+    assert (
+        scores["protocol"]["split"] == "train"
+        and "flip" in scores["protocol"]["tta"]
+        and scores["protocol"]["images"] == 12
+    )
 
 
 def test_predict_writes_what_python_gives(finished):
@@ -52,9 +76,22 @@ def test_predict_writes_what_python_gives(finished):
     for i in range(2):
         Image.fromarray(split[i].image).save(photos / f"a photo {i}.png")
     (photos / "broken.png").write_bytes((photos / "a photo 0.png").read_bytes()[:200])
-    ended = run("predict", "run=outputs/first", "input=photos", "output=out", "probabilities=true", "device=cpu", "threads=1", cwd=finished)
+    ended = run(
+        "predict",
+        "run=outputs/first",
+        "input=photos",
+        "output=out",
+        "probabilities=true",
+        "device=cpu",
+        "threads=1",
+        cwd=finished,
+    )
     assert ended.returncode == 3 and "1 of 3 images" in ended.stderr, ended.stderr
-    assert "2 masks" in ended.stdout and "1 left out" in ended.stdout and "broken.png" in ended.stdout + ended.stderr
+    assert (
+        "2 masks" in ended.stdout
+        and "1 left out" in ended.stdout
+        and "broken.png" in ended.stdout + ended.stderr
+    )
     mask = load(finished / "outputs" / "first", device="cpu")
     for i in range(2):
         classes = np.asarray(Image.open(finished / "out" / "classes" / "wüste" / f"a photo {i}.png"))
@@ -80,10 +117,18 @@ def test_a_new_run_from_the_weights_of_another(finished):
         (("train", "optimizer.lrr=0.1"), 2, ("optimizer.lrr", "did you mean 'lr'")),
         (("train", "trainer.steps=abc"), 2, ("trainer.steps", "'abc'", "integer")),
         (("train", "model=unett"), 2, ("unett", "did you mean 'unet'")),
-        (("train", "data=folder", "data.images=nowhere", "data.masks=nowhere"), 2, ("data.images", "nowhere", "not a folder")),
+        (
+            ("train", "data=folder", "data.images=nowhere", "data.masks=nowhere"),
+            2,
+            ("data.images", "nowhere", "not a folder"),
+        ),
         (("evaluate", "run=outputs/frist"), 2, ("outputs/frist", "first")),
         (("evaluate", "run=outputs/first", "split=vall"), 2, ("vall", "did you mean 'val'")),
-        (("predict", "run=outputs/first", "input=nothing.png", "output=o"), 2, ("nothing.png", "does not exist")),
+        (
+            ("predict", "run=outputs/first", "input=nothing.png", "output=o"),
+            2,
+            ("nothing.png", "does not exist"),
+        ),
         (("train", "device=cuda:7", "trainer.steps=1"), 2, ("cuda:7", "device=auto")),
     ],
 )
@@ -104,13 +149,20 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     ended = run("evaluate", f"run={copy}", "checkpoint=6", cwd=tmp_path)
-    assert ended.returncode == 4 and "model.safetensors" in ended.stderr and len(ended.stderr.strip().splitlines()) == 1
-    ended = run("evaluate", f"run={copy}", "checkpoint=last", "evaluate.workers=0", "device=cpu", cwd=tmp_path)
+    assert (
+        ended.returncode == 4
+        and "model.safetensors" in ended.stderr
+        and len(ended.stderr.strip().splitlines()) == 1
+    )
+    ended = run(
+        "evaluate", f"run={copy}", "checkpoint=last", "evaluate.workers=0", "device=cpu", cwd=tmp_path
+    )
     assert ended.returncode == 0 and "model.safetensors" in ended.stderr, ended.stderr
 
 
 def test_a_run_reads_other_masks_as_it_read_its_own(tmp_path):
-    """255 is no label among 0 and 1, and the second class where there is nothing but 0 and 255; a run keeps what it found."""
+    """255 is no label among 0 and 1, and the second class where there is nothing but 0 and 255; a run keeps
+    what it found."""
     rng = np.random.default_rng(0)
     for place, values in (("train", (0, 1, 255)), ("other", (0, 255))):
         for i in range(4):
@@ -124,8 +176,14 @@ def test_a_run_reads_other_masks_as_it_read_its_own(tmp_path):
     names = ("data=folder", "data.root=train", "data.classes=[ground,tree]", "data.val_fraction=0.5")
     ended = run("train", *tiny, *names, "trainer.steps=1", "name=two", "loader.workers=0", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    ended = run("evaluate", "run=outputs/two", "data.root=other", "evaluate.workers=0", "output=scores", cwd=tmp_path)
+    ended = run(
+        "evaluate", "run=outputs/two", "data.root=other", "evaluate.workers=0", "output=scores", cwd=tmp_path
+    )
     assert ended.returncode == 0, ended.stderr
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     # No pixel is labelled tree, so it has no accuracy.
-    assert scores["accuracy"]["tree"] is None and scores["protocol"]["data"]["label_map"] == {"0": 0, "1": 1, "255": 255}
+    assert scores["accuracy"]["tree"] is None and scores["protocol"]["data"]["label_map"] == {
+        "0": 0,
+        "1": 1,
+        "255": 255,
+    }

@@ -9,7 +9,9 @@ from conftest import run
 def score(place, name, *more):
     ended = run("train", "experiment=demo", f"name={name}", "device=cpu", *more, cwd=place, limit_s=1800)
     assert ended.returncode == 0, ended.stderr
-    lines = [json.loads(line) for line in (place / "outputs" / name / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (place / "outputs" / name / "metrics.jsonl").read_text().splitlines()
+    ]
     return [line["val/miou"] for line in lines if "val/miou" in line][-1]
 
 

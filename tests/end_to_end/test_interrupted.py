@@ -28,7 +28,9 @@ def wait_for_step(folder, step, process, limit_s=120):
     while time.monotonic() < end:
         assert process.poll() is None, process.communicate()[1]
         file = folder / "metrics.jsonl"
-        if file.exists() and any(json.loads(text)["step"] >= step for text in file.read_text().splitlines() if text.endswith("}")):
+        if file.exists() and any(
+            json.loads(text)["step"] >= step for text in file.read_text().splitlines() if text.endswith("}")
+        ):
             return
         time.sleep(0.02)
     process.kill()
@@ -40,7 +42,9 @@ def losses(folder):
     return [(one["step"], one.get("train/loss"), one.get("train/rate"), one.get("val/miou")) for one in lines]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
 def test_resumed_runs_equal_the_straight_one(straight, tmp_path, number, code):
     folder = tmp_path / "outputs" / "run"
     process = start(*line("run", 2), cwd=tmp_path)
@@ -55,7 +59,9 @@ def test_resumed_runs_equal_the_straight_one(straight, tmp_path, number, code):
     ended = run(*line("run", 1), cwd=tmp_path)
     assert ended.returncode == 0 and "going on from" in ended.stdout, ended.stderr
     for name in ("model.safetensors", "state.pt"):
-        same = (folder / "checkpoints" / "40" / name).read_bytes() == (straight / "checkpoints" / "40" / name).read_bytes()
+        same = (folder / "checkpoints" / "40" / name).read_bytes() == (
+            straight / "checkpoints" / "40" / name
+        ).read_bytes()
         assert same or name == "state.pt", f"{name} differs"
     assert losses(folder) == losses(straight)
 

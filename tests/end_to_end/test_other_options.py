@@ -1,4 +1,5 @@
-"""A trained network run in other ways than it was trained: at another output stride, with boxes, a second network, a CRF."""
+"""A trained network run in other ways than it was trained: at another output stride, with boxes, a second
+network, a CRF."""
 
 import importlib.util
 import json
@@ -18,8 +19,20 @@ from segtrain.predictor import build_from, load
 from segtrain.settings import PredictorSettings
 
 DATA = ("data.size=64", "data.num_train=4", "data.num_val=2", "data.objects=3", "device=cpu", "threads=1")
-STEPS = ("trainer.steps=2", "loader.batch_size=2", "loader.workers=0", "evaluate.workers=0", "augmentation=light")
-SMALL = ("model.encoder=resnet18", "model.weights=none", "model.aspp_width=8", "model.low_level_width=8", "model.decoder_width=8")
+STEPS = (
+    "trainer.steps=2",
+    "loader.batch_size=2",
+    "loader.workers=0",
+    "evaluate.workers=0",
+    "augmentation=light",
+)
+SMALL = (
+    "model.encoder=resnet18",
+    "model.weights=none",
+    "model.aspp_width=8",
+    "model.low_level_width=8",
+    "model.decoder_width=8",
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +42,10 @@ def place(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["train", "model=deeplabv3plus", *SMALL, *DATA, *STEPS, "name=os16"]) == 0
-        assert main(["train", "model=deeplabv3plus", *SMALL, *DATA, *STEPS, "name=rates", "model.rates=[2,4]"]) == 0
+        assert (
+            main(["train", "model=deeplabv3plus", *SMALL, *DATA, *STEPS, "name=rates", "model.rates=[2,4]"])
+            == 0
+        )
         assert main(["train", "model.widths=[4,8]", *DATA, *STEPS, "name=unet"]) == 0
     return folder
 
@@ -42,7 +58,9 @@ def segtrain(place, segtrain, monkeypatch):
 
 def evaluated(segtrain, *words, run="os16"):
     """scores.json, and its folder's name."""
-    result = segtrain("evaluate", f"run=outputs/{run}", "evaluate.workers=0", "device=cpu", "threads=1", *words)
+    result = segtrain(
+        "evaluate", f"run=outputs/{run}", "evaluate.workers=0", "device=cpu", "threads=1", *words
+    )
     assert result.code == 0, result.err
     path = result.out.split("written   ")[1].split(",")[0].strip()
     with open(path) as file:
@@ -57,7 +75,9 @@ def rates(net: nn.Module) -> list[int]:
     return [m.dilation[0] for m in net.aspp.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-@pytest.mark.parametrize(("run", "before", "after"), [("os16", [6, 12, 18], [12, 24, 36]), ("rates", [2, 4], [4, 8])])
+@pytest.mark.parametrize(
+    ("run", "before", "after"), [("os16", [6, 12, 18], [12, 24, 36]), ("rates", [2, 4], [4, 8])]
+)
 def test_another_output_stride_changes_dilations_and_no_tensor(place, run, before, after):
     found = checkpoints.find(place / "outputs" / run)
     plain, other = build_from(found)[0], build_from(found, {"output_stride": 8})[0]
@@ -72,7 +92,9 @@ def test_scores_at_another_output_stride(segtrain):
     plain, where = evaluated(segtrain)
     assert (plain["protocol"]["output_stride"], where) == (16, "val-2")
     other, where = evaluated(segtrain, "model.output_stride=8")
-    assert (other["protocol"]["output_stride"], where) == (8, "val-2-os8") and other["protocol"]["model"]["output_stride"] == 8
+    assert (other["protocol"]["output_stride"], where) == (8, "val-2-os8") and other["protocol"]["model"][
+        "output_stride"
+    ] == 8
     assert other["iou"] != plain["iou"]
     other, _ = evaluated(segtrain, "model.output_stride=8", run="rates")
     assert other["protocol"]["model"]["rates"] == [4, 8]
@@ -94,11 +116,18 @@ def test_rates_may_change_alone(place, segtrain):
     [
         (
             "model.encoder=resnet34",
-            ("tensors differ", "trained with model.encoder=resnet18", "segtrain train init=RUN model.encoder=resnet34"),
+            (
+                "tensors differ",
+                "trained with model.encoder=resnet18",
+                "segtrain train init=RUN model.encoder=resnet34",
+            ),
         ),
         ("model.aspp_width=16", ("aspp", "trained with model.aspp_width=8")),
         ("model.rates=[1,2]", ("tensors differ", "model.rates=null")),
-        ("model.weights=imagenet", ("model.weights=imagenet cannot change here", "trained with model.weights=none")),
+        (
+            "model.weights=imagenet",
+            ("model.weights=imagenet cannot change here", "trained with model.weights=none"),
+        ),
         ("model=unet", ("model=unet cannot change here", "deeplabv3plus")),
         ("model.output_stride=4", ("model.output_stride is 4", "8, 16, 32")),
         ("model.encodr=resnet34", ("model.encodr", "did you mean 'encoder'")),
@@ -122,19 +151,34 @@ def test_python_gives_what_predict_writes_at_another_output_stride(place, segtra
     from PIL import Image
 
     Image.fromarray(picture()).save(place / "photo.png")
-    words = ("input=photo.png", "output=out", "model.output_stride=8", "predictor.crf=deeplab", "predictor.crf_solver=torch")
+    words = (
+        "input=photo.png",
+        "output=out",
+        "model.output_stride=8",
+        "predictor.crf=deeplab",
+        "predictor.crf_solver=torch",
+    )
     assert segtrain("predict", "run=outputs/os16", *words, "device=cpu", "threads=1").code == 0
     written = np.asarray(Image.open(place / "out" / "classes" / "photo.png"))
     settings = PredictorSettings(crf="deeplab", crf_solver="torch")
-    mask = load(place / "outputs" / "os16", device="cpu", settings=settings, model_options={"output_stride": 8})
+    mask = load(
+        place / "outputs" / "os16", device="cpu", settings=settings, model_options={"output_stride": 8}
+    )
     assert np.array_equal(mask(picture()), written)
     with pytest.raises(ConfigError, match=r"model.name=unet cannot change"):
         load(place / "outputs" / "os16", device="cpu", model_options={"name": "unet"})
 
 
 def test_scores_say_that_boxes_a_crf_and_a_second_network_were_used(segtrain):
-    words = ("predictor.boxes=grid", "predictor.box_input=64", "predictor.crf=pydensecrf", "predictor.crf_solver=torch")
-    scores, where = evaluated(segtrain, *words, "predictor.crf_window=5", "predictor.ensemble=outputs/unet", "tta=flip")
+    words = (
+        "predictor.boxes=grid",
+        "predictor.box_input=64",
+        "predictor.crf=pydensecrf",
+        "predictor.crf_solver=torch",
+    )
+    scores, where = evaluated(
+        segtrain, *words, "predictor.crf_window=5", "predictor.ensemble=outputs/unet", "tta=flip"
+    )
     assert re.fullmatch("val-2-flip-boxes-ensemble-crf-[0-9a-f]{6}", where)
     protocol = scores["protocol"]
     assert protocol["boxes"] == {"kind": "grid", "sides": None, "input": 64}
@@ -147,7 +191,9 @@ def test_scores_say_that_boxes_a_crf_and_a_second_network_were_used(segtrain):
 def test_the_mean_of_a_network_with_itself_is_itself(place):
     run = str(place / "outputs" / "unet")
     both = load(run, device="cpu", settings=PredictorSettings(ensemble=run, ensemble_merge="mean"))
-    torch.testing.assert_close(both.probabilities(picture()), load(run, device="cpu").probabilities(picture()))
+    torch.testing.assert_close(
+        both.probabilities(picture()), load(run, device="cpu").probabilities(picture())
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,7 +202,10 @@ def test_the_mean_of_a_network_with_itself_is_itself(place):
         (("predictor.ensemble=nowhere",), ("predictor.ensemble=nowhere", "does not exist")),
         (("predictor.boxes=grid", "predictor.box_sides=[64]"), ("predictor.box_sides is [64]", "from 112")),
         (("predictor.crf=deplab",), ("predictor.crf is 'deplab'", "deeplab")),
-        (("predictor.crf=deeplab", "predictor.crf_window=4"), ("predictor.crf_window is 4; allowed: an odd integer from 3",)),
+        (
+            ("predictor.crf=deeplab", "predictor.crf_window=4"),
+            ("predictor.crf_window is 4; allowed: an odd integer from 3",),
+        ),
     ],
 )
 def test_mistakes_in_the_predictor_are_named(segtrain, words, parts):
@@ -168,7 +217,11 @@ def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeyp
     description = checkpoints.describe(found)
     other = {**description["facts"], "classes": [*description["facts"]["classes"][:-1], "snow"]}
     describe = checkpoints.describe
-    monkeypatch.setattr(checkpoints, "describe", lambda path: {**describe(path), "facts": other} if "unet" in str(path) else describe(path))
+    monkeypatch.setattr(
+        checkpoints,
+        "describe",
+        lambda path: {**describe(path), "facts": other} if "unet" in str(path) else describe(path),
+    )
     parts = ("predictor.ensemble=outputs/unet", "snow", "use a run with the same")
     words = ("evaluate.workers=0", "device=cpu", "predictor.ensemble=outputs/unet")
     segtrain("evaluate", "run=outputs/os16", *words).refused(*parts)
@@ -179,25 +232,47 @@ def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeyp
 @pytest.mark.parametrize(
     ("wrong", "parts"),
     [
-        (("predictor.crf=deeplab", "predictor.crf_solver=pydensecrf"), ("predictor.crf_solver=pydensecrf needs the package",)),
+        (
+            ("predictor.crf=deeplab", "predictor.crf_solver=pydensecrf"),
+            ("predictor.crf_solver=pydensecrf needs the package",),
+        ),
         (("predictor.ensemble=outputs/nope",), ("predictor.ensemble=outputs/nope does not exist",)),
         (("predictor.boxes=grid", "predictor.box_sides=[50]"), ("predictor.box_sides is [50]", "from 112")),
-        (("model=unet_original", "model.width=0.05", "predictor.tile=200"), ("predictor.tile is 200", "204, 220")),
-        (("model=unet_padded", "model.width=0.05", "predictor.tile=8"), ("predictor.tile is 8", "from 16 px")),
+        (
+            ("model=unet_original", "model.width=0.05", "predictor.tile=200"),
+            ("predictor.tile is 200", "204, 220"),
+        ),
+        (
+            ("model=unet_padded", "model.width=0.05", "predictor.tile=8"),
+            ("predictor.tile is 8", "from 16 px"),
+        ),
     ],
 )
-def test_mistakes_in_the_predictor_are_named_before_the_training(place, segtrain, monkeypatch, words, wrong, parts):
+def test_mistakes_in_the_predictor_are_named_before_the_training(
+    place, segtrain, monkeypatch, words, wrong, parts
+):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *package: None if name == "pydensecrf" else find(name, *package))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *package: None if name == "pydensecrf" else find(name, *package),
+    )
     result = segtrain("train", *DATA, *STEPS, "augmentation.warp.size=188", *wrong, *words)
     result.refused(*parts)
     assert "plan" not in result.out and not (place / "outputs" / "never").exists()
 
 
 def test_a_second_network_takes_no_random_numbers_from_the_training(place):
-    config = {"task": {"name": "semantic"}, "data": {"name": "shapes"}, "model": {"name": "unet", "widths": [4, 8]}, "tta": {}}
+    config = {
+        "task": {"name": "semantic"},
+        "data": {"name": "shapes"},
+        "model": {"name": "unet", "widths": [4, 8]},
+        "tta": {},
+    }
     settings = {"predictor": {"ensemble": str(place / "outputs" / "unet")}, "evaluate": {}, "init": None}
     parts = assemble._parts({**config, **settings}, None)
     before = torch.get_rng_state()
-    _, ensemble = assemble._scoring({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(parts.model, "cpu")
+    _, ensemble = assemble._scoring({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(
+        parts.model, "cpu"
+    )
     assert ensemble.step == 2 and torch.equal(torch.get_rng_state(), before)

@@ -1,16 +1,34 @@
-"""U-Net without padding and DeconvNet from training to masks; crops that they cannot take are refused before anything runs."""
+"""U-Net without padding and DeconvNet from training to masks; crops that they cannot take are refused before
+anything runs."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-TINY = ("model=unet_original", "model.width=0.05", "data.size=100", "data.num_train=4", "data.num_val=2", "device=cpu")
-QUICK = ("trainer.epochs=null", "trainer.steps=2", "loader.batch_size=2", "loader.workers=0", "evaluate.workers=0")
+TINY = (
+    "model=unet_original",
+    "model.width=0.05",
+    "data.size=100",
+    "data.num_train=4",
+    "data.num_val=2",
+    "device=cpu",
+)
+QUICK = (
+    "trainer.epochs=null",
+    "trainer.steps=2",
+    "loader.batch_size=2",
+    "loader.workers=0",
+    "evaluate.workers=0",
+)
 
 
-@pytest.mark.parametrize(("size", "nearest"), [("null", "next to 100: 188 and 204"), ("200", "next to 200: 188 and 204")])
+@pytest.mark.parametrize(
+    ("size", "nearest"), [("null", "next to 100: 188 and 204"), ("200", "next to 200: 188 and 204")]
+)
 def test_crops_that_do_not_fit_are_refused(segtrain, size, nearest):
-    segtrain("train", *TINY, *QUICK, "augmentation=warp", f"augmentation.warp.size={size}").refused(nearest, "augmentation.warp.size")
+    segtrain("train", *TINY, *QUICK, "augmentation=warp", f"augmentation.warp.size={size}").refused(
+        nearest, "augmentation.warp.size"
+    )
 
 
 def test_from_training_to_masks(segtrain, tmp_path):
@@ -30,4 +48,6 @@ def test_deconvnet_learns_from_crops_around_objects(segtrain):
     made = segtrain("train", *tiny, *QUICK, *crops, "name=run")
     assert made.code == 0, made.err
     # One crop at a time leaves batch normalisation a single value per channel of fc6.
-    segtrain("train", *tiny, *QUICK, *crops, "trainer.accumulate=2", "name=other").refused("batch normalisation encoder.fc6")
+    segtrain("train", *tiny, *QUICK, *crops, "trainer.accumulate=2", "name=other").refused(
+        "batch normalisation encoder.fc6"
+    )

@@ -1,4 +1,5 @@
-"""Kills, power cuts and flipped bits. Each fault is also met by a naive saver, which must lose: else the test would prove nothing."""
+"""Kills, power cuts and flipped bits. Each fault is also met by a naive saver, which must lose: else the test
+would prove nothing."""
 
 import os
 import random
@@ -13,7 +14,14 @@ import torch
 
 from segtrain import checkpoint
 
-FACTS = {"classes": ("a",), "palette": ((0, 0, 0),), "ignore_index": 255, "channels": 3, "things": (), "normalisation": None}
+FACTS = {
+    "classes": ("a",),
+    "palette": ((0, 0, 0),),
+    "ignore_index": 255,
+    "channels": 3,
+    "things": (),
+    "normalisation": None,
+}
 SIZE = 1 << 18
 
 
@@ -33,8 +41,17 @@ class Ours:
 
     @staticmethod
     def save(run, step):
-        described = {"config": {"note": "x" * 2000}, "facts": FACTS, "task": "semantic", "step": step, "scores": None, "protocol": None}
-        checkpoint.save(run, step, {"weight": values(step)}, {"step": step, "moment": values(-step)}, described)
+        described = {
+            "config": {"note": "x" * 2000},
+            "facts": FACTS,
+            "task": "semantic",
+            "step": step,
+            "scores": None,
+            "protocol": None,
+        }
+        checkpoint.save(
+            run, step, {"weight": values(step)}, {"step": step, "moment": values(-step)}, described
+        )
         checkpoint.link(run, "last", step)
         checkpoint.link(run, "best", step - step % 3 or step)
         checkpoint.prune(run, 2)
@@ -45,7 +62,9 @@ class Ours:
         state = checkpoint.load_state(path)
         step = state["step"]
         assert checkpoint.describe(path)["step"] == step
-        assert torch.equal(checkpoint.load_weights(path)["weight"], values(step)) and torch.equal(state["moment"], values(-step))
+        assert torch.equal(checkpoint.load_weights(path)["weight"], values(step)) and torch.equal(
+            state["moment"], values(-step)
+        )
         return step
 
 
@@ -117,7 +136,9 @@ def test_a_kill_at_any_instant_loses_no_completed_save(tmp_path, num_kills):
     Ours.save(tmp_path, 10**6)
     tidy = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     # Two kept, the best one and the two links: nothing that a kill left half written.
-    assert len(tidy) <= 5 and not [name for name in tidy if name.startswith(".") or name.endswith(".replaced")]
+    assert len(tidy) <= 5 and not [
+        name for name in tidy if name.startswith(".") or name.endswith(".replaced")
+    ]
 
 
 def test_the_same_kills_do_lose_the_work_of_a_naive_saver(tmp_path):
@@ -126,7 +147,8 @@ def test_the_same_kills_do_lose_the_work_of_a_naive_saver(tmp_path):
 
 
 def replay_power_cuts(saver, run, monkeypatch):
-    """Losses over a power cut after each sync, rename and link of one save: what was never synced comes back empty.
+    """Losses over a power cut after each sync, rename and link of one save: what was never synced comes back
+    empty.
 
     That is what a journalling file system may do: the names are there, the content is not.
     """
@@ -202,7 +224,11 @@ def test_every_flipped_bit_is_found(tmp_path, monkeypatch, name):
 
 
 def loads_naively(path):
-    readers = {"state.pt": checkpoint.load_state, "model.safetensors": checkpoint.load_weights, "description.json": checkpoint.describe}
+    readers = {
+        "state.pt": checkpoint.load_state,
+        "model.safetensors": checkpoint.load_weights,
+        "description.json": checkpoint.describe,
+    }
     try:
         readers[path.name](path.parent)
     except Exception:

@@ -40,7 +40,10 @@ def start():
 
     def start(code, *arguments):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         return process
@@ -64,7 +67,10 @@ def test_a_second_process_ends_at_once_and_names_the_first(start, tmp_path):
     said, error = second.communicate(timeout=30)
     assert second.returncode == 2 and time.monotonic() - begin < 3 and not error
     assert (
-        f"is in use by process {holder.pid} of " in said and socket.gethostname() in said and "since 20" in said and said.count("\n") == 1
+        f"is in use by process {holder.pid} of " in said
+        and socket.gethostname() in said
+        and "since 20" in said
+        and said.count("\n") == 1
     )
     with pytest.raises(ConfigError, match=f"process {holder.pid}"):
         Lock(tmp_path).acquire()
@@ -145,9 +151,17 @@ def test_a_torn_lock_file_is_no_obstacle(tmp_path, content):
 
 
 def test_the_lock_of_another_machine_is_named_with_the_way_out(tmp_path):
-    owner = {"pid": 7, "host": "elsewhere\n", "user": "somebody", "since": "2024-01-01T00:00:00+00:00", "boot": "other"}
+    owner = {
+        "pid": 7,
+        "host": "elsewhere\n",
+        "user": "somebody",
+        "since": "2024-01-01T00:00:00+00:00",
+        "boot": "other",
+    }
     (tmp_path / ".lock").write_text(json.dumps(owner))
-    with pytest.raises(ConfigError, match=r"process 7 of somebody on elsewhere\\n since 2024.*remove .*\.lock"):
+    with pytest.raises(
+        ConfigError, match=r"process 7 of somebody on elsewhere\\n since 2024.*remove .*\.lock"
+    ):
         Lock(tmp_path).acquire()
     (tmp_path / ".lock").unlink()
     Lock(tmp_path).acquire().release()

@@ -55,7 +55,10 @@ def start():
 
     def start(code, *arguments):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         started.append(process)
         return process, [int(word) for word in process.stdout.readline().split()]
@@ -103,7 +106,8 @@ def test_a_naive_process_dies_without_saving(start, tmp_path):
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_launcher_that_passes_a_signal_on_does_not_cost_the_checkpoint(start, tmp_path, first):
-    """The terminal sends SIGINT to all, and the launcher sends it again, or SIGTERM, some milliseconds later."""
+    """The terminal sends SIGINT to all, and the launcher sends it again, or SIGTERM, some milliseconds
+    later."""
     process, _ = start(LOOP, tmp_path, 0.4)
     for number in (first, signal.SIGINT):
         process.send_signal(number)
@@ -194,12 +198,21 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_start_up_ends_at_once(tmp_path, number, code):
-    """Nothing is lost before the first step, so nothing is waited for; the folder made for the run goes again."""
+    """Nothing is lost before the first step, so nothing is waited for; the folder made for the run goes
+    again."""
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for index in range(60):
-            Image.fromarray(np.zeros((8, 8, 3)[: 3 - (kind == "masks")], np.uint8)).save(tmp_path / kind / f"{index}.png")
-    words = ["train", "data=folder", f"data.images={tmp_path}/images", f"data.masks={tmp_path}/masks", "name=run"]
+            Image.fromarray(np.zeros((8, 8, 3)[: 3 - (kind == "masks")], np.uint8)).save(
+                tmp_path / kind / f"{index}.png"
+            )
+    words = [
+        "train",
+        "data=folder",
+        f"data.images={tmp_path}/images",
+        f"data.masks={tmp_path}/masks",
+        "name=run",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_SCAN, *words],
         cwd=tmp_path,
@@ -230,10 +243,20 @@ sys.exit(cli.main(sys.argv[3:]))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("module", ["torch.nn", "torch.serialization", "torchvision", "segtrain.checkpoint", "timm"])
+@pytest.mark.parametrize(
+    "module", ["torch.nn", "torch.serialization", "torchvision", "segtrain.checkpoint", "timm"]
+)
 def test_a_signal_in_the_middle_of_an_import_ends_the_run_politely(tmp_path, module, number, code):
     """Broken off, the import of torch would leave half a module behind, and the next use of it a crash."""
-    words = ["train", "data.size=48", "name=run", "device=cpu", "loader.workers=0", "trainer.steps=1", "model.encoder=test_resnet"]
+    words = [
+        "train",
+        "data.size=48",
+        "name=run",
+        "device=cpu",
+        "loader.workers=0",
+        "trainer.steps=1",
+        "model.encoder=test_resnet",
+    ]
     command = [sys.executable, "-c", SIGNAL_IN_IMPORT, module, str(int(number)), *words, "model.weights=none"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.returncode == code and f"stopped by {number.name}" in ended.stderr, ended.stderr

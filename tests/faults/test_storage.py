@@ -1,4 +1,5 @@
-"""Storage that refuses: full disk, file-size limit, read-only. The checkpoint before stays whole and nothing half written is left."""
+"""Storage that refuses: full disk, file-size limit, read-only. The checkpoint before stays whole and nothing
+half written is left."""
 
 import contextlib
 import errno
@@ -16,7 +17,14 @@ import torch
 from segtrain import checkpoint, run_folder
 from segtrain.errors import CheckpointError
 
-FACTS = {"classes": ("a",), "palette": ((0, 0, 0),), "ignore_index": 255, "channels": 3, "things": (), "normalisation": None}
+FACTS = {
+    "classes": ("a",),
+    "palette": ((0, 0, 0),),
+    "ignore_index": 255,
+    "channels": 3,
+    "things": (),
+    "normalisation": None,
+}
 SIZE = 1 << 16
 
 
@@ -26,16 +34,30 @@ def values(step):
 
 
 def save(run, step):
-    described = {"config": {"pad": "x" * 3000}, "facts": FACTS, "task": "semantic", "step": step, "scores": None, "protocol": None}
-    return checkpoint.save(run, step, {"weight": values(step)}, {"step": step, "moment": values(0)}, described)
+    described = {
+        "config": {"pad": "x" * 3000},
+        "facts": FACTS,
+        "task": "semantic",
+        "step": step,
+        "scores": None,
+        "protocol": None,
+    }
+    return checkpoint.save(
+        run, step, {"weight": values(step)}, {"step": step, "moment": values(0)}, described
+    )
 
 
 def everything(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def in_child(work):
-    """Runs `work` in a forked process, whose limits and rights may be cut down; None, or the one line of its error."""
+    """Runs `work` in a forked process, whose limits and rights may be cut down; None, or the one line of its
+    error."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -77,7 +99,12 @@ def test_a_file_size_limit_keeps_the_checkpoint_before(tmp_path, limit):
         save(tmp_path, 2)
 
     said = in_child(limited)
-    assert "cannot write" in said and "ulimit -f" in said and "needed 524.4 kB, free" in said and "\n" not in said
+    assert (
+        "cannot write" in said
+        and "ulimit -f" in said
+        and "needed 524.4 kB, free" in said
+        and "\n" not in said
+    )
     assert everything(tmp_path) == before and os.listdir(tmp_path / "checkpoints") == ["1"]
 
 
@@ -133,7 +160,12 @@ def write_failing_at(index, calls, number, real):
 def small_disk(folder, size):
     folder.mkdir()
     try:
-        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode == 0
+        made = (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+            ).returncode
+            == 0
+        )
     except OSError:
         made = False
     if not made:
@@ -148,13 +180,18 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     with small_disk(tmp_path / "disk", "1400k") as disk:
         run = run_folder.create(disk, "run")
         run_folder.probe(run, 1_000_000)
-        with pytest.raises(CheckpointError, match=r"the disk is full; needed 10\.0 MB, free 1\.4 MB; free some space"):
+        with pytest.raises(
+            CheckpointError, match=r"the disk is full; needed 10\.0 MB, free 1\.4 MB; free some space"
+        ):
             run_folder.probe(run, 10_000_000)
         save(run, 1)
         save(run, 2)
         before = everything(run)
         for _ in range(3):
-            with pytest.raises(CheckpointError, match=r"cannot write .*: the disk is full; needed 524\.4 kB, free .*; free some space"):
+            with pytest.raises(
+                CheckpointError,
+                match=r"cannot write .*: the disk is full; needed 524\.4 kB, free .*; free some space",
+            ):
                 save(run, 3)
             assert everything(run) == before and sorted(os.listdir(run / "checkpoints")) == ["1", "2"]
         (disk / "filler").write_bytes(b"x" * run_folder.free_bytes(disk))

@@ -16,11 +16,14 @@ FACTS = Facts(classes=("background", "cell", "other"), palette=((0, 0, 0),) * 3)
 
 
 def build(facts=FACTS, name="cross_entropy", **options):
-    return LOSS.build({"name": name, **options}, num_classes=3, ignore_index=IGNORE, class_frequency=None, facts=facts)
+    return LOSS.build(
+        {"name": name, **options}, num_classes=3, ignore_index=IGNORE, class_frequency=None, facts=facts
+    )
 
 
 def test_a_line_by_hand():
-    """Two cells three pixels apart: between them d1 + d2 is 4 all along; next to the first, d1 = 1 and d2 = 5."""
+    """Two cells three pixels apart: between them d1 + d2 is 4 all along; next to the first, d1 = 1 and d2 =
+    5."""
     target = torch.tensor([[[0, 0, 1, 1, 0, 0, 0, 1, 0]]], dtype=torch.uint8)
     found = Border(10.0, 2.0, (1,))(target)[0, 0]
     sums = [2 + 7, 1 + 6, 0 + 5, 0 + 4, 1 + 3, 2 + 2, 3 + 1, 0 + 4, 1 + 5]
@@ -59,7 +62,9 @@ def test_every_pixel_against_all_pixels_of_all_objects(sigma):
     found = Border(10.0, sigma, (1, 2))(torch.from_numpy(targets)).numpy()
     grid = np.stack(np.mgrid[:40, :40], -1).reshape(-1, 1, 2)
     for target, one in zip(targets, found, strict=True):
-        distances = np.sort([np.linalg.norm(grid - part, axis=2).min(1) for part in parts_of(target, (1, 2))], axis=0)
+        distances = np.sort(
+            [np.linalg.norm(grid - part, axis=2).min(1) for part in parts_of(target, (1, 2))], axis=0
+        )
         assert len(distances) >= 4
         expected = 10 * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma**2)).reshape(40, 40)
         assert np.abs(one - expected).max() < 1e-5
@@ -87,7 +92,13 @@ def test_loss_is_the_weighted_mean(options):
     total, weight = build(border_weight=10.0, border_sigma=3.0, **options)(Output(logits, (40, 40)), targets)
     plain, plain_weight = build(**options)(Output(logits, (40, 40)), targets)
     border, valid = Border(10.0, 3.0, (1, 2))(targets), targets != IGNORE
-    each = F.cross_entropy(logits, targets.long(), ignore_index=IGNORE, reduction="none", label_smoothing=options.get("smoothing", 0.0))
+    each = F.cross_entropy(
+        logits,
+        targets.long(),
+        ignore_index=IGNORE,
+        reduction="none",
+        label_smoothing=options.get("smoothing", 0.0),
+    )
     torch.testing.assert_close(total, plain + (border * each).sum())
     torch.testing.assert_close(weight, plain_weight + border[valid].sum())
     total.backward()
@@ -121,7 +132,9 @@ def test_which_classes_are_objects():
     assert summed.losses[0].border.classes == (1, 2)
 
 
-@pytest.mark.parametrize(("options", "key"), [({"border_weight": -1.0}, "border_weight"), ({"border_sigma": 0.0}, "border_sigma")])
+@pytest.mark.parametrize(
+    ("options", "key"), [({"border_weight": -1.0}, "border_weight"), ({"border_sigma": 0.0}, "border_sigma")]
+)
 def test_impossible_options_are_refused(options, key):
     with pytest.raises(ConfigError, match=rf"loss\.{key} is .*allowed"):
         build(**options)

@@ -38,13 +38,16 @@ def test_two_pixels_by_hand():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"class_weights": [1.0, 2.0, 0.5, 3.0]}, {"smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 3.0]}]
+    "options",
+    [{}, {"class_weights": [1.0, 2.0, 0.5, 3.0]}, {"smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 3.0]}],
 )
 def test_quotient_is_torchs_mean(options):
     logits, target = batch()
     total, weight = build(**options)(Output(logits, (6, 5)), target)
     weights = torch.tensor(options["class_weights"]) if "class_weights" in options else None
-    expected = F.cross_entropy(logits, target.long(), weights, ignore_index=IGNORE, label_smoothing=options.get("smoothing", 0.0))
+    expected = F.cross_entropy(
+        logits, target.long(), weights, ignore_index=IGNORE, label_smoothing=options.get("smoothing", 0.0)
+    )
     assert (total / weight).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -67,7 +70,9 @@ def test_ignored_pixels_get_no_gradient():
 def test_logits_are_upsampled_and_targets_cropped():
     logits, target = batch()
     total, _ = build()(Output(logits[..., ::2, ::2][..., :2, :2], (4, 3), window=Window(1, 2, 4, 3)), target)
-    full = F.interpolate(logits[..., ::2, ::2][..., :2, :2], size=(4, 3), mode="bilinear", align_corners=False)
+    full = F.interpolate(
+        logits[..., ::2, ::2][..., :2, :2], size=(4, 3), mode="bilinear", align_corners=False
+    )
     expected = F.cross_entropy(full, target[:, 1:5, 2:5].long(), ignore_index=IGNORE, reduction="sum")
     torch.testing.assert_close(total, expected)
 
@@ -85,11 +90,15 @@ def test_weights_by_hand():
     # Shares of the images that hold the class: 0.8, 0.15, 0.1; their median is 0.15.
     median = [0.15 / 0.8, 1.0, 1.5, 1.0]
     assert class_weights("median", 1.0, pixels, in_images).tolist() == pytest.approx(median)
-    assert class_weights("median", 0.5, pixels, in_images).tolist() == pytest.approx([math.sqrt(value) for value in median])
+    assert class_weights("median", 0.5, pixels, in_images).tolist() == pytest.approx(
+        [math.sqrt(value) for value in median]
+    )
     enet = class_weights("enet", 1.0, pixels, in_images).tolist()
     assert enet == pytest.approx([1 / math.log(1.82), 1 / math.log(1.17), 1 / math.log(1.07), 1.0], rel=1e-6)
     # Shares of all labelled pixels: 0.8, 0.15, 0.05; their mean is 1/3.
-    assert class_weights("inverse", 1.0, pixels, in_images).tolist() == pytest.approx([1 / 2.4, 1 / 0.45, 1 / 0.15, 1.0])
+    assert class_weights("inverse", 1.0, pixels, in_images).tolist() == pytest.approx(
+        [1 / 2.4, 1 / 0.45, 1 / 0.15, 1.0]
+    )
 
 
 def test_wrong_options_are_refused():
@@ -98,7 +107,10 @@ def test_wrong_options_are_refused():
     for numbers in ([1.0, -1.0, 1.0, 1.0], [0.0] * 4):
         with pytest.raises(ConfigError, match="not all of them 0"):
             build(class_weights=numbers)
-    for options in ({"class_weights": [0.0, 1.0, 1.0, 1.0], "weight_power": -1.0}, {"class_weights": "inverse", "weight_power": 1000.0}):
+    for options in (
+        {"class_weights": [0.0, 1.0, 1.0, 1.0], "weight_power": -1.0},
+        {"class_weights": "inverse", "weight_power": 1000.0},
+    ):
         with pytest.raises(ConfigError, match=r"loss\.weight_power=.* is infinite for some class"):
             build(**options)
     with pytest.raises(ConfigError, match=r"loss.aux_weight is -1.0"):

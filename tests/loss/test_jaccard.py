@@ -22,7 +22,8 @@ def test_two_pixels_by_hand():
     out = output((0.6, 0.3, 0.1), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8))
     target = torch.tensor([[[0, 1, IGNORE]]], dtype=torch.uint8)
     total, weight = build({"name": "jaccard", "smooth": 0.0})(out, target)
-    # Class 0: 0.6 of (0.6 + 0.2 + 1 - 0.6); class 1: 0.7 of (0.3 + 0.7 + 1 - 0.7); class 2 is not in the batch.
+    # Class 0: 0.6 of (0.6 + 0.2 + 1 - 0.6); class 1: 0.7 of (0.3 + 0.7 + 1 - 0.7); class 2 is not in the
+    # batch.
     assert (total / weight).item() == pytest.approx(1 - (0.6 / 1.2 + 0.7 / 1.3) / 2, rel=1e-6)
     assert weight.item() == 1
 

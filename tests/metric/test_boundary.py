@@ -26,13 +26,19 @@ def test_a_shifted_boundary_counts_within_the_tolerance(edge, expected):
 
 
 def test_precision_and_recall_are_shares_of_boundary_pixels():
-    """Half of the predicted boundary is right, half is five pixels off; of the true one, rows 0 to 9 and two more are met."""
+    """Half of the predicted boundary is right, half is five pixels off; of the true one, rows 0 to 9 and two
+    more are met."""
     prediction = halves(10)
     prediction[10:, 10:15] = 0
     target = halves(10)
-    # Class 1, predicted: rows 0-9 at column 10 (10 px); its lower border at row 9, columns 10-14; rows 10-19 at column 15 (10 px),
-    # of which rows 10 and 11 … are 5 columns away from the true one: wrong. True: column 10, 20 px.
-    ours = {(row, 10) for row in range(10)} | {(9, column) for column in range(10, 15)} | {(row, 15) for row in range(10, 20)}
+    # Class 1, predicted: rows 0-9 at column 10 (10 px); its lower border at row 9, columns 10-14; rows 10-19
+    # at column 15 (10 px), of which rows 10 and 11 … are 5 columns away from the true one: wrong. True:
+    # column 10, 20 px.
+    ours = (
+        {(row, 10) for row in range(10)}
+        | {(9, column) for column in range(10, 15)}
+        | {(row, 15) for row in range(10, 20)}
+    )
     theirs = {(row, 10) for row in range(20)}
 
     def share(points, others):
@@ -41,7 +47,11 @@ def test_precision_and_recall_are_shares_of_boundary_pixels():
     precision, recall = share(ours, theirs), share(theirs, ours)
     one = 2 * precision * recall / (precision + recall)
     # Class 0, predicted: column 9 of rows 0-9, the row 10 of columns 10-14, column 14 of rows 10-19.
-    ours = {(row, 9) for row in range(10)} | {(10, column) for column in range(10, 15)} | {(row, 14) for row in range(10, 20)}
+    ours = (
+        {(row, 9) for row in range(10)}
+        | {(10, column) for column in range(10, 15)}
+        | {(row, 14) for row in range(10, 20)}
+    )
     theirs = {(row, 9) for row in range(20)}
     precision, recall = share(ours, theirs), share(theirs, ours)
     zero = 2 * precision * recall / (precision + recall)
@@ -86,7 +96,8 @@ def test_the_metric_is_the_mean_over_images_and_adds_up():
     target = torch.from_numpy(np.stack([halves(10), halves(10), np.full((20, 20), IGNORE, np.uint8)]))
     answer = torch.from_numpy(np.stack([halves(11), halves(14), halves(3)])).long()
     whole = metric.counts(answer, target)
-    # Within 2 px of the boundary lie columns 7 to 12: of class 0, 3 + 3 of 4 + 6 columns are met; of class 1, 2 + 0 of 3 + 3.
+    # Within 2 px of the boundary lie columns 7 to 12: of class 0, 3 + 3 of 4 + 6 columns are met; of class 1,
+    # 2 + 0 of 3 + 3.
     assert metric.scores(whole) == {"boundary_f": 0.5, "boundary_miou": pytest.approx((0.6 + 1 / 3) / 2)}
     assert torch.equal(whole, sum(metric.counts(answer[i : i + 1], target[i : i + 1]) for i in range(3)))
     assert metric.scores(metric.counts(answer[2:], target[2:])) == {"boundary_f": None, "boundary_miou": None}
@@ -97,7 +108,9 @@ def test_pixels_near_a_boundary():
     target[4, 4] = 1
     band = near_boundary(target, IGNORE, 1.0)
     # The pixel and its four neighbours are the boundary; what is one further is near.
-    assert {(y, x) for y, x in np.argwhere(band)} == {(y, x) for y in range(9) for x in range(9) if abs(y - 4) + abs(x - 4) <= 2}
+    assert {(y, x) for y, x in np.argwhere(band)} == {
+        (y, x) for y in range(9) for x in range(9) if abs(y - 4) + abs(x - 4) <= 2
+    }
     target[4, 5] = IGNORE  # takes the nearest label, but is not scored
     assert not near_boundary(target, IGNORE, 1.0)[4, 5]
     assert not near_boundary(np.zeros((9, 9), np.uint8), IGNORE, 3.0).any()

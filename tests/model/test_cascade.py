@@ -43,7 +43,8 @@ def test_trunk_with_block_7_has_the_published_size():
 
 
 @pytest.mark.parametrize(
-    ("stride", "base"), [(8, [4, 8, 16, 32]), (16, [2, 4, 8, 16]), (32, [1, 2, 4, 8]), (64, [1, 1, 2, 4]), (256, [1, 1, 1, 1])]
+    ("stride", "base"),
+    [(8, [4, 8, 16, 32]), (16, [2, 4, 8, 16]), (32, [1, 2, 4, 8]), (64, [1, 1, 2, 4]), (256, [1, 1, 1, 1])],
 )
 def test_rates_double_from_block_to_block(stride, base):
     assert rates(made(stride, contract_dilation=False)) == [[rate] * 3 for rate in base]
@@ -76,10 +77,15 @@ def awake(net: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("blocks", [5, 7])
 def test_subsampled_logits_are_those_of_the_cascade_with_strides(blocks):
-    """Without atrous convolution block 7 ends at stride 256; every finer output stride computes the same on a finer grid."""
+    """Without atrous convolution block 7 ends at stride 256; every finer output stride computes the same on a
+    finer grid."""
     torch.manual_seed(0)
     coarsest = 32 << (blocks - 4)
-    net = awake(cascade(5, output_stride=coarsest, blocks=blocks, encoder="resnet18", weights="none")).double().eval()
+    net = (
+        awake(cascade(5, output_stride=coarsest, blocks=blocks, encoder="resnet18", weights="none"))
+        .double()
+        .eval()
+    )
     x = torch.randn(1, 3, 33, 2 * coarsest + 1, dtype=torch.double)
     with torch.no_grad():
         expected = net(x).logits
@@ -87,9 +93,13 @@ def test_subsampled_logits_are_those_of_the_cascade_with_strides(blocks):
             step = coarsest // stride
             logits = at_output_stride(net, stride)(x).logits[..., ::step, ::step]
             torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
-        other = cascade(5, output_stride=16, blocks=blocks, encoder="resnet18", weights="none", contract_dilation=False)
+        other = cascade(
+            5, output_stride=16, blocks=blocks, encoder="resnet18", weights="none", contract_dilation=False
+        )
         other.double().eval().load_state_dict(net.state_dict())
-        assert not torch.allclose(other(x).logits[..., :: coarsest // 16, :: coarsest // 16], expected, rtol=1e-3)
+        assert not torch.allclose(
+            other(x).logits[..., :: coarsest // 16, :: coarsest // 16], expected, rtol=1e-3
+        )
 
 
 def test_added_blocks_start_as_the_identity():

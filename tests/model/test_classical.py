@@ -96,7 +96,9 @@ def test_smoothing_of_much_weight_gives_one_class(net):
 def test_smoothed_probabilities_name_the_solvers_labels(net, monkeypatch):
     found = []
     original = module.alpha_expansion
-    monkeypatch.setattr(module, "alpha_expansion", lambda *problem: found.append(original(*problem)) or found[-1])
+    monkeypatch.setattr(
+        module, "alpha_expansion", lambda *problem: found.append(original(*problem)) or found[-1]
+    )
     net.smoothing, net.smoothing_weight = "expansion", 0.7
     sample = shapes(size=48).splits["val"][0]
     logits = answer(net, sample)
@@ -180,7 +182,9 @@ def test_before_the_fit_every_class_is_as_likely():
 ])  # fmt: skip
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, absent, options, words):
     found = module.importlib.util.find_spec
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == absent else found(name))
+    monkeypatch.setattr(
+        module.importlib.util, "find_spec", lambda name: None if name == absent else found(name)
+    )
     if words is None:
         net = classical(3, **OPTIONS, **options)
         if absent == "sklearn":
@@ -191,7 +195,9 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, absent, options,
             classical(3, **OPTIONS, **options)
 
 
-@pytest.mark.parametrize("option", ["num_regions", "textons", "trees", "min_leaf", "max_regions", "compactness"])
+@pytest.mark.parametrize(
+    "option", ["num_regions", "textons", "trees", "min_leaf", "max_regions", "compactness"]
+)
 def test_numbers_that_make_no_sense_are_refused(option):
     with pytest.raises(ConfigError, match=f"model.{option} is 0"):
         classical(3, **{**OPTIONS, option: 0})

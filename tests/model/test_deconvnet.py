@@ -16,7 +16,12 @@ def tiny(classes=3, **options):
 
 @pytest.mark.parametrize(
     ("classes", "conv_bias", "parameters"),
-    [(21, True, 251_805_653), (21, False, 251_788_949), (19, True, 251_805_523), (19, False, 251_788_949 - 2 * 65)],
+    [
+        (21, True, 251_805_653),
+        (21, False, 251_788_949),
+        (19, True, 251_805_523),
+        (19, False, 251_788_949 - 2 * 65),
+    ],
 )
 def test_parameters_are_those_of_the_published_network(classes, conv_bias, parameters):
     with torch.device("meta"):
@@ -78,7 +83,9 @@ def test_a_training_step_is_the_same_each_time_and_allowed_where_only_such_steps
     try:
         for _ in range(2):
             net = tiny().train()
-            net(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))).logits.square().mean().backward()
+            net(
+                torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+            ).logits.square().mean().backward()
             gradients.append([p.grad for p in net.parameters()])
     finally:
         torch.use_deterministic_algorithms(False)
@@ -86,7 +93,8 @@ def test_a_training_step_is_the_same_each_time_and_allowed_where_only_such_steps
 
 
 @pytest.mark.parametrize(
-    ("size", "padded"), [((224, 224), (224, 224)), ((256, 225), (256, 256)), ((97, 129), (224, 224)), ((33, 33), (224, 224))]
+    ("size", "padded"),
+    [((224, 224), (224, 224)), ((256, 225), (256, 256)), ((97, 129), (224, 224)), ((33, 33), (224, 224))],
 )
 def test_images_are_padded_by_their_own_size_and_cropped_again(size, padded):
     net, x = tiny().eval(), torch.randn(1, 3, *size)
@@ -112,9 +120,15 @@ def test_gradient_reaches_every_weight_of_larger_crops():
     net(torch.randn(2, 3, 288, 288)).logits.square().mean().backward()
     largest = {name: p.grad.abs().max().item() for name, p in net.named_parameters()}
     in_front_of_norm = {
-        name for name in largest if name.endswith(".bias") and name.replace(".bias", ".running_mean") not in net.state_dict()
+        name
+        for name in largest
+        if name.endswith(".bias") and name.replace(".bias", ".running_mean") not in net.state_dict()
     }
-    weak = [name for name, size in largest.items() if size < 1e-9 and (name not in in_front_of_norm or name == "head.bias")]
+    weak = [
+        name
+        for name, size in largest.items()
+        if size < 1e-9 and (name not in in_front_of_norm or name == "head.bias")
+    ]
     assert weak == []
 
 
@@ -127,7 +141,13 @@ def vgg16_tensors():
 
 
 @pytest.mark.parametrize(
-    ("options", "taken"), [({}, 30), ({"fc_width": 512}, 26), ({"conv_bias": False}, 15), ({"fc_width": 512, "conv_bias": False}, 13)]
+    ("options", "taken"),
+    [
+        ({}, 30),
+        ({"fc_width": 512}, 26),
+        ({"conv_bias": False}, 15),
+        ({"fc_width": 512, "conv_bias": False}, 13),
+    ],
 )
 def test_what_it_takes_of_vgg16(options, taken):
     with torch.device("meta"):

@@ -64,7 +64,9 @@ def test_logits_come_at_the_output_stride(stride, size):
 def test_output_stride_can_be_changed_without_touching_weights(rates):
     net = deeplabv3(5, rates=rates, aux=True, multi_grid=(1,), **TINY).eval()
     twin = at_output_stride(net, 8)
-    assert [branch[0].dilation[0] for branch in list(twin.aspp.branches)[1:-1]] == ([12, 24, 36] if rates is None else [4, 8])
+    assert [branch[0].dilation[0] for branch in list(twin.aspp.branches)[1:-1]] == (
+        [12, 24, 36] if rates is None else [4, 8]
+    )
     mine, its = net.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
     assert list(mine) == list(its) and all(mine[key] is its[key] for key in mine)
     x = torch.randn(1, 3, 65, 65)
@@ -107,7 +109,9 @@ def test_single_image_is_told_about_image_pooling():
         check_batch(deeplabv3(3, **TINY), 1, 3, 128, 128)
 
 
-@pytest.mark.parametrize(("option", "value"), [("rates", (0,)), ("aspp_width", 0), ("dropout", 1.0), ("output_stride", 4)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("rates", (0,)), ("aspp_width", 0), ("dropout", 1.0), ("output_stride", 4)]
+)
 def test_impossible_options_are_refused(option, value):
     with pytest.raises(ConfigError, match=f"model.{option} is"):
         deeplabv3(5, **{**TINY, option: value})

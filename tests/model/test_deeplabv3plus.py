@@ -10,7 +10,13 @@ from segtrain.model.aspp import rates_at
 from segtrain.model.deeplabv3plus import deeplabv3plus
 from segtrain.model.encoder import at_output_stride
 
-TINY = {"encoder": "test_resnet", "weights": "none", "aspp_width": 16, "low_level_width": 8, "decoder_width": 16}
+TINY = {
+    "encoder": "test_resnet",
+    "weights": "none",
+    "aspp_width": 16,
+    "low_level_width": 8,
+    "decoder_width": 16,
+}
 
 
 def count(**options) -> int:
@@ -25,7 +31,11 @@ def count(**options) -> int:
         ({}, 40_352_181, 59_344_309),
         ({"separable": True}, 26_696_133, 45_688_261),
         ({"separable": True, "separable_form": "plain", "decoder_convs": 1}, 26_614_373, 45_606_501),
-        ({"separable": True, "separable_form": "plain", "decoder_convs": 1, "aspp_conv": True}, 26_682_725, 45_674_853),
+        (
+            {"separable": True, "separable_form": "plain", "decoder_convs": 1, "aspp_conv": True},
+            26_682_725,
+            45_674_853,
+        ),
     ],
 )
 def test_parameters_are_the_papers(options, resnet50, resnet101):
@@ -38,7 +48,16 @@ def test_parameters_are_the_papers(options, resnet50, resnet101):
     ("options", "parameters"),
     [
         ({"encoder": "xception65", "separable": True}, 41_055_413),
-        ({"encoder": "xception65", "separable": True, "separable_form": "plain", "decoder_convs": 1, "aspp_conv": True}, 41_042_005),
+        (
+            {
+                "encoder": "xception65",
+                "separable": True,
+                "separable_form": "plain",
+                "decoder_convs": 1,
+                "aspp_conv": True,
+            },
+            41_042_005,
+        ),
         ({"encoder": "mobilenetv2_100", "decoder_convs": 1}, 5_225_717),
     ],
 )
@@ -51,7 +70,9 @@ def test_low_level_features_of_every_encoder_are_a_quarter_rounded_up(encoder):
     with torch.device("meta"):
         net = deeplabv3plus(5, encoder=encoder, weights="none").eval()
         for size in ((33, 33), (64, 65), (97, 129)):
-            assert net(torch.empty(1, 3, *size)).logits.shape[-2:] == tuple(math.ceil(side / 4) for side in size)
+            assert net(torch.empty(1, 3, *size)).logits.shape[-2:] == tuple(
+                math.ceil(side / 4) for side in size
+            )
 
 
 def test_low_level_features_of_xception_are_those_of_the_papers_tap():
@@ -64,7 +85,10 @@ def test_low_level_features_of_xception_are_those_of_the_papers_tap():
 
 def test_dilation_of_the_encoder_follows_the_options():
     with torch.device("meta"):
-        smp, grid = (deeplabv3plus(5, weights="none", **options) for options in ({"contract_dilation": False}, {"multi_grid": (1, 2, 4)}))
+        smp, grid = (
+            deeplabv3plus(5, weights="none", **options)
+            for options in ({"contract_dilation": False}, {"multi_grid": (1, 2, 4)})
+        )
     assert [unit.conv2.dilation[0] for unit in smp.encoder.layer4] == [2, 2, 2]
     assert [unit.conv2.dilation[0] for unit in grid.encoder.layer4] == [2, 4, 8]
     assert smp.recipe.at(8).contract_dilation is False and grid.recipe.at(8).multi_grid == (1, 2, 4)
@@ -84,8 +108,12 @@ def test_corners_are_aligned_where_they_are_asked_to():
 
 
 def test_features_of_stride_eight_join_the_pyramid():
-    """By hand for ResNet-50: 1x1 from 512 channels to 64, then 3x3 from 256 + 64 to 256, each with batch normalisation."""
-    assert count(out_channels=21, middle_width=64) - count(out_channels=21) == 512 * 64 + 2 * 64 + 9 * (256 + 64) * 256 + 2 * 256
+    """By hand for ResNet-50: 1x1 from 512 channels to 64, then 3x3 from 256 + 64 to 256, each with batch
+    normalisation."""
+    assert (
+        count(out_channels=21, middle_width=64) - count(out_channels=21)
+        == 512 * 64 + 2 * 64 + 9 * (256 + 64) * 256 + 2 * 256
+    )
     torch.manual_seed(0)
     net = deeplabv3plus(5, middle_width=8, **TINY).eval()
     features = []
@@ -97,11 +125,17 @@ def test_features_of_stride_eight_join_the_pyramid():
         moved, blind = net.middle(high, fine + 1), net.middle(high + 1, fine)
     assert not torch.allclose(joined, moved) and not torch.allclose(joined, blind)
     twin = at_output_stride(net, 8)
-    assert list(twin.state_dict()) == list(net.state_dict()) and twin(torch.randn(1, 3, 65, 65)).logits.shape[-1] == 17
+    assert (
+        list(twin.state_dict()) == list(net.state_dict())
+        and twin(torch.randn(1, 3, 65, 65)).logits.shape[-1] == 17
+    )
 
 
 def test_head_without_the_norm_between_has_the_published_size():
-    dense, plain, tf = (count(out_channels=21, separable=s, separable_form=f) for s, f in [(False, "tf"), (True, "plain"), (True, "tf")])
+    dense, plain, tf = (
+        count(out_channels=21, separable=s, separable_form=f)
+        for s, f in [(False, "tf"), (True, "plain"), (True, "tf")]
+    )
     assert dense > tf > plain
     between = 2 * (3 * 2048 + 304 + 256)
     assert tf - plain == between
@@ -145,7 +179,9 @@ def test_without_image_pooling_distant_pixels_do_not_matter():
     changed[..., 192:, :] += 1
     for pooling in (True, False):
         torch.manual_seed(0)
-        net = deeplabv3plus(5, rates=(1,), image_pooling=pooling, **{**TINY, "encoder": "resnet10t", "output_stride": 8}).eval()
+        net = deeplabv3plus(
+            5, rates=(1,), image_pooling=pooling, **{**TINY, "encoder": "resnet10t", "output_stride": 8}
+        ).eval()
         with torch.no_grad():
             near, far = (net(image).logits[..., :4, :] for image in (x, changed))
         assert torch.equal(near, far) != pooling

@@ -59,7 +59,9 @@ def test_network_is_the_front_end_on_the_mirrored_image(size):
     mirrored = np.pad(x.numpy(), ((0, 0), (0, 0), (186, 186 + more[0]), (186, 186 + more[1])), mode="reflect")
     with torch.no_grad():
         scores = net.final(net.encoder(torch.from_numpy(mirrored))[-1])
-        expected = F.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
+        expected = F.interpolate(scores, scale_factor=8, mode="bilinear", align_corners=False)[
+            ..., : size[0], : size[1]
+        ]
         output = net(x)
     assert output.logits.shape[-2:] == (size if any(more) else (size[0] // 8, size[1] // 8))
     torch.testing.assert_close(output.upsampled(), expected)
@@ -84,11 +86,14 @@ def test_each_place_is_the_network_on_its_own_patch():
         assert dense.shape[-2:] == (5, 4)
         for row, column in ((0, 0), (3, 1), (4, 3)):
             patch = encoder(x[..., 8 * row : 8 * row + 380, 8 * column : 8 * column + 380])[-1]
-            torch.testing.assert_close(patch, dense[..., row : row + 1, column : column + 1], atol=1e-12, rtol=1e-9)
+            torch.testing.assert_close(
+                patch, dense[..., row : row + 1, column : column + 1], atol=1e-12, rtol=1e-9
+            )
 
 
 def test_dilation_computes_the_strided_network_on_every_place():
-    """Where a pooling only took every second value, dilating what comes after gives the same values, at all places."""
+    """Where a pooling only took every second value, dilating what comes after gives the same values, at all
+    places."""
     dense, strided = network().encoder.double(), VGG16(3, 0.05, padding=0).eval().double()
     strided.load_state_dict(dense.state_dict())
     x = torch.randn(1, 3, 436, 444, dtype=torch.float64)
@@ -115,7 +120,12 @@ def test_dilation_computes_the_strided_network_on_every_place():
         (19, "basic", CITYSCAPES, 29_792),
         (5, "basic", BASIC, 7 * (25 * 9 + 5) + 25 + 5),
         # 3×3 layers between 1, 2, 2, 4, 8, 16, 32, 32 times 5 channels, then 1×1
-        (5, "large", BASIC, 25 * 9 * (2 + 4 + 8 + 32 + 128 + 512 + 1024) + 25 * 32 + 5 * (2 + 2 + 4 + 8 + 16 + 32 + 32 + 1)),
+        (
+            5,
+            "large",
+            BASIC,
+            25 * 9 * (2 + 4 + 8 + 32 + 128 + 512 + 1024) + 25 * 32 + 5 * (2 + 2 + 4 + 8 + 16 + 32 + 32 + 1),
+        ),
     ],
 )
 def test_parameters_of_the_context_module(classes, kind, dilations, expected):
@@ -138,8 +148,19 @@ def test_the_large_module_shares_a_sum_among_the_channels_of_a_class():
     """The paper's eq. 5: C / c from each channel of the class to each of its channels among c."""
     module = ContextModule(3, "large", BASIC, 0.0)
     convolutions = (*module.layers, module.last)
-    assert [conv.weight.max().item() for conv in convolutions] == [1 / 2, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 32, 1]
-    assert [int(conv.weight.count_nonzero()) for conv in convolutions] == [3 * n for n in (2, 4, 8, 32, 128, 512, 1024, 32)]
+    assert [conv.weight.max().item() for conv in convolutions] == [
+        1 / 2,
+        1 / 2,
+        1 / 4,
+        1 / 8,
+        1 / 16,
+        1 / 32,
+        1 / 32,
+        1,
+    ]
+    assert [int(conv.weight.count_nonzero()) for conv in convolutions] == [
+        3 * n for n in (2, 4, 8, 32, 128, 512, 1024, 32)
+    ]
 
 
 def test_noise_is_added_to_every_tap():

@@ -25,7 +25,8 @@ EXACT = [
     "resnet10t",
     "resnet50d",
 ]
-"""Encoders that compute the same function at every output stride. All but the first four are tried only by `make slow`."""
+"""Encoders that compute the same function at every output stride. All but the first four are tried only by
+`make slow`."""
 NOT_EXACT = {
     "tf_efficientnet_lite0": "its padding is asymmetric at even sizes",
     "regnety_002": "squeeze-excitation averages over another grid",
@@ -47,7 +48,8 @@ def disturb(net: nn.Module) -> nn.Module:
 
 
 def difference(name: str, output_stride: int, size: int, **options) -> float:
-    """Largest difference, relative to the largest value, between features at stride 32 and those at a finer stride, subsampled."""
+    """Largest difference, relative to the largest value, between features at stride 32 and those at a finer
+    stride, subsampled."""
     torch.manual_seed(0)
     coarse = disturb(encoder_of(name, 3, 32)).double().eval()
     fine = encoder_of(name, 3, output_stride, **options).double().eval()
@@ -58,7 +60,9 @@ def difference(name: str, output_stride: int, size: int, **options) -> float:
     return ((a - b).abs().max() / a.abs().max()).item()
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in EXACT[:4] else pytest.mark.slow) for name in EXACT])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in EXACT[:4] else pytest.mark.slow) for name in EXACT]
+)
 def test_subsampled_features_are_those_of_stride_32(name):
     assert max(difference(name, 16, 64), difference(name, 8, 65)) < 1e-12
 
@@ -70,7 +74,9 @@ def test_averaging_shortcuts_see_the_same_pixels_at_every_output_stride(name, si
 
 
 def test_tf_networks_are_exact_at_odd_sizes():
-    assert max(difference("tf_efficientnet_lite0", 16, 65), difference("tf_efficientnet_lite0", 8, 65)) < 1e-12
+    assert (
+        max(difference("tf_efficientnet_lite0", 16, 65), difference("tf_efficientnet_lite0", 8, 65)) < 1e-12
+    )
 
 
 @pytest.mark.parametrize("name", NOT_EXACT)
@@ -79,7 +85,8 @@ def test_encoders_named_as_not_exact_are_not(name):
 
 
 @pytest.mark.parametrize(
-    ("stride", "layer3", "layer4"), [(32, [1] * 6, [1, 1, 1]), (16, [1] * 6, [1, 2, 2]), (8, [1, 2, 2, 2, 2, 2], [2, 4, 4])]
+    ("stride", "layer3", "layer4"),
+    [(32, [1] * 6, [1, 1, 1]), (16, [1] * 6, [1, 2, 2]), (8, [1, 2, 2, 2, 2, 2], [2, 4, 4])],
 )
 def test_first_convolution_of_a_stage_keeps_the_dilation_before(stride, layer3, layer4):
     with torch.device("meta"):
@@ -92,7 +99,9 @@ def dilations(name: str, stride: int, layer: str, **options) -> list[int]:
     """Of the spatial convolutions of a stage, in order; their padding must keep the size."""
     with torch.device("meta"):
         stage = encoder_of(name, 3, stride, **options).get_submodule(layer)
-    convs = [module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1]
+    convs = [
+        module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1
+    ]
     assert all(conv.padding[0] == conv.dilation[0] * (conv.kernel_size[0] // 2) for conv in convs)
     return [conv.dilation[0] for conv in convs]
 
@@ -102,7 +111,12 @@ def test_without_the_contracted_rule_a_stage_has_one_dilation(stride, layer3, la
     for name in ("resnet50", "resnet18"):
         assert set(dilations(name, stride, "layer3", contract_dilation=False)) == {layer3}
         assert set(dilations(name, stride, "layer4", contract_dilation=False)) == {layer4}
-    assert dilations("resnet18", 8, "layer3") == [1, 2, 2, 2] and dilations("resnet18", 8, "layer4") == [2, 4, 4, 4]
+    assert dilations("resnet18", 8, "layer3") == [1, 2, 2, 2] and dilations("resnet18", 8, "layer4") == [
+        2,
+        4,
+        4,
+        4,
+    ]
 
 
 def test_torchvisions_rule_for_mobilenets():
@@ -120,16 +134,28 @@ def test_without_the_contracted_rule_subsampling_is_no_identity():
 def test_one_dilation_a_stage_keeps_the_sizes(name):
     with torch.device("meta"):
         for size in (64, 65):
-            sizes = [[f.shape for f in encoder_of(name, 3, 8, contract)(torch.empty(1, 3, size, size))] for contract in (True, False)]
+            sizes = [
+                [f.shape for f in encoder_of(name, 3, 8, contract)(torch.empty(1, 3, size, size))]
+                for contract in (True, False)
+            ]
             assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize(("stride", "layer3", "layer4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, None, [4, 8, 16])])
+@pytest.mark.parametrize(
+    ("stride", "layer3", "layer4"), [(32, 1, [1, 2, 4]), (16, 1, [2, 4, 8]), (8, None, [4, 8, 16])]
+)
 def test_multi_grid_multiplies_the_rate_of_the_last_block(stride, layer3, layer4):
     for contract in (True, False):
-        assert dilations("resnet50", stride, "layer4", multi_grid=(1, 2, 4), contract_dilation=contract) == layer4
-    assert dilations("resnet50", stride, "layer3", multi_grid=(1, 2, 4)) == ([1, 2, 2, 2, 2, 2] if layer3 is None else [layer3] * 6)
-    assert dilations("resnet18", stride, "layer4", multi_grid=(1, 2)) == [rate for rate in layer4[:2] for _ in range(2)]
+        assert (
+            dilations("resnet50", stride, "layer4", multi_grid=(1, 2, 4), contract_dilation=contract)
+            == layer4
+        )
+    assert dilations("resnet50", stride, "layer3", multi_grid=(1, 2, 4)) == (
+        [1, 2, 2, 2, 2, 2] if layer3 is None else [layer3] * 6
+    )
+    assert dilations("resnet18", stride, "layer4", multi_grid=(1, 2)) == [
+        rate for rate in layer4[:2] for _ in range(2)
+    ]
 
 
 def test_multi_grid_of_ones_is_one_dilation_for_all_units():
@@ -164,11 +190,15 @@ def test_rules_that_cannot_be_followed_are_refused(name, options, message):
 
 def test_normalisation_takes_the_eps_that_is_asked_for():
     with torch.device("meta"):
-        norms = [m for m in encoder_of("resnet18", 3, 32, norm_eps=1e-3).modules() if isinstance(m, nn.BatchNorm2d)]
+        norms = [
+            m for m in encoder_of("resnet18", 3, 32, norm_eps=1e-3).modules() if isinstance(m, nn.BatchNorm2d)
+        ]
     assert norms and {norm.eps for norm in norms} == {1e-3}
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet18", 11_176_512), ("resnet50", 23_508_032), ("xception65", 37_867_312)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18", 11_176_512), ("resnet50", 23_508_032), ("xception65", 37_867_312)]
+)
 def test_trunks_have_the_published_size(name, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in encoder_of(name, 3, 32).parameters()) == parameters
@@ -185,9 +215,14 @@ def test_features_have_the_channels_and_sizes_that_are_said(name, stride):
     assert net.reductions[-1] == stride
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "pvt_v2_b0", "densenet121", "hrnet_w18_small"])
+@pytest.mark.parametrize(
+    "name",
+    ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "pvt_v2_b0", "densenet121", "hrnet_w18_small"],
+)
 def test_families_without_an_output_stride_are_refused(name):
-    with pytest.raises(ConfigError, match=f"model.encoder={name} cannot hand out its features at output stride 16"):
+    with pytest.raises(
+        ConfigError, match=f"model.encoder={name} cannot hand out its features at output stride 16"
+    ):
         encoder_of(name, 3, 16)
 
 
@@ -208,7 +243,9 @@ def test_what_cannot_be_had_is_refused(arguments, message):
 @pytest.fixture
 def net() -> nn.Module:
     torch.manual_seed(0)
-    made = deeplabv3plus(3, encoder="test_resnet", weights="none", aspp_width=8, low_level_width=8, decoder_width=8)
+    made = deeplabv3plus(
+        3, encoder="test_resnet", weights="none", aspp_width=8, low_level_width=8, decoder_width=8
+    )
     return disturb(made)
 
 

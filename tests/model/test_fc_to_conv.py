@@ -16,9 +16,17 @@ def doubled(*layers: nn.Module) -> nn.Sequential:
 
 
 def vgg() -> tuple[nn.Sequential, nn.Sequential]:
-    """Torchvision's VGG, narrow: its own builder for the features, and its classifier's layers with fewer channels."""
+    """Torchvision's VGG, narrow: its own builder for the features, and its classifier's layers with fewer
+    channels."""
     features = torchvision.models.vgg.make_layers([4, "M", 6, "M", 8, "M", 8, "M", 8, "M"])
-    fully_connected = (nn.Linear(8 * 49, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 5))
+    fully_connected = (
+        nn.Linear(8 * 49, 32),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(32, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    )
     return doubled(*features), doubled(nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(), *fully_connected)
 
 
@@ -26,7 +34,14 @@ def test_vggs_logits_on_an_image_of_its_size():
     features, classifier = vgg()
     x = torch.randn(2, 3, 224, 224, dtype=torch.double)
     dense = nn.Sequential(features, *fc_to_conv(classifier, (7, 7)))
-    assert [type(layer).__name__ for layer in dense[1:]] == ["Conv2d", "ReLU", "Dropout", "Conv2d", "ReLU", "Conv2d"]
+    assert [type(layer).__name__ for layer in dense[1:]] == [
+        "Conv2d",
+        "ReLU",
+        "Dropout",
+        "Conv2d",
+        "ReLU",
+        "Conv2d",
+    ]
     with torch.no_grad():
         torch.testing.assert_close(dense(x)[..., 0, 0], classifier(features(x)), rtol=0, atol=1e-14)
         assert dense(x[..., :, :128].repeat(1, 1, 1, 3)).shape == (2, 5, 1, 6)
@@ -35,11 +50,20 @@ def test_vggs_logits_on_an_image_of_its_size():
 @pytest.mark.parametrize("form", ["flattened", "pooled"])
 def test_without_padding_every_place_is_the_window_there(form):
     """Stride 4; a window of 27 px has 5x5 features."""
-    features = doubled(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 2))
+    features = doubled(
+        nn.Conv2d(3, 6, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 2, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 2),
+    )
     if form == "flattened":
         classifier = doubled(nn.Flatten(), nn.Linear(8 * 25, 9), nn.ReLU(), nn.Linear(9, 4))
     else:
-        classifier = doubled(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 4))
+        classifier = doubled(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 4)
+        )
     x = torch.randn(1, 3, 27 + 4 * 5, 27 + 4 * 3, dtype=torch.double)
     with torch.no_grad():
         dense = fc_to_conv(classifier, (5, 5))(features(x))

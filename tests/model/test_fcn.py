@@ -15,7 +15,10 @@ def count(**options) -> int:
         return sum(p.numel() for p in fcn(weights="none", **options).parameters())
 
 
-@pytest.mark.parametrize(("encoder", "plain", "with_aux"), [("resnet50", 32_957_013, 35_322_218), ("resnet101", 51_949_141, 54_314_346)])
+@pytest.mark.parametrize(
+    ("encoder", "plain", "with_aux"),
+    [("resnet50", 32_957_013, 35_322_218), ("resnet101", 51_949_141, 54_314_346)],
+)
 def test_parameters_are_torchvisions(encoder, plain, with_aux):
     assert count(out_channels=21, encoder=encoder) == plain
     assert count(out_channels=19, encoder=encoder) == plain - 2 * 513

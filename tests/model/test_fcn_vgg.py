@@ -36,7 +36,11 @@ def with_random_scores(net: FCN) -> FCN:
 def test_numbers_of_parameters(stride, classes, learned, frozen):
     with torch.device("meta"):
         net = network(stride, classes, width=1.0)
-    assert sum(p.numel() for p in net.parameters()) == learned == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert (
+        sum(p.numel() for p in net.parameters())
+        == learned
+        == sum(p.numel() for p in net.parameters() if p.requires_grad)
+    )
     assert sum(b.numel() for b in net.buffers()) == frozen
     assert sum(tensor.numel() for tensor in net.state_dict().values()) == learned
 
@@ -47,7 +51,9 @@ def test_geometry_of_fcn32s(size, scores, upscore):
     with torch.device("meta"):
         net = network(32)
         for name in ("score_fr", "upscore"):
-            net.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.shape[-2:]}))
+            net.get_submodule(name).register_forward_hook(
+                lambda module, inputs, output, name=name: seen.update({name: output.shape[-2:]})
+            )
         net(torch.empty(1, 3, size, size))
     assert seen == {"score_fr": (scores, scores), "upscore": (upscore, upscore)}
 

@@ -21,7 +21,9 @@ def data(count: int, classes=(0, 2, 3), features: int = 7):
 @pytest.fixture(scope="module")
 def both():
     x, y = data(600)
-    theirs = ensemble.RandomForestClassifier(15, min_samples_leaf=3, class_weight="balanced_subsample", random_state=0).fit(x, y)
+    theirs = ensemble.RandomForestClassifier(
+        15, min_samples_leaf=3, class_weight="balanced_subsample", random_state=0
+    ).fit(x, y)
     ours = Forest(5, 7)
     ours.take(theirs)
     return theirs, ours
@@ -38,7 +40,9 @@ def test_probabilities_are_scikit_learns(both, monkeypatch):
 
 def test_values_on_a_threshold_go_the_same_way(both):
     theirs, ours = both
-    thresholds = np.concatenate([tree.tree_.threshold[tree.tree_.feature == 0] for tree in theirs.estimators_])
+    thresholds = np.concatenate(
+        [tree.tree_.threshold[tree.tree_.feature == 0] for tree in theirs.estimators_]
+    )
     x = np.zeros((3 * len(thresholds), 7), np.float32)
     near = thresholds.astype(np.float32)
     x[:, 0] = np.concatenate([near, np.nextafter(near, np.float32(9)), np.nextafter(near, np.float32(-9))])
@@ -58,7 +62,9 @@ def test_fit_is_a_function_of_its_seed_whatever_the_threads():
     one, other = Forest(4, 7), Forest(4, 7)
     one.fit(x, y, 5, 2, jobs=1, seed=3)
     other.fit(x, y, 5, 2, jobs=2, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_an_empty_forest_takes_a_fitted_ones_tensors(both):
@@ -97,7 +103,9 @@ def missing(weights):
     del weights["threshold"]
 
 
-@pytest.mark.parametrize("damage", [backwards, beyond, no_such_feature, no_such_root, too_few_leaves, missing])
+@pytest.mark.parametrize(
+    "damage", [backwards, beyond, no_such_feature, no_such_root, too_few_leaves, missing]
+)
 def test_trees_that_lead_nowhere_are_refused(both, damage):
     weights = {name: tensor.clone() for name, tensor in both[1].state_dict().items()}
     damage(weights)

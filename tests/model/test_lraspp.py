@@ -29,7 +29,15 @@ def test_logits_come_at_stride_8(stride, size):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenetv3_large_100", "mobilenetv3_small_050", "resnet18", "mobilenetv2_100", "mobilenetv4_conv_small_035", "lcnet_035"]
+    "name",
+    [
+        "mobilenetv3_large_100",
+        "mobilenetv3_small_050",
+        "resnet18",
+        "mobilenetv2_100",
+        "mobilenetv4_conv_small_035",
+        "lcnet_035",
+    ],
 )
 @pytest.mark.parametrize("stride", [8, 16])
 def test_tap_has_its_stride_and_the_last_features_are_the_encoders(name, stride):
@@ -42,10 +50,14 @@ def test_tap_has_its_stride_and_the_last_features_are_the_encoders(name, stride)
         features = encoder(x)
     assert torch.equal(last, features[-1])
     assert finer.shape == features[tap.index].shape and finer.shape[-2:] == (9, 8)
-    assert torch.equal(finer, features[tap.index]) != name.startswith("mobilenetv3"), "of a stage with several blocks the first"
+    assert torch.equal(finer, features[tap.index]) != name.startswith("mobilenetv3"), (
+        "of a stage with several blocks the first"
+    )
 
 
-@pytest.mark.parametrize("name", ["mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium", "mobilenetv4_conv_small_050"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv4_conv_aa_medium", "mobilenetv4_conv_blur_medium", "mobilenetv4_conv_small_050"]
+)
 def test_mobilenets_that_stride_in_other_places(name):
     with torch.device("meta"):
         nets = [lraspp(5, encoder=name, weights="none"), deeplabv3(5, encoder=name, weights="none", aux=True)]

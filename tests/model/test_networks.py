@@ -20,7 +20,13 @@ TINY = {
     # A bias in front of batch normalisation has no gradient, so it is left out.
     "deconvnet": {"width": 0.05, "fc_width": 16, "conv_bias": False, "weights": "none"},
     "deeplabv3": {"encoder": "test_resnet", "weights": "none", "aspp_width": 16},
-    "deeplabv3plus": {"encoder": "test_resnet", "weights": "none", "aspp_width": 16, "low_level_width": 8, "decoder_width": 16},
+    "deeplabv3plus": {
+        "encoder": "test_resnet",
+        "weights": "none",
+        "aspp_width": 16,
+        "low_level_width": 8,
+        "decoder_width": 16,
+    },
     "dilated": {"width": 0.05, "weights": "none"},
     "fcn": {"encoder": "test_resnet", "weights": "none"},
     "fcn16s": {"width": 0.05, "weights": "none"},
@@ -32,7 +38,8 @@ TINY = {
     "unet_original": {"width": 0.1},
     "unet_padded": {"width": 0.1},
 }
-"""Options that make an entry fast to run; an entry that is not here is run with its defaults and without weights."""
+"""Options that make an entry fast to run; an entry that is not here is run with its defaults and without
+weights."""
 
 
 def build(name: str, classes: int = 5, channels: int = 3, **options):
@@ -62,7 +69,10 @@ every_trained_network = pytest.mark.parametrize("name", sorted(set(NAMES) - FITT
 def test_yaml_is_the_signatures_defaults(name):
     text = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert next(iter(text)) == "name" and text.pop("name") == name
-    expected = {key: list(o.default) if isinstance(o.default, tuple) else o.default for key, o in options_of(MODEL.factory(name)).items()}
+    expected = {
+        key: list(o.default) if isinstance(o.default, tuple) else o.default
+        for key, o in options_of(MODEL.factory(name)).items()
+    }
     assert text == expected
 
 
@@ -100,14 +110,18 @@ def test_other_numbers_of_channels(name, channels):
 @every_trained_network
 def test_gradient_reaches_every_parameter(name):
     net = build(name).train()
-    for module in net.modules():  # some encoders start the last normalisation of a block at zero, which stops the gradient once
+    for module in (
+        net.modules()
+    ):  # some encoders start the last normalisation of a block at zero, which stops the gradient once
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
     for key, head in net.named_parameters():  # and some networks all of their scores
         if key in net.head_keys and not head.any():
             torch.nn.init.normal_(head)
     first_loss(net, 5).backward()
-    assert [n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())] == []
+    assert [
+        n for n, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ] == []
 
 
 @every_network
@@ -123,7 +137,10 @@ def test_heads_are_named(name):
     state = net.state_dict()
     assert net.head_keys and all(state[key].shape[0] == 7 for key in net.head_keys)
     other = build(name, classes=9).state_dict()
-    assert {key for key in state if state[key].shape != other[key].shape} == {*net.head_keys, *getattr(net, "mixing_keys", ())}
+    assert {key for key in state if state[key].shape != other[key].shape} == {
+        *net.head_keys,
+        *getattr(net, "mixing_keys", ()),
+    }
 
 
 @every_trained_network
@@ -139,7 +156,12 @@ def test_channels_last_and_bfloat16(name):
     x = images(net, 2, 64, 48)
     with torch.no_grad():
         plain = net(x).upsampled()
-        last = build(name).eval().to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last)).upsampled()
+        last = (
+            build(name)
+            .eval()
+            .to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
+            .upsampled()
+        )
         torch.testing.assert_close(last, plain, atol=1e-5, rtol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         output = net.train()(x)

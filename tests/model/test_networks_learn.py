@@ -1,4 +1,5 @@
-"""What every network of the table does in the training step: frozen batch-norm, mixed precision, average, micro-batches, channels."""
+"""What every network of the table does in the training step: frozen batch-norm, mixed precision, average,
+micro-batches, channels."""
 
 import copy
 
@@ -25,7 +26,9 @@ def a_batch(net, count: int = 4) -> Batch:
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     targets = torch.randint(0, 5, (count, *shape[2:]), dtype=torch.uint8, generator=generator)
     targets[0, :20] = IGNORE  # parts with different numbers of labels
-    return Batch(images=pixels, targets=targets, names=[""] * count, positions=list(range(count)), count=count)
+    return Batch(
+        images=pixels, targets=targets, names=[""] * count, positions=list(range(count)), count=count
+    )
 
 
 def trained(net, steps: int = 2, **settings):
@@ -78,7 +81,8 @@ def test_batch_norm_learns_where_it_is_not_frozen(name):
 
 @every_trained_network
 def test_micro_batches_take_the_step_of_the_whole_batch(name):
-    """With batch-norm frozen and nothing drawn; without that, statistics and dropout are those of the parts."""
+    """With batch-norm frozen and nothing drawn; without that, statistics and dropout are those of the
+    parts."""
     updates = []
     for accumulate in (1, 2):
         net = freeze_batch_norm(build(name))
@@ -90,7 +94,9 @@ def test_micro_batches_take_the_step_of_the_whole_batch(name):
         updates.append({key: tensor.detach() - before[key] for key, tensor in net.named_parameters()})
     for key, whole in updates[0].items():
         tolerance = 1e-5 * max(1.0, whole.abs().max().item())
-        torch.testing.assert_close(updates[1][key], whole, rtol=1e-3, atol=tolerance, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            updates[1][key], whole, rtol=1e-3, atol=tolerance, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 @every_network

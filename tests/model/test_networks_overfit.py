@@ -54,16 +54,21 @@ def batch_of(samples: list[Sample]) -> Batch:
     images = torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in samples]))
     targets = torch.from_numpy(np.stack([sample.target for sample in samples]))
     count = len(samples)
-    return Batch(images=images, targets=targets, names=[""] * count, positions=list(range(count)), count=count)
+    return Batch(
+        images=images, targets=targets, names=[""] * count, positions=list(range(count)), count=count
+    )
 
 
 def drawn(name: str, net, samples: list[Sample], rng: np.random.Generator) -> Batch:
-    """What a step learns from: the images, with mirrored borders for a network that answers for the inner part only, or windows."""
+    """What a step learns from: the images, with mirrored borders for a network that answers for the inner
+    part only, or windows."""
     if margin := getattr(net, "margin", 0):
         sides = ((margin, margin), (margin, margin))
         image = [np.pad(sample.image, (*sides, (0, 0)), mode="reflect") for sample in samples]
         target = [np.pad(sample.target, sides, constant_values=IGNORE) for sample in samples]
-        return batch_of([replace(sample, image=i, target=t) for sample, i, t in zip(samples, image, target, strict=True)])
+        return batch_of(
+            [replace(sample, image=i, target=t) for sample, i, t in zip(samples, image, target, strict=True)]
+        )
     if name != "patchwise":
         return batch_of(samples)
     window = AUGMENTATION.build({"name": "patch", "size": net.patch})

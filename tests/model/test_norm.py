@@ -8,10 +8,22 @@ from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.deeplabv3plus import deeplabv3plus
-from segtrain.model.norm import check_batch, freeze_batch_norm, recompute_statistics, set_momentum, statistics_of
+from segtrain.model.norm import (
+    check_batch,
+    freeze_batch_norm,
+    recompute_statistics,
+    set_momentum,
+    statistics_of,
+)
 from segtrain.model.unet import unet
 
-TINY = {"encoder": "test_resnet", "weights": "none", "aspp_width": 8, "low_level_width": 8, "decoder_width": 8}
+TINY = {
+    "encoder": "test_resnet",
+    "weights": "none",
+    "aspp_width": 8,
+    "low_level_width": 8,
+    "decoder_width": 8,
+}
 
 
 def test_frozen_batch_norm_survives_train_and_copy():
@@ -21,7 +33,9 @@ def test_frozen_batch_norm_survives_train_and_copy():
     assert net.training and net.aspp.dropout.training
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    assert norms and not any(p.requires_grad or p.grad is not None for norm in norms for p in norm.parameters())
+    assert norms and not any(
+        p.requires_grad or p.grad is not None for norm in norms for p in norm.parameters()
+    )
     assert net.head.weight.grad is not None
 
 
@@ -34,7 +48,9 @@ def test_statistics_move_by_the_momentum():
 
 
 def test_single_image_through_image_pooling_is_refused_before_training():
-    with pytest.raises(ConfigError, match=r"aspp.branches.4.project.1 gets 1x8x1x1 .*model.image_pooling=false"):
+    with pytest.raises(
+        ConfigError, match=r"aspp.branches.4.project.1 gets 1x8x1x1 .*model.image_pooling=false"
+    ):
         check_batch(deeplabv3plus(3, **TINY), 1, 3, 128, 128)
     check_batch(deeplabv3plus(3, **TINY), 2, 3, 128, 128)
     check_batch(deeplabv3plus(3, image_pooling=False, **TINY), 1, 3, 128, 128)
@@ -61,7 +77,9 @@ def test_the_check_changes_nothing():
 
 def test_recomputed_statistics_are_the_average_over_the_batches():
     first, second = nn.BatchNorm2d(2, momentum=0.01), nn.BatchNorm2d(2)
-    net = nn.Sequential(first, nn.Dropout(0.5), nn.Conv2d(2, 2, 1), freeze_batch_norm(second), nn.BatchNorm2d(2)).train()
+    net = nn.Sequential(
+        first, nn.Dropout(0.5), nn.Conv2d(2, 2, 1), freeze_batch_norm(second), nn.BatchNorm2d(2)
+    ).train()
     second.running_mean.fill_(3.0)
     net[4].running_mean.fill_(100.0)  # what it was before does not count
     inputs = [torch.randn(3, 2, 5, 4) + shift for shift in range(3)]
@@ -74,9 +92,13 @@ def test_recomputed_statistics_are_the_average_over_the_batches():
     # Behind it come normalised values, without dropout; the frozen layer keeps what it has.
     normalised = [nn.functional.batch_norm(x, None, None, training=True) for x in inputs]
     behind = [(net[2](x) - 3.0) / (1 + second.eps) ** 0.5 for x in normalised]
-    torch.testing.assert_close(net[4].running_mean, torch.stack([x.mean((0, 2, 3)) for x in behind]).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        net[4].running_mean, torch.stack([x.mean((0, 2, 3)) for x in behind]).mean(0), atol=1e-5, rtol=1e-4
+    )
     assert (second.running_mean == 3.0).all() and set(statistics_of(net)) == {
-        f"{layer}.{kind}" for layer in (0, 4) for kind in ("running_mean", "running_var", "num_batches_tracked")
+        f"{layer}.{kind}"
+        for layer in (0, 4)
+        for kind in ("running_mean", "running_var", "num_batches_tracked")
     }
     assert first.momentum == 0.01 and net.training and net[1].training and not second.training
     assert all(torch.equal(p, weights[name]) for name, p in net.named_parameters())

@@ -40,7 +40,12 @@ class Valid(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 2, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 2)
+            nn.Conv2d(3, 6, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 2, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 2),
         )
 
     def forward(self, x):
@@ -63,7 +68,8 @@ def test_windows_are_centred_on_the_middles_of_the_strides(patch, stride):
 
 @pytest.mark.parametrize("stride", [3, 5])
 def test_upsampled_answers_lie_where_the_pixels_are(stride):
-    """Of a ramp, with centres on whole pixels (odd strides), bilinear upsampling gives the ramp back, but for the border."""
+    """Of a ramp, with centres on whole pixels (odd strides), bilinear upsampling gives the ramp back, but for
+    the border."""
     y, x = torch.meshgrid(torch.arange(31.0), torch.arange(47.0), indexing="ij")
     ramp = torch.stack([x, y, x + y])[None]
     output = picking(9, stride)(ramp)
@@ -79,7 +85,9 @@ def test_borders_are_reflected_as_numpy_does(height, width):
     found = bordered(x, patch, stride)
     before = patch // 2 - stride // 2
     totals = [(-(-side // stride) - 1) * stride + patch for side in (height, width)]
-    pads = [(before, max(total - side - before, 0)) for total, side in zip(totals, (height, width), strict=True)]
+    pads = [
+        (before, max(total - side - before, 0)) for total, side in zip(totals, (height, width), strict=True)
+    ]
     expected = np.pad(x.numpy(), [(0, 0), (0, 0), *pads], mode="reflect")[..., : totals[0], : totals[1]]
     assert np.array_equal(found.numpy(), expected)
 
@@ -91,7 +99,9 @@ def test_the_number_of_windows_and_their_batches():
     with torch.no_grad():
         together = net(torch.rand(2, 3, 30, 41)).logits
     count = 2 * 4 * 6  # images, strides begun in 30 px and in 41 px
-    assert [shape[0] for shape in seen] == [10] * (count // 10) + [count % 10] and {shape[1:] for shape in seen} == {(3, 33, 33)}
+    assert [shape[0] for shape in seen] == [10] * (count // 10) + [count % 10] and {
+        shape[1:] for shape in seen
+    } == {(3, 33, 33)}
     assert together.shape == (2, 4, 30, 41)  # 8 divides neither: answered for at the image's size
     net.batch = 1000
     torch.manual_seed(0)
@@ -134,7 +144,9 @@ def test_a_padding_encoder_has_a_dense_form_too(encoder):
     with torch.no_grad():
         output = net(torch.randn(1, 3, 96, 70))
         even = net(torch.randn(1, 3, 96, 128))
-    assert output.logits.shape == (1, 4, 96, 70) and even.logits.shape == (1, 4, 3, 4) and even.size == (96, 128)
+    assert (
+        output.logits.shape == (1, 4, 96, 70) and even.logits.shape == (1, 4, 3, 4) and even.size == (96, 128)
+    )
     assert keys == list(net.state_dict()) == list(patchwise(4, **{**TINY, "encoder": encoder}).state_dict())
 
 
@@ -159,8 +171,14 @@ def test_a_training_window_is_answered_for_at_its_centre():
     net = picking(33, 8).train()
     output = net(torch.from_numpy(np.stack([one.image.transpose(2, 0, 1) for one in windows])).float())
     targets = torch.from_numpy(np.stack([one.target for one in windows]))
-    assert output.logits.shape == (6, 3, 1, 1) and output.size == (1, 1) and output.window == Window(16, 16, 1, 1)
-    for one, logits, label in zip(windows, output.logits, output.crop(targets).flatten().tolist(), strict=True):
+    assert (
+        output.logits.shape == (6, 3, 1, 1)
+        and output.size == (1, 1)
+        and output.window == Window(16, 16, 1, 1)
+    )
+    for one, logits, label in zip(
+        windows, output.logits, output.crop(targets).flatten().tolist(), strict=True
+    ):
         row, column, _ = logits.flatten().int().tolist()
         assert label == sample.target[row, column] != IGNORE and one.image[16, 16, 0] == row
     loss = LOSS.build({"name": "cross_entropy"}, num_classes=3, ignore_index=IGNORE, class_frequency=None)
@@ -189,7 +207,9 @@ def test_a_frozen_trunk_keeps_its_weights_and_statistics():
 def test_the_last_layers_of_a_frozen_trunk_can_be_tuned(tuned):
     net = patchwise(4, **TINY, tuned_layers=tuned)
     layers = [m for m in net.encoder.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    assert [layer.weight.requires_grad for layer in layers] == [False] * (len(layers) - tuned) + [True] * tuned
+    assert [layer.weight.requires_grad for layer in layers] == [False] * (len(layers) - tuned) + [
+        True
+    ] * tuned
     assert all(is_frozen(m) for m in net.encoder.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -232,4 +252,8 @@ def test_the_weights_of_the_package_are_taken_with_their_normalisation():
     if packaged_file("tf_efficientnet_lite0") is None:
         pytest.skip("needs segtrain[offline]")
     net = patchwise(4)
-    assert net.normalisation.mean == (0.5,) * 3 and "tensors from efficientnet-lite0" in net.weights_report and net.pretrained
+    assert (
+        net.normalisation.mean == (0.5,) * 3
+        and "tensors from efficientnet-lite0" in net.weights_report
+        and net.pretrained
+    )

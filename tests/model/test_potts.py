@@ -5,7 +5,13 @@ import itertools
 import numpy as np
 import pytest
 
-from segtrain.model.potts import agreement, alpha_expansion, contrast_weights, energy, iterated_conditional_modes
+from segtrain.model.potts import (
+    agreement,
+    alpha_expansion,
+    contrast_weights,
+    energy,
+    iterated_conditional_modes,
+)
 
 pytest.importorskip("maxflow")
 SOLVERS = [alpha_expansion, iterated_conditional_modes]
@@ -24,7 +30,10 @@ def problem(seed: int, num_labels: int, height: int = 3, width: int = 3):
 
 
 def least(cost, edges, weights) -> float:
-    return min(energy(cost, edges, weights, np.array(y)) for y in itertools.product(range(cost.shape[1]), repeat=len(cost)))
+    return min(
+        energy(cost, edges, weights, np.array(y))
+        for y in itertools.product(range(cost.shape[1]), repeat=len(cost))
+    )
 
 
 def test_energy_by_hand():

@@ -51,7 +51,12 @@ def test_neighbours_by_hand():
 
 def test_sums_and_histograms_by_hand():
     values = np.arange(9.0).reshape(3, 3)
-    assert sums(SMALL, np.stack([values, values**0], -1)).tolist() == [[0 + 1 + 3, 3], [2 + 5, 2], [4 + 7 + 8, 3], [6, 1]]
+    assert sums(SMALL, np.stack([values, values**0], -1)).tolist() == [
+        [0 + 1 + 3, 3],
+        [2 + 5, 2],
+        [4 + 7 + 8, 3],
+        [6, 1],
+    ]
     words = np.array([[0, 1, 1], [1, 0, 0], [1, 1, 1]])
     assert histograms(SMALL, words, 2).tolist() == [[1, 2], [1, 1], [1, 2], [0, 1]]
 
@@ -59,5 +64,7 @@ def test_sums_and_histograms_by_hand():
 def test_around_is_the_mean_of_the_neighbours_by_their_area():
     values, area = np.array([[1.0], [10.0], [100.0], [1000.0]]), np.array([3.0, 2.0, 3.0, 1.0])
     found = around(values, area, neighbours(SMALL))
-    assert found[0, 0] == pytest.approx((2 * 10 + 3 * 100 + 1000) / 6) and found[1, 0] == pytest.approx((3 * 1 + 3 * 100) / 6)
+    assert found[0, 0] == pytest.approx((2 * 10 + 3 * 100 + 1000) / 6) and found[1, 0] == pytest.approx(
+        (3 * 1 + 3 * 100) / 6
+    )
     assert around(values[:1], area[:1], np.zeros((0, 2), np.int64)).tolist() == [[1.0]]

@@ -21,7 +21,10 @@ def test_weights_of_a_5x5_from_3_to_256_channels():
 
 
 def test_order_of_the_three_forms():
-    orders = {form: [type(part).__name__ for part in separable(4, 8, form=form)] for form in ("tf", "xception", "plain")}
+    orders = {
+        form: [type(part).__name__ for part in separable(4, 8, form=form)]
+        for form in ("tf", "xception", "plain")
+    }
     assert orders == {
         "tf": ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"],
         "xception": ["ReLU", "Conv2d", "BatchNorm2d", "Conv2d", "BatchNorm2d"],
@@ -81,8 +84,14 @@ def test_pyramid_at_twice_the_rates_on_a_twice_finer_grid(conv):
 def test_pyramid_has_the_published_number_of_parameters():
     with torch.device("meta"):
         dense = ASPP(2048, 256, (6, 12, 18), True, 0.1, conv_norm_relu)
-        tf, plain = (ASPP(2048, 256, (6, 12, 18), True, 0.1, partial(separable, form=form)) for form in ("tf", "plain"))
-    assert [sum(p.numel() for p in module.parameters()) for module in (dense, tf, plain)] == [15_535_104, 3_019_776, 3_007_488]
+        tf, plain = (
+            ASPP(2048, 256, (6, 12, 18), True, 0.1, partial(separable, form=form)) for form in ("tf", "plain")
+        )
+    assert [sum(p.numel() for p in module.parameters()) for module in (dense, tf, plain)] == [
+        15_535_104,
+        3_019_776,
+        3_007_488,
+    ]
 
 
 def test_image_pooling_is_bilinear_upsampling_of_one_pixel():

@@ -15,7 +15,8 @@ def test_the_banks_filters_on_a_ramp_and_on_a_constant():
     lab = np.stack([2 * x + 3 * y, np.full_like(x, 5), -x], -1)
     answers = filter_bank(lab)
     assert answers.shape == (81, 81, FILTERS) and answers.dtype == np.float32
-    # Far from the border: a Gaussian leaves a ramp as it is, a Laplacian gives 0, the derivatives along x and y its slopes.
+    # Far from the border: a Gaussian leaves a ramp as it is, a Laplacian gives 0, the derivatives along x and
+    # y its slopes.
     expected = [200, 5, -40] * 3 + [0] * 4 + [2, 3] * 2
     assert answers[40, 40] == pytest.approx(expected, abs=0.05)
 
@@ -41,14 +42,19 @@ def test_binary_patterns_by_hand():
     assert codes[3, 3] == 8 and codes.min() >= 0 and codes.max() < PATTERNS
     cross = np.zeros((7, 7, 3), np.float32)
     cross[3, 3] = 0.5
-    cross[3, 2] = cross[3, 4] = 1  # brighter on two opposite sides: four changes round the circle, not uniform
+    cross[3, 2] = cross[3, 4] = (
+        1  # brighter on two opposite sides: four changes round the circle, not uniform
+    )
     assert local_binary_patterns(cross)[3, 3] == PATTERNS - 1
 
 
 def test_every_pixel_gets_the_nearest_centre(monkeypatch):
     rng = np.random.default_rng(0)
     textons = Textons(6)
-    answers = rng.normal(size=(500, FILTERS)).astype(np.float32) * np.linspace(0.1, 10, FILTERS, dtype=np.float32) + 3
+    answers = (
+        rng.normal(size=(500, FILTERS)).astype(np.float32) * np.linspace(0.1, 10, FILTERS, dtype=np.float32)
+        + 3
+    )
     textons.fit(answers, 0)
     monkeypatch.setattr(texture, "BAND", 64)
     found = textons(answers.reshape(20, 25, FILTERS)).ravel()

@@ -15,7 +15,13 @@ def count(**options) -> int:
 
 @pytest.mark.parametrize(
     ("encoder", "parameters"),
-    [("resnet34", 24_439_269), ("resnet50", 32_524_005), ("vgg16", 23_751_141), ("vgg16_bn", 23_759_589), ("mobilenetv2_100", 4_007_845)],
+    [
+        ("resnet34", 24_439_269),
+        ("resnet50", 32_524_005),
+        ("vgg16", 23_751_141),
+        ("vgg16_bn", 23_759_589),
+        ("mobilenetv2_100", 4_007_845),
+    ],
 )
 def test_parameters_are_those_of_the_published_form(encoder, parameters):
     assert count(encoder=encoder, out_channels=21) == parameters
@@ -26,7 +32,11 @@ def test_logits_equal_those_of_an_independent_implementation():
     smp = pytest.importorskip("segmentation_models_pytorch")
     theirs = smp.Unet("tu-resnet18", encoder_weights=None, classes=5).eval()
     ours = unet(5, encoder="resnet18", weights="none").eval()
-    parts = [(theirs.encoder, ours.encoder), (theirs.decoder, ours.decoder), (theirs.segmentation_head, ours.head)]
+    parts = [
+        (theirs.encoder, ours.encoder),
+        (theirs.decoder, ours.decoder),
+        (theirs.segmentation_head, ours.head),
+    ]
     for source, target in parts:
         tensors = list(source.state_dict().values())
         names = target.state_dict()
@@ -41,7 +51,9 @@ def test_without_skips_only_the_inputs_of_the_decoder_shrink():
     with_skips, without = unet(4), unet(4, skips=False)
     assert [block[0][0].in_channels for block in with_skips.decoder] == [128 + 64, 64 + 32, 32 + 16]
     assert [block[0][0].in_channels for block in without.decoder] == [128, 64, 32]
-    assert sum(p.numel() for p in with_skips.encoder.parameters()) == sum(p.numel() for p in without.encoder.parameters())
+    assert sum(p.numel() for p in with_skips.encoder.parameters()) == sum(
+        p.numel() for p in without.encoder.parameters()
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
         without.load_state_dict(with_skips.state_dict())
 
@@ -59,7 +71,9 @@ def test_padding_is_by_the_images_own_size_and_cropped_again(size, stem_stride):
     if size == (64, 48):
         torch.testing.assert_close(alone.logits, whole.logits)
         assert alone.logits.shape[-2:] == (64 // stem_stride, 48 // stem_stride)
-    torch.testing.assert_close(alone.upsampled(), whole.upsampled()[..., : size[0], : size[1]], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        alone.upsampled(), whole.upsampled()[..., : size[0], : size[1]], atol=1e-5, rtol=1e-4
+    )
 
 
 def test_the_small_encoder_starts_from_scratch_and_says_so():

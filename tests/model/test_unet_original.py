@@ -18,7 +18,10 @@ def tiny(**options):
     return unet_original(3, **{"width": 0.05, **options})
 
 
-@pytest.mark.parametrize(("channels", "classes", "parameters"), [(1, 2, 31_030_658), (3, 21, 31_033_045), (3, 19, 31_033_045 - 2 * 65)])
+@pytest.mark.parametrize(
+    ("channels", "classes", "parameters"),
+    [(1, 2, 31_030_658), (3, 21, 31_033_045), (3, 19, 31_033_045 - 2 * 65)],
+)
 def test_parameters_are_those_of_the_paper(channels, classes, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in unet_original(classes, channels).parameters()) == parameters
@@ -62,7 +65,10 @@ def test_valid_sides_are_all_of_them():
         assert (valid_side(net, side) == side) == (expected is not None)
 
 
-@pytest.mark.parametrize(("size", "parts"), [((500, 572), ["500x572", "492 and 508"]), ((100, 229), ["188 and 204", "220 and 236"])])
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [((500, 572), ["500x572", "492 and 508"]), ((100, 229), ["188 and 204", "220 and 236"])],
+)
 def test_other_sizes_are_refused_with_the_nearest(size, parts):
     with pytest.raises(ConfigError) as error:
         check_sides(tiny(), *size)
@@ -98,7 +104,11 @@ def test_a_pixel_depends_on_what_the_smallest_tile_around_it_shows():
 
 def test_weights_start_as_in_the_paper():
     net = unet_original(2, width=0.5)
-    for conv in (m for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) and m is not net.head):
+    for conv in (
+        m
+        for m in net.modules()
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)) and m is not net.head
+    ):
         inputs = conv.in_channels * (1 if isinstance(conv, torch.nn.ConvTranspose2d) else 9)
         assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / inputs), rel=0.08)
         assert not conv.bias.any()
@@ -108,7 +118,13 @@ def test_the_last_two_levels_drop_out():
     encoder = tiny().encoder.train()
     x = torch.randn(1, 3, 188, 188)
     first, second = encoder(x), encoder(x)
-    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [True, True, True, False, False]
+    assert [torch.equal(one, other) for one, other in zip(first, second, strict=True)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     first, second = encoder.eval()(x), encoder(x)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
@@ -119,12 +135,17 @@ def test_the_loss_is_of_the_inner_part():
     output = net(x)
     total, weight = loss(output, target)
     assert weight == 20 * 20
-    torch.testing.assert_close(total, F.cross_entropy(output.logits, target[:, 92:112, 92:112].long(), reduction="sum"))
+    torch.testing.assert_close(
+        total, F.cross_entropy(output.logits, target[:, 92:112, 92:112].long(), reduction="sum")
+    )
     target[:, :92] = IGNORE
     assert torch.equal(loss(output, target)[0], total)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"dropout": 1.0}, "model.dropout is 1.0"), ({"width": 0.0}, "model.width is 0.0")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"dropout": 1.0}, "model.dropout is 1.0"), ({"width": 0.0}, "model.width is 0.0")],
+)
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         unet_original(2, **options)

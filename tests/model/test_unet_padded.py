@@ -38,14 +38,18 @@ def test_the_odd_row_and_column_are_added_at_the_end():
 def test_interpolation_keeps_the_corners():
     x = torch.tensor([[[[0.0, 3.0], [6.0, 9.0]]]])
     found = Up(1, 1, bilinear=True)(x)[0, 0]
-    torch.testing.assert_close(found, torch.tensor([0.0, 2.0, 4.0, 6.0])[:, None] + torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    torch.testing.assert_close(
+        found, torch.tensor([0.0, 2.0, 4.0, 6.0])[:, None] + torch.tensor([0.0, 1.0, 2.0, 3.0])
+    )
 
 
 def test_small_images_are_refused():
     net = unet_padded(3, width=0.05)
     with pytest.raises(ConfigError, match=r"15x40 px.*sides from 16 px"):
         net(torch.randn(1, 3, 15, 40))
-    with pytest.raises(ConfigError, match=r"8x8 px.*sides from 16 px.*augmentation\.warp\.size"):  # before the first training step
+    with pytest.raises(
+        ConfigError, match=r"8x8 px.*sides from 16 px.*augmentation\.warp\.size"
+    ):  # before the first training step
         check_sides(net, 8, 8)
     check_sides(net, 16, 17)
 

@@ -8,7 +8,15 @@ from torch import nn
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.model import vgg
 from segtrain.model import weights as weights_module
-from segtrain.model.vgg import CONVOLUTIONS, VGG16, BilinearUpsampling, as_convolutions, bilinear_kernel, load_vgg16_weights, scaled
+from segtrain.model.vgg import (
+    CONVOLUTIONS,
+    VGG16,
+    BilinearUpsampling,
+    as_convolutions,
+    bilinear_kernel,
+    load_vgg16_weights,
+    scaled,
+)
 from segtrain.model.weights import IMAGENET, adapted
 
 
@@ -24,7 +32,15 @@ class Classifier(nn.Module):
                 before = channels
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        full = [nn.Linear(26 * 49, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 10)]
+        full = [
+            nn.Linear(26 * 49, 4096),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(4096, 10),
+        ]
         self.classifier = nn.Sequential(*full)
 
     def forward(self, x):
@@ -77,10 +93,17 @@ def test_the_whole_vgg16_of_torchvision():
 def test_timms_names_give_the_same_tensors(classifier):
     tensors = classifier.state_dict()
     renamed = {name: tensor for name, tensor in tensors.items() if name.startswith("features")}
-    for ours, theirs, shape in (("0", "fc1", (4096, 26, 7, 7)), ("3", "fc2", (4096, 4096, 1, 1)), ("6", None, None)):
+    for ours, theirs, shape in (
+        ("0", "fc1", (4096, 26, 7, 7)),
+        ("3", "fc2", (4096, 4096, 1, 1)),
+        ("6", None, None),
+    ):
         theirs = f"pre_logits.{theirs}" if theirs else "head.fc"
         weight = tensors[f"classifier.{ours}.weight"]
-        renamed |= {f"{theirs}.weight": weight.reshape(shape) if shape else weight, f"{theirs}.bias": tensors[f"classifier.{ours}.bias"]}
+        renamed |= {
+            f"{theirs}.weight": weight.reshape(shape) if shape else weight,
+            f"{theirs}.bias": tensors[f"classifier.{ours}.bias"],
+        }
     plain, timms = (as_convolutions(narrow(), one, 3, "a file") for one in (tensors, renamed))
     assert plain.keys() == timms.keys() and all(torch.equal(plain[name], timms[name]) for name in plain)
 
@@ -97,21 +120,33 @@ def test_the_names_are_timms():
 def test_other_channels_take_the_first_convolution_as_timm_adapts_it(classifier, channels):
     weight = classifier.features[0].weight
     made = as_convolutions(narrow(channels), classifier.state_dict(), channels, "a file")["levels.0.0.weight"]
-    torch.testing.assert_close(made, weight.sum(1, keepdim=True) if channels == 1 else weight[:, [0, 1, 2, 0]] * 3 / 4)
+    torch.testing.assert_close(
+        made, weight.sum(1, keepdim=True) if channels == 1 else weight[:, [0, 1, 2, 0]] * 3 / 4
+    )
 
 
 def test_a_file_fills_every_tensor_and_the_report_says_how_many(classifier, tmp_path):
     torch.save({"state_dict": classifier.state_dict()}, tmp_path / "vgg16.pth")
     net = narrow()
     normalisation, report = load_vgg16_weights(net, str(tmp_path / "vgg16.pth"), 1.0, 3)
-    assert normalisation == IMAGENET and f"30 of 30 tensors from {tmp_path / 'vgg16.pth'} (which holds 32)" in report
+    assert (
+        normalisation == IMAGENET
+        and f"30 of 30 tensors from {tmp_path / 'vgg16.pth'} (which holds 32)" in report
+    )
     expected = as_convolutions(net, classifier.state_dict(), 3, "a file")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in net.state_dict().items())
 
 
 def test_part_of_the_weights_is_an_error(classifier):
-    tensors = {name: tensor for name, tensor in classifier.state_dict().items() if name not in ("features.5.bias", "classifier.3.weight")}
-    with pytest.raises(CheckpointError, match=r"28 of 30 tensors found with the right shape, missing is features\.5\.bias and 1 more"):
+    tensors = {
+        name: tensor
+        for name, tensor in classifier.state_dict().items()
+        if name not in ("features.5.bias", "classifier.3.weight")
+    }
+    with pytest.raises(
+        CheckpointError,
+        match=r"28 of 30 tensors found with the right shape, missing is features\.5\.bias and 1 more",
+    ):
         as_convolutions(narrow(), tensors, 3, "a file")
 
 
@@ -125,7 +160,9 @@ def test_vgg16_with_batch_normalisation_is_not_taken_for_one_without():
 
 
 def test_published_weights_have_one_width():
-    with pytest.raises(ConfigError, match=r"model\.width is 0\.5 and model\.weights imagenet: .* set model\.weights=none"):
+    with pytest.raises(
+        ConfigError, match=r"model\.width is 0\.5 and model\.weights imagenet: .* set model\.weights=none"
+    ):
         load_vgg16_weights(VGG16(3, 0.05), "imagenet", 0.5, 3)
     normalisation, report = load_vgg16_weights(VGG16(1, 0.05), "none", 0.5, 1)
     assert normalisation == adapted(IMAGENET, 1) and "from scratch" in report
@@ -134,9 +171,15 @@ def test_published_weights_have_one_width():
 def test_an_unreachable_hub_is_one_line_with_two_ways_out(monkeypatch):
     monkeypatch.setattr(weights_module, "_cached", lambda repository: None)
     monkeypatch.setattr(weights_module, "reachable", lambda url, within_s: False)
-    with pytest.raises(CheckpointError, match=r"VGG16 \(timm/vgg16\.\w+\) .* model\.weights=none .*, or the path of") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"VGG16 \(timm/vgg16\.\w+\) .* model\.weights=none .*, or the path of"
+    ) as caught:
         load_vgg16_weights(VGG16(3, 0.05), "imagenet", 1.0, 3)
-    assert caught.value.exit_code == 4 and "\n" not in str(caught.value) and "model.encoder" not in str(caught.value)
+    assert (
+        caught.value.exit_code == 4
+        and "\n" not in str(caught.value)
+        and "model.encoder" not in str(caught.value)
+    )
 
 
 def test_the_hubs_file_is_used(monkeypatch, classifier, tmp_path):

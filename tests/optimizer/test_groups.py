@@ -18,12 +18,20 @@ class Network(nn.Module):
 @pytest.mark.parametrize("name", OPTIMIZER.names())
 def test_groups_part_the_parameters(name):
     network = Network()
-    optimizer = OPTIMIZER.build({"name": name, "lr": 0.5, "weight_decay": 0.25, "encoder_factor": 0.1}, network=network)
+    optimizer = OPTIMIZER.build(
+        {"name": name, "lr": 0.5, "weight_decay": 0.25, "encoder_factor": 0.1}, network=network
+    )
     where = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     listed = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(listed) == len(where) == len(list(network.parameters()))
-    expected = {"encoder.0.weight": (0.05, 0.25), "encoder.0.bias": (0.05, 0.0), "encoder.1.weight": (0.05, 0.0),
-                "encoder.1.bias": (0.05, 0.0), "head.weight": (0.5, 0.25), "head.bias": (0.5, 0.0)}  # fmt: skip
+    expected = {
+        "encoder.0.weight": (0.05, 0.25),
+        "encoder.0.bias": (0.05, 0.0),
+        "encoder.1.weight": (0.05, 0.0),
+        "encoder.1.bias": (0.05, 0.0),
+        "head.weight": (0.5, 0.25),
+        "head.bias": (0.5, 0.0),
+    }
     for key, parameter in network.named_parameters():
         group = where[id(parameter)]
         assert (group["lr"], group["weight_decay"]) == pytest.approx(expected[key]), key
@@ -32,9 +40,19 @@ def test_groups_part_the_parameters(name):
 def test_biases_at_a_rate_of_their_own():
     network = Network()
     options = {"name": "sgd", "lr": 0.5, "weight_decay": 0.25, "encoder_factor": 0.1, "bias_factor": 2.0}
-    where = {id(p): group for group in OPTIMIZER.build(options, network=network).param_groups for p in group["params"]}
-    expected = {"encoder.0.weight": (0.05, 0.25), "encoder.0.bias": (0.1, 0.0), "encoder.1.weight": (0.05, 0.0),
-                "encoder.1.bias": (0.05, 0.0), "head.weight": (0.5, 0.25), "head.bias": (1.0, 0.0)}  # fmt: skip
+    where = {
+        id(p): group
+        for group in OPTIMIZER.build(options, network=network).param_groups
+        for p in group["params"]
+    }
+    expected = {
+        "encoder.0.weight": (0.05, 0.25),
+        "encoder.0.bias": (0.1, 0.0),
+        "encoder.1.weight": (0.05, 0.0),
+        "encoder.1.bias": (0.05, 0.0),
+        "head.weight": (0.5, 0.25),
+        "head.bias": (1.0, 0.0),
+    }
     assert len(where) == len(expected)
     for key, parameter in network.named_parameters():
         group = where[id(parameter)]
@@ -60,7 +78,10 @@ def test_sgd_steps_as_torch_does():
     torch.manual_seed(0)
     network, twin = Network(), Network()
     twin.load_state_dict(network.state_dict())
-    ours = OPTIMIZER.build({"name": "sgd", "lr": 0.1, "encoder_factor": 1.0, "weight_decay": 0.01, "decay_all": True}, network=network)
+    ours = OPTIMIZER.build(
+        {"name": "sgd", "lr": 0.1, "encoder_factor": 1.0, "weight_decay": 0.01, "decay_all": True},
+        network=network,
+    )
     theirs = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     x = torch.randn(2, 3, 8, 8)
     for _ in range(3):

@@ -14,5 +14,6 @@ def test_overlay_is_the_mean_of_both_pictures(strength):
     assert overlay(image, colours, strength).dtype == np.uint8
     assert np.array_equal(overlay(image, colours, strength), expected)
     assert np.array_equal(
-        overlay(image[:, ::-1], colours, strength)[:, 0], (image[:, -1] * (1 - strength) + colours[:, 0] * strength).round()
+        overlay(image[:, ::-1], colours, strength)[:, 0],
+        (image[:, -1] * (1 - strength) + colours[:, 0] * strength).round(),
     )

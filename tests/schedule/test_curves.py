@@ -13,7 +13,9 @@ def test_poly_is_deeplabs():
     assert 0.01 * factor(0) == 0.01
     assert 0.01 * factor(15_000) == pytest.approx(0.0053589, rel=1e-4)
     assert 0.01 * factor(29_999) == pytest.approx(9.3e-7, rel=1e-2)
-    assert SCHEDULE.build({"name": "poly", "floor": 1e-2}, steps=100)(99) == pytest.approx(0.99**0 * (1 / 100) ** 0.9, rel=1e-6)
+    assert SCHEDULE.build({"name": "poly", "floor": 1e-2}, steps=100)(99) == pytest.approx(
+        0.99**0 * (1 / 100) ** 0.9, rel=1e-6
+    )
 
 
 def test_cosine_by_hand():
@@ -24,7 +26,9 @@ def test_cosine_by_hand():
 
 def test_steps_by_hand():
     factor = SCHEDULE.build({"name": "step", "at": [0.45, 0.9], "factor": 0.1}, steps=20_000)
-    assert [factor(step) for step in (0, 8_999, 9_000, 17_999, 18_000, 19_999)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [factor(step) for step in (0, 8_999, 9_000, 17_999, 18_000, 19_999)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
     for wrong in ([0.0], [1.0], [0.5, -1.0]):
         with pytest.raises(ConfigError, match=r"schedule\.at is"):
             SCHEDULE.build({"name": "step", "at": wrong}, steps=10)
@@ -39,5 +43,7 @@ def test_warmup_rises_to_the_base_rate_and_never_falls_to_zero(name):
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ConfigError, match=r"schedule\.warmup is 20 steps; allowed: from 0 to below the run's 20"):
+    with pytest.raises(
+        ConfigError, match=r"schedule\.warmup is 20 steps; allowed: from 0 to below the run's 20"
+    ):
         SCHEDULE.build({"name": "poly", "warmup": 20}, steps=20)
