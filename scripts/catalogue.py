@@ -1,4 +1,4 @@
-"""Writes segtrain/catalogue.json: all that `segtrain list` and `--help` say, so that they need not import
+"""Writes segtrain/cli/catalogue.json: all that `segtrain list` and `--help` say, so that they need not import
 torch.
 
 It also writes the YAML of a table's entry that has none yet. Run it after any change to a table, an option, a
@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segtrain.describe import numbers
+from segtrain.commands.describe import numbers
 from segtrain.options import REQUIRED, Option, describe, options_of
 from segtrain.registry import Table
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
@@ -153,6 +153,6 @@ def write_missing_yaml(found: dict) -> None:
 
 if __name__ == "__main__":
     write_missing_yaml(catalogue())
-    target = PACKAGE / "segtrain" / "catalogue.json"
+    target = PACKAGE / "segtrain" / "cli" / "catalogue.json"
     target.write_text(text(), "utf-8")
     sys.stdout.write(f"wrote {target}\n")

@@ -2,7 +2,7 @@
 
 import sys
 
-from segtrain.cli import main
+from segtrain.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from segtrain.commands import train as train_command
+
 
 @dataclass
 class Result:
@@ -31,7 +33,7 @@ class Result:
 @pytest.fixture
 def segtrain(capsys, tmp_path, monkeypatch) -> Callable[..., Result]:
     """`segtrain("train", "model=unet")` in an empty working directory."""
-    from segtrain.cli import main
+    from segtrain.cli.main import main
 
     monkeypatch.chdir(tmp_path)
 
@@ -45,7 +47,7 @@ def segtrain(capsys, tmp_path, monkeypatch) -> Callable[..., Result]:
 
 @dataclass
 class FakeTraining:
-    """Stands in for assemble.train. It keeps the configs that came, and does what `act` says."""
+    """Stands in for train_command.train. It keeps the configs that came, and does what `act` says."""
 
     configs: list[dict] = field(default_factory=list)
     folders: list[Path | None] = field(default_factory=list)
@@ -68,8 +70,7 @@ class FakeTraining:
 
 @pytest.fixture
 def training(monkeypatch) -> FakeTraining:
-    from segtrain import assemble
 
     fake = FakeTraining()
-    monkeypatch.setattr(assemble, "train", fake)
+    monkeypatch.setattr(train_command, "train", fake)
     return fake

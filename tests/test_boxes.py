@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain import checkpoint as checkpoints
-from segtrain.boxes import box_sides, merged_over_boxes
 from segtrain.errors import ConfigError
-from segtrain.predictor import Ensemble, ensemble_of, predictor
+from segtrain.predictor.boxes import box_sides, merged_over_boxes
+from segtrain.predictor.ensemble import ensemble_of
+from segtrain.predictor.predictor import Ensemble, predictor
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.settings import PredictorSettings
 
@@ -122,7 +123,7 @@ def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     facts = Facts(("a", "b"), ((0, 0, 0),) * 2, normalisation=NORM)
     monkeypatch.setattr(checkpoints, "find", lambda *words, **more: None)
     monkeypatch.setattr(
-        "segtrain.predictor.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1})
+        "segtrain.predictor.ensemble.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1})
     )
     with pytest.raises(
         ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"

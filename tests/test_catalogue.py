@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segtrain.catalogue import Keys, load, show
+from segtrain.cli.catalogue import Keys, load
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
+from segtrain.text import show
 
 ROOT = Path(__file__).parents[1]
 REMEDY = "run `python scripts/catalogue.py`"
@@ -27,7 +28,9 @@ def script():
 def test_catalogue_is_current(script):
     stored, current = load(), json.loads(script.text())
     for part in current:
-        assert stored[part] == current[part], f"segtrain/catalogue.json is out of date in {part}; {REMEDY}"
+        assert stored[part] == current[part], (
+            f"segtrain/cli/catalogue.json is out of date in {part}; {REMEDY}"
+        )
     assert stored.keys() == current.keys()
 
 

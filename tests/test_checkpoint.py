@@ -19,7 +19,9 @@ import safetensors.torch
 import torch
 
 from segtrain import checkpoint
+from segtrain.checkpoint.format import MAX_DESCRIPTION
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.train.random_state import random_state, restore_random_state
 
 FACTS = {
     "classes": ("road", "größe"),
@@ -77,7 +79,7 @@ def test_what_was_saved_comes_back(tmp_path):
     state = {
         "optimizer": optimizer.state_dict(),
         "raw": network.state_dict(),
-        "random": checkpoint.random_state(),
+        "random": random_state(),
         "best": None,
         "pairs": [(1, 2.5)],
     }
@@ -420,7 +422,7 @@ def test_a_forged_description_is_refused(tmp_path, changes):
 
 
 def test_a_huge_description_is_not_read(tmp_path):
-    path = forged(tmp_path, "description.json", b" " * (checkpoint.MAX_DESCRIPTION + 1))
+    path = forged(tmp_path, "description.json", b" " * (MAX_DESCRIPTION + 1))
     with pytest.raises(CheckpointError, match=r"at most 16\.8 MB"):
         checkpoint.describe(path)
 
@@ -532,10 +534,10 @@ def draws():
 
 def test_random_numbers_go_on_where_they_were(tmp_path):
     draws()
-    path = checkpoint.save(tmp_path, 1, weights(), {"random": checkpoint.random_state()}, description())
+    path = checkpoint.save(tmp_path, 1, weights(), {"random": random_state()}, description())
     torch.manual_seed(0)
-    checkpoint.restore_random_state(checkpoint.load_state(path)["random"])
+    restore_random_state(checkpoint.load_state(path)["random"])
     first = draws()
     draws()
-    checkpoint.restore_random_state(checkpoint.load_state(path)["random"])
+    restore_random_state(checkpoint.load_state(path)["random"])
     assert draws() == first

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segtrain import launch
+from segtrain.cli import launch
 from segtrain.errors import CheckpointError, ConfigError, DataError, DivergedError, Interrupted, ResourceError
-from segtrain.run_folder import Lock
+from segtrain.run.lock import Lock
 
 TINY = [
     "data.size=64",
@@ -88,7 +88,7 @@ LIGHT = [
 
 def test_help_and_lists_import_neither_torch_nor_hydra():
     code = (
-        "import sys; from segtrain.cli import main\n"
+        "import sys; from segtrain.cli.main import main\n"
         f"for words in {LIGHT!r}: assert main(words) == 0\n"
         "heavy = {'torch', 'numpy', 'hydra', 'omegaconf', 'timm', 'yaml', 'cv2'} & set(sys.modules)\n"
         "print('heavy:', heavy, file=sys.stderr)"
@@ -320,7 +320,7 @@ def test_our_own_fault_leaves_its_traceback_in_the_run_folder(segtrain, training
 
 
 def test_our_own_fault_outside_of_a_run(segtrain, monkeypatch):
-    monkeypatch.setattr("segtrain.catalogue.listing", lambda *_: 1 / 0)
+    monkeypatch.setattr("segtrain.cli.catalogue.listing", lambda *_: 1 / 0)
     result = segtrain("list")
     result.refused("ZeroDivisionError", ".debug.log", code=1)
     path = Path(result.err.partition("the traceback is in ")[2].partition(",")[0])
@@ -384,15 +384,15 @@ def test_memory_that_torch_cannot_have(segtrain, training):
 
 def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
     seen = {}
-    original = launch.assemble
+    original = launch.check
 
-    def assemble():
+    def check(*words):
         seen.setdefault("owner", Path("outputs/x/.lock").read_text())
         seen.setdefault("handler", signal.getsignal(signal.SIGTERM))
-        return original()
+        return original(*words)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(launch, "assemble", assemble)
+    monkeypatch.setattr(launch, "check", check)
     assert segtrain("train", "name=x").code == 0
     assert str(os.getpid()) in seen["owner"]
     assert seen["handler"] not in (before, signal.SIG_DFL)
@@ -401,7 +401,7 @@ def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
 
 def test_signal_before_the_run_begins(segtrain, training, monkeypatch):
     monkeypatch.setattr(
-        "segtrain.cli.composed", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or ({}, {})
+        "segtrain.cli.main.composed", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or ({}, {})
     )
     segtrain("train", "name=x").refused("SIGTERM", code=143)
     assert training.configs == []
@@ -411,7 +411,7 @@ def test_second_process_ends_within_three_seconds_naming_the_owner(tmp_path):
     folder = tmp_path / "outputs" / "x"
     folder.mkdir(parents=True)
     code = (
-        "import sys; from segtrain.cli import main; c = main(sys.argv[1:]); print('torch' in "
+        "import sys; from segtrain.cli.main import main; c = main(sys.argv[1:]); print('torch' in "
         "sys.modules); sys.exit(c)"
     )
     with Lock(folder):

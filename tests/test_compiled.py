@@ -7,11 +7,14 @@ import signal
 import pytest
 import torch
 
-from segtrain import assemble, checkpoint
-from segtrain.compiled import compile_errors
+from segtrain import build, checkpoint
+from segtrain.commands import learning
+from segtrain.commands import train as train_command
 from segtrain.errors import ConfigError, Interrupted
-from segtrain.run_folder import Stop
-from segtrain.train import train_step
+from segtrain.run.stop import Stop
+from segtrain.train import loop
+from segtrain.train.compiled import compile_errors
+from segtrain.train.step import train_step
 
 SMALL = {
     "task": {"name": "semantic"},
@@ -30,7 +33,7 @@ SMALL = {
 
 
 def config(**trainer):
-    return assemble.check("train", {**SMALL, "trainer": {**SMALL["trainer"], **trainer}})
+    return build.check("train", {**SMALL, "trainer": {**SMALL["trainer"], **trainer}})
 
 
 def weights(folder):
@@ -41,16 +44,16 @@ def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_pat
     for name in ("plain", "straight", "cut"):
         (tmp_path / name).mkdir()
     shapes = []
-    compiled = assemble.compiled
+    compiled = learning.compiled
 
     def counted(model, backend):
         network = compiled(model, backend)
         return lambda images: shapes.append(tuple(images.shape)) or network(images)
 
-    assemble.train(config(), tmp_path / "plain", Stop())
+    train_command.train(config(), tmp_path / "plain", Stop())
     with monkeypatch.context() as patch:
-        patch.setattr(assemble, "compiled", counted)
-        assemble.train(config(compile="aot_eager"), tmp_path / "straight", Stop())
+        patch.setattr(learning, "compiled", counted)
+        train_command.train(config(compile="aot_eager"), tmp_path / "straight", Stop())
     # One call a step; the evaluations ask the network itself.
     assert shapes == [(2, 3, 48, 48)] * 4
 
@@ -60,14 +63,12 @@ def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_pat
         stop.requested = signal.SIGTERM if state.step == 1 else None
         return train_step(state, *arguments)
 
-    original = assemble.training.train
+    original = loop.train
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(
-            assemble.training, "train", lambda *args, **more: original(*args, **more, step=interrupted)
-        )
-        assemble.train(config(compile="aot_eager"), tmp_path / "cut", stop)
+        patch.setattr(loop, "train", lambda *args, **more: original(*args, **more, step=interrupted))
+        train_command.train(config(compile="aot_eager"), tmp_path / "cut", stop)
     torch._dynamo.reset()
-    assemble.train(config(compile="aot_eager"), tmp_path / "cut", Stop())
+    train_command.train(config(compile="aot_eager"), tmp_path / "cut", Stop())
 
     plain, straight, cut = (weights(tmp_path / name) for name in ("plain", "straight", "cut"))
     assert straight.keys() == plain.keys()
@@ -99,7 +100,7 @@ def test_runs_of_many_shapes_in_one_process_are_each_compiled_for_theirs(tmp_pat
             "data": {**SMALL["data"], "size": side},
             "trainer": {"steps": 1, "compile": "counting", "evaluate_every": None},
         }
-        assemble.train(assemble.check("train", changed), tmp_path / str(side), Stop())
+        train_command.train(build.check("train", changed), tmp_path / str(side), Stop())
     assert len(sides) > torch._dynamo.config.recompile_limit
     assert heights == sides and all(type(height) is int for height in heights)
 
@@ -108,7 +109,7 @@ def test_an_unknown_backend_is_refused(tmp_path):
     with pytest.raises(
         ConfigError, match=r"trainer\.compile=inductr does not exist \(did you mean 'inductor'\?\)"
     ):
-        assemble.train(config(compile="inductr"), tmp_path, Stop())
+        train_command.train(config(compile="inductr"), tmp_path, Stop())
 
 
 def test_a_network_that_cannot_be_compiled(tmp_path):
@@ -120,7 +121,7 @@ def test_a_network_that_cannot_be_compiled(tmp_path):
     with pytest.raises(
         ConfigError, match=r"trainer\.compile=broken cannot compile .*no such kernel.*trainer\.compile=null"
     ):
-        assemble.train(config(compile="broken"), tmp_path, Stop())
+        train_command.train(config(compile="broken"), tmp_path, Stop())
     assert not (tmp_path / "checkpoints").exists()
 
 

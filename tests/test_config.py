@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segtrain.catalogue import Keys
-from segtrain.compose import Composer
+from segtrain.cli.catalogue import Keys
+from segtrain.cli.compose import Composer
+from segtrain.cli.overrides import parse_overrides
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.launch import check_overrides_of_saved, check_unchanged, saved_config
-from segtrain.overrides import parse_overrides
+from segtrain.run.saved import check_overrides_of_saved, check_unchanged, saved_config
 
 
 def composed(*words: str, command: str = "train", config_dir=None, saved=None) -> dict:
@@ -536,7 +536,7 @@ def test_saved_config_that_cannot_be_read(tmp_path, text):
 
 
 def test_plug_in_is_an_option_without_being_imported(monkeypatch):
-    from segtrain import compose
+    from segtrain.cli import compose
 
     monkeypatch.setattr(
         compose, "plugin_names", lambda group: {"theirs": "their-package"} if group in ("loss", "tta") else {}
@@ -564,7 +564,7 @@ def test_hydra_leaves_nothing_behind():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
 def test_experiment_composes_and_checks(name):
-    from segtrain.assemble import check
+    from segtrain.build import check
 
     root = ["data.root=x"] if "/data: camvid" in (CONF / "experiment" / f"{name}.yaml").read_text() else []
     assert check("train", composed(f"experiment={name}", *root))["trainer"]

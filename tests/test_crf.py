@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import crf as module
-from segtrain.crf import PRESETS, colours, crf, mean_field, permutohedral
 from segtrain.errors import ConfigError
-from segtrain.predictor import predictor
+from segtrain.predictor import crf as module
+from segtrain.predictor.crf import PRESETS, colours, crf, mean_field, permutohedral
+from segtrain.predictor.predictor import predictor
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
 from segtrain.tta import TTA

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segtrain.catalogue import _amount, load
-from segtrain.describe import build, described, lines
+from segtrain.cli.catalogue import _amount, load
+from segtrain.commands.describe import build, described, lines
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
 
@@ -90,7 +90,7 @@ def test_no_weights_are_asked_for(segtrain, monkeypatch):
         (["model=unett"], ["model=unett does not exist", "did you mean 'unet'"]),
         (["sise=3"], ["sise", "did you mean 'size'"]),
         (["size=0"], ["size is 0", "from 1"]),
-        (["size=[0,4]"], ["size[0] is 0", "pixels from 1"]),
+        (["size=[0,4]"], ["size[0] is 0", "an integer from 1"]),
         (["size=[1,2,3]"], ["size is"]),
         (["depth=0"], ["depth is 0"]),
         (["optimizer.lr=1"], ["optimizer.lr is not a key of segtrain describe"]),

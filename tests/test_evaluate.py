@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain import cli
-from segtrain.evaluate import evaluate, lines, record, spread
-from segtrain.loader import Batch
+from segtrain.cli import main as cli
+from segtrain.evaluate.loop import evaluate, spread
+from segtrain.evaluate.table import as_record, lines
+from segtrain.loader.batch import Batch
 from segtrain.metric import METRIC
 from segtrain.sample import IGNORE, Facts
 
@@ -67,7 +68,7 @@ def test_the_table_and_the_record_name_the_classes(scores):
     text = "\n".join(lines(scores.numbers, FACTS))
     assert "tree    0.7500  0.8571    1.0000" in text and "snow         -       -         -" in text
     assert "1 of 3 classes absent" in text
-    kept = record(scores, FACTS)
+    kept = as_record(scores, FACTS)
     assert (
         kept["iou"] == {"ground": 0.75, "tree": 0.75, "snow": None} and kept["protocol"]["absent"] == "union"
     )

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import assemble, checkpoint
+from segtrain import build, checkpoint
+from segtrain.commands import train as train_command
+from segtrain.data import DATA
 from segtrain.errors import ConfigError, DataError, Interrupted
-from segtrain.loader import Samples
+from segtrain.evaluate import loop as evaluation
+from segtrain.loader.samples import Samples
 from segtrain.model import MODEL
-from segtrain.predictor import load
-from segtrain.run_folder import Stop
+from segtrain.predictor.mask import load
+from segtrain.run.stop import Stop
 from segtrain.sample import Normalisation, Output
 
 
@@ -79,11 +82,11 @@ def config(**changes) -> dict:
         "evaluate": {"workers": 0, "pictures": 1, "boundary_px": 2.0},
         "device": "cpu",
     }
-    return assemble.check("train", {**base, **changes})
+    return build.check("train", {**base, **changes})
 
 
 def test_a_fit_is_a_run_of_one_step(tmp_path, capsys):
-    scores = assemble.train(config(), tmp_path, Stop())
+    scores = train_command.train(config(), tmp_path, Stop())
     assert MADE[0].seen == [f"shapes-train-{i}" for i in range(6)] and MADE[0].draws == np.random.default_rng(
         0
     ).integers(1000)
@@ -102,18 +105,18 @@ def test_a_fit_is_a_run_of_one_step(tmp_path, capsys):
 
 
 def test_its_weights_load_whatever_their_size(tmp_path):
-    assemble.train(config(), tmp_path, Stop())
+    train_command.train(config(), tmp_path, Stop())
     mask = load(tmp_path, device="cpu")
-    sample = assemble.DATA.build(config()["data"]).splits["val"][0]
+    sample = DATA.build(config()["data"]).splits["val"][0]
     colours = MADE[0].colours.numpy()
     expected = np.square(sample.image[..., None, :] / 255 - colours).sum(-1).argmin(-1)
     assert (mask(sample.image) == expected).mean() > 0.999
 
 
 def test_going_on_changes_nothing(tmp_path):
-    first = assemble.train(config(), tmp_path, Stop())
+    first = train_command.train(config(), tmp_path, Stop())
     before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
-    assert assemble.train(config(), tmp_path, Stop()) == first
+    assert train_command.train(config(), tmp_path, Stop()) == first
     assert MADE[1].seen == [] and torch.equal(MADE[1].colours, MADE[0].colours)
     assert before == {
         path: path.read_bytes() for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()
@@ -123,7 +126,7 @@ def test_going_on_changes_nothing(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_fit(tmp_path, monkeypatch, number, code):
     stop = Stop()
-    original = assemble.DATA.build
+    original = DATA.build
 
     def build(*arguments):
         data = original(*arguments)
@@ -136,9 +139,9 @@ def test_a_signal_ends_a_fit(tmp_path, monkeypatch, number, code):
         monkeypatch.setattr(type(data.splits["train"]), "__getitem__", asked)
         return data
 
-    monkeypatch.setattr(assemble.DATA, "build", build)
+    monkeypatch.setattr(DATA, "build", build)
     with pytest.raises(Interrupted) as caught:
-        assemble.train(config(), tmp_path, stop)
+        train_command.train(config(), tmp_path, stop)
     assert caught.value.exit_code == code and len(MADE[0].seen) == 4
     assert not checkpoint.has_checkpoint(tmp_path)
 
@@ -151,10 +154,10 @@ def test_a_signal_in_its_evaluation_keeps_the_fit(tmp_path, monkeypatch):
         stop.raise_if_requested()
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(assemble.evaluation, "evaluate", interrupted)
-        assemble.train(config(), tmp_path, stop)
+        patch.setattr(evaluation, "evaluate", interrupted)
+        train_command.train(config(), tmp_path, stop)
     assert checkpoint.describe(checkpoint.find(tmp_path, "last"))["scores"] is None
-    scores = assemble.train(config(), tmp_path, Stop())
+    scores = train_command.train(config(), tmp_path, Stop())
     assert (
         MADE[1].seen == []
         and scores["val/miou"] == checkpoint.describe(checkpoint.find(tmp_path, "best"))["scores"]["miou"]
@@ -166,25 +169,25 @@ def test_a_crash_in_its_evaluation_keeps_the_fit(tmp_path, monkeypatch):
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(assemble.evaluation, "evaluate", crash)
-        assemble.train(config(), tmp_path, Stop())
-    assert "val/miou" in assemble.train(config(), tmp_path, Stop()) and MADE[1].seen == []
+        patch.setattr(evaluation, "evaluate", crash)
+        train_command.train(config(), tmp_path, Stop())
+    assert "val/miou" in train_command.train(config(), tmp_path, Stop()) and MADE[1].seen == []
 
 
 def test_a_dry_run_fits_on_a_few_images():
-    assert assemble.train(config(), None, Stop())["step"] == 1
+    assert train_command.train(config(), None, Stop())["step"] == 1
     assert len(MADE[0].seen) == 4
 
 
 def test_a_mistake_in_its_evaluation_is_named_before_the_fit(tmp_path):
     with pytest.raises(ConfigError, match=r"predictor\.box_sides is \[50\]"):
-        assemble.train(config(predictor={"boxes": "grid", "box_sides": [50]}), tmp_path, Stop())
+        train_command.train(config(predictor={"boxes": "grid", "box_sides": [50]}), tmp_path, Stop())
     assert MADE[0].seen == [] and not checkpoint.has_checkpoint(tmp_path)
 
 
 def test_weights_to_start_from_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"init=somewhere.*fitted"):
-        assemble.train(config(init="somewhere"), tmp_path, Stop())
+        train_command.train(config(init="somewhere"), tmp_path, Stop())
 
 
 class Broken:

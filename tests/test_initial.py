@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from segtrain import checkpoint
+from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError
-from segtrain.initial import start_from
 from segtrain.model.dilated import Dilated
 from segtrain.model.fcn_vgg import FCN
 from segtrain.sample import Facts, Normalisation

@@ -1,47 +1,56 @@
-"""Imports go strictly downward and never between groups, so that every part can be read and replaced
-alone."""
+"""Imports go strictly downward and never between siblings, so that every part can be read and replaced alone."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "segtrain"
-GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "metric", "tta", "task", "report")
-FLOORS = {
-    "__init__": 0, "errors": 0, "options": 0.1, "registry": 0.2,
-    "sample": 0.5, "settings": 0.5,
-    "tiles": 2.4, "boxes": 2.5, "crf": 2.5, "predictor": 3, "loader": 3, "checkpoint": 3, "run_folder": 3, "events": 3,
-    "compiled": 3, "initial": 3.5,
-    "train": 4, "evaluate": 4, "compare": 4, "predict": 4, "describe": 4,
-    "schema": 4.5, "assemble": 5,
-    "cli": 6, "compose": 6, "overrides": 6, "catalogue": 6, "sweep": 6, "stages": 6, "help": 6, "launch": 6, "plain_yaml": 6, "__main__": 7,
-}  # fmt: skip
-"""Floors of the modules outside the groups. Within 3: run_folder < checkpoint < predictor, see BESIDE."""
+GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "metric", "tta", "task")
+"""Tables: the leaves of each stand on floor 1, its __init__ on floor 2."""
 
-BESIDE = {
-    ("checkpoint", "run_folder"),
-    ("predictor", "checkpoint"),
-    ("loader", "run_folder"),
-    ("events", "run_folder"),
-    ("train", "evaluate"),
-    ("compare", "evaluate"),
-}
-"""The few modules of one floor that may use another one of it."""
+FLOORS = (
+    ("errors", "options", "registry", "text", "run", "settings", "sample"),
+    ("leaves", "report"),
+    ("tables",),
+    ("checkpoint", "loader", "predictor"),
+    ("evaluate", "train"),
+    ("build", "commands"),
+    ("cli",),
+    ("__main__",),
+)
+"""Floors from the ground up; on one floor a part may import those that stand left of it, except among GROUPS."""
+
+ORDER = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
+MAX_IMPORTS, MAX_LINES, MAX_COLUMNS = 15, 400, 110
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def parts(path: Path) -> tuple[str, ...]:
     return path.relative_to(PACKAGE).with_suffix("").parts
 
 
-def floor(module: tuple[str, ...]) -> float:
+def place(module: tuple[str, ...]) -> tuple[int, int]:
+    """(floor, place on it) of a module."""
     if module[0] in GROUPS:
-        return 2 if len(module) == 1 or module[1] == "__init__" else 1
-    return FLOORS[module[0]]
+        return ORDER["tables" if len(module) == 1 or module[1] == "__init__" else "leaves"]
+    return ORDER[module[0]] if module[0] != "__init__" else (0, -1)
+
+
+def named(text: str) -> tuple[str, ...]:
+    """The module that `segtrain.loss.dice.dice` names: ("loss", "dice"); () if it is none of ours."""
+    words = text.split(".")
+    module = tuple(words[1:]) if words[0] == "segtrain" else ()
+    while module and not (
+        PACKAGE.joinpath(*module).is_dir() or PACKAGE.joinpath(*module).with_suffix(".py").is_file()
+    ):
+        module = module[:-1]
+    return module
 
 
 def imports(path: Path) -> set[tuple[str, ...]]:
-    """Modules of segtrain that a file imports, in functions too; names that are not modules are cut off."""
+    """Modules of segtrain that a file imports, in functions and by importlib too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -49,42 +58,62 @@ def imports(path: Path) -> set[tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            names = [part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)]
+            names = [str(name).rstrip(".") for name in names]
         else:
             continue
-        for name in names:
-            words = name.split(".")
-            if words[0] != "segtrain" or len(words) == 1:
-                continue
-            module = tuple(words[1:])
-            while module and not (
-                (PACKAGE.joinpath(*module)).is_dir() or PACKAGE.joinpath(*module).with_suffix(".py").is_file()
-            ):
-                module = module[:-1]
-            if module:
-                found.add(module)
-    return found
-
-
-FILES = sorted(PACKAGE.rglob("*.py"))
+        found |= {module for name in names if (module := named(name))}
+    return found - {parts(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(parts(p)))
 def test_imports_go_down(path):
     own = parts(path)
     for other in imports(path):
-        same_group = own[0] in GROUPS and other[0] == own[0]
-        if same_group:
-            assert own[-1] == "__init__" or len(other) > 1, (
-                f"{'.'.join(own)} imports its own table {'.'.join(other)}"
-            )
-        elif own[0] in GROUPS and other[0] in GROUPS:
-            pytest.fail(f"group {own[0]} imports group {other[0]}: {'.'.join(own)} -> {'.'.join(other)}")
-        elif (own[0], other[0]) in BESIDE or (floor(own) >= 6 and floor(other) >= 6):
+        if own[0] == other[0]:
+            is_table = len(other) == 1 and own[0] in GROUPS
+            assert not is_table or own[-1] == "__init__", f"{own} imports its own table"
             continue
-        else:
-            assert floor(other) < floor(own), (
-                f"{'.'.join(own)} (floor {floor(own)}) imports {'.'.join(other)} (floor {floor(other)})"
-            )
+        if own[0] in GROUPS and other[0] in GROUPS:
+            pytest.fail(f"group {own[0]} imports group {other[0]}: {'.'.join(own)} -> {'.'.join(other)}")
+        assert place(other) < place(own), (
+            f"{'.'.join(own)} {place(own)} imports {'.'.join(other)} {place(other)}"
+        )
+
+
+def test_no_cycle():
+    graph = {parts(path): imports(path) for path in FILES}
+
+    def as_files(module: tuple[str, ...]) -> tuple[str, ...]:
+        return module if module in graph else (*module, "__init__")
+
+    graph = {own: {as_files(other) for other in others} - {own} for own, others in graph.items()}
+    done: set[tuple[str, ...]] = set()
+
+    def visit(module, above):
+        assert module not in above, f"cycle: {' -> '.join('.'.join(one) for one in (*above, module))}"
+        if module not in done:
+            for other in graph.get(module, ()):
+                visit(other, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(parts(p)))
+def test_no_module_knows_or_holds_too_much(path):
+    # A table knows its leaves, and build knows the tables.
+    is_table = parts(path)[-1] == "__init__" and parts(path)[0] in GROUPS
+    assert is_table or len(imports(path)) <= MAX_IMPORTS, sorted(imports(path))
+    lines = path.read_text("utf-8").splitlines()
+    assert len(lines) <= MAX_LINES
+    assert not [line for line in lines if len(line) > MAX_COLUMNS]
+
+
+def test_few_files_lie_beside_the_folders():
+    assert len(list(PACKAGE.glob("*.py"))) <= 10
 
 
 def external(path: Path) -> set[str]:
@@ -98,23 +127,15 @@ def external(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(parts(p)))
-def test_hydra_stays_on_the_top_floor(path):
-    if parts(path)[0] in GROUPS or floor(parts(path)) < 6:
+def test_hydra_stays_in_cli(path):
+    if parts(path)[0] != "cli":
         assert not external(path) & {"hydra", "omegaconf"}, f"{path} knows the config library"
 
 
-@pytest.mark.parametrize("name", ["errors", "options", "registry"])
-def test_the_ground_floor_needs_the_standard_library_only(name):
-    assert not external(PACKAGE / f"{name}.py") & {
-        "torch",
-        "numpy",
-        "hydra",
-        "omegaconf",
-        "cv2",
-        "PIL",
-        "timm",
-    }
+GROUND = [path for path in FILES if parts(path)[0] in ("errors", "options", "registry", "text", "run")]
 
 
-def test_run_folder_needs_no_torch():
-    assert not external(PACKAGE / "run_folder.py") & {"torch", "numpy"}
+@pytest.mark.parametrize("path", GROUND, ids=lambda p: "/".join(parts(p)))
+def test_the_ground_floor_needs_the_standard_library_only(path):
+    yaml = {"yaml"} if parts(path)[0] == "run" else set()
+    assert external(path) <= sys.stdlib_module_names | {"segtrain"} | yaml

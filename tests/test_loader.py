@@ -15,7 +15,9 @@ from PIL import Image
 from segtrain.augmentation import AUGMENTATION
 from segtrain.data import DATA
 from segtrain.errors import ConfigError, DataError, ResourceError
-from segtrain.loader import Reader, collated, evaluation_batches, training_batches
+from segtrain.loader.batch import collated
+from segtrain.loader.loader import evaluation_batches, training_batches
+from segtrain.loader.reader import Reader
 from segtrain.sample import IGNORE, Sample
 from segtrain.settings import Loader
 
@@ -208,13 +210,13 @@ def test_a_worker_killed_from_outside():
 
 
 def test_workers_that_do_not_get_on_are_an_error(monkeypatch):
-    monkeypatch.setattr("segtrain.loader.STALLED_POLLS", 2)
+    monkeypatch.setattr("segtrain.loader.batches.STALLED_POLLS", 2)
     with pytest.raises(ResourceError, match=r"did not get on for 2 s, at file-5\.png"):
         take(10, workers=1, split=Numbers(slow=[5]))
 
 
 def test_no_room_in_shared_memory(monkeypatch):
-    monkeypatch.setattr("segtrain.loader._free_shared_memory", lambda: 1000)
+    monkeypatch.setattr("segtrain.loader.batch._free_shared_memory", lambda: 1000)
     with pytest.raises(ResourceError, match=r"shared memory \(/dev/shm\) is too small.*--shm-size"):
         take(2, workers=1)
 
@@ -245,7 +247,7 @@ CHILD = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from test_loader import Numbers
-from segtrain.loader import training_batches
+from segtrain.loader.loader import training_batches
 from segtrain.settings import Loader
 batches = training_batches(Numbers(), [], Loader(batch_size=4, workers=2), 7)
 next(batches)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain import cli
+from segtrain.cli import main as cli
 
 TINY = [
     "data.num_train=4",

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.predictor import average, choose_device, predictor
+from segtrain.predictor.device import choose_device
+from segtrain.predictor.predictor import average, predictor
+from segtrain.predictor.tiles import starts
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
-from segtrain.tiles import starts
 from segtrain.tta import TTA
 
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -112,7 +113,7 @@ def test_somebody_is_asked_before_each_pass_of_the_network():
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "int16"])
 def test_pixels_of_an_unknown_scale_are_refused(dtype):
-    from segtrain.predictor import Mask
+    from segtrain.predictor.mask import Mask
     from segtrain.sample import Facts
 
     mask = Mask(None, None, Facts(classes=("a",), palette=((0, 0, 0),)), torch.device("cpu"))
@@ -122,7 +123,7 @@ def test_pixels_of_an_unknown_scale_are_refused(dtype):
 
 @pytest.mark.parametrize("views", [{}, {"flip": {}}])
 def test_a_mask_made_of_strips_is_that_of_the_whole_probabilities(views):
-    from segtrain.predictor import Mask
+    from segtrain.predictor.mask import Mask
     from segtrain.sample import Facts
 
     run_tiled = run(Pointwise(), TTA.build_each(views), tile=16, overlap=0.4)
@@ -164,8 +165,8 @@ def run_of(folder, model: dict, net: nn.Module):
 
 
 def test_advice_is_written_as_it_is_typed(tmp_path):
+    from segtrain.checkpoint.restore import build_from
     from segtrain.model.deeplabv3 import deeplabv3
-    from segtrain.predictor import build_from
 
     options = {"encoder": "test_resnet", "weights": "none", "aspp_width": 8}
     found = run_of(tmp_path / "run", {"name": "deeplabv3", **options}, deeplabv3(3, **options))
@@ -183,7 +184,7 @@ def test_advice_is_written_as_it_is_typed(tmp_path):
     ("options", "typed"), [({"textons": 4}, "model.textons=4"), ({"name": "unet"}, "model=unet")]
 )
 def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
-    from segtrain.predictor import build_from
+    from segtrain.checkpoint.restore import build_from
 
     classical = pytest.importorskip("segtrain.model.classical", exc_type=ImportError).classical
     pytest.importorskip("skimage")

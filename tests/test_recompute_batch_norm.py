@@ -6,13 +6,17 @@ import signal
 import pytest
 import torch
 
-from segtrain import assemble, checkpoint
+from segtrain import build, checkpoint
+from segtrain.commands import train as train_command
+from segtrain.commands.learning import augmentation_and_loss
+from segtrain.commands.parts import build_parts
 from segtrain.errors import Interrupted
-from segtrain.loader import training_batches
+from segtrain.loader.loader import training_batches
 from segtrain.model.norm import recompute_statistics, statistics_of
-from segtrain.run_folder import Stop
+from segtrain.run.stop import Stop
 from segtrain.settings import Loader
-from segtrain.train import train_step
+from segtrain.train import batch_norm, loop
+from segtrain.train.step import train_step
 
 SMALL = {
     "task": {"name": "semantic"},
@@ -31,8 +35,8 @@ TRAINER = {"steps": 6, "log_every": 3, "evaluate_every": 4, "save_every": 2, "ac
 
 
 def run(folder, stop=None, **trainer):
-    return assemble.train(
-        assemble.check("train", {**SMALL, "trainer": {**TRAINER, **trainer}}), folder, stop or Stop()
+    return train_command.train(
+        build.check("train", {**SMALL, "trainer": {**TRAINER, **trainer}}), folder, stop or Stop()
     )
 
 
@@ -46,8 +50,8 @@ def stopped_after(steps, monkeypatch):
             stop.requested = signal.SIGTERM
         return train_step(*arguments)
 
-    original = assemble.training.train
-    monkeypatch.setattr(assemble.training, "train", lambda *args, **kw: original(*args, **kw, step=counted))
+    original = loop.train
+    monkeypatch.setattr(loop, "train", lambda *args, **kw: original(*args, **kw, step=counted))
     return stop
 
 
@@ -82,11 +86,11 @@ def test_the_training_is_that_of_a_run_without_it(recomputed, tmp_path):
 
 def test_the_kept_statistics_are_those_of_the_kept_weights(recomputed):
     folder, _ = recomputed
-    config = assemble.check("train", {**SMALL, "trainer": TRAINER})
-    parts = assemble._parts(config, None)
+    config = build.check("train", {**SMALL, "trainer": TRAINER})
+    parts = build_parts(config, None)
     weights, _ = last(folder)
     parts.model.load_state_dict(weights)
-    ops, _ = assemble._augmentation_and_loss(config, parts, parts.data.splits["train"])
+    ops, _ = augmentation_and_loss(config, parts, parts.data.splits["train"])
     with training_batches(
         parts.data.splits["train"], ops, Loader(batch_size=4, workers=0), seed=0
     ) as batches:
@@ -113,7 +117,7 @@ def test_a_resumed_run_is_bit_identical(recomputed, tmp_path, monkeypatch, cuts)
 
 def test_a_signal_in_the_middle_of_it_keeps_what_the_training_has(tmp_path, monkeypatch):
     stop, asked = Stop(), []
-    original = assemble.training.recompute_statistics
+    original = batch_norm.recompute_statistics
 
     def interrupted(net, inputs):
         asked.append(1)
@@ -122,7 +126,7 @@ def test_a_signal_in_the_middle_of_it_keeps_what_the_training_has(tmp_path, monk
         original(net, inputs)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="after step 4"):
-        patch.setattr(assemble.training, "recompute_statistics", interrupted)
+        patch.setattr(batch_norm, "recompute_statistics", interrupted)
         run(tmp_path, stop, recompute_batch_norm=2)
     state = checkpoint.load_state(checkpoint.find(tmp_path, "last"))
     assert state["statistics"] is None and state["numbers"]["evaluation_due"]

@@ -12,9 +12,11 @@ import torch
 import yaml
 from test_train import config
 
-from segtrain import assemble, checkpoint
+from segtrain import checkpoint
+from segtrain.commands import train as train_command
 from segtrain.errors import DataError, DivergedError, Interrupted
-from segtrain.run_folder import Stop
+from segtrain.model import MODEL
+from segtrain.run.stop import Stop
 from segtrain.sample import Facts, Normalisation
 
 RECIPE = """# @package _global_
@@ -298,7 +300,7 @@ def test_weights_go_from_stage_to_stage(segtrain, recipe):
 def test_weights_of_another_run_are_the_only_ones_and_bring_their_normalisation(tmp_path, monkeypatch):
     short = {"steps": 3, "evaluate_every": None, "save_every": None, "ema": None}
     asked, own = [], Normalisation((0.1, 0.2, 0.3), (0.9, 0.8, 0.7))
-    build = assemble.MODEL.build
+    build = MODEL.build
 
     def remembered(chosen, **runtime):
         asked.append(chosen["weights"])
@@ -311,10 +313,12 @@ def test_weights_of_another_run_are_the_only_ones_and_bring_their_normalisation(
 
     (tmp_path / "first").mkdir()
     (tmp_path / "second").mkdir()
-    monkeypatch.setattr(assemble.MODEL, "build", normalised)
-    assemble.train(config(trainer=short), tmp_path / "first", Stop())
-    monkeypatch.setattr(assemble.MODEL, "build", remembered)
-    assemble.train({**config(trainer=short), "init": str(tmp_path / "first")}, tmp_path / "second", Stop())
+    monkeypatch.setattr(MODEL, "build", normalised)
+    train_command.train(config(trainer=short), tmp_path / "first", Stop())
+    monkeypatch.setattr(MODEL, "build", remembered)
+    train_command.train(
+        {**config(trainer=short), "init": str(tmp_path / "first")}, tmp_path / "second", Stop()
+    )
     assert asked == [None, "none"]
     facts = Facts.from_plain(checkpoint.describe(checkpoint.find(tmp_path / "second", "last"))["facts"])
     assert facts.normalisation == own

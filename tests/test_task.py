@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import assemble
+from segtrain import build
+from segtrain.commands import train as train_command
 from segtrain.data.parts import Data
 from segtrain.data.shapes import shapes
-from segtrain.predictor import load
+from segtrain.predictor.mask import load
 from segtrain.report.sheet import sheet
-from segtrain.run_folder import Stop
+from segtrain.run.stop import Stop
 from segtrain.sample import Facts, Sample
+from segtrain.task import TASK
 from segtrain.task.semantic import Task
 
 
@@ -81,7 +83,7 @@ def tables(monkeypatch):
         ("metric", "mae", AbsoluteError),
         ("loss", "l1", L1),
     ):
-        monkeypatch.setitem(assemble.TABLES[kind]._entries, name, factory)
+        monkeypatch.setitem(build.TABLES[kind]._entries, name, factory)
 
 
 def test_a_task_of_one_measured_value(tables, tmp_path):
@@ -91,7 +93,7 @@ def test_a_task_of_one_measured_value(tables, tmp_path):
         "augmentation": {"warp": {"flip": 0.5, "scale": [1.0, 1.0]}}, "trainer": {"steps": 30, "evaluate_every": 10},
         "loader": {"workers": 0}, "evaluate": {"workers": 0, "batch_size": 2}, "device": "cpu",
     }  # fmt: skip
-    result = assemble.train(assemble.check("train", config), tmp_path, Stop())
+    result = train_command.train(build.check("train", config), tmp_path, Stop())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     errors = [line["val/mae"] for line in lines if "val/mae" in line]
     assert len(errors) == 3 and errors[-1] < errors[0] and result["val/mae"] == errors[-1]
@@ -102,7 +104,7 @@ def test_a_task_of_one_measured_value(tables, tmp_path):
 
 def test_the_semantic_tasks_pictures():
     data = shapes(size=48, num_val=1)
-    task = assemble.TASK.build({"name": "semantic"})
+    task = TASK.build({"name": "semantic"})
     sample = data.splits["val"][0]
     assert task.out_channels(data.facts) == data.facts.num_classes
     colours = task.picture(sample.target, data.facts)
@@ -116,7 +118,7 @@ def test_the_semantic_tasks_pictures():
 
 @pytest.mark.parametrize("size", [(2, 4000), (4000, 2), (1, 1)], ids=str)
 def test_a_sheet_of_very_long_pictures_stays_small(size):
-    facts, task = shapes(size=48, num_val=1).facts, assemble.TASK.build({"name": "semantic"})
+    facts, task = shapes(size=48, num_val=1).facts, TASK.build({"name": "semantic"})
     target = np.zeros(size, np.uint8)
     made = sheet([(np.zeros((*size, 3), np.uint8), target, target)], facts, task.picture, task.errors, "x")
     assert max(made.size) < 3000

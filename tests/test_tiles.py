@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import tiles as module
 from segtrain.errors import ConfigError
-from segtrain.predictor import predictor
+from segtrain.predictor import tiles as module
+from segtrain.predictor.predictor import predictor
+from segtrain.predictor.tiles import aligned_starts, assembled, mirrored, overlap_tile, sliding, starts
 from segtrain.sample import Normalisation, Output, Window
 from segtrain.settings import PredictorSettings
-from segtrain.tiles import aligned_starts, assembled, mirrored, overlap_tile, sliding, starts
 from segtrain.tta import TTA
 
 

@@ -11,13 +11,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segtrain import assemble, checkpoint
+from segtrain import build, checkpoint
+from segtrain.commands import train as train_command
+from segtrain.commands.parts import same_classes
+from segtrain.data import DATA
 from segtrain.errors import ConfigError, DivergedError, Interrupted, ResourceError
-from segtrain.loader import Batch
-from segtrain.run_folder import Stop
+from segtrain.evaluate import loop as evaluation
+from segtrain.loader.batch import Batch
+from segtrain.model import MODEL
+from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer, in_steps
-from segtrain.train import Learning, Plan, new_state, steps_of, train_step, update_average
+from segtrain.task import TASK
+from segtrain.train import loop
+from segtrain.train.plan import Plan, steps_of
+from segtrain.train.state import new_state
+from segtrain.train.step import Learning, train_step, update_average
 
 SMALL = {
     "task": {"name": "semantic"},
@@ -50,7 +59,7 @@ def config(**changes):
             for name, value in changes.items()
         },
     }
-    return assemble.check("train", made)
+    return build.check("train", made)
 
 
 def stop_after(steps, monkeypatch):
@@ -64,8 +73,8 @@ def stop_after(steps, monkeypatch):
         return train_step(*arguments)
 
     # The step is an argument of the loop; this test only counts it.
-    original = assemble.training.train
-    monkeypatch.setattr(assemble.training, "train", lambda *args, **kw: original(*args, **kw, step=counted))
+    original = loop.train
+    monkeypatch.setattr(loop, "train", lambda *args, **kw: original(*args, **kw, step=counted))
     return stop
 
 
@@ -78,7 +87,7 @@ def losses(folder):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")
-    assemble.train(config(), folder, Stop())
+    train_command.train(config(), folder, Stop())
     return folder
 
 
@@ -86,9 +95,9 @@ def straight(tmp_path_factory):
 def test_a_resumed_run_is_bit_identical(straight, tmp_path, monkeypatch, cuts):
     for number, steps in enumerate(cuts):
         with monkeypatch.context() as patch, pytest.raises(Interrupted) as caught:
-            assemble.train(config(loader={"workers": number % 2}), tmp_path, stop_after(steps, patch))
+            train_command.train(config(loader={"workers": number % 2}), tmp_path, stop_after(steps, patch))
         assert caught.value.exit_code == 143
-    assemble.train(config(loader={"workers": 2}), tmp_path, Stop())
+    train_command.train(config(loader={"workers": 2}), tmp_path, Stop())
     for one, other in zip(
         *(sorted((run / "checkpoints" / "10").glob("model.*")) for run in (straight, tmp_path)), strict=True
     ):
@@ -114,7 +123,7 @@ def assert_equal(one, other, where="state"):
 
 
 def test_a_finished_run_says_its_scores_again(straight):
-    result = assemble.train(config(), straight, Stop())
+    result = train_command.train(config(), straight, Stop())
     assert result["step"] == 10 and result["val/miou"] == losses(straight)[-1]["val/miou"]
 
 
@@ -126,12 +135,12 @@ def test_a_kill_before_the_best_checkpoint_was_linked(straight, tmp_path, monkey
 
     original = checkpoint.link
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(assemble.checkpoints, "link", killed)
-        assemble.train(config(), tmp_path, Stop())
+        patch.setattr(checkpoint, "link", killed)
+        train_command.train(config(), tmp_path, Stop())
     assert checkpoint.read_link(tmp_path / "checkpoints" / "best") is None
     found = checkpoint.find(tmp_path, "last")
     with pytest.raises(Interrupted):
-        assemble.train(config(), tmp_path, stop_after(1, monkeypatch))
+        train_command.train(config(), tmp_path, stop_after(1, monkeypatch))
     assert checkpoint.read_link(tmp_path / "checkpoints" / "best") == int(found.name)
 
 
@@ -147,18 +156,18 @@ def test_a_run_that_goes_on_says_that_files_came_in_the_meantime(tmp_path, monke
                 ).save(path)
 
     folder = {"name": "folder", "root": str(tmp_path), "classes": ["ground", "tree"]}
-    settings = assemble.check("train", {**SMALL, "data": folder})
+    settings = build.check("train", {**SMALL, "data": folder})
     (tmp_path / "run").mkdir()
     for count, steps, told in ((9, 2, False), (9, 1, False), (10, 1, True)):
         written(count)
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            assemble.train(settings, tmp_path / "run", stop_after(steps, patch))
+            train_command.train(settings, tmp_path / "run", stop_after(steps, patch))
         assert ("6 samples then, 7 now" in capsys.readouterr().out) == told
 
 
 def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkeypatch):
     stop = Stop()
-    original = assemble.evaluation.evaluate
+    original = evaluation.evaluate
 
     def interrupted(*arguments, **more):
         stop.requested = signal.SIGINT
@@ -168,15 +177,17 @@ def test_a_signal_during_the_evaluation_leaves_it_due(straight, tmp_path, monkey
         monkeypatch.context() as patch,
         pytest.raises(Interrupted, match="while evaluating after step 4") as caught,
     ):
-        patch.setattr(assemble.evaluation, "evaluate", interrupted)
-        assemble.train(config(), tmp_path, stop)
+        patch.setattr(evaluation, "evaluate", interrupted)
+        train_command.train(config(), tmp_path, stop)
     assert caught.value.exit_code == 130
-    assemble.train(config(), tmp_path, Stop())
+    train_command.train(config(), tmp_path, Stop())
     assert losses(straight) == losses(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "part", ["evaluation.evaluate", "_sheet"], ids=["while scoring", "behind the scores"]
+    "part",
+    ["segtrain.evaluate.loop.evaluate", "segtrain.commands.run.contact_sheet"],
+    ids=["while scoring", "behind the scores"],
 )
 def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part):
     def fails(*_, **__):
@@ -185,12 +196,12 @@ def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part
     chosen = config(trainer={"save_every": None})
     for name in ("straight", "failed"):
         (tmp_path / name).mkdir()
-    assemble.train(chosen, tmp_path / "straight", Stop())
+    train_command.train(chosen, tmp_path / "straight", Stop())
     with monkeypatch.context() as patch, pytest.raises(ResourceError):
-        patch.setattr(f"segtrain.assemble.{part}", fails)
-        assemble.train(chosen, tmp_path / "failed", Stop())
+        patch.setattr(part, fails)
+        train_command.train(chosen, tmp_path / "failed", Stop())
     assert checkpoint.describe(checkpoint.find(tmp_path / "failed", 4))["scores"] is None
-    assemble.train(chosen, tmp_path / "failed", Stop())
+    train_command.train(chosen, tmp_path / "failed", Stop())
     assert losses(tmp_path / "straight") == losses(tmp_path / "failed")
     assert_equal(
         *(checkpoint.load_weights(checkpoint.find(tmp_path / name, 10)) for name in ("straight", "failed"))
@@ -198,13 +209,13 @@ def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part
 
 
 def test_scores_that_the_task_has_not_are_refused_before_the_first_step(tmp_path, monkeypatch):
-    without_classes = replace(assemble.TASK.build({"name": "semantic"}), metric="boundary")
-    monkeypatch.setattr(assemble.TASK, "build", lambda chosen: without_classes)
-    monkeypatch.setattr(assemble.training, "train", None)
+    without_classes = replace(TASK.build({"name": "semantic"}), metric="boundary")
+    monkeypatch.setattr(TASK, "build", lambda chosen: without_classes)
+    monkeypatch.setattr(loop, "train", None)
     with pytest.raises(
         ConfigError, match=r"evaluate\.boundary_px scores classes, and task=semantic has none"
     ):
-        assemble.train(config(evaluate={"boundary_px": 2.0}), tmp_path, Stop())
+        train_command.train(config(evaluate={"boundary_px": 2.0}), tmp_path, Stop())
 
 
 # --- one step
@@ -301,23 +312,25 @@ def test_the_moving_average_by_hand():
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    original = assemble.training.train
+    original = loop.train
 
     def poisoned(state, batch, tools):
         if state.step == 5:
             next(state.model.parameters()).data.fill_(float("nan"))
         return train_step(state, batch, tools)
 
-    monkeypatch.setattr(assemble.training, "train", lambda *args, **kw: original(*args, **kw, step=poisoned))
+    monkeypatch.setattr(loop, "train", lambda *args, **kw: original(*args, **kw, step=poisoned))
     with pytest.raises(DivergedError, match="not finite at step 6; images: shapes-train-") as caught:
-        assemble.train(config(), tmp_path, Stop())
+        train_command.train(config(), tmp_path, Stop())
     assert caught.value.exit_code == 5
     kept = checkpoint.load_weights(checkpoint.find(tmp_path, "last"))
     assert all(torch.isfinite(tensor.float()).all() for tensor in kept.values())
 
 
 def test_frozen_batch_norm_stays_as_it_is(tmp_path):
-    assemble.train(config(trainer={"freeze_batch_norm": True, "steps": 3, "ema": None}), tmp_path, Stop())
+    train_command.train(
+        config(trainer={"freeze_batch_norm": True, "steps": 3, "ema": None}), tmp_path, Stop()
+    )
     weights = checkpoint.load_weights(checkpoint.find(tmp_path, "last"))
     means = [tensor for name, tensor in weights.items() if name.endswith("running_mean")]
     assert means and not any(mean.any() for mean in means)
@@ -333,14 +346,14 @@ def test_frozen_batch_norm_takes_one_image_at_a_time(tmp_path):
         "loader": {"batch_size": 1, "workers": 0},
     }
     with pytest.raises(ConfigError, match=r"trainer\.freeze_batch_norm=true"):
-        assemble.train(assemble.check("train", {**chosen, "trainer": one}), tmp_path, Stop())
-    frozen = assemble.check("train", {**chosen, "trainer": {**one, "freeze_batch_norm": True}})
-    assert assemble.train(frozen, tmp_path, Stop())["step"] == 1
+        train_command.train(build.check("train", {**chosen, "trainer": one}), tmp_path, Stop())
+    frozen = build.check("train", {**chosen, "trainer": {**one, "freeze_batch_norm": True}})
+    assert train_command.train(frozen, tmp_path, Stop())["step"] == 1
 
 
 @pytest.mark.parametrize("amp", ["bf16"])
 def test_mixed_precision_learns(tmp_path, amp):
-    assemble.train(config(trainer={"amp": amp, "steps": 3, "ema": None}), tmp_path, Stop())
+    train_command.train(config(trainer={"amp": amp, "steps": 3, "ema": None}), tmp_path, Stop())
     assert all(line["train/loss"] > 0 for line in losses(tmp_path) if "train/loss" in line)
 
 
@@ -348,26 +361,26 @@ def test_the_memory_format_is_probed_once_and_changes_nothing_else(tmp_path):
     short = {"steps": 3, "save_every": 1, "evaluate_every": None}
     for name in ("auto", "named"):
         (tmp_path / name).mkdir()
-    assemble.train(config(trainer={**short, "memory_format": "auto"}), tmp_path / "auto", Stop())
+    train_command.train(config(trainer={**short, "memory_format": "auto"}), tmp_path / "auto", Stop())
     answer = checkpoint.describe(checkpoint.find(tmp_path / "auto", "last"))["config"]["trainer"][
         "memory_format"
     ]
     assert answer in ("contiguous", "channels_last")
-    assemble.train(config(trainer={**short, "memory_format": answer}), tmp_path / "named", Stop())
+    train_command.train(config(trainer={**short, "memory_format": answer}), tmp_path / "named", Stop())
     assert losses(tmp_path / "auto") == losses(tmp_path / "named")
 
 
 def test_going_on_does_not_ask_for_pretrained_weights(tmp_path, monkeypatch):
     asked = []
-    original = assemble.MODEL.build
+    original = MODEL.build
     monkeypatch.setattr(
-        assemble.MODEL,
+        MODEL,
         "build",
         lambda chosen, **more: asked.append(chosen["weights"]) or original(chosen, **more),
     )
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        assemble.train(config(), tmp_path, stop_after(1, patch))
-    assemble.train(config(), tmp_path, Stop())
+        train_command.train(config(), tmp_path, stop_after(1, patch))
+    train_command.train(config(), tmp_path, Stop())
     assert asked == [None, "none"]
 
 
@@ -405,7 +418,7 @@ def test_the_last_step_is_always_evaluated():
 def test_wrong_class_count_of_a_resumed_run(straight):
     other = config()
     other["data"] = {**other["data"], "name": "shapes"}
-    data = assemble.DATA.build(other["data"])
+    data = DATA.build(other["data"])
     run = replace(data.facts, classes=("a", *data.facts.classes[1:]))
     with pytest.raises(ConfigError, match=r"differ from index 0: \['a'"):
-        assemble._same_classes(run, data.facts, "outputs/x")
+        same_classes(run, data.facts, "outputs/x")

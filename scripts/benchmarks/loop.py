@@ -12,16 +12,19 @@ import torch
 from torch import nn
 
 from benchmarks.paired import Enough, Goal, Result, Turns, extra_ms, extra_percent, threads, version
-from segtrain.events import Events
-from segtrain.loader import Batch
+from segtrain.loader.batch import Batch
 from segtrain.loss import LOSS
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.run_folder import Stop
+from segtrain.report.events import Events
+from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import Trainer
-from segtrain.train import Learning, Plan, RunState, new_state, train
+from segtrain.train.loop import train
+from segtrain.train.plan import Plan
+from segtrain.train.state import RunState, new_state
+from segtrain.train.step import Learning
 
 NUM_CLASSES = 7
 STEPS = 1_000_000  # more than are ever taken: the loop is ended from outside

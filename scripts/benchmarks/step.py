@@ -22,16 +22,17 @@ from torchvision.transforms import InterpolationMode
 
 from benchmarks.loop import STEPS, prepared, run
 from benchmarks.paired import Left, Result, Turns, share, version
-from segtrain.assemble import keep_memory
 from segtrain.augmentation import AUGMENTATION
+from segtrain.commands.prepare import keep_memory
 from segtrain.data import DATA, Data
 from segtrain.data.shapes import shapes
-from segtrain.loader import Batches, training_batches
+from segtrain.loader.batches import Batches
+from segtrain.loader.loader import training_batches
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
 from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.settings import Loader, Trainer
-from segtrain.train import MEMORY_FORMATS
+from segtrain.train.step import MEMORY_FORMATS
 
 CAMVID = (
     Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"

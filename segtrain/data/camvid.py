@@ -7,9 +7,10 @@ from typing import Literal
 
 from segtrain.data.files import Pair, PairedFiles, find_images
 from segtrain.data.labels import Labels
-from segtrain.data.parts import Data, count
+from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import Facts
+from segtrain.text import count
 
 CLASSES = (
     "sky",

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
 from segtrain.data.labels import Labels
-from segtrain.data.parts import Data, count, notice
+from segtrain.data.parts import Data, notice
 from segtrain.data.reading import MAX_PIXELS
 from segtrain.data.scan import few_hold, mask_values
 from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE, Facts, voc_palette
+from segtrain.text import count
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")

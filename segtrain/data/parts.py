@@ -39,11 +39,6 @@ class Data:
     settled: Mapping[str, object] = field(default_factory=dict)
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 image`, `2 images`; `many` where it is not `one` with an s."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def notice(text: str) -> None:
     """One line on stderr that does not stop anything."""
     print(f"segtrain: {printable(text)}", file=sys.stderr)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segtrain.data.parts import count, notice
+from segtrain.data.parts import notice
 from segtrain.data.reading import read_mask, without_colour
 from segtrain.errors import DataError
+from segtrain.text import count
 
 VERSION = 1  # of the cache file's content
 FEW = 8  # masks that are looked at where reading all of them would take too long

@@ -8,9 +8,10 @@ import os
 import numpy as np
 
 from segtrain.data.files import Pair, check_inside, prefix_and_number
-from segtrain.data.parts import count, notice
+from segtrain.data.parts import notice
 from segtrain.data.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
+from segtrain.text import count
 
 
 def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:

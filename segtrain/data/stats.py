@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segtrain.data.parts import count
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE
+from segtrain.text import count
 
 
 @dataclass(frozen=True)

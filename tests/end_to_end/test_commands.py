@@ -10,7 +10,7 @@ from conftest import TINY, run
 from PIL import Image
 
 from segtrain.data.shapes import shapes
-from segtrain.predictor import load
+from segtrain.predictor.mask import load
 
 SHAPES = {"size": 48, "num_train": 12, "num_val": 3, "objects": 3}
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import assemble
 from segtrain import checkpoint as checkpoints
-from segtrain.cli import main
+from segtrain.checkpoint.restore import build_from
+from segtrain.cli.main import main
+from segtrain.commands.parts import build_parts
+from segtrain.commands.scoring import scoring_of
 from segtrain.data.shapes import shapes
 from segtrain.errors import ConfigError
-from segtrain.predictor import build_from, load
+from segtrain.predictor.mask import load
 from segtrain.settings import PredictorSettings
 
 DATA = ("data.size=64", "data.num_train=4", "data.num_val=2", "data.objects=3", "device=cpu", "threads=1")
@@ -270,9 +272,9 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
         "tta": {},
     }
     settings = {"predictor": {"ensemble": str(place / "outputs" / "unet")}, "evaluate": {}, "init": None}
-    parts = assemble._parts({**config, **settings}, None)
+    parts = build_parts({**config, **settings}, None)
     before = torch.get_rng_state()
-    _, ensemble = assemble._scoring({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(
+    _, ensemble = scoring_of({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(
         parts.model, "cpu"
     )
     assert ensemble.step == 2 and torch.equal(torch.get_rng_state(), before)

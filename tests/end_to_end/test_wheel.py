@@ -72,7 +72,7 @@ def in_empty_folder(python, tmp_path, *arguments):
 COMPOSE = """
 import segtrain, sys
 from pathlib import Path
-from segtrain.cli import main
+from segtrain.cli.main import main
 conf = Path(segtrain.__file__).parent / "conf"
 for group in ("data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "task", "experiment"):
     for file in sorted((conf / group).glob("*.yaml")):

@@ -12,11 +12,11 @@ import time
 import pytest
 
 from segtrain.errors import ConfigError
-from segtrain.run_folder import Lock
+from segtrain.run.lock import Lock
 
 HOLD = """
 import sys, time
-from segtrain.run_folder import Lock
+from segtrain.run.lock import Lock
 lock = Lock(sys.argv[1]).acquire()
 print("locked", flush=True)
 time.sleep(60)
@@ -24,7 +24,7 @@ time.sleep(60)
 TRY = """
 import sys
 from segtrain.errors import SegtrainError
-from segtrain.run_folder import Lock
+from segtrain.run.lock import Lock
 try:
     Lock(sys.argv[1]).acquire()
 except SegtrainError as error:

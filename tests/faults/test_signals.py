@@ -13,7 +13,8 @@ from PIL import Image
 LOOP = """
 import subprocess, sys, time
 from segtrain.errors import SegtrainError
-from segtrain.run_folder import Stop, append_line
+from segtrain.run.stop import Stop
+from segtrain.run.storage import append_line
 stop = Stop().install()
 child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(child.pid, flush=True)
@@ -33,7 +34,7 @@ except SegtrainError as error:
 STUCK = """
 import hashlib, signal, subprocess, sys
 if sys.argv[1] == "ours":
-    from segtrain.run_folder import Stop
+    from segtrain.run.stop import Stop
     stop = Stop().install()
 else:
     count = []
@@ -144,7 +145,7 @@ def test_a_naive_handler_waits_for_the_end_of_the_operation(start):
 def test_a_forked_worker_can_be_terminated_and_leaves_ctrl_c_to_its_parent(start):
     code = """
 import os, signal, time
-from segtrain.run_folder import Stop
+from segtrain.run.stop import Stop
 stop = Stop().install()
 worker = os.fork()
 if worker == 0:
@@ -167,7 +168,7 @@ assert os.WTERMSIG(os.waitpid(worker, 0)[1]) == signal.SIGTERM
 def test_restore_gives_the_signals_back(start):
     code = """
 import os, signal, threading
-from segtrain.run_folder import Stop
+from segtrain.run.stop import Stop
 before = signal.getsignal(signal.SIGINT)
 stop = Stop().install()
 os.kill(os.getpid(), signal.SIGINT)
@@ -186,7 +187,7 @@ print(1)
 SLOW_SCAN = """
 import sys, time
 import numpy as np
-from segtrain import cli
+from segtrain.cli import main as cli
 from segtrain.data import scan
 def slow(path, max_pixels):
     time.sleep(1.0)
@@ -231,7 +232,7 @@ def test_start_up_ends_at_once(tmp_path, number, code):
 
 SIGNAL_IN_IMPORT = """
 import os, sys
-from segtrain import cli
+from segtrain.cli import main as cli
 class Sender:
     def find_spec(self, name, path=None, target=None):
         if name == sys.argv[1] and self in sys.meta_path:

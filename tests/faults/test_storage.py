@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from segtrain import checkpoint, run_folder
+from segtrain import checkpoint
+from segtrain.checkpoint import saving
 from segtrain.errors import CheckpointError
+from segtrain.run.folder import create
+from segtrain.run.lock import Lock
+from segtrain.run.storage import append_line, free_bytes, probe, write_json
 
 FACTS = {
     "classes": ("a",),
@@ -112,7 +116,7 @@ def test_a_file_size_limit_keeps_the_checkpoint_before(tmp_path, limit):
 def test_an_error_at_any_write_or_sync_keeps_the_checkpoint_before(tmp_path, monkeypatch, number):
     save(tmp_path, 1)
     before = everything(tmp_path)
-    fsync, write = os.fsync, checkpoint._Hashed.write
+    fsync, write = os.fsync, saving._Hashed.write
     calls = []
 
     def failing_at(index, real):
@@ -127,7 +131,7 @@ def test_an_error_at_any_write_or_sync_keeps_the_checkpoint_before(tmp_path, mon
     for index in range(1, 100):
         calls.clear()
         monkeypatch.setattr(os, "fsync", failing_at(index, fsync))
-        monkeypatch.setattr(checkpoint._Hashed, "write", write_failing_at(index, calls, number, write))
+        monkeypatch.setattr(saving._Hashed, "write", write_failing_at(index, calls, number, write))
         try:
             save(tmp_path, 2)
         except CheckpointError:
@@ -178,12 +182,12 @@ def small_disk(folder, size):
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     with small_disk(tmp_path / "disk", "1400k") as disk:
-        run = run_folder.create(disk, "run")
-        run_folder.probe(run, 1_000_000)
+        run = create(disk, "run")
+        probe(run, 1_000_000)
         with pytest.raises(
             CheckpointError, match=r"the disk is full; needed 10\.0 MB, free 1\.4 MB; free some space"
         ):
-            run_folder.probe(run, 10_000_000)
+            probe(run, 10_000_000)
         save(run, 1)
         save(run, 2)
         before = everything(run)
@@ -194,25 +198,25 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
             ):
                 save(run, 3)
             assert everything(run) == before and sorted(os.listdir(run / "checkpoints")) == ["1", "2"]
-        (disk / "filler").write_bytes(b"x" * run_folder.free_bytes(disk))
+        (disk / "filler").write_bytes(b"x" * free_bytes(disk))
         with pytest.raises(CheckpointError, match="the disk is full"):
-            run_folder.append_line(run / "metrics.jsonl", '{"step": 1}' * 1000)
+            append_line(run / "metrics.jsonl", '{"step": 1}' * 1000)
         with pytest.raises(CheckpointError, match="the disk is full"):
-            run_folder.write_json(run / "run.json", {"a": "b" * 10000})
+            write_json(run / "run.json", {"a": "b" * 10000})
         assert checkpoint.find(run, "last").name == "2" and "run.json" not in os.listdir(run)
 
 
 def test_a_disk_that_turns_read_only_is_one_line(tmp_path):
     with small_disk(tmp_path / "disk", "4m") as disk:
-        run = run_folder.create(disk, "run")
+        run = create(disk, "run")
         save(run, 1)
         if subprocess.run(["mount", "-o", "remount,ro", str(disk)], capture_output=True).returncode:
             pytest.skip("this disk cannot be made read-only")
         attempts = [
             lambda: save(run, 2),
-            lambda: run_folder.probe(run, 1),
+            lambda: probe(run, 1),
             lambda: checkpoint.link(run, "best", 1),
-            run_folder.Lock(run).acquire,
+            Lock(run).acquire,
         ]
         for attempt in attempts:
             with pytest.raises(CheckpointError, match=r"the file system is read-only; .*use another folder"):
@@ -230,7 +234,7 @@ def open_folder():
 
 
 def test_a_folder_without_permission_is_one_line(open_folder):
-    run = run_folder.create(open_folder, "run")
+    run = create(open_folder, "run")
     save(run, 1)
     for folder in (run / "checkpoints", run):
         folder.chmod(0o555)
@@ -247,11 +251,11 @@ def test_a_folder_without_permission_is_one_line(open_folder):
 
     works = {
         "save": lambda: save(run, 2),
-        "probe": lambda: run_folder.probe(run, 1000),
-        "lock": lambda: run_folder.Lock(run).acquire(),
-        "create": lambda: run_folder.create(run, "b"),
-        "write": lambda: run_folder.write_json(run / "a.json", 1),
-        "append": lambda: run_folder.append_line(run / "metrics.jsonl", "1"),
+        "probe": lambda: probe(run, 1000),
+        "lock": lambda: Lock(run).acquire(),
+        "create": lambda: create(run, "b"),
+        "write": lambda: write_json(run / "a.json", 1),
+        "append": lambda: append_line(run / "metrics.jsonl", "1"),
     }
     for name, work in works.items():
         said = in_child(unprivileged(work))

@@ -70,7 +70,7 @@ def test_without_smoothing_the_probabilities_are_the_forests(net):
 
 
 def test_scores_are_log_probabilities_and_the_network_says_so(net):
-    from segtrain.predictor import predictor
+    from segtrain.predictor.predictor import predictor
     from segtrain.settings import PredictorSettings
 
     assert (answer(net, colours(7)) <= 1e-6).all() and net.log_probabilities

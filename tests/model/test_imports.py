@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError
-from segtrain.initial import start_from
 from segtrain.model.deeplabv3 import deeplabv3
 from segtrain.model.deeplabv3plus import deeplabv3plus
 from segtrain.model.fcn import fcn

@@ -9,13 +9,14 @@ from test_networks import build, every_network, every_trained_network, images
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segtrain.loader import Batch
+from segtrain.loader.batch import Batch
 from segtrain.loss.cross_entropy import CrossEntropy
 from segtrain.model.norm import freeze_batch_norm
 from segtrain.optimizer import OPTIMIZER
 from segtrain.sample import IGNORE
 from segtrain.settings import Trainer
-from segtrain.train import Learning, new_state, train_step, update_average
+from segtrain.train.state import new_state
+from segtrain.train.step import Learning, train_step, update_average
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,16 @@ from test_networks import NAMES, build
 from torch import nn
 
 from segtrain.augmentation import AUGMENTATION
-from segtrain.loader import Batch
+from segtrain.loader.batch import Batch
 from segtrain.loss.cross_entropy import CrossEntropy
 from segtrain.model.sides import valid_side
 from segtrain.optimizer import OPTIMIZER
-from segtrain.predictor import predictor
+from segtrain.predictor.predictor import predictor
 from segtrain.sample import IGNORE, Sample
 from segtrain.settings import PredictorSettings, Trainer
 from segtrain.task import TASK
-from segtrain.train import Learning, new_state, train_step
+from segtrain.train.state import new_state
+from segtrain.train.step import Learning, train_step
 
 CPU = torch.device("cpu")
 CLASSES = 4

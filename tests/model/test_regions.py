@@ -5,10 +5,10 @@ import pytest
 
 color = pytest.importorskip("skimage.color")
 
-from scipy.ndimage import label  # noqa: E402
+from scipy.ndimage import label
 
-from segtrain.data.shapes import shapes  # noqa: E402
-from segtrain.model.regions import around, boundary_map, histograms, neighbours, regions_of, sums  # noqa: E402
+from segtrain.data.shapes import shapes
+from segtrain.model.regions import around, boundary_map, histograms, neighbours, regions_of, sums
 
 SMALL = np.array([[0, 0, 1], [0, 2, 1], [3, 2, 2]])
 

@@ -1,0 +1,113 @@
+"""The network of a checkpoint, with its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from segtrain import checkpoint as checkpoints
+from segtrain.errors import CheckpointError, ConfigError, SegtrainError
+from segtrain.model import MODEL
+from segtrain.model.encoder import at_output_stride
+from segtrain.model.limits import as_typed, typed
+from segtrain.sample import Facts
+from segtrain.task import TASK
+
+
+def output_stride_of(model: nn.Module) -> int | None:
+    """None for a network whose features come at the strides of its paper."""
+    return getattr(getattr(model, "recipe", None), "output_stride", None)
+
+
+def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
+    """The network of a checkpoint with its weights, on the CPU; its facts; its description.
+
+    options: of the network, all or some, in place of those that it was trained with: an output stride, which
+    rates of dilation follow, or anything else that changes neither name nor shape of a tensor. ConfigError
+    names what does.
+    """
+    description = checkpoints.describe(checkpoint)
+    facts = Facts.from_plain(description["facts"])
+    task = TASK.build(description["config"]["task"])
+    saved, changed = _options_of(description["config"]["model"], options or {})
+    output_stride = changed.pop("output_stride", None)
+    config = without_weights({**saved, **changed, "name": saved["name"]})
+    model = MODEL.build(
+        config,
+        out_channels=task.out_channels(facts),
+        in_channels=facts.channels,
+        num_classes=facts.num_classes,
+    )
+    for key in changed.keys() & {"name", "weights"}:
+        advice = _of_training({key: changed[key]}, saved, model)
+        raise ConfigError(f"model.{key}={as_typed(changed[key])} cannot change here; {advice}")
+    hint = (
+        f"; {_of_training(changed, saved, model)}"
+        if changed
+        else "; use the model options that the run was trained with"
+    )
+    load_exactly(
+        model,
+        checkpoints.load_weights(checkpoint),
+        str(checkpoint),
+        hint,
+        ConfigError if changed else CheckpointError,
+    )
+    if output_stride is not None:
+        _refuse_what_follows(model, output_stride, changed)
+        model = at_output_stride(model, output_stride)
+    return model.eval(), facts, description
+
+
+def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
+    """(the network's name and options, those of `wanted` that are different)."""
+    name, given = MODEL.check(config)
+    saved = {"name": name, **{key: option.default for key, option in MODEL.options(name).items()}, **given}
+    wanted = MODEL.check({**config, **wanted, "name": name})[1] | {"name": wanted.get("name", name)}
+    return saved, {key: value for key, value in wanted.items() if value != saved[key]}
+
+
+def _of_training(changed: dict, saved: dict, model: nn.Module) -> str:
+    new, old = typed(changed), typed({key: saved[key] for key in changed})
+    # A network that is fitted takes nothing over from another run.
+    way_out = (
+        "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+    )
+    return f"the weights were trained with {old}, and {new} needs others: {way_out}"
+
+
+def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) -> None:
+    recipe = getattr(model, "recipe", None)
+    moved = recipe and recipe.at(output_stride)
+    for key in changed:
+        if recipe and getattr(moved, key, None) != getattr(recipe, key, None):
+            raise ConfigError(
+                f"model.{key} follows model.output_stride={output_stride}; set only one of them"
+            )
+
+
+def without_weights(model_config: dict) -> dict:
+    """The network's options for building it when its weights come from a checkpoint."""
+    return (
+        {**model_config, "weights": "none"}
+        if "weights" in MODEL.options(model_config["name"])
+        else dict(model_config)
+    )
+
+
+def load_exactly(
+    model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
+) -> None:
+    """All tensors into the model, or an error that says which do not fit."""
+    if hasattr(model, "resize_for"):
+        model.resize_for(weights)  # of a network that was fitted, the data decided how much there is
+    own = model.state_dict()
+    wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
+    wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    if wrong:
+        raise error(
+            f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is "
+            f"{wrong[0]}{hint}"
+        )
+    model.load_state_dict(weights)

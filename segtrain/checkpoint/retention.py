@@ -1,0 +1,70 @@
+"""The links best and last, and removing old checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from segtrain.checkpoint.finding import candidates_in, read_link
+from segtrain.checkpoint.format import REPLACED, damage_of
+from segtrain.run.storage import remove, remove_leftovers, storage, sync_folder, temporary_name, write_atomic
+
+
+def link(run: Path | str, which: str, step: int) -> None:
+    """Lets RUN/checkpoints/`which` (best or last) point at `step`; a reader sees the old target or the new
+    one."""
+    folder = Path(run) / "checkpoints"
+    path = folder / which
+    temporary = temporary_name(path)
+    with storage(path):
+        try:
+            os.symlink(str(int(step)), temporary)
+        except OSError:
+            # A file system without links: a small file that holds the step does the same.
+            write_atomic(path, f"{int(step)}\n".encode())
+            return
+        try:
+            os.replace(temporary, path)
+        finally:
+            remove(temporary)
+        sync_folder(folder)
+
+
+def prune(run: Path | str, keep: int) -> list[int]:
+    """Removes all but the `keep` highest steps, best and last; returns the removed steps. Call it after
+    `save` and `link`.
+
+    Nothing goes before a whole checkpoint was found. What killed processes left half written goes too.
+    """
+    folder = Path(run) / "checkpoints"
+    candidates = candidates_in(folder)
+    stay = _kept(folder, candidates, max(1, keep))
+    if not stay:
+        return []
+    for place in (folder, Path(run)):
+        remove_leftovers(place)
+    for step, path in candidates:
+        if step not in stay:
+            # Renamed first: a removal that is cut short must not look like a damaged checkpoint.
+            doomed = temporary_name(path)
+            with storage(path):
+                os.rename(path, doomed)
+            remove(doomed)
+        elif path.name.endswith(REPLACED) and damage_of(folder / str(step)) is None:
+            remove(path)
+    return sorted({step for step, _ in candidates} - stay)
+
+
+def _kept(folder: Path, candidates: list[tuple[int, Path]], keep: int) -> set[int]:
+    """Steps that `prune` leaves; none if not one checkpoint is whole."""
+    newest = next((step for step, path in candidates if damage_of(path) is None), None)
+    if newest is None:
+        return set()
+    # Damaged ones over the newest whole one stay until their step is saved again; no damaged one counts as
+    # kept.
+    over = {step for step, _ in candidates if step > newest}
+    sizes_match = {
+        step for step, path in candidates if step <= newest and damage_of(path, hashes=False) is None
+    }
+    linked = {step for which in ("best", "last") if (step := read_link(folder / which)) is not None}
+    return {*sorted(sizes_match, reverse=True)[:keep], newest, *over, *linked}

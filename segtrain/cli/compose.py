@@ -1,0 +1,462 @@
+"""From what a user typed to one plain dict: Hydra composes, and what it may read and say is decided here.
+
+Hydra's own node (launchers, callbacks, logging: code named by a YAML) is never run. It is only composed, and
+nothing but
+the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges it if it mentions Hydra at
+all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from segtrain.cli.catalogue import Keys, load, plugin_names
+from segtrain.cli.overrides import Typed, check_choice
+from segtrain.errors import ConfigError, nearest
+from segtrain.options import check_options, options_of
+from segtrain.run.plain_yaml import check_plain, first_line, parse_yaml, read_text
+from segtrain.settings import SECTIONS
+from segtrain.text import flatten
+
+ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
+"""Besides SEGTRAIN_*, the environment variables that a config may read by ${oc.env:NAME}."""
+
+MAX_INTERPOLATIONS = 16
+"""How many ${…} a config may hold: a few that refer to each other grow a short text beyond any memory."""
+
+
+class Composer:
+    """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
+
+    def __init__(self, command: str, config_dir: str | None = None, saved: Mapping | None = None):
+        """saved: the config of the run that the command works on; its groups become the option `saved` of
+        each group."""
+        self.keys = Keys(command)
+        self.command, self.saved = command, saved
+        self.config_dir = None if config_dir is None else _checked_folder(config_dir)
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Composer]:
+        """Within this block `compose`, `options` and `sources` work."""
+        from hydra import initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+
+        if importlib.util.find_spec("segtrain.conf") is None:
+            raise ConfigError(
+                "the configs of segtrain are missing: it is run from its sources without being installed; "
+                "pip install -e ."
+            )
+        GlobalHydra.instance().clear()
+        with (
+            _config_store(self.command, self.keys, self.saved),
+            initialize_config_module("segtrain.conf", version_base="1.3"),
+        ):
+            _restrict_resolvers()
+            _register_source()
+            self._loader = GlobalHydra.instance().config_loader()
+            yield self
+
+    def _search_path(self) -> list[str]:
+        return (
+            []
+            if self.config_dir is None
+            else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+        )
+
+    def options(self, group: str) -> list[str]:
+        """Names that `group=NAME` can have."""
+        return self._loader.get_group_options(
+            group, overrides=self._search_path(), config_name=self._config_name()
+        )
+
+    def get_group_options(self, group: str, results_filter=None) -> list[str]:
+        """The same for Hydra's glob(…), without what is not a choice of its own."""
+        return [name for name in self.options(group) if name != "saved"]
+
+    def _config_name(self) -> str:
+        return "resumed" if self.command == "train" and self.saved is not None else self.command
+
+    def compose(self, typed: list[Typed]) -> dict:
+        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the
+        groups are not yet."""
+        for one in typed:
+            if (
+                one.key in self.keys.groups
+                and isinstance(one.value, list)
+                and one.key not in self.keys.composites
+            ):
+                raise ConfigError(
+                    f"{one.key}={one.text} gives several names; a run has one {one.key}: add --multirun "
+                    f"for one run each"
+                )
+            if one.key in self.keys.choices and one.value is not None:
+                check_choice(one, self.options)
+        config = self._composed(typed)[0]
+        for group in self._replaced(typed):
+            config[group] = self._composed([one for one in typed if one.key != "experiment"])[0].get(group)
+        return checked_sections(_with_one_length(config, typed), self.keys)
+
+    def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
+        """The resolved config and which entry each group was given."""
+        from hydra import compose
+        from omegaconf import OmegaConf
+
+        try:
+            composed = compose(
+                self._config_name(),
+                self._search_path() + [one.line for one in typed],
+                return_hydra_config=True,
+            )
+            choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            _limit_interpolations(OmegaConf.to_container(composed, resolve=False))
+            return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True), choices
+        except Exception as error:
+            raise _as_config_error(error, typed) from error
+
+    def _replaced(self, typed: list[Typed]) -> list[str]:
+        """Groups for which an experiment chose one entry and the user typed another.
+
+        What the experiment says of such a group was meant for its own choice; the typed one starts from its
+        defaults.
+        """
+        groups = [one.key for one in typed if one.key in self.keys.groups]
+        if not groups or not any(one.key == "experiment" for one in typed):
+            return []
+        now = self._composed(typed)[1]
+        before = self._composed([one for one in typed if one.key not in groups])[1]
+        return [group for group in groups if now.get(group) != before.get(group)]
+
+    def setters(self, typed: list[Typed]) -> dict[str, str]:
+        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
+        demo', a user's path."""
+        from hydra.types import RunMode
+
+        lines = self._search_path() + [one.line for one in typed]
+        replaced = tuple(f"{group}." for group in self._replaced(typed))
+        found: dict[str, str] = {}
+        for default in self._loader.compute_defaults_list(self._config_name(), lines, RunMode.RUN).defaults:
+            if default.config_path and not default.config_path.startswith(("hydra", "settings")):
+                passed_over = replaced if default.config_path.startswith("experiment/") else ()
+                found.update(
+                    {
+                        key: origin
+                        for key, origin in self._set_by(default).items()
+                        if not key.startswith(passed_over)
+                    }
+                )
+        return found
+
+    def _set_by(self, default) -> dict[str, str]:
+        for source in self._loader.get_sources() + ([_source(self.config_dir)] if self.config_dir else []):
+            if source.is_config(default.config_path):
+                node = source.load_config(default.config_path).config
+                origin = (
+                    f"{source.path}/{default.config_path}.yaml"
+                    if source.scheme() == "checked"
+                    else f"conf/{default.config_path}.yaml"
+                )
+                origin = re.sub(r"^conf/experiment/(.*)\.yaml$", r"experiment \1", origin)
+                return {
+                    f"{default.package}.{key}".lstrip("."): origin
+                    for key in flatten(_plain(node))
+                    if not key.startswith("defaults")
+                }
+        return {}
+
+
+def _plain(node) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=False)
+
+
+def _limit_interpolations(config: Mapping) -> None:
+    count = str(config).count("${")
+    if count > MAX_INTERPOLATIONS:
+        raise ConfigError(
+            f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}"
+        )
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
+
+
+# --- what Hydra finds beside the YAMLs
+
+
+@contextlib.contextmanager
+def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[None]:
+    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away
+    again."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    nodes = _stored_nodes(command, keys, saved)
+    try:
+        for (group, name), node in nodes.items():
+            package = "_global_" if group == "settings" else None
+            store.store(group=group, name=name, package=package, node=node, provider="segtrain")
+        yield
+    finally:
+        for group, name in nodes:
+            (store.repo if group is None else store.repo[group]).pop(f"{name}.yaml", None)
+            if group is not None and not store.repo[group]:
+                del store.repo[group]
+
+
+def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple[str | None, str], dict]:
+    """(group, name) -> what Hydra finds under it."""
+    nodes: dict = {("settings", command): _defaults_of_sections(command, saved)}
+    for group in keys.groups:
+        for name in plugin_names(group):
+            if name not in load()["groups"].get(group, {}):
+                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its
+                # defaults.
+                nodes[group, name] = {name: {}} if group in keys.composites else {"name": name}
+        if saved is not None:
+            nodes[group, "saved"] = dict(saved.get(group) or {})
+    if saved is not None:
+        defaults = [f"settings/{command}", *({group: "saved"} for group in keys.groups), "_self_"]
+        nodes[None, "resumed"] = {"defaults": defaults}
+    return nodes
+
+
+def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
+    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was
+    saved with."""
+    from segtrain.options import REQUIRED
+
+    result: dict = {}
+    for section, settings in SECTIONS[command].items():
+        node = {
+            name: None if option.default is REQUIRED else option.default
+            for name, option in options_of(settings).items()
+        }
+        # The top level of evaluate and predict is their own; that of a run that goes on is the run's.
+        kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
+        node.update({name: kept[name] for name in node if name in kept})
+        result.update(node if section == "" else {section: node})
+    return result
+
+
+def _restrict_resolvers() -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def _environment(name: str, *default):
+    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and
+    tokens."""
+    if name not in ENVIRONMENT and not name.startswith("SEGTRAIN_"):
+        raise ConfigError(
+            f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin "
+            f"with SEGTRAIN_"
+        )
+    if name not in os.environ and not default:
+        raise ConfigError(
+            f"${{oc.env:{name}}}: the environment has no {name}; set it, or give a default: "
+            f"${{oc.env:{name},VALUE}}"
+        )
+    return os.environ.get(name, *default)
+
+
+# --- a user's own YAMLs
+
+
+def _checked_folder(config_dir: str) -> Path:
+    folder = Path(config_dir).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {config_dir} is not a folder")
+    shipped = Path(__import__("segtrain.conf", fromlist=["conf"]).__path__[0])
+    for path in sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml")):
+        if (shipped / path.relative_to(folder)).exists():
+            raise ConfigError(
+                f"{path} has the name of a YAML that segtrain ships and would not be read; rename it"
+            )
+    return folder
+
+
+def _register_source() -> None:
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance().register(_source_class())
+
+
+def _source(folder: Path):
+    return _source_class()("segtrain", f"checked://{folder}")
+
+
+def _source_class() -> type:
+    """The folder of a user's YAMLs as Hydra reads it: each is checked before Hydra sees it."""
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+    from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+    class CheckedConfigSource(FileConfigSource):
+        @staticmethod
+        def scheme() -> str:
+            return "checked"
+
+        def load_config(self, config_path: str) -> ConfigResult:
+            path = Path(self.path, self._normalize_file_name(config_path))
+            if not path.resolve().is_relative_to(self.path):
+                raise ConfigError(f"{path} lies outside of the folder of --config-dir")
+            text = read_text(path)
+            header = _header(ConfigSource._get_header_dict, text, path)
+            node = parse_yaml(text, path)
+            if not isinstance(node, (dict, type(None))):
+                raise ConfigError(f"{path} is not a config: it holds no KEY: VALUE lines")
+            check_plain(node, path)
+            _check_defaults(node, path)
+            config = parse_yaml(text, path, _omegaconf)
+            return ConfigResult(
+                config=config, path=f"checked://{self.path}", provider=self.provider, header=header
+            )
+
+    return CheckedConfigSource
+
+
+def _header(read, text: str, path: Path) -> dict:
+    try:
+        header = read(text[:512])
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if "hydra" in str(header.get("package")):
+        raise ConfigError(
+            f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra"
+        )
+    return header
+
+
+def _check_defaults(node: Any, path: Path) -> None:
+    defaults = node.get("defaults", []) if isinstance(node, dict) else []
+    if "hydra" in str(defaults):
+        raise ConfigError(f"{path}: defaults names hydra; a YAML may set nothing of hydra")
+
+
+def _omegaconf(file):
+    """OmegaConf's reading: it knows 1e-3 as a number and refuses a key that stands twice."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.load(file)
+    except OmegaConfBaseException as error:
+        raise ValueError(first_line(error)) from error
+
+
+# --- after composition
+
+
+def checked_sections(config: dict, keys: Keys) -> dict:
+    """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
+    for name in config:
+        if not keys.known(name) or name == "experiment":
+            hint = (
+                "; an experiment begins with the line `# @package _global_`"
+                if name == "experiment"
+                else nearest(name, keys.first_words())
+            )
+            raise ConfigError(f"{name} is not a key of segtrain {keys.command}{hint}")
+    for group in keys.groups:
+        config[group] = _group(config.get(group), group, keys)
+    sections = SECTIONS[keys.command]
+    top = {name: value for name, value in config.items() if name in options_of(sections[""])}
+    config.update(check_options(top, sections[""], "", f"segtrain {keys.command}"))
+    for name, settings in sections.items():
+        if name:
+            if not isinstance(config.get(name), Mapping):
+                raise ConfigError(
+                    f"{name} is {config.get(name)!r}; it is a section, set its keys one by one: "
+                    f"{name}.KEY=VALUE"
+                )
+            config[name] = check_options(config[name], settings, name, f"the section {name!r}")
+    return config
+
+
+def _group(value: Any, group: str, keys: Keys) -> dict:
+    if value is None and group in keys.composites:
+        return {}
+    if value is None:
+        raise ConfigError(
+            f"{group} is missing; choose one by {group}=NAME, of {', '.join(keys.entries(group))}"
+        )
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{group} is {value!r}; choose one by {group}=NAME and set its options by {group}.KEY=VALUE"
+        )
+    return dict(value)
+
+
+def _with_one_length(config: dict, typed: list[Typed]) -> dict:
+    """Steps and epochs are two ways to say one thing: a typed one takes the other out, else a recipe's steps
+    the default epochs."""
+    names = [one.key for one in typed if one.value is not None]
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict) or {"trainer.steps", "trainer.epochs"} <= set(names):
+        return config
+    if "trainer.epochs" in names:
+        trainer["steps"] = None
+    elif trainer.get("steps") is not None:
+        trainer["epochs"] = None
+    return config
+
+
+# --- Hydra's errors in one line
+
+
+def _as_config_error(error: BaseException, typed: list[Typed]) -> ConfigError:
+    for one in _chain(error):
+        if isinstance(one, ConfigError):
+            return one
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if isinstance(error, HydraException):
+        return ConfigError(_composition(error, typed))
+    if isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None)
+        return ConfigError(f"{key}: {first_line(error)}" if key else first_line(error))
+    if isinstance(error, RecursionError):
+        return ConfigError("the config refers to itself without end")
+    raise error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing(error) -> ConfigError:
+    path = str(error.missing_cfg_file or "").removesuffix(".yaml")
+    group, _, name = path.rpartition("/")
+    options = [option for option in error.options or [] if option != "saved"]
+    if not group:
+        return ConfigError(first_line(error))
+    return ConfigError(
+        f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}"
+    )
+
+
+def _composition(error: BaseException, typed: list[Typed]) -> str:
+    cause = error.__cause__
+    message = first_line(error)
+    for one in typed:
+        if one.line in message:
+            reason = f": {first_line(cause)}" if cause is not None else ""
+            return f"{one.key}={one.text} does not fit{reason}"
+    return message + (f": {first_line(cause)}" if cause is not None else "")

@@ -1,0 +1,85 @@
+"""From a composed config to a training run: its folder and lock, then torch, then the run itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from segtrain.errors import ConfigError, SegtrainError
+from segtrain.run.debug_log import debug_log
+from segtrain.run.existing import remove_run, run_folder_of
+from segtrain.run.layout import CONFIG, METRICS
+from segtrain.run.lock import Lock
+from segtrain.run.plain_yaml import to_yaml
+from segtrain.run.record import Record
+from segtrain.run.saved import check_unchanged, plain_data, saved_config
+from segtrain.run.stop import Stop
+from segtrain.run.storage import write_atomic
+
+# Imported late: both bring torch, which takes seconds, and the lock is taken before.
+
+
+def command(name: str) -> Callable:
+    """The function of a command, such as `segtrain.commands.train.train`."""
+    return getattr(importlib.import_module(f"segtrain.commands.{name}"), name)
+
+
+def check(name: str, config: Mapping) -> dict:
+    """The config of a command with every key checked and every default filled in."""
+    return importlib.import_module("segtrain.build").check(name, config)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the folder holds anything to go on with. It imports torch."""
+    return importlib.import_module("segtrain.checkpoint").has_checkpoint(folder)
+
+
+def checked_saved(folder: Path) -> dict:
+    """The saved config of a training run, checked and with the defaults of keys that it does not know yet."""
+    return check("train", saved_config(folder))
+
+
+def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
+    """Trains as `config` says; the run's folder (None for a dry run) and the last scores. words: the command
+    line, for the record."""
+    if config["dry_run"]:
+        return None, command("train")(check("train", config), None, stop)
+    folder, made = run_folder_of(config, wish)
+    if any(folder.glob(f"stage*/{CONFIG}")):
+        raise ConfigError(f"{folder} holds the stages of another run; choose another name")
+    return folder, train_in(folder, made, config, stop, words)
+
+
+def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
+    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if
+    that cannot begin."""
+    with Lock(folder), debug_log(folder):
+        try:
+            _import_torch(stop)
+            stop.at_once = True  # until the loop begins
+            checked = check("train", config)
+            if has_checkpoint(folder):
+                check_unchanged(checked_saved(folder), checked, folder)
+            write_atomic(folder / CONFIG, to_yaml(plain_data(checked)).encode())
+            with Record(folder, checked, words) as record:
+                record.scores = command("train")(checked, folder, stop)
+            return record.scores
+        except SegtrainError:
+            # Under the lock: another process may have found the new folder and begun in it.
+            if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
+                remove_run(folder)
+            if stop.at_once:
+                stop.raise_if_requested()  # the signal came while something took every exception for its own
+            raise
+        finally:
+            stop.at_once = False
+
+
+def _import_torch(stop: Stop) -> None:
+    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off
+    leaves half a module behind, on which whatever tidies up afterwards would crash."""
+    for module in ("torch", "segtrain.commands.train"):
+        stop.raise_if_requested()
+        importlib.import_module(module)
+    stop.raise_if_requested()

@@ -1,0 +1,264 @@
+"""The command line. Help and lists are answered before anything heavy is imported; a run catches signals and
+locks its folder first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+
+import segtrain
+from segtrain.errors import ConfigError, SegtrainError, nearest
+
+RUNS = ("train", "evaluate", "compare", "predict", "describe")
+COMMANDS = (*RUNS, "list", "config")
+
+FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
+VALUED = {"-c": "cfg", "--cfg": "cfg", "-cd": "config_dir", "--config-dir": "config_dir"}
+REFUSED = {
+    "--experimental-rerun": "it would run what a file holds",
+    "--config-path": "segtrain's own YAMLs are always read; add yours by --config-dir DIR",
+    "-cp": "segtrain's own YAMLs are always read; add yours by --config-dir DIR",
+    "--config-name": "each command has one; choose by experiment=NAME",
+    "-cn": "each command has one; choose by experiment=NAME",
+}
+
+
+@dataclass
+class Arguments:
+    """The command line taken apart. words: all that is no flag, without the command."""
+
+    command: str | None = None
+    words: list[str] = field(default_factory=list)
+    help: bool = False
+    version: bool = False
+    multirun: bool = False
+    cfg: str | None = None
+    config_dir: str | None = None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; whatever goes wrong ends in one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except SegtrainError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of a pipe left (`segtrain list | head`); nothing may be written to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+    except MemoryError:
+        return _fail(
+            "out of memory; use a smaller loader.batch_size, fewer loader.workers or a smaller "
+            "predictor.tile",
+            6,
+        )
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"segtrain: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    arguments = parse_arguments(words)
+    if arguments.version:
+        print(f"segtrain {segtrain.__version__}")
+        return 0
+    if arguments.help or arguments.command is None:
+        from segtrain.cli.help import text
+
+        print(text(arguments.command), file=sys.stdout if arguments.help else sys.stderr)
+        return 0 if arguments.help else 2
+    from segtrain.run.debug_log import debug_log
+
+    with debug_log(None):
+        return _command(arguments, words)
+
+
+def parse_arguments(words: list[str]) -> Arguments:
+    """Flags may stand anywhere; the first word that is none is the command."""
+    found = Arguments()
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag in REFUSED:
+            raise ConfigError(f"{flag} is not allowed: {REFUSED[flag]}")
+        if word in FLAGS:
+            setattr(found, FLAGS[word], True)
+        elif flag in VALUED:
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ConfigError(
+                    f"{flag} needs a value, such as "
+                    f"{'--cfg job' if VALUED[flag] == 'cfg' else '--config-dir my_conf'}"
+                )
+            setattr(found, VALUED[flag], value)
+        elif word.startswith("-") and not equals:
+            raise ConfigError(
+                f"{word} is not an option{nearest(word, [*FLAGS, *VALUED])}; options are "
+                f"{', '.join([*FLAGS, *VALUED])}"
+            )
+        elif found.command is None:
+            found.command = _command_name(word)
+        else:
+            found.words.append(word)
+    if found.multirun and found.command != "train" and not found.help:
+        raise ConfigError(f"--multirun goes with segtrain train; {found.command} takes one run at a time")
+    if found.cfg not in (None, "job"):
+        raise ConfigError(f"--cfg {found.cfg} is not possible; --cfg job prints the config that would be run")
+    return found
+
+
+def _command_name(word: str) -> str:
+    if word not in COMMANDS:
+        hint = (
+            "; keys come after a command, such as segtrain train " + word
+            if "=" in word
+            else nearest(word, COMMANDS)
+        )
+        raise ConfigError(f"{word} is not a command{hint}; commands are {', '.join(COMMANDS)}")
+    return word
+
+
+def _command(arguments: Arguments, words: list[str]) -> int:
+    if arguments.command == "list":
+        from segtrain.cli.catalogue import listing
+
+        print(listing(arguments.words, arguments.config_dir))
+        return 0
+    if arguments.command == "config":
+        return _config(arguments)
+    if arguments.cfg:
+        return _print_config(arguments)
+    return _signalled(arguments, words)
+
+
+def _signalled(arguments: Arguments, words: list[str]) -> int:
+    from segtrain.run.stop import Stop
+
+    # Before anything slow: a signal that comes while torch is imported must end the run as one that comes
+    # later does.
+    stop = Stop().install()
+    try:
+        if arguments.multirun:
+            from segtrain.cli.sweep import sweep
+
+            return sweep(arguments.words, arguments.config_dir, stop, words)
+        return _once(arguments, stop, words)
+    finally:
+        stop.restore()
+
+
+def _once(arguments: Arguments, stop, words: list[str]) -> int:
+    from segtrain.cli import launch
+    from segtrain.run.debug_log import debug_log
+    from segtrain.run.existing import existing_run
+
+    config, wishes = composed(arguments)
+    stop.raise_if_requested()
+    if arguments.command == "train":
+        folder, scores = _train(arguments, config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
+        print(f"{folder or 'dry run'}: {_in_words(scores)}")
+        return 0
+    # A comparison belongs to no run.
+    with debug_log(existing_run(config["run"], "run") if "run" in config else None):
+        launch.command(arguments.command)(launch.check(arguments.command, config), stop)
+    return 0
+
+
+def _train(arguments: Arguments, config: dict, wish: str | None, stop, words: list[str]):
+    if not config.get("stages"):
+        from segtrain.cli import launch
+
+        return launch.train({**config, "stages": None}, wish, stop, words)
+    from segtrain.cli import stages
+
+    return stages.train(
+        stages.plan(config["stages"], arguments.words, arguments.config_dir), config, wish, stop, words
+    )
+
+
+def _in_words(scores: dict) -> str:
+    score = scores.get(scores.get("score"))
+    return f"step {scores.get('step')}" + (
+        f", {scores['score']} {score:.4f}" if isinstance(score, (int, float)) else ""
+    )
+
+
+def composed(arguments: Arguments) -> tuple[dict, dict[str, str]]:
+    """The config that the words ask for, and what they wish of Hydra's folders."""
+    composer, typed, wishes = composition(arguments)
+    with composer.ready():
+        return composer.compose(typed), wishes
+
+
+def composition(arguments: Arguments):
+    """What composes the command's config, the overrides for it, and the wishes. Groups of a saved run are
+    read where one is named."""
+    from segtrain.cli.catalogue import Keys
+    from segtrain.cli.compose import Composer
+    from segtrain.cli.overrides import parse_overrides
+    from segtrain.run.existing import existing_run
+    from segtrain.run.saved import check_overrides_of_saved, saved_config
+
+    typed, wishes = parse_overrides(arguments.words, Keys(arguments.command))
+    key = {"train": "resume", "compare": "runs"}.get(arguments.command, "run")
+    named = next((one.value for one in typed if one.key == key), None)
+    if key == "runs" and isinstance(named, list):
+        named = next(iter(named), None)
+    saved = None
+    if arguments.command not in ("train", "describe") and not isinstance(named, str):
+        example = "runs=[FOLDER,FOLDER]" if key == "runs" else "run=FOLDER"
+        raise ConfigError(
+            f"{key} is missing: segtrain {arguments.command} needs the folder of a run; add {example}"
+        )
+    if isinstance(named, str) and (key, named) != ("resume", "auto"):
+        saved = saved_config(existing_run(named, key))
+        if arguments.command != "train":
+            check_overrides_of_saved(typed, saved, named)
+    return Composer(arguments.command, arguments.config_dir, saved), typed, wishes
+
+
+def _print_config(arguments: Arguments) -> int:
+    from segtrain.cli.launch import check
+    from segtrain.run.plain_yaml import to_yaml
+
+    config, _ = composed(arguments)
+    checked = check(arguments.command, config)
+    if checked.get("stages"):
+        from segtrain.cli import stages
+
+        stages.check(stages.plan(checked["stages"], arguments.words, arguments.config_dir))
+    print(to_yaml(checked), end="")
+    return 0
+
+
+def _config(arguments: Arguments) -> int:
+    """`segtrain config train …`: every key, its value, its default, its meaning and who set it."""
+    from segtrain.cli.help import config_table
+
+    if not arguments.words or arguments.words[0] not in RUNS:
+        given = arguments.words[0] if arguments.words else "nothing"
+        raise ConfigError(
+            f"config needs a command, got {given}{nearest(given, RUNS)}; write segtrain config "
+            f"{'|'.join(RUNS)}"
+        )
+    arguments.command = arguments.words.pop(0)
+    composer, typed, _ = composition(arguments)
+    with composer.ready():
+        print(
+            config_table(
+                composer.keys, composer.compose(typed), composer.setters(typed), [one.key for one in typed]
+            )
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

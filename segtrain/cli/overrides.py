@@ -1,0 +1,214 @@
+"""What a user types: each KEY=VALUE taken apart, checked for its first word, and put into the line that Hydra
+understands."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from segtrain.cli.catalogue import Keys
+from segtrain.errors import ConfigError, nearest
+
+HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
+"""Keys of Hydra's own node that may be typed; they say where a run folder goes and never reach Hydra."""
+
+HYDRA_CHOICES = {"hydra/launcher": ("basic",), "hydra/sweeper": ("basic",)}
+
+_TOKEN = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?:=(?P<text>.*))?", re.DOTALL)
+_KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./][\w-]+)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One override. text: the value as typed. value: as parsed (None for a sweep). line: what Hydra is
+    given."""
+
+    key: str
+    text: str
+    value: Any
+    line: str
+    sweep: bool = False
+
+
+def parse_overrides(
+    tokens: Iterable[str], keys: Keys, multirun: bool = False
+) -> tuple[list[Typed], dict[str, str]]:
+    """The overrides, the last of each key, and the wishes for Hydra's node. ConfigError for what is not
+    KEY=VALUE."""
+    typed: dict[str, Typed] = {}
+    wishes: dict[str, str] = {}
+    for token in tokens:
+        sign, key, text = _split(token, keys)
+        if key.partition(".")[0].partition("/")[0] == "hydra":
+            wishes.update(_hydra_wish(key, text))
+            continue
+        _check_first_word(key, keys)
+        if sign == "~":
+            text = _removal(key, text, keys)
+        typed.pop(key, None)  # typed again: the last one counts, at its own place in the order
+        one = _read(key, text, keys, multirun)
+        if one.line:
+            typed[key] = one
+    return list(typed.values()), wishes
+
+
+def _split(token: str, keys: Keys) -> tuple[str, str, str]:
+    parts = _TOKEN.fullmatch(token)
+    sign, key, text = parts["sign"] or "", parts["key"].strip(), parts["text"]
+    if key.startswith("-"):
+        bare = key.lstrip("-")
+        raise ConfigError(
+            f"{token} is not an option; keys are written without dashes, such as {bare}={text or 'VALUE'}"
+        )
+    if text is None and sign != "~":
+        raise ConfigError(f"{token} is not KEY=VALUE{_entry_hint(key, keys)}")
+    if not _KEY.fullmatch(key):
+        raise ConfigError(
+            f"{key or token} cannot be a key; keys are words joined by dots, such as trainer.steps=100"
+        )
+    return sign, key, text if text is not None else ""
+
+
+def _entry_hint(word: str, keys: Keys) -> str:
+    for group in keys.groups:
+        if word in keys.entries(group):
+            return f" (did you mean '{group}={word}'?)"
+    return (
+        f"; write {word}=VALUE"
+        if keys.known(word)
+        else "; a key and its value are joined by '=', without spaces"
+    )
+
+
+def _hydra_wish(key: str, text: str) -> dict[str, str]:
+    if key in HYDRA_CHOICES:
+        if text not in HYDRA_CHOICES[key]:
+            raise ConfigError(f"{key}={text} is not available; there is {', '.join(HYDRA_CHOICES[key])}")
+        return {}
+    if key not in HYDRA_WISHES:
+        raise ConfigError(
+            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_WISHES)} are read"
+        )
+    if not text or ".." in re.split(r"[/\\]", text) or "${" in text:
+        raise ConfigError(f"{key} is {text!r}; allowed: the path of a folder without '..' and '${{'")
+    return {key: os.path.expanduser(text)}
+
+
+def _check_first_word(key: str, keys: Keys) -> None:
+    first, _, rest = key.partition(".")
+    if "/" in key:
+        raise ConfigError(
+            f"{key} is not a key; choices are typed as {key.replace('/', '=', 1)}, options with dots"
+        )
+    if not keys.known(first):
+        raise ConfigError(
+            f"{key} is not a key of segtrain {keys.command}{keys.nearest(key)}; `segtrain config "
+            f"{keys.command}` lists all keys"
+        )
+    if rest == "name" and first in keys.groups:
+        raise ConfigError(f"{key} cannot be set by itself; choose with {first}=NAME")
+
+
+def _removal(key: str, text: str, keys: Keys) -> str:
+    group, _, entry = key.partition(".")
+    if text or group not in keys.composites or not entry or "." in entry:
+        raise ConfigError(
+            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can go, such as "
+            f"~tta.flip"
+        )
+    return "null"
+
+
+def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
+    override = _parsed(f"{key}={text}")
+    if override is None:
+        return _text(key, text, keys)
+    if override.is_sweep_override():
+        if override.is_interval_sweep():
+            raise ConfigError(
+                f"{key}={text} names no values; a sweep takes a,b or choice(a,b), range(from,to,step) or "
+                f"glob(*)"
+            )
+        if multirun:
+            return Typed(key, text, None, f"{key}={text}", sweep=True)
+        return _several(key, text, override, keys)
+    value = override.value()
+    if key in keys.choices and value is None:
+        return _no_choice(key, keys)
+    kinds = keys.kinds(key)
+    if _should_be_text(value, kinds) or (isinstance(value, str) and value.startswith("~")):
+        return _text(key, text if not isinstance(value, str) else value, keys)
+    return Typed(key, text, value, _line(key, text, keys))
+
+
+def _parsed(line: str):
+    """Hydra's reading, or None where its grammar has none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(line)
+    except HydraException:
+        return None
+
+
+def _several(key: str, text: str, override, keys: Keys) -> Typed:
+    """`key=a,b` in a run that is no sweep."""
+    from hydra.core.override_parser.types import ValueType
+
+    kinds = keys.kinds(key)
+    if override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
+        raise ConfigError(f"{key}={text} is a sweep over several runs; add --multirun")
+    if key in keys.composites or (key not in keys.choices and (kinds is None or "list" in kinds)):
+        inner = _parsed(f"{key}=[{text}]")
+        return Typed(key, text, inner.value(), _line(key, f"[{text}]", keys))
+    quoted = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
+    raise ConfigError(
+        f"{key}={text} gives several values to one key; add --multirun for one run each{quoted}"
+    )
+
+
+def _no_choice(key: str, keys: Keys) -> Typed:
+    """`key=null` of a choice."""
+    if key in keys.composites:
+        return Typed(key, "none", "none", f"{key}=none")
+    if key == "experiment":
+        return Typed(key, "null", None, "")
+    raise ConfigError(
+        f"{key}=null is not possible: every run has one; choose of {', '.join(keys.entries(key))}"
+    )
+
+
+def _should_be_text(value: Any, kinds: set[str] | None) -> bool:
+    """Whether a key that takes texts was given what only looks like a number: name=2024, checkpoint=1000."""
+    if kinds is None or "str" not in kinds or not isinstance(value, (bool, int, float)):
+        return False
+    return type(value).__name__ not in kinds and not (isinstance(value, int) and "float" in kinds)
+
+
+def _text(key: str, text: str, keys: Keys) -> Typed:
+    """A value that is a text whatever it looks like; `~` at its beginning is the home folder."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    text = os.path.expanduser(text) if text.startswith("~") else text
+    return Typed(key, text, text, _line(key, QuotedString(text=text, quote=Quote.single).with_quotes(), keys))
+
+
+def _line(key: str, value: str, keys: Keys) -> str:
+    """A choice as it is; every other key is forced in, because the check after composition knows better what
+    exists."""
+    return f"{key}={value}" if key in keys.choices else f"++{key}={value}"
+
+
+def check_choice(typed: Typed, options: Callable[[str], list[str]]) -> None:
+    """ConfigError if a typed choice (model=unett, tta=[flip,x]) names what no YAML describes."""
+    for name in typed.value if isinstance(typed.value, list) else [typed.value]:
+        there = [option for option in options(typed.key) if option != "saved"]
+        if name is not None and (not isinstance(name, str) or name not in there):
+            raise ConfigError(
+                f"{typed.key}={name} does not exist{nearest(name, there)}; there are "
+                f"{', '.join(there) or 'none'}"
+            )

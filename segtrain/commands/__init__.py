@@ -1,0 +1,1 @@
+"""The commands: plain functions of a checked config."""

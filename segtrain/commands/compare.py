@@ -1,0 +1,96 @@
+"""`segtrain compare`: several runs on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.restore import build_from
+from segtrain.commands.evaluate import write_scores
+from segtrain.commands.parts import as_settled, same_classes
+from segtrain.commands.prepare import prepare
+from segtrain.commands.scoring import data_of, score_split, scoring_of, split_of
+from segtrain.errors import ConfigError, printable
+from segtrain.evaluate import comparison as comparing
+from segtrain.metric import METRIC
+from segtrain.model import MODEL
+from segtrain.model.unet import SMALL
+from segtrain.report.sheet import comparison
+from segtrain.run.storage import probe, storage
+from segtrain.sample import Facts
+from segtrain.task import TASK
+
+
+def compare(config: dict, stop) -> dict:
+    """Scores of several runs on one split, in a table and compare.json, and their masks of a few images side
+    by side."""
+    if not config["runs"]:
+        raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
+    device = prepare(config)
+    found = {run: checkpoints.find(run, config["checkpoint"], key="runs") for run in config["runs"]}
+    first = checkpoints.describe(found[config["runs"][0]])
+    task = TASK.build(first["config"]["task"])
+    config = as_settled(config, first)
+    data = data_of(config, config["runs"][0], first)
+    split = split_of(data, config["split"])
+    output = Path(config["output"])
+    with storage(output):
+        output.mkdir(parents=True, exist_ok=True)
+    probe(output, 1 << 20)
+    entries = [
+        _entry(config, run, checkpoint, task, data.facts, split, device, stop)
+        for run, checkpoint in found.items()
+    ]
+    scored = entries[0].scores
+    protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
+    record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
+    picture = None
+    if scored.pictures:
+        title = f"{config['data']['name']} {config['split']}, {protocol['images']} images"
+        rows = [
+            (image, target, *(entry.scores.pictures[i][2] for entry in entries))
+            for i, (image, target, _) in enumerate(scored.pictures)
+        ]
+        picture = comparison(
+            rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
+        )
+    written = write_scores(output / "compare.json", record, output / "compare.png", picture)
+    print("\n".join([*comparing.lines(entries, task.score, task.lower_is_better), written]))
+    return record
+
+
+def _entry(
+    config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
+) -> comparing.Entry:
+    """One run of a comparison, scored."""
+    model, own, description = build_from(checkpoint)
+    if description["config"]["task"]["name"] != task.name:
+        raise ConfigError(
+            f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for "
+            f"{task.name}"
+        )
+    same_classes(own, facts, run)
+    metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
+    scores = score_split(
+        scoring_of(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}"
+    )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    origin = _origin(description["config"])
+    return comparing.Entry(
+        run, description["config"]["model"]["name"], origin, description["step"], parameters, scores
+    )
+
+
+def _origin(config: Mapping) -> str:
+    """What a run's network started from, in a few words."""
+    if config.get("init"):
+        return f"from {printable(Path(config['init']).name)}"
+    name, given = MODEL.check(config["model"])
+    made = {**{key: option.default for key, option in MODEL.options(name).items()}, **given}
+    encoder = made.get("encoder", "VGG16")
+    # Null is ImageNet's wherever there are such weights.
+    weights = made.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
+    if weights == "none":
+        return "from scratch"
+    return f"{encoder} of ImageNet" if weights == "imagenet" else f"from {printable(Path(weights).name)}"

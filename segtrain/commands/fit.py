@@ -1,0 +1,79 @@
+"""Networks that are fitted to the data in place of the loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segtrain import checkpoint as checkpoints
+from segtrain.commands.parts import Parts
+from segtrain.commands.resume import resume_or_init
+from segtrain.commands.run import RunOutput, about, result_of
+from segtrain.commands.scoring import Scoring
+from segtrain.errors import ConfigError
+from segtrain.loader.samples import Samples
+from segtrain.report.events import Events
+from segtrain.run.storage import probe
+from segtrain.settings import Loader, Trainer
+from segtrain.train import loop as training
+from segtrain.train.plan import Plan
+from segtrain.train.state import new_state
+
+
+def fit(
+    config: dict,
+    folder: Path | None,
+    parts: Parts,
+    scoring: Scoring,
+    resumed: Path | None,
+    device: torch.device,
+    stop,
+) -> dict:
+    """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's
+    many."""
+    model, loader = parts.model.to(device), Loader(**config["loader"])
+    if config["init"]:
+        raise ConfigError(
+            f"init={config['init']}: model={config['model']['name']} is fitted to the data alone; leave "
+            f"init out"
+        )
+    settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
+    state = new_state(model, {}, settings, device)
+    if resumed is not None and hasattr(model, "resize_for"):
+        model.resize_for(checkpoints.load_weights(resumed))
+    started = resume_or_init(config, resumed, state, parts)
+    if folder is not None:
+        probe(folder, FITTED_BYTES)
+    train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
+    count = len(train_split) if folder else min(len(train_split), 4)
+    samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
+    events = Events(folder, state.step, 1, state.evaluation_due)
+    run = RunOutput(config, folder, parts, scoring, val_split, device, events, stop, settings)
+    try:
+        plan = f"plan      fitted on {len(samples)} images"
+        for line in [*about(config, parts, len(train_split), len(val_split)), plan, *started]:
+            events.say(line)
+        if state.step == 0:
+            start = time.perf_counter()
+            model.fit(samples, np.random.default_rng(config["seed"]))
+            stop.at_once = False  # from here on there is something to lose
+            state.step, state.evaluation_due = 1, True
+            run.save(state, None)
+            events.say(f"fitted    in {time.perf_counter() - start:.1f} s")
+            events.progress(1)
+        stop.at_once = False
+        # What is left of the loop is its last evaluation, with the save behind it.
+        scores = training.train(
+            state, None, Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop
+        )
+    finally:
+        events.close()
+    return result_of(state, scores, folder, parts.task)
+
+
+FITTED_BYTES = 1 << 26
+"""Room on the disk that a fit looks for beforehand; how much its outcome takes is not known then."""

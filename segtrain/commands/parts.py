@@ -1,0 +1,98 @@
+"""Data set, network, task and metric of a run, built from its config."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.initial import checkpoint_of
+from segtrain.checkpoint.restore import without_weights
+from segtrain.data import DATA
+from segtrain.data.parts import Data
+from segtrain.errors import ConfigError, printable
+from segtrain.metric import METRIC
+from segtrain.model import MODEL
+from segtrain.model.norm import freeze_batch_norm
+from segtrain.sample import Facts, Normalisation
+from segtrain.task import TASK
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is built before anything runs."""
+
+    task: object
+    data: Data
+    facts: Facts
+    model: nn.Module
+    metric: object
+
+
+def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
+    """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to
+    -1..1."""
+    neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
+    return replace(
+        facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral
+    )
+
+
+def as_settled(config: Mapping, description: Mapping) -> dict:
+    """The config with what the run's data decided by looking at its files (`Data.settled`), where nothing
+    else was typed."""
+    saved, data = description["config"]["data"], config["data"]
+    if saved["name"] != data["name"]:
+        return dict(config)
+    return {
+        **config,
+        "data": {key: saved.get(key) if value is None else value for key, value in data.items()},
+    }
+
+
+def build_parts(config: Mapping, resumed: Path | None) -> Parts:
+    """resumed: the checkpoint that will be gone on with. From a run's weights, these or those of `init`, no
+    others are asked for."""
+    task = TASK.build(config["task"])
+    data = DATA.build(config["data"])
+    facts = data.facts
+    metric = METRIC.build(
+        {"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index
+    )
+    source = checkpoint_of(config["init"]) if resumed is None else resumed
+    chosen = config["model"] if source is None else without_weights(config["model"])
+    model = MODEL.build(
+        chosen,
+        out_channels=task.out_channels(facts),
+        num_classes=facts.num_classes,
+        in_channels=facts.channels,
+    )
+    if config["trainer"]["freeze_batch_norm"]:
+        freeze_batch_norm(model)  # before the batch is checked: frozen batch-norm takes a single image
+    if source is None:
+        return Parts(task, data, with_normalisation(facts, model), model, metric)
+    model.weights_report = f"weights of {printable(source)}"
+    saved = Facts.from_plain(checkpoints.describe(source)["facts"])
+    if resumed is None:
+        # The network learnt on images normalised in that way; other channels are refused when the weights are
+        # copied.
+        own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
+        return Parts(task, data, with_normalisation(replace(facts, normalisation=own), model), model, metric)
+    same_classes(saved, facts, str(resumed.parent.parent))
+    return Parts(task, data, replace(facts, normalisation=saved.normalisation), model, metric)
+
+
+def same_classes(run: Facts, data: Facts, where: str) -> None:
+    if run.classes != data.classes:
+        pairs = enumerate(itertools.zip_longest(run.classes, data.classes))
+        place = next(i for i, (a, b) in pairs if a != b)
+        a, b = (list(classes[place : place + 3]) for classes in (run.classes, data.classes))
+        raise ConfigError(
+            f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they "
+            f"differ from index {place}: "
+            f"{a} and {b}; use the data set of the run, or data.label_map"
+        )

@@ -1,0 +1,57 @@
+"""`segtrain predict`: masks of image files."""
+
+from __future__ import annotations
+
+from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.restore import build_from
+from segtrain.commands import predict_files as prediction
+from segtrain.commands.prepare import prepare
+from segtrain.errors import DataError
+from segtrain.predictor.ensemble import ensemble_of
+from segtrain.predictor.mask import Mask
+from segtrain.predictor.predictor import predictor
+from segtrain.settings import PredictorSettings
+from segtrain.task import TASK
+from segtrain.text import count
+from segtrain.tta import TTA
+
+
+def predict(config: dict, stop) -> dict:
+    """Masks of files."""
+    device = prepare(config)
+    model, facts, description = build_from(
+        checkpoints.find(config["run"], config["checkpoint"]), config["model"]
+    )
+    task = TASK.build(description["config"]["task"])
+    settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
+    ensemble = ensemble_of(settings, facts, device)
+    run = predictor(
+        model.to(device),
+        facts.normalisation,
+        task.activate,
+        settings,
+        views,
+        stop.raise_if_requested,
+        ensemble,
+    )
+    mask = Mask(run, task.decide, facts, device)
+    counts = prediction.predict(
+        mask,
+        task.picture,
+        config["input"],
+        config["output"],
+        config["overlay"],
+        config["probabilities"],
+        stop.raise_if_requested,
+    )
+    folders = [
+        f"{name}/" for name in prediction.FOLDERS if config.get(name, True)
+    ]  # classes and colours need no asking
+    left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
+    print(
+        f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}"
+    )
+    if counts["left_out"]:
+        total, left = counts["images"] + counts["left_out"], counts["left_out"]
+        raise DataError(f"{left} of {total} images {'has' if left == 1 else 'have'} no mask (reasons above)")
+    return counts

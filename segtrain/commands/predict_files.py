@@ -1,0 +1,118 @@
+"""Masks of image files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from segtrain.data.reading import SUFFIXES, read_image
+from segtrain.errors import ConfigError, DataError, SizeError, printable
+from segtrain.report.sheet import as_rgb, overlay
+from segtrain.run.storage import storage
+
+FOLDERS = ("classes", "colours", "overlay", "probabilities")
+"""What lies in the folder of results."""
+
+
+def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
+    """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
+
+    What earlier calls wrote below `output` is left out.
+    """
+    source = Path(path)
+    if source.is_dir() and source.resolve() == Path(output).resolve():
+        raise ConfigError(
+            f"output={output} is the folder of the images, and results would lie among them; give another "
+            f"folder"
+        )
+    if not source.is_dir() and not source.is_file():
+        raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
+    folder = source if source.is_dir() else source.parent
+    found = (
+        sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        if folder == source
+        else [source]
+    )
+    results = [Path(output).resolve() / name for name in FOLDERS]
+    files = [
+        file for file in found if not any(file.parent.resolve().is_relative_to(result) for result in results)
+    ]
+    if not files:
+        but = f" but results of output={output}" if found else ""
+        raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(SUFFIXES))}")
+    return ((file, file.relative_to(folder).with_suffix("")) for file in files)
+
+
+def predict(
+    mask,
+    picture: Callable,
+    source: str,
+    output: str,
+    with_overlay: bool,
+    with_probabilities: bool,
+    between=lambda: None,
+) -> dict:
+    """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/
+    (float16 C×H×W).
+
+    An image that cannot be read, or has a size that the network does not take, is named and left out; the
+    others are done. Returns the counts.
+    mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
+    """
+    files = list(inputs(source, output))
+    _refuse_same_names(files)
+    bad: list[str] = []
+    for file, name in tqdm(files, unit="image", disable=None):
+        try:
+            image = read_image(file)
+            probabilities = mask.probabilities(image) if with_probabilities else None
+            classes = mask(image) if probabilities is None else mask.decide(probabilities)
+        except (DataError, SizeError) as error:
+            bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
+            tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
+            continue
+        colours = picture(classes, mask.facts)
+        _write(Path(output) / "classes" / name, classes)
+        _write(Path(output) / "colours" / name, colours)
+        if with_overlay:
+            _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
+        if probabilities is not None:
+            _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
+        between()
+    if bad and len(bad) == len(files):
+        none = (
+            f"none of the {len(files)} images could be used; the first"
+            if len(files) > 1
+            else "the image could not be used"
+        )
+        raise DataError(f"{none}: {bad[0]}")
+    return {"images": len(files) - len(bad), "left_out": len(bad)}
+
+
+def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
+    seen: dict[Path, Path] = {}
+    for file, name in files:
+        if name in seen:
+            raise ConfigError(
+                f"{printable(seen[name])} and {printable(file)} would be written to the same name; rename one"
+            )
+        seen[name] = file
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path = path.with_name(path.name + ".png")
+    with storage(path, pixels.nbytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def _write_array(path: Path, values: np.ndarray) -> None:
+    path = path.with_name(path.name + ".npy")
+    with storage(path, values.nbytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values, allow_pickle=False)

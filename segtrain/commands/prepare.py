@@ -1,0 +1,36 @@
+"""What every command does first: threads, seeds, device, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import random
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from segtrain.predictor.device import choose_device
+
+
+def prepare(config: Mapping) -> torch.device:
+    """Threads, seeds, device."""
+    if config.get("threads"):
+        torch.set_num_threads(config["threads"])
+    keep_memory()
+    seed = config.get("seed", 0)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    return choose_device(config["device"])
+
+
+def keep_memory() -> None:
+    """Lets glibc keep the memory that large tensors free. Returned to the system, it has to be cleared page
+    by page at every step, which costs a CPU training step about a tenth of its time. Elsewhere than on glibc
+    nothing changes."""
+    no_mmap, no_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        allocator = ctypes.CDLL("libc.so.6")
+        for parameter, value in (no_mmap, no_trim):
+            allocator.mallopt(parameter, value)

@@ -1,0 +1,136 @@
+"""What a training run writes: scores, pictures, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segtrain import checkpoint as checkpoints
+from segtrain.commands.parts import Parts
+from segtrain.commands.scoring import Scoring, contact_sheet, score_split
+from segtrain.errors import Interrupted
+from segtrain.evaluate.loop import Scores
+from segtrain.evaluate.table import as_record, lines
+from segtrain.report.events import Events
+from segtrain.run.storage import probe, storage
+from segtrain.sample import Facts
+from segtrain.settings import Trainer
+
+
+class RunOutput:
+    """What the loop calls: evaluate and save, for one run folder."""
+
+    def __init__(
+        self,
+        config,
+        folder,
+        parts: Parts,
+        scoring: Scoring,
+        split,
+        device,
+        events: Events,
+        stop,
+        settings: Trainer,
+        order: dict | None = None,
+    ):
+        self.config, self.folder, self.parts, self.scoring, self.split = config, folder, parts, scoring, split
+        self.device, self.events, self.stop, self.settings = device, events, stop, settings
+        self.order = order
+
+    def evaluate(self, state) -> Scores | None:
+        """None if a signal came: the evaluation is then still to be done."""
+        if self.folder is not None and not checkpoints.has_checkpoint(self.folder):
+            self.save(state, None)  # a first evaluation can fail in ways that nothing foresees
+        try:
+            few = 1 if self.folder is None else None
+            scores = score_split(
+                self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few
+            )
+        except Interrupted:
+            return None
+        numbers = scores.numbers
+        self.events.say(f"step {state.step}, validation")
+        self.events.table(lines(numbers, self.parts.facts))
+        self.events.log(state.step, flat_scores(numbers, self.parts.facts))
+        if scores.pictures:
+            title = f"{self.config['model']['name']} on {self.config['data']['name']}, step {state.step}"
+            picture = contact_sheet(scores, self.parts.facts, self.parts.task, title)
+            self.events.picture(state.step, "val/sheet", np.asarray(picture))
+            if self.folder:
+                with storage(self.folder):
+                    (self.folder / "report").mkdir(exist_ok=True)
+                    picture.save(self.folder / "report" / "validation.png")
+        return scores
+
+    def save(self, state, scores) -> None:
+        """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""
+        if self.folder is None:
+            return
+        score = None if scores is None else scores.numbers.get(self.parts.task.score)
+        sign = -1 if self.parts.task.lower_is_better else 1
+        better = score is not None and (state.best is None or sign * score > sign * state.best)
+        if better:
+            state.best = score
+        description = {
+            "config": self.config,
+            "facts": self.parts.facts.plain(),
+            "task": self.parts.task.name,
+            "step": state.step,
+            "scores": None if scores is None else as_record(scores, self.parts.facts),
+            "protocol": None if scores is None else scores.protocol,
+            "order": self.order,
+        }
+        self.events.flush()
+        checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)
+        checkpoints.link(self.folder, "last", state.step)
+        if better:
+            checkpoints.link(self.folder, "best", state.step)
+        checkpoints.prune(self.folder, self.settings.keep_checkpoints)
+
+
+def flat_scores(numbers: dict, facts: Facts) -> dict:
+    """{"val/miou": …, "val/iou/sky": …} of the metric's numbers."""
+    flat = {}
+    for name, value in numbers.items():
+        if isinstance(value, list):
+            flat.update({f"val/{name}/{facts.classes[i]}": one for i, one in enumerate(value)})
+        else:
+            flat[f"val/{name}"] = value
+    return flat
+
+
+def result_of(state, scores, folder: Path | None, task) -> dict:
+    numbers = scores.numbers if scores is not None else {}
+    if scores is None and folder is not None:
+        numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
+    plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
+    return {
+        "step": state.step,
+        **plain,
+        "score": f"val/{task.score}",
+        "lower_is_better": task.lower_is_better,
+    }
+
+
+def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
+    """Lines about the network and the data of a run."""
+    count = sum(p.numel() for p in parts.model.parameters())
+    return [
+        f"model     {config['model']['name']}, {count:,} parameters; "
+        f"{getattr(parts.model, 'weights_report', 'no pretrained weights')}",
+        f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} "
+        f"classes",
+    ]
+
+
+def _checkpoint_bytes(state) -> int:
+    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving
+    average."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
+    return weights * (3 if state.ema is None else 4)
+
+
+def check_room(folder: Path, state) -> None:
+    """CheckpointError unless the disk has room for a checkpoint."""
+    probe(folder, _checkpoint_bytes(state))

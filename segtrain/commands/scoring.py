@@ -1,0 +1,157 @@
+"""How scores are made in a run: the same for validation, `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from segtrain.data import DATA
+from segtrain.data.parts import Data
+from segtrain.errors import ConfigError, nearest
+from segtrain.evaluate import loop as evaluation
+from segtrain.evaluate.loop import Scores, spread
+from segtrain.loader.loader import evaluation_batches
+from segtrain.metric import METRIC
+from segtrain.predictor.ensemble import ensemble_of
+from segtrain.predictor.predictor import Ensemble, Predictor, predictor
+from segtrain.predictor.predictor import protocol as protocol_of_predictor
+from segtrain.report.sheet import sheet
+from segtrain.sample import Facts
+from segtrain.settings import EvaluateSettings, PredictorSettings
+from segtrain.tta import TTA
+
+
+def score_split(
+    run: Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
+) -> Scores:
+    """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
+    interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
+    predict, ensemble = run.prediction(model, device, interrupt)
+    bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
+
+    def counted(batches):
+        for batch in itertools.islice(batches, num_batches):
+            yield batch
+            bar.update(batch.count)
+            interrupt()
+
+    batches = evaluation_batches(split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index)
+    start = time.perf_counter()
+    try:
+        shown = spread(len(split), run.settings.pictures)
+        absent, others = run.settings.absent, run.other_metrics
+        scores = evaluation.evaluate(
+            predict, run.task.decide, run.metric, counted(batches), device, absent, shown, others
+        )
+    finally:
+        bar.close()
+        batches.close()
+    protocol = {
+        **scores.protocol,
+        "tta": run.tta,
+        **protocol_of_predictor(model, run.predictor, ensemble),
+        "ignore_index": run.facts.ignore_index,
+        "boundary_px": run.settings.boundary_px,
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+    return replace(scores, protocol=protocol)
+
+
+def contact_sheet(scores: Scores, facts: Facts, task, title: str):
+    """The contact sheet of an evaluation, with its score in the title."""
+    score = scores.numbers.get(task.score)
+    title += "" if score is None else f", {task.score} {score:.4f}"
+    return sheet(scores.pictures, facts, task.picture, task.errors, title)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores are made in this run."""
+
+    task: object
+    facts: Facts
+    metric: object
+    other_metrics: list
+    settings: EvaluateSettings
+    predictor: PredictorSettings
+    views: list
+    tta: dict
+
+    def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
+        """The way from images to probabilities, and the second network on it."""
+        # What that network is first filled with takes no random numbers from the training.
+        with torch.random.fork_rng(devices=[]):
+            ensemble = ensemble_of(self.predictor, self.facts, device)
+        made = predictor(
+            model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble
+        )
+        return made, ensemble
+
+
+def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
+    if settings.boundary_px is None:
+        return []
+    if task.metric != "confusion":
+        raise ConfigError(f"evaluate.boundary_px scores classes, and task={task.name} has none; use null")
+    chosen = {"name": "boundary", "tolerance_px": settings.boundary_px}
+    return [METRIC.build(chosen, num_classes=facts.num_classes, ignore_index=facts.ignore_index)]
+
+
+def scoring_of(config: Mapping, task, facts: Facts, metric) -> Scoring:
+    settings = EvaluateSettings(**config["evaluate"])
+    return Scoring(
+        task,
+        facts,
+        metric,
+        _other_metrics(settings, task, facts),
+        settings,
+        PredictorSettings(**config["predictor"]),
+        TTA.build_each(config["tta"]),
+        dict(config["tta"]),
+    )
+
+
+def data_of(config: Mapping, run: str, description: Mapping) -> Data:
+    """The data set; where a path of the run leads nowhere from here, the error says from where it did."""
+    try:
+        return DATA.build(config["data"])
+    except ConfigError as error:
+        saved, started = description["config"]["data"], _started_in(run)
+        kept = (
+            value
+            for key, value in config["data"].items()
+            if value and isinstance(value, str) and value == saved.get(key)
+        )
+        lost = any(f"'{value}" in str(error) and not Path(value).is_absolute() for value in kept)
+        if lost and started is not None and Path(started) != Path.cwd():
+            error.args = (
+                f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
+                f"give the path anew",
+            )
+        raise
+
+
+def _started_in(run: str) -> str | None:
+    """The directory that the training was started in; None if nothing says so."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
+    return None
+
+
+def split_of(data: Data, name: str):
+    if name not in data.splits:
+        raise ConfigError(
+            f"split={name} does not exist{nearest(name, data.splits)}; there are "
+            f"{', '.join(sorted(data.splits))}"
+        )
+    return data.splits[name]

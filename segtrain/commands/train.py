@@ -1,0 +1,103 @@
+"""`segtrain train`: builds the parts of a run and calls the loop."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+
+from segtrain.commands.fit import fit
+from segtrain.commands.learning import (
+    augmentation_and_loss,
+    batch_shape,
+    build_learning,
+    with_memory_format,
+)
+from segtrain.commands.parts import Parts, build_parts
+from segtrain.commands.prepare import prepare
+from segtrain.commands.resume import about_other_samples, order_of, resume_or_init, to_resume
+from segtrain.commands.run import RunOutput, about, check_room, result_of
+from segtrain.commands.scoring import scoring_of
+from segtrain.errors import ResourceError
+from segtrain.loader.loader import training_batches
+from segtrain.report.events import Events
+from segtrain.settings import Loader, Trainer
+from segtrain.train import loop as training
+from segtrain.train.batch_norm import recomputed_batch_norm
+from segtrain.train.compiled import compile_errors
+from segtrain.train.plan import Plan, plan_of
+
+
+def train(config: dict, folder: Path | None, stop) -> dict:
+    """Runs or goes on with a training; the last scores, e.g. {"step": 1000, "val/miou": 0.66}.
+
+    folder: the run's, None for a dry run. A checkpoint in it is gone on with.
+    """
+    device = prepare(config)
+    resumed, config = to_resume(folder, config)
+    parts = build_parts(config, resumed)
+    config = {**config, "data": {**config["data"], **parts.data.settled}}
+    train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
+    loader = Loader(**config["loader"])
+    scoring = scoring_of(config, parts.task, parts.facts, parts.metric)
+    # What is wrong with the predictor's settings is said before the first step, not after the last one.
+    scoring.prediction(parts.model, device)
+    if hasattr(parts.model, "fit"):
+        return fit(config, folder, parts, scoring, resumed, device, stop)
+    ops, loss = augmentation_and_loss(config, parts, train_split)
+    shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
+    config = with_memory_format(config, resumed, parts, loss.to(device), shape, device)
+    settings = Trainer(**config["trainer"])
+    plan = plan_of(settings, loader, len(train_split))
+    learning, state = build_learning(config, parts, settings, plan.steps, loss, device)
+    plan = plan if folder else Plan(1, 1, None, None)
+    order = order_of(train_split)
+    started = resume_or_init(config, resumed, state, parts) + about_other_samples(resumed, order)
+    if folder is not None:
+        check_room(folder, state)
+
+    events = Events(folder, state.step, plan.steps, state.evaluation_due)
+    for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
+        events.say(line)
+    run = RunOutput(config, folder, parts, scoring, val_split, device, events, stop, settings, order)
+    from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
+    batches = from_start(state.position)
+    recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
+    served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)
+    stop.at_once = False
+    try:
+        stop.raise_if_requested()
+        with compile_errors(settings.compile):
+            scores = training.train(
+                state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
+            )
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU's allocator has no exception of its own.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        raise ResourceError(_too_large(settings, loader, device)) from error
+    finally:
+        batches.close()
+        events.close()
+    return result_of(state, scores, folder, parts.task)
+
+
+def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:
+    epochs = plan.steps * loader.batch_size / num_train
+    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    return [
+        *about(config, parts, num_train, num_val),
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on "
+        f"{device}{threads}",
+    ]
+
+
+def _too_large(settings: Trainer, loader: Loader, device) -> str:
+    parts = min(loader.batch_size, 2 * settings.accumulate)
+    return (
+        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
+        f"use trainer.accumulate={parts} "
+        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), "
+        f"smaller crops or trainer.amp=bf16"
+    )

@@ -1,0 +1,1 @@
+"""The evaluation: predictor and metrics to scores, and their tables."""

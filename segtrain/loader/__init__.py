@@ -1,0 +1,6 @@
+"""Batches: seeded, seekable, read by worker processes that can fail without taking the reason with them."""
+
+from segtrain.loader.batch import Batch
+from segtrain.loader.loader import evaluation_batches, training_batches
+
+__all__ = ["Batch", "evaluation_batches", "training_batches"]

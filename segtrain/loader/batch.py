@@ -1,0 +1,111 @@
+"""A batch, and how samples become one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch.utils.data import get_worker_info
+
+from segtrain.errors import ConfigError, DataError, ResourceError
+from segtrain.sample import Sample
+
+
+@dataclass
+class Batch:
+    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W in the task's dtype. names, positions: of each
+    sample.
+
+    count: images that are real; those behind are copies that fill the last evaluation batch up, all ignored.
+    skipped: one message for each unreadable sample that another stands in for.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    names: list[str]
+    positions: list[int]
+    count: int
+    skipped: list[str] = field(default_factory=list)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on the device; copies to a GPU go through pinned memory and do not wait."""
+        device = torch.device(device)
+        if device.type == "cpu":
+            return self
+        tensors = {"images": self.images, "targets": self.targets}
+        if device.type == "cuda":
+            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        return replace(
+            self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        )
+
+
+def collated(
+    samples: list[Sample], positions: list[int], count: int | None = None, skipped: list[str] | None = None
+) -> Batch:
+    """The samples as one batch, channels first. Images of different sizes are an error."""
+    first = samples[0]
+    for sample in samples:
+        if sample.image.shape != first.image.shape or sample.image.dtype != first.image.dtype:
+            alike = sample.image.shape == first.image.shape
+            fix = (
+                "save all images with as many bits"
+                if alike
+                else "set augmentation.warp.size, or loader.batch_size=1"
+            )
+            raise ConfigError(
+                f"a batch holds {_form(first)} ({first.name}) and {_form(sample)} ({sample.name}); images "
+                f"of one batch have one size and "
+                f"one type: {fix}"
+            )
+        if sample.target is None:
+            raise DataError(f"{sample.name} has no mask; training and evaluation need one for each image")
+    height, width, channels = first.image.shape
+    images = _shared((len(samples), channels, height, width), first.image.dtype)
+    targets = _shared((len(samples), *first.target.shape), first.target.dtype)
+    for place, sample in enumerate(samples):
+        images.numpy()[place] = sample.image.transpose(2, 0, 1)
+        targets.numpy()[place] = sample.target
+    return Batch(
+        images,
+        targets,
+        [s.name for s in samples],
+        list(positions),
+        len(samples) if count is None else count,
+        skipped or [],
+    )
+
+
+def _form(sample: Sample) -> str:
+    return f"{'x'.join(map(str, sample.image.shape))} {sample.image.dtype}"
+
+
+def _shared(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
+    """An empty tensor; in a worker it lies in shared memory, so that handing it over copies nothing."""
+    tensor = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
+    if get_worker_info() is None:
+        return tensor
+    try:
+        # Writing to shared memory that does not exist kills the process, so room is looked for first.
+        if _free_shared_memory() < 2 * tensor.nbytes:
+            raise OSError(
+                f"{_free_shared_memory() >> 20} MiB free, a batch takes {(tensor.nbytes >> 20) + 1} MiB"
+            )
+        return tensor.share_memory_()
+    except (OSError, RuntimeError) as error:
+        raise ResourceError(
+            f"shared memory (/dev/shm) is too small for the workers' batches: {error}; {SHARED_MEMORY_FIX}"
+        ) from error
+
+
+SHARED_MEMORY_FIX = (
+    "enlarge it (docker run --shm-size=8g), or set loader.workers=0, or a smaller loader.batch_size"
+)
+
+
+def _free_shared_memory() -> int:
+    return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else sys.maxsize

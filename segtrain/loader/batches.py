@@ -1,0 +1,203 @@
+"""An iterator over batches that worker processes read, and that says why if they fail."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import math
+import multiprocessing.sharedctypes
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from segtrain.errors import DataError, ResourceError, SegtrainError, printable
+from segtrain.loader.batch import SHARED_MEMORY_FIX, Batch
+from segtrain.loader.reader import EvaluationReader, Reader
+from segtrain.loader.workers import Work, WorkerStart, as_it_is, undisturbed
+
+BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM positions are served
+
+
+BAD_SHARE_FROM = 100
+
+
+POLL_S = 1  # how often a waiting parent looks whether its workers live
+
+
+# in a row without any worker beginning a sample: they are stuck. Seconds in which the parent itself is
+# stopped do not count
+STALLED_POLLS = 28
+
+
+class Batches:
+    """An iterator over batches that can be closed.
+
+    bad: samples that others stood in for so far. An error of a worker is raised here with its own class; a
+    worker that died becomes a ResourceError that names what it was reading.
+    """
+
+    def __init__(self, reader: Reader | EvaluationReader, plan, workers: int):
+        self.bad = 0
+        self._served = 0
+        self._split = reader.split
+        self._work = Work(reader)
+        self._workers: list = []
+        self._closed = False
+        self._iterator = (
+            self._in_processes(plan, workers) if workers > 0 else map(self._work.__getitems__, plan)
+        )
+
+    def _in_processes(self, plan, workers: int) -> Iterator:
+        self._note = multiprocessing.sharedctypes.RawArray("q", 2 * workers)
+        # A parent thread that ends would take the workers with it, so only the main thread ties them to its
+        # life.
+        start = WorkerStart(self._note, threading.current_thread() is threading.main_thread())
+        loader = DataLoader(
+            self._work,
+            batch_sampler=plan,
+            num_workers=workers,
+            collate_fn=as_it_is,
+            worker_init_fn=start,
+            generator=torch.Generator(),  # its own: torch's global random state stays as it is
+            timeout=POLL_S,
+        )
+        before = {process.pid for process in multiprocessing.active_children()}
+        iterator = undisturbed(lambda: iter(loader))
+        self._workers = [
+            process for process in multiprocessing.active_children() if process.pid not in before
+        ]
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
+        return iterator
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise StopIteration
+        try:
+            found = self._next() if self._workers else next(self._iterator)
+        except StopIteration:
+            self.close()
+            raise
+        except (RuntimeError, OSError, EOFError) as error:
+            reason = self._reason(error)
+            self.close()
+            if reason is None:
+                raise
+            raise reason from error
+        if isinstance(found, SegtrainError):
+            self.close()
+            raise found
+        self._count(found)
+        return found
+
+    def _next(self) -> Batch | SegtrainError:
+        """The workers' next batch, waited for as long as one of them gets on."""
+        polls, seen = 0, list(self._note)
+        while True:
+            try:
+                return next(self._iterator)
+            except RuntimeError as error:
+                if "timed out" not in str(error) or polls >= STALLED_POLLS or self._dead():
+                    raise
+            polls = polls + 1 if seen == list(self._note) else 0
+            seen = list(self._note)
+
+    def _count(self, batch: Batch) -> None:
+        self.bad += len(batch.skipped)
+        self._served += batch.count
+        for message in batch.skipped:
+            print(f"segtrain: skipped: {printable(message)}", file=sys.stderr)
+        # Every bad sample turns up once an epoch, early or late in it: the share is that of whole epochs.
+        epochs = math.ceil(self._served / len(self._split))
+        if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):
+            self.close()
+            raise DataError(
+                f"{self.bad} times in {self._served} a sample could not be read, the last: "
+                f"{(batch.skipped or ['?'])[-1]}; "
+                f"loader.on_bad=skip allows {BAD_SHARE:.0%}; mend the files"
+            )
+
+    def _reason(self, error: Exception) -> ResourceError | None:
+        """What became of the workers; None if they are not at fault."""
+        for _ in range(20):  # a dying worker gets a moment to be seen as dead
+            if self._dead():
+                return self._of_dead(self._dead()[0])
+            time.sleep(0.05 if self._workers else 0)
+        if "timed out" in str(error):
+            waited = STALLED_POLLS * POLL_S
+            return ResourceError(
+                f"the loader's workers did not get on for {waited} s, at {self._reading()}; is the storage "
+                f"still there?"
+            )
+        if "Too many open files" in str(error):
+            return ResourceError(
+                "too many open files between the loader's workers; raise the limit (ulimit -n 65536) or "
+                "lower loader.workers"
+            )
+        return None
+
+    def _dead(self) -> list:
+        """Workers that ended by themselves."""
+        return [process for process in self._workers if process.exitcode not in (None, 0)]
+
+    def _of_dead(self, process) -> ResourceError:
+        code = process.exitcode
+        ended = signal.Signals(-code).name if code < 0 else f"exit {code}"
+        fixes = {
+            -signal.SIGBUS: f"shared memory (/dev/shm) is too small; {SHARED_MEMORY_FIX}",
+            -signal.SIGKILL: "out of memory? lower loader.workers or loader.batch_size",
+        }
+        fix = fixes.get(code, "is that file damaged? replace or remove it")
+        return ResourceError(
+            f"a loader worker (pid {process.pid}) died ({ended}) while reading "
+            f"{self._reading(process.pid)}; {fix}"
+        )
+
+    def _reading(self, pid: int | None = None) -> str:
+        """Names of what the workers (or that with `pid`) were reading."""
+        notes = [(self._note[k], self._note[k + 1]) for k in range(0, len(self._note), 2)]
+        names = [self._split.name(index - 1) for owner, index in notes if index and pid in (None, owner)]
+        return ", ".join(names) or "nothing (between two samples)"
+
+    def close(self) -> None:
+        """Ends the workers. Nothing they hold is worth waiting for."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._workers:
+            atexit.unregister(self._at_exit)
+        for process in self._workers:
+            process.kill()
+        for process in self._workers:
+            process.join(timeout=2)  # one that waits for a dead disk cannot be ended
+        if self._workers:
+            # A killed worker may have held the lock of the event that torch sets when it cleans up: it would
+            # wait for ever.
+            self._iterator._workers_done_event = threading.Event()
+        self._iterator = None
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+
+def _close(batches: weakref.ref) -> None:
+    """At the end of the process, for those that nobody closed."""
+    found = batches()
+    if found is not None:
+        found.close()

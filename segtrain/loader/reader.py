@@ -1,0 +1,131 @@
+"""Samples by position. A training position counts samples over all epochs.
+
+Which sample it is and how that is augmented are functions of (seed, position), so neither the number of
+workers nor a resume changes a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from segtrain.augmentation import apply
+from segtrain.errors import DataError
+from segtrain.loader.batch import Batch, collated
+from segtrain.loader.workers import note_reading
+from segtrain.sample import Sample, no_label
+
+ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # streams of random numbers under one seed
+
+
+SUBSTITUTES = 10  # tries before a position without a readable sample is an error
+
+
+class TrainingPlan:
+    """Lists of positions, without end."""
+
+    def __init__(self, start: int, batch_size: int):
+        self.start, self.batch_size = start, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        position = self.start
+        while True:
+            yield list(range(position, position + self.batch_size))
+            position += self.batch_size
+
+
+class Reader:
+    """Training samples by position, put together to batches."""
+
+    def __init__(
+        self, split, ops: tuple[Callable, ...], seed: int, skip_bad: bool = False, cached: bool = False
+    ):
+        self.split, self.ops, self.seed, self.skip_bad = split, ops, seed, skip_bad
+        self.cache: dict[int, Sample] | None = {} if cached else None
+        self.orders: dict[int, np.ndarray] = {}
+
+    def index(self, position: int) -> int:
+        """Which sample stands at a position: each epoch has its own permutation."""
+        epoch, place = divmod(position, len(self.split))
+        if epoch not in self.orders:
+            self.orders = {known: order for known, order in self.orders.items() if known == epoch - 1}
+            self.orders[epoch] = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.split))
+        return int(self.orders[epoch][place])
+
+    def raw(self, index: int) -> Sample:
+        """Sample `index` as it is stored; cached arrays are read-only."""
+        if self.cache is None:
+            return self._read(index)
+        if index not in self.cache:
+            sample = self._read(index)
+            for array in (sample.image, sample.target, sample.instances):
+                if array is not None:
+                    array.flags.writeable = False
+            self.cache[index] = sample
+        return replace(self.cache[index])
+
+    def _read(self, index: int) -> Sample:
+        note_reading(index)
+        return self.split[index]
+
+    def sample(self, position: int, index: int, skipped: list[str]) -> Sample:
+        """The augmented sample."""
+        rng = np.random.default_rng([self.seed, AUGMENT, position])
+        return apply(self.ops, self.raw(index), rng, functools.partial(self._another, skipped))
+
+    def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
+        """A raw sample that `rng` draws, for operations that mix two; with skip_bad it draws again past
+        unreadable ones."""
+        for attempt in range(SUBSTITUTES + 1):
+            try:
+                return self.raw(int(rng.integers(len(self.split))))
+            except DataError as error:
+                if not self.skip_bad or attempt == SUBSTITUTES:
+                    raise
+                skipped.append(str(error))
+
+    def sample_or_substitute(self, position: int, skipped: list[str]) -> Sample:
+        """The sample at `position`, or the first readable one of a seeded list that stands in for it."""
+        if not self.skip_bad:
+            return self.sample(position, self.index(position), skipped)
+        others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(
+            len(self.split), size=SUBSTITUTES
+        )
+        for index in (self.index(position), *others.tolist()):
+            try:
+                sample = self.sample(position, index, skipped)
+                break
+            except DataError as error:
+                last = error
+                skipped.append(str(error))
+        else:
+            raise DataError(f"{SUBSTITUTES + 1} samples in a row cannot be read, the last: {last}")
+        return sample
+
+    def batch(self, positions: list[int]) -> Batch:
+        skipped: list[str] = []
+        samples = [self.sample_or_substitute(position, skipped) for position in positions]
+        return collated(samples, positions, skipped=skipped)
+
+
+class EvaluationReader:
+    """Samples by index, put together to batches of one shape."""
+
+    def __init__(self, split, filled_to: dict[int, int], ignore_index: int):
+        """filled_to: places of a batch, by its first index."""
+        self.split, self.filled_to, self.ignore_index = split, filled_to, ignore_index
+
+    def batch(self, indices: list[int]) -> Batch:
+        samples = []
+        for index in indices:
+            note_reading(index)
+            samples.append(self.split[index])
+        missing = self.filled_to[indices[0]] - len(samples)
+        filler = replace(
+            samples[-1],
+            target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)),
+        )
+        return collated(samples + [filler] * missing, indices + [indices[-1]] * missing, count=len(indices))

@@ -1,0 +1,38 @@
+"""Samples one after the other, for networks that are fitted to the data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from tqdm import tqdm
+
+from segtrain.errors import DataError, printable
+from segtrain.loader.batches import BAD_SHARE
+from segtrain.sample import Sample
+
+
+class Samples:
+    """The first `count` samples of a split as they are stored, one after the other, as often as somebody
+    asks: for networks that are fitted, not trained. between: called before each, what it raises ends the
+    reading. skip_bad: leave unreadable ones out."""
+
+    def __init__(self, split, count: int, skip_bad: bool = False, between: Callable[[], None] = lambda: None):
+        self._split, self._count, self._skip_bad, self._between = split, count, skip_bad, between
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Sample]:
+        bad = 0
+        for index in tqdm(range(self._count), unit="image", desc="reading", leave=False, disable=None):
+            self._between()
+            try:
+                sample = self._split[index]
+            except DataError as error:
+                bad += 1
+                if not self._skip_bad or bad > max(1, BAD_SHARE * self._count):
+                    raise
+                print(f"segtrain: skipped: {printable(str(error))}", file=sys.stderr)
+                continue
+            yield sample

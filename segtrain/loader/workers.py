@@ -1,0 +1,96 @@
+"""What runs in a loader worker."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+import cv2
+import torch
+
+from segtrain.errors import ResourceError, SegtrainError
+from segtrain.loader.batch import Batch
+
+# What each worker reads, for the message when it dies: two numbers a worker, its process id and the sample's
+# index + 1.
+_note: Sequence[int] | None = None
+
+
+_slot = 0
+
+
+def note_reading(index: int) -> None:
+    """Lets the parent see which sample this process is at."""
+    if _note is not None:
+        _note[2 * _slot + 1] = index + 1
+
+
+class Work:
+    """The reader as the DataLoader sees it: a list of positions in, a batch or the error out (errors travel
+    as values)."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __getitems__(self, positions: list[int]) -> Batch | SegtrainError:
+        try:
+            return self.reader.batch(positions)
+        except SegtrainError as error:
+            return error
+        except MemoryError:
+            return ResourceError(
+                "a loader worker ran out of memory; lower loader.workers or loader.batch_size, or use "
+                "smaller images"
+            )
+
+
+def as_it_is(item):
+    return item
+
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+
+
+class WorkerStart:
+    """Run in each worker before it reads."""
+
+    def __init__(self, note, die_with_parent: bool):
+        self.note, self.die_with_parent, self.parent = note, die_with_parent, os.getpid()
+
+    def __call__(self, worker_id: int) -> None:
+        global _note, _slot
+        _note, _slot = self.note, worker_id
+        _note[2 * worker_id] = os.getpid()
+        # The parent decides when to stop; signals to the whole process group must not take the workers from
+        # under it.
+        for number in HELD_BACK:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+        if self.die_with_parent and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            if os.getppid() != self.parent:  # it died before that
+                os._exit(1)
+
+
+def undisturbed(make: Callable):
+    """`make()`, without the SIGCHLD handler that torch installs: it would raise in the middle of whatever the
+    main thread is doing.
+
+    Dead workers are found when the next batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return make()
+    before = signal.getsignal(signal.SIGCHLD)
+    # Workers start with these held back, until they ignore them.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        return make()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGCHLD, before)

@@ -1,0 +1,5 @@
+"""Images to probabilities and masks."""
+
+from segtrain.predictor.mask import Mask, load
+
+__all__ = ["Mask", "load"]

@@ -1,0 +1,208 @@
+"""Image batches to probabilities. Validation, `evaluate` and `predict` share this path, so a score
+cannot differ from a mask.
+
+Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps
+another one: one forward pass, boxes, a second network, tiles, average over views, CRF.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from segtrain.checkpoint.restore import output_stride_of
+from segtrain.errors import ConfigError
+from segtrain.model.sides import check_side
+from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
+from segtrain.predictor.crf import Refine, chosen_solver, crf
+from segtrain.predictor.device import autocast
+from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
+from segtrain.sample import Normalisation
+from segtrain.settings import PredictorSettings
+
+
+class Predictor:
+    """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in
+    evaluation mode.
+
+    strips: the same as B×C×h×W of h rows after the other, as soon as each is done. They come one by one where
+    tiles are enough to make them; views of the image and a CRF need all of it.
+    """
+
+    def __init__(self, model: nn.Module, strips: Strips):
+        self._model, self._strips = model, strips
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        return assembled(self.strips)(images)
+
+    @torch.inference_mode()
+    def strips(self, images: Tensor) -> Iterator[Tensor]:
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            yield from self._strips(images)
+        finally:
+            self._model.train(was_training)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A second network. scores: images -> its raw B×C×H×W scores. run, step: where it is from."""
+
+    scores: Predict
+    run: str
+    step: int
+
+
+def predictor(
+    model: nn.Module,
+    normalisation: Normalisation,
+    activate: Predict,
+    settings: PredictorSettings,
+    views=(),
+    between=lambda: None,
+    ensemble: Ensemble | None = None,
+) -> Predictor:
+    """The whole way from images to probabilities.
+
+    between: called before each pass of the network; what it raises ends the prediction.
+    """
+    # Not every network has something to train.
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    check_settings(model, settings)
+    margin = getattr(model, "margin", 0)
+
+    def scores(normalised: Tensor) -> Tensor:
+        between()
+        with autocast(device, settings.amp):
+            output = model(normalised)
+        if output.window is not None and not margin:
+            raise ConfigError(
+                "the network answers for the inner part of its input only; it needs overlapping tiles"
+            )
+        return output.upsampled()
+
+    if settings.boxes:
+        scores = merged_over_boxes(scores, settings.box_sides, settings.box_input)
+
+    def whole(images: Tensor) -> Tensor:
+        own = scores(normalisation(images))
+        return (
+            activate(own)
+            if ensemble is None
+            else _merged(own, ensemble.scores(images), activate, settings.ensemble_merge)
+        )
+
+    if margin:
+        strips = overlap_tile(whole, margin, model.tile_sides, settings.tile)
+    else:
+        strips = sliding(whole, settings.tile, settings.overlap)
+    if views:
+        strips = _in_one(average(assembled(strips), views))
+    if settings.crf:
+        strips = _in_one(
+            refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between))
+        )
+    return Predictor(model, strips)
+
+
+def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
+    """ConfigError for settings that this network cannot be run with."""
+    margin = getattr(model, "margin", 0)
+    if margin and (settings.boxes or settings.ensemble):
+        key = "boxes" if settings.boxes else "ensemble"
+        raise ConfigError(
+            f"predictor.{key} needs a network that answers for all of its input, not for the inner part "
+            f"only; use null"
+        )
+    check_box_sides(settings.box_sides)
+    if settings.boxes:
+        check_side(model, "predictor.box_input", settings.box_input)
+    elif settings.tile is not None and not margin:
+        check_side(model, "predictor.tile", settings.tile)
+    if settings.boxes and getattr(model, "log_probabilities", False):
+        raise ConfigError(
+            f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
+            f"log-probabilities, none above 0; use null"
+        )
+    check_merge(model, "this network", settings)
+
+
+def check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
+    """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
+    if (
+        settings.ensemble
+        and settings.ensemble_merge == "product"
+        and getattr(model, "log_probabilities", False)
+    ):
+        raise ConfigError(
+            f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
+            f"log-probabilities, none above 0; "
+            "use predictor.ensemble_merge=mean"
+        )
+
+
+def _in_one(predict: Predict) -> Strips:
+    return lambda images: iter([predict(images)])
+
+
+def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
+    """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code
+    joins its scores with those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al.
+    2015, sec. 4.4)."""
+    if merge == "mean":
+        return (activate(own) + activate(other)) / 2
+    return activate(own.clamp_min(0) * other.clamp_min(0))
+
+
+def refined(predict: Predict, refine: Refine) -> Predict:
+    """`predict` and then a function of the images and their probabilities."""
+    return lambda images: refine(images, predict(images))
+
+
+def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
+    """The mean of the probabilities over all combinations of views, one view of each group, mapped back to
+    the image."""
+    if not views:
+        return predict
+    combinations = list(itertools.product(*views))
+
+    def averaged(images: Tensor) -> Tensor:
+        total = None
+        for combination in combinations:
+            part = predict(reduce(lambda x, view: view.forward(x), combination, images))
+            part = reduce(lambda p, view: view.backward(p), reversed(combination), part)
+            total = part.clone() if total is None else total.add_(part)
+        return total.div_(len(combinations))
+
+    return averaged
+
+
+def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
+    """How probabilities are made, for the record beside scores."""
+    made_by_crf = None
+    if settings.crf:
+        solver = chosen_solver(settings.crf_solver)
+        made_by_crf = {
+            "preset": settings.crf,
+            "solver": solver,
+            "window": settings.crf_window if solver == "torch" else None,
+        }
+    return {
+        "output_stride": output_stride_of(model),
+        "tile": settings.tile,
+        "overlap": settings.overlap if settings.tile else None,
+        "amp": settings.amp,
+        "boxes": {"kind": settings.boxes, "sides": settings.box_sides, "input": settings.box_input}
+        if settings.boxes
+        else None,
+        "ensemble": ensemble
+        and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
+        "crf": made_by_crf,
+    }

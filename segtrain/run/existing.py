@@ -1,0 +1,75 @@
+"""The folder that a command works in or on: a new one, or that of a run that exists."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from segtrain.errors import ConfigError
+from segtrain.run.folder import check_name, create
+from segtrain.run.layout import CONFIG, OUTPUTS
+
+
+def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
+    """The run's folder and whether it was made just now. wish: a path that the user typed for it."""
+    name, resume = config["name"], config["resume"]
+    if resume not in (None, "auto"):
+        return existing_run(resume, "resume"), False
+    if name is not None:
+        check_name(name)
+    if wish is not None and name is not None:
+        raise ConfigError(
+            f"name={name} and hydra.run.dir={wish} both say where the run goes; give one of them"
+        )
+    outputs, last = (Path(wish).parent, Path(wish).name) if wish else (OUTPUTS, name)
+    if resume == "auto":
+        if last is None:
+            raise ConfigError(
+                "resume=auto needs a name to find the run by; add name=NAME, or give resume=FOLDER"
+            )
+        if (outputs / last).is_dir():
+            return outputs / last, False
+    return create(outputs, last), True
+
+
+def existing_run(folder: str, key: str) -> Path:
+    """The folder of a run that somebody typed. ConfigError if there is none."""
+    path = Path(folder)
+    if not folder:
+        raise ConfigError(
+            f"{key} is empty (an unset variable of the shell?); give the folder of a run{_last_runs()}"
+        )
+    if not path.is_dir():
+        raise ConfigError(f"{key}={folder} does not exist{_last_runs()}")
+    stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))
+    if stages and not (path / CONFIG).is_file():
+        raise ConfigError(
+            f"{key}={folder} holds stages; give one of them: {', '.join(stages)}. To go on with all of "
+            f"them, repeat the command "
+            f"with resume=auto and name=NAME or hydra.run.dir={folder}"
+        )
+    if not (path / CONFIG).is_file():
+        raise ConfigError(f"{key}={folder} is not the folder of a run: it holds no {CONFIG}{_last_runs()}")
+    return path
+
+
+def _last_runs() -> str:
+    found = [
+        path.parent
+        for pattern in (f"*/{CONFIG}", f"*/*/{CONFIG}", f"*/*/*/{CONFIG}")
+        for path in OUTPUTS.glob(pattern)
+    ]
+    newest = sorted(found, key=lambda path: path.stat().st_mtime)[-3:]
+    return f"; the last runs are {', '.join(map(str, reversed(newest)))}" if newest else ""
+
+
+def remove_run(folder: Path) -> None:
+    """Takes away a folder that was made for a run which then could not begin."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        # The folder of the day, if this was its only run.
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
+            folder.parent.rmdir()

@@ -1,0 +1,108 @@
+"""run.json: the command, versions, git commit, and how the run ended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from segtrain.errors import SegtrainError
+from segtrain.run.layout import RECORD
+from segtrain.run.storage import write_json
+
+PACKAGES = (
+    "segtrain",
+    "torch",
+    "torchvision",
+    "hydra-core",
+    "omegaconf",
+    "timm",
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+)
+
+
+class Record:
+    """run.json: with what a run was made, when, and how it ended. Set `scores` before the block ends."""
+
+    def __init__(self, folder: Path, config: Mapping, words: list[str]):
+        self.path = folder / RECORD
+        self.scores: dict = {}
+        self._start = time.monotonic()
+        earlier = read_record(folder)
+        self.content = {
+            "command": words,
+            "started": _now(),
+            "ended": None,
+            "seconds": None,
+            "exit_code": None,
+            "error": None,
+            "scores": None,
+            "seed": config["seed"],
+            "host": socket.gethostname(),
+            "directory": os.getcwd(),
+            "python": platform.python_version(),
+            "versions": _versions(),
+            "git": git_commit(),
+            "earlier": [*earlier.pop("earlier", []), earlier] if earlier else [],
+        }
+
+    def __enter__(self) -> Record:
+        write_json(self.path, self.content)
+        return self
+
+    def __exit__(self, kind, error, _trace) -> None:
+        code = 0 if error is None else getattr(error, "exit_code", 130 if kind is KeyboardInterrupt else 1)
+        self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
+        self.content.update(
+            exit_code=code, error=None if error is None else str(error), scores=self.scores or None
+        )
+        # A full disk must not hide what went wrong before.
+        with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
+            write_json(self.path, self.content)
+
+
+def read_record(folder: Path) -> dict:
+    """What run.json says; {} if there is none or it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        record = json.loads((folder / RECORD).read_text("utf-8"))
+        return record if isinstance(record, dict) else {}
+    return {}
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def git_commit() -> dict | None:
+    """Commit of the repository that the command was started in, and whether tracked files differ from it;
+    None outside of one."""
+
+    def git(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = git("rev-parse", "HEAD")
+        if commit.returncode == 0:
+            return {
+                "commit": commit.stdout.strip(),
+                "changed": git("diff-index", "--quiet", "HEAD", "--").returncode != 0,
+            }
+    return None

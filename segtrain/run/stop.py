@@ -1,0 +1,139 @@
+"""Signals: the run ends the step, saves and exits; a second Ctrl-C ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+
+from segtrain.errors import Interrupted
+
+
+class Stop:
+    """Whether somebody asked the run to end. `Stop().install()` watches SIGTERM and SIGINT; `Stop()` alone
+    never asks.
+
+    The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second
+    SIGINT ends this process and its children at once with 130.
+
+    at_once: true while nothing has begun that could be lost; a signal then raises errors.Interrupted wherever
+    the program is.
+    """
+
+    def __init__(self):
+        self.requested: int | None = None
+        self.at_once = False
+        self._previous: dict[int, object] = {}
+        self._pipe: tuple[int, int] | None = None
+
+    def install(self) -> Stop:
+        """Watches from now on; in the main thread only, elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread() or self._previous:
+            return self
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        # A handler waits until the main thread comes out of a long operation; a thread that reads this pipe
+        # does not.
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(self._pipe[0],), name="stop", daemon=True).start()
+        _installed.add(self)
+        return self
+
+    def restore(self) -> None:
+        """Gives the signals back to whom they belonged."""
+        while self._previous:
+            number, previous = self._previous.popitem()
+            signal.signal(number, previous)
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            # The thread sees the end of the pipe and closes its side.
+            os.close(self._pipe[1])
+            self._pipe = None
+        _installed.discard(self)
+
+    def _note(self, number: int, _frame) -> None:
+        if self.requested is None:
+            self.requested = int(number)
+            if self.at_once:
+                self.raise_if_requested()
+            # Not print: the handler may run inside another print to the same stream.
+            hint = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
+            _say(f"segtrain: {signal.Signals(number).name}: stopping after this step{hint}\n")
+
+    def raise_if_requested(self, message: str | None = None) -> None:
+        """Raises errors.Interrupted, whose exit code is 128 + the signal, if a signal came."""
+        if self.requested is not None:
+            raise Interrupted(self.requested, message or f"stopped by {signal.Signals(self.requested).name}")
+
+    def _leave_child(self) -> None:
+        """In a forked child (a loader's worker): the parent decides, and its `terminate` must work."""
+        for number, action in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN)):
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, action)
+        if self._pipe is not None:
+            # The pipe is the parent's: a signal to this child is not one to the run.
+            signal.set_wakeup_fd(-1)
+            for descriptor in self._pipe:
+                os.close(descriptor)
+            self._pipe = None
+
+
+_installed: weakref.WeakSet[Stop] = weakref.WeakSet()
+
+
+os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list(_installed)])
+
+
+def _watch(descriptor: int) -> None:
+    """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal
+    sent too."""
+    last = -math.inf
+    interrupts = 0
+    while numbers := os.read(descriptor, 512):
+        if signal.SIGINT in numbers:
+            now = time.monotonic()
+            interrupts += now - last > 0.1
+            last = now
+        if interrupts >= 2:
+            end_at_once(128 + signal.SIGINT)
+    os.close(descriptor)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+
+
+def end_at_once(exit_code: int) -> None:
+    """Kills every process that this one started, and theirs, and ends without any clean-up."""
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(exit_code)
+
+
+def descendants(pid: int) -> list[int]:
+    """Ids of the living children of `pid` and of theirs, from /proc (elsewhere: the children that
+    multiprocessing knows)."""
+    if not os.path.isdir("/proc/self"):
+        module = sys.modules.get("multiprocessing")
+        return [child.pid for child in module.active_children() if child.pid] if module else []
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            child = int(entry)
+            with open(f"/proc/{child}/stat", "rb") as file:
+                # The process's name stands in brackets and may hold anything.
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+            children.setdefault(parent, []).append(child)
+    found = list(children.get(pid, []))
+    for one in found:
+        found.extend(children.get(one, []))
+    return found

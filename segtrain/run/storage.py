@@ -1,0 +1,247 @@
+"""Writing so that no kill and no power cut leaves half a file, and one line for storage that refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from segtrain.errors import CheckpointError
+
+TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{6}\.tmp$")
+"""Names of files and folders that are being written; the group is the writer's process id."""
+
+
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", "free some space or use another disk"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or use another disk"),
+    errno.EFBIG: ("the file would be larger than this process may write", "raise the limit (ulimit -f)"),
+    errno.EROFS: ("the file system is read-only", "use another folder"),
+    errno.EACCES: ("no permission", "use another folder or change its permissions"),
+    errno.EEXIST: ("a file of that name is there", "give the name of a folder"),
+    errno.ENOTDIR: ("a part of the path is a file", "give the name of a folder"),
+    errno.EPERM: ("no permission", "use another folder or change its permissions"),
+}
+
+
+def storage_error(error: OSError, path: Path | str, needed_bytes: int | None = None) -> CheckpointError:
+    """One line for a write that the system refused: why, where, what was needed, what is free, what to do."""
+    reason, remedy = _REASONS.get(
+        error.errno, (error.strerror or str(error), "check the folder and its disk")
+    )
+    numbers = [] if needed_bytes is None else [f"needed {in_words(needed_bytes)}"]
+    free = free_bytes(path)
+    numbers += [] if free is None else [f"free {in_words(free)}"]
+    return CheckpointError(
+        f"cannot write {path}: {reason}{''.join('; ' + ', '.join(numbers) if numbers else '')}; {remedy}"
+    )
+
+
+@contextlib.contextmanager
+def storage(path: Path | str, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turns an OSError of the block into a CheckpointError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, needed_bytes) from error
+
+
+def free_bytes(path: Path | str) -> int | None:
+    """Bytes that this user may still write on the disk of `path` (or of the nearest folder above that
+    exists)."""
+    path = Path(os.path.abspath(path))
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(folder)
+            return found.f_bavail * found.f_frsize
+    return None
+
+
+def in_words(num_bytes: int) -> str:
+    """1234567 -> '1.2 MB'."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def probe(folder: Path | str, needed_bytes: int) -> None:
+    """CheckpointError unless `needed_bytes` can be written into `folder` now. Leaves nothing behind.
+
+    The space is really reserved for a moment: a quota or a file-size limit does not show in the free space.
+    """
+    path = temporary_name(Path(folder) / "probe")
+    try:
+        with storage(folder, needed_bytes), open(path, "xb") as file:
+            file.write(b"segtrain")
+            file.flush()
+            free = free_bytes(folder)
+            if free is not None and free < needed_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if needed_bytes > 0 and hasattr(os, "posix_fallocate"):
+                _reserve(file.fileno(), needed_bytes)
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _reserve(descriptor: int, num_bytes: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except OSError as error:
+        # Some file systems cannot reserve; that says nothing about the space.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
+            raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Beside `path`, a name that says who writes there and that no reader takes for finished."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
+
+
+def sync_folder(folder: Path | str) -> None:
+    """Makes the names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Not every network file system syncs folders; then there is nothing more to do.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path | str, data: bytes) -> None:
+    """`path` holds either what it held or all of `data`, whenever the process is killed or the power
+    fails."""
+    path = Path(path)
+    temporary = temporary_name(path)
+    try:
+        with storage(path, len(data)):
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def json_bytes(value) -> bytes:
+    """Indented UTF-8 JSON. Numbers that are not finite become null: JSON has none. Anything but plain values
+    is a TypeError."""
+    return (json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def write_json(path: Path | str, value) -> None:
+    """`json_bytes` of `value`, written at once or not at all."""
+    write_atomic(path, json_bytes(value))
+
+
+def append_line(path: Path | str, line: str, durable: bool = False) -> None:
+    """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which
+    costs milliseconds."""
+    data = line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n"
+    with storage(path, len(data)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _append(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    before = os.fstat(descriptor).st_size
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
+
+
+def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
+    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No
+    file: 0.
+
+    due: of step `keep`, a line with a key that begins so is to come again and goes too.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0
+    with storage(path):
+        lines = path.read_bytes().splitlines(keepends=True)
+    again = None if due is None else f'"{due}'.encode()
+    kept = [
+        line
+        for line in lines
+        if line.endswith(b"\n") and _step_of(line) <= keep - (again is not None and again in line)
+    ]
+    if len(kept) < len(lines):
+        write_atomic(path, b"".join(kept))
+    return len(lines) - len(kept)
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+    return step if isinstance(step, (int, float)) else math.inf
+
+
+def remove_leftovers(folder: Path | str) -> list[Path]:
+    """Removes what writers that were killed left half written in `folder`; what a living process writes
+    stays."""
+    removed = []
+    for path in sorted(Path(folder).iterdir()):
+        match = TEMPORARY.match(path.name)
+        # The lock of the run is ours, so that nothing else of this process is being written now.
+        if match and (int(match[1]) == os.getpid() or not alive(int(match[1]))):
+            remove(path)
+            removed.append(path)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder; that it is gone already is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of that id runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

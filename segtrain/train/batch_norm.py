@@ -1,0 +1,50 @@
+"""Batch-norm statistics recomputed for evaluations and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from segtrain.model.norm import recompute_statistics, statistics_of
+from segtrain.predictor.device import autocast
+from segtrain.train.state import RunState
+from segtrain.train.step import Learning, micro_batches
+
+
+@contextlib.contextmanager
+def recomputed_batch_norm(
+    state: RunState, learning: Learning, draw: Callable, count: int, stop
+) -> Iterator[None]:
+    """Within, the batch normalisation of the served network has statistics averaged over the first `count`
+    batches of `draw()`.
+
+    Afterwards it has its own again, and a checkpoint written within keeps both: an evaluation changes nothing
+    in what follows.
+    """
+    own = {name: buffer.clone() for name, buffer in statistics_of(state.served).items()} if count else {}
+    if not own:
+        yield
+        return
+
+    def inputs() -> Iterator[Tensor]:
+        with draw() as batches:
+            for batch in itertools.islice(batches, count):
+                if stop.requested is not None:
+                    return
+                for images, _ in micro_batches(batch, learning.settings, learning.device):
+                    yield learning.normalise(images)
+
+    try:
+        with autocast(learning.device, learning.settings.amp):
+            recompute_statistics(state.served, inputs())
+        if stop.requested is None:
+            state.statistics = own
+        else:  # cut short they are worth nothing
+            state.served.load_state_dict(own, strict=False)
+        yield
+    finally:
+        state.served.load_state_dict(own, strict=False)
+        state.statistics = None

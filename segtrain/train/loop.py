@@ -1,0 +1,112 @@
+"""The training loop, in time order: rate, step, log, evaluate, save.
+
+Sample order and augmentation are functions of (seed, position), so the loader starts anywhere; everything
+counts optimizer steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from segtrain.errors import DivergedError
+from segtrain.train.plan import Plan
+from segtrain.train.state import RunState
+from segtrain.train.step import Learning, train_step, update_average
+from segtrain.train.watch import Clock, Finite
+
+
+def train(
+    state: RunState,
+    learning: Learning,
+    plan,
+    batches,
+    evaluate: Callable,
+    save: Callable,
+    events,
+    stop,
+    step=train_step,
+    served_as=contextlib.nullcontext,
+) -> Any:
+    """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
+
+    batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the
+    caller's function. save(state, scores) writes a checkpoint. plan: `Plan`. stop:
+    `segtrain.run.stop.Stop`. served_as(): a context in which the network is evaluated and saved.
+    """
+    finite, clock = Finite(state.loss_sum), Clock()
+    scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
+    state.model.train()
+    while state.step < plan.steps:
+        batch = clock.waiting(lambda: next(batches))
+        for text in batch.skipped:
+            events.say(f"left out: {text}")
+        total, weight = step(state, batch, learning)
+        state.step += 1
+        state.position += batch.count
+        if state.ema is not None:
+            update_average(state, learning.settings.ema)
+        state.loss_sum += total
+        state.loss_weight += weight
+        finite.note(state.step, batch.names)
+        clock.count(batch.count)
+        events.progress(1)
+
+        if state.step % plan.log_every == 0 or state.step == plan.steps:
+            finite.read()
+            _log(state, learning, clock, events, plan)
+        state.evaluation_due = plan.evaluates(state.step)
+        if state.evaluation_due or plan.saves(state.step) or stop.requested is not None:
+            finite.read()
+            if stop.requested is not None:
+                save(state, None)
+                stop.raise_if_requested(
+                    f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved"
+                )
+            scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
+    return scores
+
+
+def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop, served_as: Callable):
+    """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then
+    stays due."""
+    scores = None
+    with served_as():
+        if state.evaluation_due:
+            scores = evaluate(state)
+            if stop.requested is not None and scores is None:
+                save(state, None)
+                stop.raise_if_requested(
+                    f"stopped while evaluating after step {state.step} of {plan.steps}; a checkpoint is saved"
+                )
+            state.evaluation_due = False
+        save(state, scores)
+    stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
+    state.model.train()
+    return scores
+
+
+def _log(state: RunState, learning: Learning, clock: Clock, events, plan: Plan) -> None:
+    loss = (state.loss_sum / state.loss_weight).item() if state.loss_weight.item() > 0 else 0.0
+    rate = max(group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups)
+    speed, waited = clock.read()
+    numbers = {
+        "train/loss": loss,
+        "train/rate": rate,
+        "train/images_per_s": round(speed, 2),
+        "train/waiting": round(waited, 4),
+    }
+    if state.scaler.is_enabled():
+        numbers["train/scale"] = state.scaler.get_scale()
+        if numbers["train/scale"] < 1:
+            raise DivergedError(
+                f"the fp16 loss scale fell to {numbers['train/scale']} at step {state.step}; use "
+                f"trainer.amp=bf16 or none"
+            )
+    events.log(state.step, numbers)
+    events.progress(
+        0, {"loss": f"{loss:.4f}", "rate": f"{rate:.2e}", "img/s": f"{speed:.1f}", "waiting": f"{waited:.0%}"}
+    )
+    state.loss_sum.zero_()
+    state.loss_weight.zero_()

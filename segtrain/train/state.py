@@ -1,0 +1,91 @@
+"""`RunState`: all that an exact resume needs."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from segtrain.settings import Trainer
+from segtrain.train.random_state import random_state, restore_random_state
+
+
+@dataclass
+class RunState:
+    """The state of a run between two optimizer steps.
+
+    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since
+    the last log line.
+    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of
+    batch normalisation with which training goes on, while `served` has others.
+    """
+
+    model: nn.Module
+    optimizers: dict[str, torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler
+    loss_sum: Tensor
+    loss_weight: Tensor
+    ema: nn.Module | None = None
+    step: int = 0
+    position: int = 0
+    best: float | None = None
+    evaluation_due: bool = False
+    statistics: dict[str, Tensor] | None = None
+
+    @property
+    def served(self) -> nn.Module:
+        """The network that is evaluated and kept: the moving average if there is one."""
+        return self.model if self.ema is None else self.ema
+
+    @functools.cached_property
+    def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are
+        copied."""
+        pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
+        floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
+        return (
+            [kept for kept, _ in floats],
+            [new for _, new in floats],
+            [pair for pair in pairs if not pair[0].is_floating_point()],
+        )
+
+    def plain(self) -> dict:
+        """Tensors and plain Python: what `served` does not hold already."""
+        return {
+            "raw": dict(self.model.state_dict()) if self.ema is not None else None,
+            "statistics": self.statistics,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due")},
+            "loss": [self.loss_sum, self.loss_weight],
+            "random": random_state(),
+        }
+
+    def restore(self, weights: dict[str, Tensor], plain: dict) -> None:
+        """Undoes everything since the checkpoint that `weights` and `plain` come from."""
+        self.served.load_state_dict({**weights, **(plain.get("statistics") or {})})
+        if self.ema is not None:
+            self.model.load_state_dict(plain["raw"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(plain["optimizers"][name])
+        self.scaler.load_state_dict(plain["scaler"])
+        for name, value in plain["numbers"].items():
+            setattr(self, name, value)
+        self.loss_sum.copy_(plain["loss"][0])
+        self.loss_weight.copy_(plain["loss"][1])
+        restore_random_state(plain["random"])
+
+
+def new_state(model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device) -> RunState:
+    """The state before the first step."""
+    return RunState(
+        model=model,
+        optimizers=optimizers,
+        scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
+        loss_sum=torch.zeros((), device=device),
+        loss_weight=torch.zeros((), device=device),
+        ema=copy.deepcopy(model).eval().requires_grad_(False) if settings.ema else None,
+    )
