@@ -13,7 +13,7 @@ from segtrain.cli.catalogue import Keys, load
 from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
 from segtrain.text import show
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REMEDY = "run `python scripts/catalogue.py`"
 
 

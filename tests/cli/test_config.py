@@ -550,7 +550,7 @@ def test_plug_in_is_an_option_without_being_imported(monkeypatch):
 # --- the shipped YAMLs
 
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 def test_hydra_leaves_nothing_behind():
