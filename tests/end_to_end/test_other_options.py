@@ -272,6 +272,7 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
         "tta": {},
     }
     settings = {"predictor": {"ensemble": str(place / "outputs" / "unet")}, "evaluate": {}, "init": None}
+    settings["trainer"] = {"freeze_batch_norm": False}
     parts = build_parts({**config, **settings}, None)
     before = torch.get_rng_state()
     _, ensemble = scoring_of({**config, **settings}, parts.task, parts.facts, parts.metric).prediction(
