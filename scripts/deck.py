@@ -68,7 +68,11 @@ def main() -> None:
         words = [*NETWORKS[network], f"data.root={asked.root}", f"trainer.steps={asked.steps}"]
         segtrain("train", "experiment=deck", *words, f"name={name}", "resume=auto")
         runs.append(f"outputs/{name}")
-    words = (f"evaluate.pictures={asked.pictures}", "evaluate.boundary_px=2", f"output=outputs/{asked.name}")
+    words = (
+        f"evaluate.pictures={asked.pictures}",
+        "metric=[confusion,boundary]",
+        f"output=outputs/{asked.name}",
+    )
     segtrain("compare", f"runs=[{','.join(runs)}]", *words)
 
 

@@ -31,7 +31,12 @@ def scored(run: str, stride: int) -> dict:
     """scores.json of a run at an output stride."""
     output = Path("outputs", run, f"os{stride}")
     if not (output / "scores.json").exists():
-        words = (f"model.output_stride={stride}", f"evaluate.boundary_px={BAND_PX}", "evaluate.pictures=0")
+        words = (
+            f"model.output_stride={stride}",
+            "metric=[confusion,boundary]",
+            f"metric.boundary.tolerance_px={BAND_PX}",
+            "evaluate.pictures=0",
+        )
         segtrain("evaluate", f"run=outputs/{run}", *words, f"output={output}")
     return json.loads((output / "scores.json").read_text("utf-8"))
 

@@ -106,6 +106,38 @@ class Facts:
         )
 
 
+@dataclass(frozen=True)
+class Number:
+    """One score. label: its name in tables. value: a finite number, None where nothing could be scored."""
+
+    label: str
+    value: float | int | None
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One score a class, in the order of `Facts.classes`. label: the column's heading. mean: the key of the
+    `Number` that belongs below the column, None if there is none."""
+
+    label: str
+    values: tuple[float | None, ...]
+    mean: str | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores y at positions x. label: of y, x_label: of x."""
+
+    label: str
+    x_label: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+
+
+ScoreDict = dict[str, Number | PerClass | Curve]
+"""What a metric's `scores` gives, by the key that scores.json, metrics.jsonl and TensorBoard use."""
+
+
 class Window(NamedTuple):
     """A rectangle of an image, in pixels."""
 

@@ -158,11 +158,6 @@ class EvaluateSettings:
         "labelled; "
         "zero, one: none, absent ones count as 0 or 1",
     )
-    boundary_px: Annotated[float, ABOVE_0] | None = key(
-        None,
-        "also score boundaries: right within so many pixels (boundary_f), and the mIoU that near to them; "
-        "null: do not",
-    )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"
     )
@@ -181,9 +176,8 @@ class Evaluate:
     )
     output: str | None = key(
         None,
-        "folder for scores.json and the contact sheet; null: RUN/evaluate/SPLIT-STEP, with the names of "
-        "tta, another stride, a crf …, "
-        "and six hex digits for whatever else differs from the training's own evaluations",
+        "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
+        "that is taken",
     )
 
 
@@ -247,15 +241,15 @@ SECTIONS = {
 """The fixed sections of each command; "" is the top level."""
 
 GROUPS = {
-    "train": ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta"),
-    "evaluate": ("data", "model", "tta"),
-    "compare": ("data", "tta"),
+    "train": ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "metric", "tta"),
+    "evaluate": ("data", "model", "metric", "tta"),
+    "compare": ("data", "metric", "tta"),
     "predict": ("model", "tta"),
     "describe": ("model",),
 }
 """The groups of each command; each is a table."""
 
-COMPOSITES = ("augmentation", "tta")
+COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from segtrain.errors import printable
 
 
 def show(value) -> str:
@@ -31,3 +33,24 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
 def count(number: int, one: str, many: str = "") -> str:
     """`1 image`, `2 images`; `many` where it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of a table: columns as wide as their widest cell, the first `left` ones flush left, the others
+    right."""
+    lines = [tuple(map(printable, row)) for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(_padded(cell, widths[i], i < left) for i, cell in enumerate(row)).rstrip() for row in lines
+    ]
+
+
+def _padded(cell: str, width: int, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
+
+
+def number(value: float | int | None, digits: int = 4) -> str:
+    """A score as tables show it: '-' for None, integers as they are."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.{digits}f}"

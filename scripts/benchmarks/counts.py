@@ -65,10 +65,12 @@ def _compared(peer: str, theirs: Callable, reset: Callable, goal: Goal, pairs: i
     confusion = Confusion(NUM_CLASSES, IGNORE)
     prediction, target = label_maps(quick)
     with threads(1):
-        if not torch.equal(confusion.counts(prediction, target), theirs(prediction, target)):
+        if not torch.equal(confusion.counts(target, decisions=prediction).sum(0), theirs(prediction, target)):
             raise Left(f"{peer} counts differently")
         reset()
         ours_s, theirs_s = alternating(
-            lambda: confusion.counts(prediction, target), lambda: theirs(prediction, target), pairs
+            lambda: confusion.counts(target, decisions=prediction).sum(0),
+            lambda: theirs(prediction, target),
+            pairs,
         )
     return Result(peer, ours_s, theirs_s, goal)

@@ -13,7 +13,6 @@ from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import data_of, score_split, scoring_of, split_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
-from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
 from segtrain.report.sheet import comparison
@@ -71,9 +70,8 @@ def _entry(
             f"{task.name}"
         )
     same_classes(own, facts, run)
-    metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
     scores = score_split(
-        scoring_of(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}"
+        scoring_of(config, task, own), model.to(device), split, device, stop, f"evaluating {run}"
     )
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = _origin(description["config"])

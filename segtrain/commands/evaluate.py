@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from segtrain import checkpoint as checkpoints
-from segtrain.build import check
-from segtrain.checkpoint.restore import build_from, output_stride_of
+from segtrain.checkpoint.restore import build_from
 from segtrain.commands.parts import as_settled, same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import contact_sheet, data_of, score_split, scoring_of, split_of
 from segtrain.evaluate.table import as_record, lines
-from segtrain.metric import METRIC
 from segtrain.run.storage import probe, storage, write_json
-from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
 
 
@@ -33,15 +28,8 @@ def evaluate(config: dict, stop) -> dict:
     data = data_of(config, config["run"], description)
     same_classes(facts, data.facts, config["run"])
     split = split_of(data, config["split"])
-    metric = METRIC.build(
-        {"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index
-    )
-    scoring = scoring_of(config, task, facts, metric)
-    output = Path(
-        config["output"] or Path(config["run"]) / "evaluate" / _name_of_scores(config, model, description)
-    )
-    with storage(output):
-        output.mkdir(parents=True, exist_ok=True)
+    scoring = scoring_of(config, task, facts)
+    output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
     # Rates as they are at this output stride.
@@ -77,42 +65,19 @@ def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
     return f"written   {path}" + ("" if picture is None else f", {picture_path}")
 
 
-def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> str:
-    """val-1000-flip-os8-crf-5b0a9c: the split, the step, and what makes these scores others than those of the
-    training: in a word each, and a hash of what the words leave open."""
-    words = [config["split"], str(description["step"]), *config["tta"]]
-    stride, settings = output_stride_of(model), PredictorSettings(**config["predictor"])
-    if stride != description["config"]["model"].get("output_stride", stride):
-        words.append(f"os{stride}")
-    words += [name for name in ("boxes", "ensemble", "crf") if getattr(settings, name) is not None]
-    left_open = json.dumps(_left_open(config, description["config"]), sort_keys=True)
-    return "-".join(
-        [*words, *([] if left_open == "{}" else [hashlib.sha256(left_open.encode()).hexdigest()[:6]])]
-    )
-
-
-def _left_open(config: Mapping, saved: Mapping) -> dict:
-    """What changes scores, is not as the training had it, and has no word of its own: {"predictor": {"tile":
-    5}}."""
-    own = {name: saved.get(name) or {} for name in ("data", "model", "predictor", "evaluate", "tta")}
-    # Words name the views, and each of those that the training did without has its defaults.
-    own["tta"] = {view: own["tta"].get(view, {}) for view in config["tta"]}
-    for name in ("predictor", "evaluate"):
-        own[name] = {key: value for key, value in own[name].items() if key in config[name]}
-    before = check("evaluate", {"run": config["run"], **own})
-    worded = {
-        "model": ("output_stride",),
-        "predictor": ("boxes",),
-        "evaluate": ("batch_size", "workers", "pictures"),
-    }
-    changed = {}
-    for name in own:
-        # As JSON has them: a tuple is a list, and every key a text.
-        here, there = (json.loads(json.dumps(one[name])) for one in (config, before))
-        other = {
-            key: value
-            for key, value in here.items()
-            if key not in worded.get(name, ()) and value != there.get(key)
-        }
-        changed.update({name: other} if other else {})
-    return changed
+def _output_folder(config: Mapping, step: int) -> Path:
+    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; what makes the scores differ is
+    in their protocol."""
+    if config["output"]:
+        with storage(Path(config["output"])):
+            Path(config["output"]).mkdir(parents=True, exist_ok=True)
+        return Path(config["output"])
+    plain = Path(config["run"]) / "evaluate" / f"{config['split']}-{step}"
+    with storage(plain):
+        plain.parent.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = plain if number == 1 else plain.with_name(f"{plain.name}-{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    raise AssertionError("unreachable")

@@ -15,7 +15,6 @@ from segtrain.checkpoint.restore import without_weights
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, printable
-from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
@@ -30,7 +29,6 @@ class Parts:
     data: Data
     facts: Facts
     model: nn.Module
-    metric: object
 
 
 def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
@@ -60,9 +58,6 @@ def build_parts(config: Mapping, resumed: Path | None) -> Parts:
     task = TASK.build(config["task"])
     data = DATA.build(config["data"])
     facts = data.facts
-    metric = METRIC.build(
-        {"name": task.metric}, num_classes=facts.num_classes, ignore_index=facts.ignore_index
-    )
     source = checkpoint_of(config["init"]) if resumed is None else resumed
     chosen = config["model"] if source is None else without_weights(config["model"])
     model = MODEL.build(
@@ -74,16 +69,16 @@ def build_parts(config: Mapping, resumed: Path | None) -> Parts:
     if config["trainer"]["freeze_batch_norm"]:
         freeze_batch_norm(model)  # before the batch is checked: frozen batch-norm takes a single image
     if source is None:
-        return Parts(task, data, with_normalisation(facts, model), model, metric)
+        return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"
     saved = Facts.from_plain(checkpoints.describe(source)["facts"])
     if resumed is None:
         # The network learnt on images normalised in that way; other channels are refused when the weights are
         # copied.
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
-        return Parts(task, data, with_normalisation(replace(facts, normalisation=own), model), model, metric)
+        return Parts(task, data, with_normalisation(replace(facts, normalisation=own), model), model)
     same_classes(saved, facts, str(resumed.parent.parent))
-    return Parts(task, data, replace(facts, normalisation=saved.normalisation), model, metric)
+    return Parts(task, data, replace(facts, normalisation=saved.normalisation), model)
 
 
 def same_classes(run: Facts, data: Facts, where: str) -> None:

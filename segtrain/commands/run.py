@@ -11,10 +11,9 @@ from segtrain.commands.parts import Parts
 from segtrain.commands.scoring import Scoring, contact_sheet, score_split
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
-from segtrain.evaluate.table import as_record, lines
+from segtrain.evaluate.table import as_record, flat_scores, lines
 from segtrain.report.events import Events
 from segtrain.run.storage import probe, storage
-from segtrain.sample import Facts
 from segtrain.settings import Trainer
 
 
@@ -67,7 +66,7 @@ class RunOutput:
         """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""
         if self.folder is None:
             return
-        score = None if scores is None else scores.numbers.get(self.parts.task.score)
+        score = None if scores is None else scores.value(self.parts.task.score)
         sign = -1 if self.parts.task.lower_is_better else 1
         better = score is not None and (state.best is None or sign * score > sign * state.best)
         if better:
@@ -89,19 +88,9 @@ class RunOutput:
         checkpoints.prune(self.folder, self.settings.keep_checkpoints)
 
 
-def flat_scores(numbers: dict, facts: Facts) -> dict:
-    """{"val/miou": …, "val/iou/sky": …} of the metric's numbers."""
-    flat = {}
-    for name, value in numbers.items():
-        if isinstance(value, list):
-            flat.update({f"val/{name}/{facts.classes[i]}": one for i, one in enumerate(value)})
-        else:
-            flat[f"val/{name}"] = value
-    return flat
-
-
 def result_of(state, scores, folder: Path | None, task) -> dict:
-    numbers = scores.numbers if scores is not None else {}
+    """The last step, the scores at it that are plain numbers, and which of them picks the best checkpoint."""
+    numbers = {} if scores is None else {key: scores.value(key) for key in scores.numbers}
     if scores is None and folder is not None:
         numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
     plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}

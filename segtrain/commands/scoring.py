@@ -49,10 +49,7 @@ def score_split(
     start = time.perf_counter()
     try:
         shown = spread(len(split), run.settings.pictures)
-        absent, others = run.settings.absent, run.other_metrics
-        scores = evaluation.evaluate(
-            predict, run.task.decide, run.metric, counted(batches), device, absent, shown, others
-        )
+        scores = evaluation.evaluate(predict, run.task.decide, run.metrics, counted(batches), device, shown)
     finally:
         bar.close()
         batches.close()
@@ -61,7 +58,8 @@ def score_split(
         "tta": run.tta,
         **protocol_of_predictor(model, run.predictor, ensemble),
         "ignore_index": run.facts.ignore_index,
-        "boundary_px": run.settings.boundary_px,
+        "absent": run.settings.absent,
+        "metric": run.metric,
         "seconds": round(time.perf_counter() - start, 2),
     }
     return replace(scores, protocol=protocol)
@@ -69,7 +67,7 @@ def score_split(
 
 def contact_sheet(scores: Scores, facts: Facts, task, title: str):
     """The contact sheet of an evaluation, with its score in the title."""
-    score = scores.numbers.get(task.score)
+    score = scores.value(task.score)
     title += "" if score is None else f", {task.score} {score:.4f}"
     return sheet(scores.pictures, facts, task.picture, task.errors, title)
 
@@ -80,12 +78,12 @@ class Scoring:
 
     task: object
     facts: Facts
-    metric: object
-    other_metrics: list
+    metrics: dict
     settings: EvaluateSettings
     predictor: PredictorSettings
     views: list
     tta: dict
+    metric: dict
 
     def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
         """The way from images to probabilities, and the second network on it."""
@@ -98,27 +96,29 @@ class Scoring:
         return made, ensemble
 
 
-def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
-    if settings.boundary_px is None:
-        return []
-    if task.metric != "confusion":
-        raise ConfigError(f"evaluate.boundary_px scores classes, and task={task.name} has none; use null")
-    chosen = {"name": "boundary", "tolerance_px": settings.boundary_px}
-    return [METRIC.build(chosen, num_classes=facts.num_classes, ignore_index=facts.ignore_index)]
-
-
-def scoring_of(config: Mapping, task, facts: Facts, metric) -> Scoring:
+def scoring_of(config: Mapping, task, facts: Facts) -> Scoring:
+    """The metrics, the predictor and the views that the config names; `metric: {}` stands for those of the
+    task."""
     settings = EvaluateSettings(**config["evaluate"])
-    return Scoring(
-        task,
-        facts,
-        metric,
-        _other_metrics(settings, task, facts),
-        settings,
-        PredictorSettings(**config["predictor"]),
-        TTA.build_each(config["tta"]),
-        dict(config["tta"]),
-    )
+    chosen = dict(config["metric"]) or dict(task.metrics)
+    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
+    built = METRIC.build_each(chosen, absent=settings.absent, **runtime)
+    views, predictor_settings = TTA.build_each(config["tta"]), PredictorSettings(**config["predictor"])
+    metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
+    return Scoring(task, facts, metrics, settings, predictor_settings, views, dict(config["tta"]), chosen)
+
+
+def check_score(scoring: Scoring) -> None:
+    """ConfigError unless the metrics of the task, which give the score of the best checkpoint, are among
+    those chosen."""
+    missing = [name for name in scoring.task.metrics if name not in scoring.metric]
+    if missing:
+        chosen = ",".join([*missing, *scoring.metric])
+        raise ConfigError(
+            f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, by which task={scoring.task.name} "
+            f"picks the best "
+            f"checkpoint; use metric=[{chosen}]"
+        )
 
 
 def data_of(config: Mapping, run: str, description: Mapping) -> Data:

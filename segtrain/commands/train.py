@@ -18,7 +18,7 @@ from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.resume import about_other_samples, order_of, resume_or_init, to_resume
 from segtrain.commands.run import RunOutput, about, check_room, result_of
-from segtrain.commands.scoring import scoring_of
+from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.errors import ResourceError
 from segtrain.loader.loader import training_batches
 from segtrain.report.events import Events
@@ -40,7 +40,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
-    scoring = scoring_of(config, parts.task, parts.facts, parts.metric)
+    scoring = scoring_of(config, parts.task, parts.facts)
+    check_score(scoring)
     # What is wrong with the predictor's settings is said before the first step, not after the last one.
     scoring.prediction(parts.model, device)
     if hasattr(parts.model, "fit"):

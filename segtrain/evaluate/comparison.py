@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segtrain.evaluate.loop import Scores
-
-BOUNDARIES = {"boundary F": "boundary_f", "near boundaries": "boundary_miou"}
-"""Columns of the table where evaluate.boundary_px asks for them."""
+from segtrain.sample import Number
+from segtrain.text import number, table
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Entry:
         """The lines over its column."""
         return [
             self.name,
-            f"{score} {_number(self.scores.numbers[score], 3)}",
+            f"{score} {number(self.scores.value(score), 3)}",
             f"{_short(self.parameters)} parameters",
             f"{self.seconds:.2g} s an image",
             self.origin,
@@ -40,38 +39,42 @@ class Entry:
 
     def record(self) -> dict:
         """What compare.json holds of it."""
-        means = {name: value for name, value in self.scores.numbers.items() if not isinstance(value, list)}
+        means = {key: one.value for key, one in self.scores.numbers.items() if isinstance(one, Number)}
         about = {"name": self.name, "origin": self.origin, "step": self.step, "parameters": self.parameters}
         return {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **means}
 
 
 def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[str]:
-    """The table for the terminal, best first."""
-    width = max(len("run"), *(len(entry.run) for entry in entries))
-    names = max(len("network"), *(len(entry.name) for entry in entries))
-    more = [
-        (words, key)
-        for words, key in BOUNDARIES.items()
-        if any(key in entry.scores.numbers for entry in entries)
-    ]
-    heads = "".join(f"  {words}" for words, _ in more)
-    rows = [f"{'run':<{width}}  {'network':<{names}}  {score:>8}{heads}  parameters  s/image"]
+    """The table for the terminal, best first: the task's score, those of further metrics, size and time."""
+    shown = [score, *_of_further_metrics(entries, score)]
+    labels = [_label(entries, key) for key in shown]
 
     def rank(entry: Entry) -> tuple[bool, float]:
-        value = entry.scores.numbers[score]
+        value = entry.scores.value(score)
         return value is None, 0.0 if value is None else value if lower_is_better else -value
 
-    for entry in sorted(entries, key=rank):
-        numbers = entry.scores.numbers
-        beside = "".join(f"  {_number(numbers.get(key), 4):>{len(words)}}" for words, key in more)
-        row = f"{_number(numbers[score], 4):>8}{beside}  {_short(entry.parameters):>10}  {entry.seconds:7.3f}"
-        rows.append(f"{entry.run:<{width}}  {entry.name:<{names}}  {row}")
-    return rows
+    rows = [
+        (
+            entry.run,
+            entry.name,
+            *(number(entry.scores.value(key)) for key in shown),
+            _short(entry.parameters),
+            f"{entry.seconds:.3f}",
+        )
+        for entry in sorted(entries, key=rank)
+    ]
+    return table(("run", "network", *labels, "parameters", "s/image"), rows, left=2)
 
 
-def _number(value: float | None, digits: int) -> str:
-    """A score; there is none where no pixel has a label."""
-    return "-" if value is None else f"{value:.{digits}f}"
+def _label(entries: Sequence[Entry], key: str) -> str:
+    found = (entry.scores.numbers[key].label for entry in entries if key in entry.scores.numbers)
+    return next(found, key)
+
+
+def _of_further_metrics(entries: Sequence[Entry], score: str) -> list[str]:
+    """Keys of the numbers that come from other metrics than the one that gives the task's score."""
+    keys = dict.fromkeys(key for entry in entries for key in entry.scores.further)
+    return [key for key in keys if key != score]
 
 
 def _short(count: int) -> str:

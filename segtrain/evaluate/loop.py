@@ -2,57 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from segtrain.errors import ConfigError
+from segtrain.sample import Number, ScoreDict
 
 
 @dataclass(frozen=True)
 class Scores:
-    """numbers: what the metric gives. protocol: how they were made. pictures: a few (image, target,
-    prediction), H×W×…"""
+    """numbers: those of all metrics. protocol: how they were made. pictures: a few (image, target,
+    prediction), H×W×… per_image: {metric: one row of counts an image}, where asked for. further: keys of the
+    numbers that come from the second and later metrics."""
 
-    numbers: dict
+    numbers: ScoreDict
     protocol: dict
     pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    per_image: dict[str, Tensor] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
+
+    def value(self, key: str) -> float | int | None:
+        """The value of a `Number`; None if there is none of that key."""
+        found = self.numbers.get(key)
+        return found.value if isinstance(found, Number) else None
 
 
 def evaluate(
     predict: Callable,
     decide: Callable,
-    metric,
+    metrics: Mapping[str, object],
     batches: Iterable,
     device,
-    absent: str,
     shown: Collection[int],
-    others: Sequence = (),
+    keep_per_image: bool = False,
 ) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to
-    keep for a sheet.
-    others: further metrics, whose numbers come with those of the first.
+    predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W.
+    metrics: by name, see `segtrain.metric`. shown: positions of the images to keep for a sheet.
+    keep_per_image: also keep the counts of every image, as sparse tensors.
     """
-    metrics, counts, images, pictures = (metric, *others), None, 0, []
+    totals: dict[str, Tensor] = {}
+    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    images, pictures = 0, []
     for batch in batches:
-        prediction = decide(predict(batch.images.to(device, non_blocking=True)))
+        evidence = _evidence(predict, decide, metrics, batch, device, shown)
         targets = batch.targets.to(device, non_blocking=True)
-        parts = [one.counts(prediction, targets) for one in metrics]
-        counts = parts if counts is None else [sum(pair) for pair in zip(counts, parts, strict=True)]
-        for i in range(batch.count):
-            if batch.positions[i] in shown:
-                pictures.append(
-                    (_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy())
-                )
+        for name, metric in metrics.items():
+            counts = metric.counts(targets, **{need: evidence[need] for need in metric.needs})
+            total = counts.sum(0)
+            totals[name] = total if name not in totals else totals[name] + total
+            if keep_per_image:
+                rows[name].append(counts[: batch.count].cpu().to_sparse())
+        for i in (i for i in range(batch.count) if batch.positions[i] in shown):
+            prediction = evidence["decisions"][i].cpu().numpy()
+            pictures.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction))
         images += batch.count
-    numbers = {
-        name: value
-        for one, count in zip(metrics, counts, strict=True)
-        for name, value in one.scores(count, absent).items()
-    }
-    return Scores(numbers, {"images": images, "absent": absent, "resolution": "native"}, pictures)
+    numbers: ScoreDict = {}
+    further: list[str] = []
+    for name, total in totals.items():
+        scores = metrics[name].scores(total)
+        further += [key for key, one in scores.items() if numbers and isinstance(one, Number)]
+        twice = numbers.keys() & scores.keys()
+        if twice:
+            raise ConfigError(
+                f"metric.{name} gives {', '.join(sorted(twice))}, which another metric gives too"
+            )
+        numbers |= scores
+    per_image = {name: torch.cat(parts) for name, parts in rows.items() if parts}
+    return Scores(numbers, {"images": images, "resolution": "native"}, pictures, per_image, tuple(further))
+
+
+def _evidence(predict, decide, metrics: Mapping[str, object], batch, device, shown) -> dict[str, Tensor]:
+    """What the metrics need of a batch, and the decisions where one of its images is shown."""
+    needs = frozenset().union(*(metric.needs for metric in metrics.values()))
+    evidence = {"probabilities": predict(batch.images.to(device, non_blocking=True))}
+    if "decisions" in needs or any(position in shown for position in batch.positions):
+        evidence["decisions"] = decide(evidence["probabilities"])
+    if "instances" in needs:
+        if batch.instances is None:
+            raise ConfigError("metric: one of the metrics needs instances, and the data set has none")
+        evidence["instances"] = batch.instances.to(device, non_blocking=True)
+    return evidence
 
 
 def spread(count: int, wanted: int) -> set[int]:

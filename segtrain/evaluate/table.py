@@ -1,48 +1,60 @@
-"""Scores as a table for the terminal and as scores.json."""
+"""Scores as a table for the terminal, as scores.json, and as the flat numbers of metrics.jsonl and
+TensorBoard.
+
+All of it follows from the scores' types; no metric is known here by name.
+"""
 
 from __future__ import annotations
 
 from segtrain.evaluate.loop import Scores
-from segtrain.sample import Facts
+from segtrain.sample import Curve, Facts, Number, PerClass, ScoreDict
+from segtrain.text import number, table
 
 
-def lines(numbers: dict, facts: Facts) -> list[str]:
-    """The scores as a table for the terminal: one row a class, then the means."""
-    if "iou" not in numbers:
-        return [
-            "  ".join(f"{name} {value:.4f}" for name, value in numbers.items() if isinstance(value, float))
-        ]
-    width = max(len("mean"), *(len(name) for name in facts.classes))
-    rows = [f"{'class':<{width}}     IoU    Dice  accuracy"]
-    for name, *values in zip(
-        facts.classes, numbers["iou"], numbers["dice"], numbers["accuracy"], strict=True
-    ):
-        rows.append(f"{name:<{width}}  {_cell(values[0])}  {_cell(values[1])}    {_cell(values[2])}")
-    means = (numbers["miou"], numbers["mean_dice"], numbers["mean_accuracy"])
-    rows.append(f"{'mean':<{width}}  {_cell(means[0])}  {_cell(means[1])}    {_cell(means[2])}")
-    absent = len(facts.classes) - numbers["present"]
-    note = f" ({absent} of {len(facts.classes)} classes absent)" if absent else ""
-    named = {
-        "pixel accuracy": "pixel_accuracy",
-        "boundary F": "boundary_f",
-        "mIoU near boundaries": "boundary_miou",
-    }
-    shown = [
-        f"{words} {_cell(numbers[key]).strip()}"
-        for words, key in named.items()
-        if numbers.get(key) is not None
-    ]
-    rows.append(f"{', '.join(shown)}{note}")
+def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
+    """The scores as a table for the terminal: one row a class and their means, then the other numbers, then
+    curves."""
+    columns = [one for one in numbers.values() if isinstance(one, PerClass)]
+    in_table = {column.mean for column in columns}
+    rows = []
+    if columns:
+        values = zip(*(column.values for column in columns), strict=True)
+        body = [(name, *map(number, row)) for name, row in zip(facts.classes, values, strict=True)]
+        means = [number(numbers[column.mean].value) if column.mean else "" for column in columns]
+        rows += table(("class", *(column.label for column in columns)), [*body, ("mean", *means)])
+    others = [one for key, one in numbers.items() if isinstance(one, Number) and key not in in_table]
+    if others:
+        rows.append(", ".join(f"{one.label} {number(one.value)}" for one in others))
+    for curve in (one for one in numbers.values() if isinstance(one, Curve)):
+        points = zip((f"{x:g}" for x in curve.x), map(number, curve.y), strict=True)
+        rows += table((curve.x_label, curve.label), points)
     return rows
 
 
-def _cell(value: float | None) -> str:
-    return "     -" if value is None else f"{value:6.4f}"
-
-
 def as_record(scores: Scores, facts: Facts) -> dict:
-    """scores.json: the numbers, those of a class under its name, and the protocol."""
-    by_class = {name: values for name, values in scores.numbers.items() if isinstance(values, list)}
-    plain = {name: value for name, value in scores.numbers.items() if not isinstance(value, list)}
-    named = {name: dict(zip(facts.classes, values, strict=True)) for name, values in by_class.items()}
-    return {**plain, **named, "protocol": scores.protocol}
+    """scores.json: the numbers, those of a class under its name, curves as lists x and y, and the
+    protocol."""
+    plain: dict = {}
+    for key, score in scores.numbers.items():
+        if isinstance(score, PerClass):
+            plain[key] = dict(zip(facts.classes, score.values, strict=True))
+        elif isinstance(score, Curve):
+            plain[key] = {"x": list(score.x), "y": list(score.y)}
+        else:
+            plain[key] = score.value
+    return {**plain, "protocol": scores.protocol}
+
+
+def flat_scores(numbers: ScoreDict, facts: Facts) -> dict:
+    """{"val/miou": …, "val/iou/sky": …, "val/calibration/0.5": …} for metrics.jsonl and TensorBoard."""
+    flat = {}
+    for key, score in numbers.items():
+        if isinstance(score, Number):
+            flat[f"val/{key}"] = score.value
+            continue
+        if isinstance(score, PerClass):
+            points = zip(facts.classes, score.values, strict=True)
+        else:
+            points = zip((f"{x:g}" for x in score.x), score.y, strict=True)
+        flat.update({f"val/{key}/{name}": value for name, value in points})
+    return flat

@@ -30,6 +30,7 @@ class Batch:
     positions: list[int]
     count: int
     skipped: list[str] = field(default_factory=list)
+    instances: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on the device; copies to a GPU go through pinned memory and do not wait."""

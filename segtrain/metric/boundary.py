@@ -8,47 +8,55 @@ import torch
 from torch import Tensor
 
 from segtrain.metric.confusion import Confusion
+from segtrain.sample import Number, ScoreDict
 
 
 class Boundary:
     """The boundary F-score, averaged over the images that hold a boundary, and the mIoU of what lies near a
     true boundary."""
 
-    def __init__(self, num_classes: int, ignore_index: int, tolerance_px: float):
+    needs = frozenset({"decisions"})
+
+    def __init__(self, num_classes: int, ignore_index: int, tolerance_px: float, absent: str = "union"):
         self.num_classes, self.ignore_index, self.tolerance_px = num_classes, ignore_index, tolerance_px
-        self._near = Confusion(num_classes, ignore_index)
+        self._near = Confusion(num_classes, ignore_index, absent)
 
-    def counts(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """2 + C² float64: the sum of the images' scores, how many have one, and the confusion matrix of
-        `near_boundary`. Both are B×H×W integers."""
-        scores, near = [], torch.zeros(self.num_classes**2, dtype=torch.float64)
-        for answered, true in zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True):
-            score = boundary_f(answered, true, self.num_classes, self.ignore_index, self.tolerance_px)
-            if score is not None:
-                scores.append(score)
-                band = near_boundary(true, self.ignore_index, self.tolerance_px)
-                near += self._near.counts(
-                    torch.from_numpy(answered[band]), torch.from_numpy(true[band])
-                ).flatten()
-        return torch.cat([torch.tensor([sum(scores), len(scores)], dtype=torch.float64), near])
+    def counts(self, target: Tensor, *, decisions: Tensor) -> Tensor:
+        """B×(2 + C²) float64 of each image: its boundary F-score, 1 if it has one (else both 0), and the
+        confusion matrix within `near_boundary`. Both inputs are B×H×W integers."""
+        pairs = zip(target.cpu().numpy(), decisions.cpu().numpy(), strict=True)
+        return torch.stack([self._of_image(*pair) for pair in pairs])
 
-    def scores(self, counts: Tensor, absent: str = "union") -> dict:
-        """`boundary_f` and `boundary_miou` in 0..1; None if no image holds a boundary. absent: for the mIoU,
-        as everywhere."""
+    def _of_image(self, true: np.ndarray, answered: np.ndarray) -> Tensor:
+        score = boundary_f(answered, true, self.num_classes, self.ignore_index, self.tolerance_px)
+        counts = torch.zeros(2 + self.num_classes**2, dtype=torch.float64)
+        if score is not None:
+            counts[0], counts[1] = score, 1
+            band = near_boundary(true, self.ignore_index, self.tolerance_px)
+            near = self._near.matrix(torch.from_numpy(true[band]), torch.from_numpy(answered[band]))
+            counts[2:] = near.flatten()
+        return counts
+
+    def scores(self, counts: Tensor) -> ScoreDict:
+        """`boundary_f` and `boundary_miou` in 0..1; None if no image holds a boundary."""
         (total, images), near = counts[:2].tolist(), counts[2:].view(self.num_classes, self.num_classes)
-        if not images:
-            return {"boundary_f": None, "boundary_miou": None}
-        return {"boundary_f": total / images, "boundary_miou": self._near.scores(near, absent)["miou"]}
+        miou = self._near.scores(near)["miou"].value if images else None
+        return {
+            "boundary_f": Number("boundary F", total / images if images else None),
+            "boundary_miou": Number("mIoU near boundaries", miou),
+        }
 
 
-def boundary(num_classes: int, ignore_index: int, tolerance_px: float = 2.0) -> Boundary:
+def boundary(
+    num_classes: int, ignore_index: int, tolerance_px: float = 2.0, absent: str = "union"
+) -> Boundary:
     """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU
     within it.
 
     Options:
         tolerance_px: how far apart two boundaries may be
     """
-    return Boundary(num_classes, ignore_index, tolerance_px)
+    return Boundary(num_classes, ignore_index, tolerance_px, absent)
 
 
 def boundary_f(

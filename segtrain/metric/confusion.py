@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
+from segtrain.sample import Number, PerClass, ScoreDict
 
 BAND = 1 << 16
 """Pixels that are counted at a time: small enough for their indices to stay in the processor's cache."""
@@ -16,33 +17,41 @@ BAND = 1 << 16
 class Confusion:
     """Counts that add over images and processes, and the scores that follow from them."""
 
-    def __init__(self, num_classes: int, ignore_index: int):
+    needs = frozenset({"decisions"})
+
+    def __init__(self, num_classes: int, ignore_index: int, absent: str = "union"):
+        if num_classes < 1:
+            raise ConfigError(
+                "metric: confusion and boundary score classes, and the data has none; choose another"
+            )
         if 0 <= ignore_index < num_classes:
             raise ConfigError(
-                f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} "
-                f"or more, or negative"
+                f"ignore index {ignore_index} is one of the {num_classes} classes; allowed: {num_classes} or "
+                f"more, or negative"
             )
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
 
-    def counts(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """C×C int64: pixels of each true class (row) by predicted class (column), without those that the
-        target ignores.
+    def counts(self, target: Tensor, *, decisions: Tensor) -> Tensor:
+        """B×C×C int64: pixels of each true class (row) by predicted class (column) of each image, without
+        those that the target ignores.
 
-        Both are integer tensors of one shape; the target holds 0..C-1 and the ignore index, which the reader
-        has checked.
+        Both are B×… integers of one shape; the target holds 0..C-1 and the ignore index, which the reader has
+        checked.
         """
+        return torch.stack([self.matrix(*pair) for pair in zip(target, decisions, strict=True)])  # B×C×C
+
+    def matrix(self, target: Tensor, decisions: Tensor) -> Tensor:
+        """C×C int64: the confusion matrix of all pixels together."""
         c = self.num_classes
         counts = torch.zeros(c * (c + 1), dtype=torch.int64, device=target.device)
-        truth, answer = target.reshape(-1), prediction.reshape(-1)
+        truth, answer = target.reshape(-1), decisions.reshape(-1)
         band = BAND if truth.device.type == "cpu" else truth.numel()
         for start in range(0, truth.numel(), max(band, 1)):
             # Ignored pixels go to a spare last row: selecting by a mask costs twenty times as much as
             # counting them. All in int32: int64 and int32 in one addition are not vectorised and make
             # counting a third slower.
-            row, column = (
-                truth[start : start + band].to(torch.int32),
-                answer[start : start + band].to(torch.int32),
-            )
+            row = truth[start : start + band].to(torch.int32)
+            column = answer[start : start + band].to(torch.int32)
             row = (
                 row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
             )
@@ -50,33 +59,30 @@ class Confusion:
             counts += torch.bincount(index, minlength=c * (c + 1))
         return counts[: c * c].view(c, c)
 
-    def scores(self, counts: Tensor, absent: str = "union") -> dict:
-        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and lists by class:
-        `iou`, `dice`, `accuracy`, with None for a class that `absent` leaves out, and for a share of no
-        pixels.
+    def scores(self, counts: Tensor) -> ScoreDict:
+        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`,
+        `dice`, `accuracy`, with None for a class that `absent` leaves out, and for a share of no pixels.
 
-        IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy = TP / (TP + FN), over all pixels
-        of the set.
-        absent: see `segtrain.settings.EvaluateSettings`.
+        counts: C×C, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
+        TP / (TP + FN), over all pixels of the set. absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
         hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         labelled = truth.sum().item()
-        iou = _by_class(hit, truth + answer - hit, truth, absent)
-        dice = _by_class(2 * hit, truth + answer, truth, absent)
+        iou = _by_class(hit, truth + answer - hit, truth, self.absent)
+        dice = _by_class(2 * hit, truth + answer, truth, self.absent)
         accuracy = [h / t if t else None for h, t in zip(hit.tolist(), truth.tolist(), strict=True)]
+        weighted = sum(t * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True))
         return {
-            "pixel_accuracy": hit.sum().item() / labelled if labelled else None,
-            "mean_accuracy": _mean(accuracy),
-            "miou": _mean(iou),
-            "mean_dice": _mean(dice),
-            "fw_iou": sum(t / labelled * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True))
-            if labelled
-            else None,
-            "present": int(((truth + answer) > 0).sum()),
-            "iou": iou,
-            "dice": dice,
-            "accuracy": accuracy,
+            "iou": PerClass("IoU", tuple(iou), mean="miou"),
+            "dice": PerClass("Dice", tuple(dice), mean="mean_dice"),
+            "accuracy": PerClass("accuracy", tuple(accuracy), mean="mean_accuracy"),
+            "miou": Number("mIoU", _mean(iou)),
+            "mean_dice": Number("mean Dice", _mean(dice)),
+            "mean_accuracy": Number("mean accuracy", _mean(accuracy)),
+            "pixel_accuracy": Number("pixel accuracy", hit.sum().item() / labelled if labelled else None),
+            "fw_iou": Number("frequency-weighted IoU", weighted / labelled if labelled else None),
+            "present": Number("classes present", int(((truth + answer) > 0).sum())),
         }
 
 
@@ -95,6 +101,6 @@ def _mean(values: list[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def confusion(num_classes: int, ignore_index: int) -> Confusion:
+def confusion(num_classes: int, ignore_index: int, absent: str = "union") -> Confusion:
     """Pixel accuracy, mean accuracy, IoU and Dice from one confusion matrix over the whole set."""
-    return Confusion(num_classes, ignore_index)
+    return Confusion(num_classes, ignore_index, absent)

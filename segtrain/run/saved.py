@@ -35,7 +35,18 @@ def saved_config(folder: Path) -> dict:
     for key, value in flatten(config).items():
         if "${" in str(value):
             raise ConfigError(f"{path}: {key} holds '${{'; the config of a run holds plain values only")
-    return config
+    return _upgraded(config)
+
+
+def _upgraded(config: dict) -> dict:
+    """A config of an earlier version in today's keys: boundary scores were asked for by
+    evaluate.boundary_px."""
+    evaluate = dict(config.get("evaluate") or {})
+    tolerance_px = evaluate.pop("boundary_px", None)
+    if tolerance_px is None:
+        return {**config, "evaluate": evaluate} if "evaluate" in config else config
+    metric = {"confusion": {}, "boundary": {"tolerance_px": tolerance_px}}
+    return {**config, "evaluate": evaluate, "metric": metric}
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Task:
     out_channels: Callable[[Facts], int]
     activate: Callable[[Tensor], Tensor]
     decide: Callable[[Tensor], Tensor]
-    metric: str
+    metrics: Mapping[str, dict]
     score: str
     picture: Callable[[np.ndarray, Facts], np.ndarray]
     errors: Callable[[np.ndarray, np.ndarray, Facts], np.ndarray] | None = None
@@ -42,7 +42,7 @@ def semantic() -> Task:
         activate=lambda logits: logits.softmax(1),
         # max over channels is three to four times as fast as argmax on a CPU.
         decide=lambda probabilities: probabilities.max(1).indices,
-        metric="confusion",
+        metrics={"confusion": {}},
         score="miou",
         picture=lambda classes, facts: colourise(classes, facts.palette),
         errors=lambda target, prediction, facts: wrong_pixels(target, prediction, facts.ignore_index),

@@ -12,6 +12,7 @@ from segtrain.cli import main as cli
 from segtrain.commands import compare as comparing
 from segtrain.evaluate.comparison import Entry, lines
 from segtrain.evaluate.loop import Scores
+from segtrain.sample import Number
 
 TINY = [
     "data.num_train=4",
@@ -118,7 +119,12 @@ def test_what_a_run_started_from(config, origin):
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     def entry(run: str, miou: float | None) -> Entry:
         return Entry(
-            run, "unet", "from scratch", 1, 1000, Scores({"miou": miou}, {"seconds": 1.0, "images": 2}, [])
+            run,
+            "unet",
+            "from scratch",
+            1,
+            1000,
+            Scores({"miou": Number("mIoU", miou)}, {"seconds": 1.0, "images": 2}, []),
         )
 
     entries = [entry("none", None), entry("low", 0.2), entry("high", 0.4)]
@@ -126,7 +132,13 @@ def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     assert [line.split()[0] for line in lines(entries, "miou", True)[1:]] == ["low", "high", "none"]
     assert entries[0].heads("miou")[1] == "miou -" and "boundary" not in lines(entries, "miou", False)[0]
     sharp = replace(
-        entries[1], scores=Scores({"miou": 0.2, "boundary_f": 0.31}, {"seconds": 1.0, "images": 2}, [])
+        entries[1],
+        scores=Scores(
+            {"miou": Number("mIoU", 0.2), "boundary_f": Number("boundary F", 0.31)},
+            {"seconds": 1.0, "images": 2},
+            [],
+            further=("boundary_f",),
+        ),
     )
     heads, first, second = lines([entries[2], sharp], "miou", False)
     assert (

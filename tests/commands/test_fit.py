@@ -79,7 +79,8 @@ def config(**changes) -> dict:
         "tta": {},
         "trainer": {"epochs": 20.0, "ema": 0.9, "amp": "fp16"},
         "loader": {"workers": 0},
-        "evaluate": {"workers": 0, "pictures": 1, "boundary_px": 2.0},
+        "evaluate": {"workers": 0, "pictures": 1},
+        "metric": {"confusion": {}, "boundary": {"tolerance_px": 2.0}},
         "device": "cpu",
     }
     return build.check("train", {**base, **changes})
@@ -95,7 +96,10 @@ def test_a_fit_is_a_run_of_one_step(tmp_path, capsys):
     assert torch.equal(checkpoint.load_weights(found)["colours"], MADE[0].colours)
     description = checkpoint.describe(found)
     assert scores["step"] == 1 and scores["val/miou"] == description["scores"]["miou"]
-    assert 0 < description["scores"]["boundary_f"] < 1 and description["protocol"]["boundary_px"] == 2
+    assert (
+        0 < description["scores"]["boundary_f"] < 1
+        and description["protocol"]["metric"]["boundary"]["tolerance_px"] == 2
+    )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val/miou" in line] == [1] and (
         tmp_path / "report" / "validation.png"

@@ -95,12 +95,15 @@ def test_the_metric_is_the_mean_over_images_and_adds_up():
     metric = METRIC.build({"name": "boundary", "tolerance_px": 2.0}, num_classes=2, ignore_index=IGNORE)
     target = torch.from_numpy(np.stack([halves(10), halves(10), np.full((20, 20), IGNORE, np.uint8)]))
     answer = torch.from_numpy(np.stack([halves(11), halves(14), halves(3)])).long()
-    whole = metric.counts(answer, target)
+    rows = metric.counts(target, decisions=answer)
+    whole = rows.sum(0)
     # Within 2 px of the boundary lie columns 7 to 12: of class 0, 3 + 3 of 4 + 6 columns are met; of class 1,
     # 2 + 0 of 3 + 3.
-    assert metric.scores(whole) == {"boundary_f": 0.5, "boundary_miou": pytest.approx((0.6 + 1 / 3) / 2)}
-    assert torch.equal(whole, sum(metric.counts(answer[i : i + 1], target[i : i + 1]) for i in range(3)))
-    assert metric.scores(metric.counts(answer[2:], target[2:])) == {"boundary_f": None, "boundary_miou": None}
+    found = {key: one.value for key, one in metric.scores(whole).items()}
+    assert found == {"boundary_f": 0.5, "boundary_miou": pytest.approx((0.6 + 1 / 3) / 2)}
+    for i in range(3):
+        assert torch.equal(rows[i : i + 1], metric.counts(target[i : i + 1], decisions=answer[i : i + 1]))
+    assert [one.value for one in metric.scores(rows[2]).values()] == [None, None]
 
 
 def test_pixels_near_a_boundary():

@@ -15,7 +15,7 @@ from segtrain.data.shapes import shapes
 from segtrain.predictor.mask import load
 from segtrain.report.sheet import sheet
 from segtrain.run.stop import Stop
-from segtrain.sample import Facts, Sample
+from segtrain.sample import Facts, Number, Sample
 from segtrain.task import TASK
 from segtrain.task.semantic import Task
 
@@ -43,12 +43,15 @@ class Ramp:
 
 
 class AbsoluteError:
-    def counts(self, prediction, target):
-        valid = torch.isfinite(target)
-        return torch.stack([(prediction - target)[valid].abs().double().sum(), valid.sum().double()])
+    needs = frozenset({"decisions"})
 
-    def scores(self, counts, absent="union"):
-        return {"mae": (counts[0] / counts[1]).item()}
+    def counts(self, target, *, decisions):
+        valid = torch.isfinite(target)
+        errors = torch.where(valid, decisions - target, 0.0).abs().double()
+        return torch.stack([errors.sum((1, 2)), valid.sum((1, 2)).double()], dim=1)  # B×2
+
+    def scores(self, counts):
+        return {"mae": Number("mean absolute error", (counts[0] / counts[1]).item())}
 
 
 class L1(nn.Module):
@@ -65,7 +68,7 @@ def grey(values, facts):
 def value() -> Task:
     """One number a pixel."""
     return Task(
-        name="value", out_channels=lambda facts: 1, activate=lambda logits: logits, decide=lambda values: values[:, 0], metric="mae",
+        name="value", out_channels=lambda facts: 1, activate=lambda logits: logits, decide=lambda values: values[:, 0], metrics={"mae": {}},
         score="mae", lower_is_better=True, picture=grey,
     )  # fmt: skip
 
@@ -89,7 +92,7 @@ def tables(monkeypatch):
 def test_a_task_of_one_measured_value(tables, tmp_path):
     config = {
         "task": {"name": "value"}, "data": {"name": "ramp"}, "loss": {"name": "l1"}, "model": {"name": "unet", "widths": [4, 8]},
-        "optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"name": "constant"}, "tta": {"flip": {}},
+        "optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"name": "constant"}, "tta": {"flip": {}}, "metric": {},
         "augmentation": {"warp": {"flip": 0.5, "scale": [1.0, 1.0]}}, "trainer": {"steps": 30, "evaluate_every": 10},
         "loader": {"workers": 0}, "evaluate": {"workers": 0, "batch_size": 2}, "device": "cpu",
     }  # fmt: skip

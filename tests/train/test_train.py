@@ -22,7 +22,6 @@ from segtrain.model import MODEL
 from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer, in_steps
-from segtrain.task import TASK
 from segtrain.train import loop
 from segtrain.train.plan import Plan, steps_of
 from segtrain.train.state import new_state
@@ -55,7 +54,7 @@ def config(**changes):
     made = {
         **SMALL,
         **{
-            name: {**SMALL[name], **value} if isinstance(value, dict) else value
+            name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value
             for name, value in changes.items()
         },
     }
@@ -208,14 +207,12 @@ def test_a_first_evaluation_that_fails_costs_no_step(tmp_path, monkeypatch, part
     )
 
 
-def test_scores_that_the_task_has_not_are_refused_before_the_first_step(tmp_path, monkeypatch):
-    without_classes = replace(TASK.build({"name": "semantic"}), metric="boundary")
-    monkeypatch.setattr(TASK, "build", lambda chosen: without_classes)
+def test_metrics_without_the_score_of_the_task_are_refused_before_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "train", None)
     with pytest.raises(
-        ConfigError, match=r"evaluate\.boundary_px scores classes, and task=semantic has none"
+        ConfigError, match=r"metric=\[boundary\] lacks confusion.*use metric=\[confusion,boundary\]"
     ):
-        train_command.train(config(evaluate={"boundary_px": 2.0}), tmp_path, Stop())
+        train_command.train(config(metric={"boundary": {}}), tmp_path, Stop())
 
 
 # --- one step
