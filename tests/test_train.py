@@ -391,7 +391,7 @@ def test_intervals():
         19,
         75,
     ]
-    for wrong in (0, -1, "ep", "3", "-1ep"):
+    for wrong in (0, -1, "ep", "3", "-1ep", "1e400ep", "nanep"):
         with pytest.raises(ConfigError, match=rf"key is {wrong}, which is not an interval"):
             in_steps(wrong, 10, "key")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.loss.border import Border
+from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import Facts, Output
 
 Weighting = Literal["none", "inverse", "median", "enet"]
@@ -92,12 +93,12 @@ def cross_entropy(
     num_classes: int,
     ignore_index: int,
     class_frequency: Callable,
-    class_weights: Weighting | list[float] = "none",
-    weight_power: float = 1.0,
-    smoothing: float = 0.0,
-    aux_weight: float = 0.4,
-    border_weight: float = 0.0,
-    border_sigma: float = 5.0,
+    class_weights: Weighting | list[Annotated[float, NOT_NEGATIVE]] = "none",
+    weight_power: Annotated[float, between(-10, 10)] = 1.0,
+    smoothing: Annotated[float, SHARE] = 0.0,
+    aux_weight: Annotated[float, NOT_NEGATIVE] = 0.4,
+    border_weight: Annotated[float, NOT_NEGATIVE] = 0.0,
+    border_sigma: Annotated[float, between(0.1, 1000)] = 5.0,
     facts: Facts | None = None,
 ) -> CrossEntropy:
     """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
@@ -117,18 +118,6 @@ def cross_entropy(
         raise ConfigError(
             f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"
         )
-    if not isinstance(class_weights, str) and (min(class_weights) < 0 or max(class_weights) == 0):
-        raise ConfigError(
-            f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0"
-        )
-    if aux_weight < 0:
-        raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
-    if border_weight < 0:
-        raise ConfigError(f"loss.border_weight is {border_weight}; allowed: a number from 0")
-    if border_sigma <= 0:
-        raise ConfigError(f"loss.border_sigma is {border_sigma}; allowed: a number above 0")
-    if not 0 <= smoothing < 1:
-        raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
     border = (
         Border(border_weight, border_sigma, _object_classes(num_classes, facts))
         if border_weight > 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from segtrain.options import between
 from segtrain.sample import Output
 
 
@@ -41,7 +44,9 @@ class Jaccard(nn.Module):
         return loss * images, images
 
 
-def jaccard(num_classes: int, ignore_index: int, smooth: float = 1.0) -> Jaccard:
+def jaccard(
+    num_classes: int, ignore_index: int, smooth: Annotated[float, between(0, 1_000_000)] = 1.0
+) -> Jaccard:
     """Soft Jaccard (IoU) of the classes in the batch (Rahman & Wang 2016); weighs small classes like large
     ones.
 

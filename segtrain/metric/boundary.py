@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from segtrain.metric.confusion import Confusion
+from segtrain.options import ABOVE_0
 
 
 class Boundary:
@@ -41,7 +44,7 @@ class Boundary:
         return {"boundary_f": total / images, "boundary_miou": self._near.scores(near, absent)["miou"]}
 
 
-def boundary(num_classes: int, ignore_index: int, tolerance_px: float = 2.0) -> Boundary:
+def boundary(num_classes: int, ignore_index: int, tolerance_px: Annotated[float, ABOVE_0] = 2.0) -> Boundary:
     """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU
     within it.
 

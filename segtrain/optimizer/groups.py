@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from segtrain.errors import ConfigError
-
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -23,14 +21,6 @@ def parameter_groups(
     Norm layers and biases do not decay unless `decay_all`. Biases, but not those of norm layers, learn at lr
     × bias_factor.
     """
-    for name, value in (
-        ("lr", lr),
-        ("weight_decay", weight_decay),
-        ("encoder_factor", encoder_factor),
-        ("bias_factor", bias_factor),
-    ):
-        if value < 0:
-            raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
     encoder = getattr(network, "encoder", None)
     in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
     norms, biases = _norms_and_biases(network)

@@ -69,7 +69,8 @@ def test_a_sum_is_the_sum_of_the_means():
         ({"jacard": {}}, "did you mean 'jaccard'"),
         ({"jaccard": {"smoth": 1.0}}, "did you mean 'smooth'"),
         ({"jaccard": {"factor": "much"}}, "loss.terms.jaccard.factor is 'much'"),
-        ({"jaccard": {"factor": -1.0}}, "not all of them 0"),
+        ({"jaccard": {"factor": -1.0}}, r"loss\.terms\.jaccard\.factor is -1.0; allowed: a number from 0"),
+        ({"jaccard": {"factor": 0}}, "not all of them 0"),
     ],
 )
 def test_wrong_terms_are_refused(terms, message):
