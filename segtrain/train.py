@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,8 +124,11 @@ class Learning:
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
-    """One optimizer step; the summed loss and its summed weight, on the device. The gradient is that of their
-    quotient, however many micro-batches the batch is split into."""
+    """One optimizer step; the summed loss and its summed weight, on the device.
+
+    The gradient is that of their quotient, however many micro-batches the batch is split into. Where the
+    summed weight is 0, the loss and the gradient are exactly 0.
+    """
     settings, device = learning.settings, learning.device
     totals, weights = [], []
     # With several parts, the sum of the weights is known after the last one only; until then any fixed number
@@ -145,12 +148,12 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     for optimizer in state.optimizers.values():
         _apply(state, optimizer, learning, factor)
     state.scaler.update()
-    return total, weight
+    return total * (weight > 0), weight
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """The weight, kept above 0: a batch without any label has a loss and a gradient of 0, and 0 they stay."""
-    return weight.detach().clamp_min(1e-12)
+    """The weight; infinity where it is 0, which makes a finite loss and its gradient exactly 0."""
+    return torch.where(weight > 0, weight, torch.inf).detach()
 
 
 def _micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -342,13 +345,26 @@ def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, s
     return scores
 
 
+def _rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> dict[str, float]:
+    """`train/rate`, the base rate times the schedule's factor, and `train/rate/GROUP` of each named parameter
+    group where groups learn at different rates."""
+    optimizers = list(optimizers)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    base = max(optimizer.defaults["lr"] for optimizer in optimizers) * factor
+    if len({group["lr"] for group in groups}) == 1:
+        return {"train/rate": base}
+    named = {f"train/rate/{group['name']}": group["lr"] for group in groups if "name" in group}
+    return {"train/rate": base, **named}
+
+
 def _log(state: RunState, learning: Learning, clock: Clock, events, plan: Plan) -> None:
     loss = (state.loss_sum / state.loss_weight).item() if state.loss_weight.item() > 0 else 0.0
-    rate = max(group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups)
+    rates = _rates(state.optimizers.values(), learning.schedule(state.step - 1))
+    rate = rates["train/rate"]
     speed, waited = clock.read()
     numbers = {
         "train/loss": loss,
-        "train/rate": rate,
+        **rates,
         "train/images_per_s": round(speed, 2),
         "train/waiting": round(waited, 4),
     }

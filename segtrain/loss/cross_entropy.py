@@ -40,9 +40,14 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
 
 
 class CrossEntropy(nn.Module):
-    """`(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels, both float32; (0, 0) when there is none.
+    """`(total, weight)`, float32 scalars: `(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels.
 
-    w is the weight of the pixel's class, and what `border` (targets -> B×H×W) adds to it.
+    w is the weight of the pixel's class y plus what `border` (targets -> B×H×W) adds to it. A weight of 0
+    gives a total and a gradient of exactly 0.
+
+    With smoothing ε, each pixel's loss is that of `torch.nn.functional.cross_entropy`,
+    (1 - ε) · w_y · nll_y + ε / C · Σ_c w_c · nll_c, but 0 where w_y is 0. (In torch the second term stays: a
+    batch of nothing but such pixels has a loss above 0, and no weight to divide it by.)
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class CrossEntropy(nn.Module):
     ):
         super().__init__()
         self.register_buffer("weights", weights)
+        self.some_weigh_nothing = weights is not None and not bool(weights.all())
         self.ignore_index, self.smoothing, self.aux_weight, self.border = (
             ignore_index,
             smoothing,
@@ -72,21 +78,31 @@ class CrossEntropy(nn.Module):
         return total, self._weight(target, border)
 
     def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
+        # logits B×C×H×W, target and border B×H×W
         common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
-        total = F.cross_entropy(logits, target, weight=self.weights, reduction="sum", **common)
+        total = F.cross_entropy(logits, self._counted(target), weight=self.weights, reduction="sum", **common)
         return (
             total
             if border is None
             else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
         )
 
+    def _counted(self, target: Tensor) -> Tensor:
+        """B×H×W: the target, unlabelled where the weight of the class is 0."""
+        if not self.some_weigh_nothing:
+            return target
+        return target.masked_fill(self._of_classes(target) == 0, self.ignore_index)
+
+    def _of_classes(self, target: Tensor) -> Tensor:
+        """B×H×W: the weight of each pixel's class; of any class where there is no label."""
+        return self.weights[target.clamp(0, len(self.weights) - 1)]
+
     def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
         valid = target != self.ignore_index
         added = 0.0 if border is None else (border * valid).sum()
         if self.weights is None:
             return valid.sum().float() + added
-        # A class index is needed where there is none; those pixels are multiplied by 0.
-        return (self.weights[target.clamp(0, len(self.weights) - 1)] * valid).sum() + added
+        return (self._of_classes(target) * valid).sum() + added
 
 
 def cross_entropy(

@@ -67,9 +67,9 @@ class WeightedSum(nn.Module):
         # Upsampled once for all of them; auxiliary heads are upsampled where a loss asks for them.
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
-        tiny = torch.finfo(torch.float32).tiny
+        # A loss without weight adds nothing: total / infinity and its gradient are exactly 0.
         mean = sum(
-            factor * total / weight.clamp_min(tiny)
+            factor * total / torch.where(weight > 0, weight, torch.inf)
             for factor, (total, weight) in zip(self.factors, parts, strict=True)
         )
         return mean * parts[0][1], parts[0][1]

@@ -51,6 +51,27 @@ def test_quotient_is_torchs_mean(options):
     assert (total / weight).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_a_class_without_weight_has_no_loss_whatever_the_smoothing():
+    logits, target = batch()
+    weights = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    loss = build(class_weights=weights.tolist(), smoothing=0.1)
+    logits.requires_grad_()
+    total, weight = loss(Output(logits, (6, 5)), target)
+    total.backward()
+    # By hand: torch's formula, summed over the pixels whose class has a weight.
+    nll = -logits.detach().log_softmax(1)
+    smooth = (nll * weights[:, None, None]).sum(1) * 0.1 / 4
+    labels = target.long().clamp(max=3)
+    each = 0.9 * weights[labels] * nll.gather(1, labels[:, None])[:, 0] + smooth
+    counted = (target != IGNORE) & (target != 0)
+    torch.testing.assert_close(total.detach(), each[counted].sum())
+    torch.testing.assert_close(weight, weights[labels][counted].sum())
+    assert logits.grad[counted[:, None].expand_as(logits)].all()
+    assert not logits.grad[~counted[:, None].expand_as(logits)].any()
+    total, weight = loss(Output(logits, (6, 5), aux=(logits,)), torch.zeros_like(target))
+    assert total.item() == 0 and weight.item() == 0
+
+
 def test_nothing_labelled_is_exactly_zero():
     logits, target = batch()
     logits.requires_grad_()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
@@ -59,6 +60,24 @@ def test_a_sum_is_the_sum_of_the_means():
     region = build({"name": "jaccard", "smooth": 2.0})(out, target)
     torch.testing.assert_close(total / weight, 0.7 * ce[0] / ce[1] + region[0] / region[1])
     assert weight.item() == target.numel()
+
+
+def test_a_term_without_weight_adds_nothing():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+
+    class Weightless(nn.Module):
+        def forward(self, out, target):
+            return out.logits.sum(), torch.zeros(())
+
+    summed = build({"name": "weighted_sum", "terms": {"cross_entropy": {}, "jaccard": {}}})
+    summed.losses[1] = Weightless()
+    target = torch.tensor([[[0, 1], [2, IGNORE]]], dtype=torch.uint8)
+    total, weight = summed(Output(logits, (2, 2)), target)
+    alone, _ = build({"name": "cross_entropy"})(Output(logits, (2, 2)), target)
+    torch.testing.assert_close(total, alone)
+    assert weight.item() == 3
+    (grad,) = torch.autograd.grad(total, logits, retain_graph=True)
+    torch.testing.assert_close(grad, torch.autograd.grad(alone, logits)[0])
 
 
 @pytest.mark.parametrize(
