@@ -46,19 +46,27 @@ class Limits(NamedTuple):
     accepts: Callable[[Any], bool]
 
 
-FROM_0 = Limits("an integer from 0", lambda value: value >= 0)
-FROM_1 = Limits("an integer from 1", lambda value: value >= 1)
+def at_least(least: int) -> Limits:
+    """Integers from `least`."""
+    return Limits(f"an integer from {least}", lambda value: value >= least)
+
+
+def between(least: float, most: float) -> Limits:
+    """Numbers from `least` to `most`, both included."""
+    return Limits(f"from {least} to {most}", lambda value: least <= value <= most)
+
+
+FROM_0 = at_least(0)
+FROM_1 = at_least(1)
 ODD = Limits("an odd integer from 3", lambda value: value >= 3 and value % 2 == 1)
 SEED = Limits("an integer from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 ABOVE_0 = Limits("a number above 0", lambda value: value > 0)
 NOT_NEGATIVE = Limits("a number from 0", lambda value: value >= 0)
 SHARE = Limits("from 0 to below 1", lambda value: 0 <= value < 1)
-PROBABILITY = Limits("from 0 to 1", lambda value: 0 <= value <= 1)
-
-
-def between(least: float, most: float) -> Limits:
-    """Numbers from `least` to `most`, both included."""
-    return Limits(f"from {least:g} to {most:g}", lambda value: least <= value <= most)
+WITHIN_0_1 = Limits("above 0 and below 1", lambda value: 0 < value < 1)
+PROBABILITY = between(0, 1)
+SIDE_PX = between(1, 32766)
+"""Sides of images that OpenCV can warp."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +179,15 @@ def check_value(value: Any, annotation: Any, where: str) -> Any:
         _check_limits(result, annotation, where)
     else:
         hint = nearest(value, _words(annotation)) if isinstance(value, str) else ""
-        raise ConfigError(f"{where} is {value!r}{hint}; allowed: {describe(annotation)}")
+        raise ConfigError(f"{where} is {_shown(value)}{hint}; allowed: {describe(annotation)}")
     return result
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no integer beyond some 4300 digits
+        return "a number of thousands of digits"
 
 
 def _check_limits(value: Any, annotation: Any, where: str) -> None:
@@ -227,7 +242,8 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         )
         return number, float(value) if number else value
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+        # What counts or seeds something further on has 64 bits.
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63, value
     if annotation in (dict, list):
         return isinstance(value, annotation), value
     if annotation in (str, bool):
@@ -261,9 +277,9 @@ def _convert_mapping(value, arguments) -> tuple[bool, Any]:
 def describe(annotation: Any) -> str:
     """A type in words that a user understands."""
     if typing.get_origin(annotation) is Annotated:
-        limits = [one.words for one in typing.get_args(annotation)[1:] if isinstance(one, Limits)]
         plain = describe(typing.get_args(annotation)[0])
-        return ", ".join(limits if any(words.startswith(plain) for words in limits) else [plain, *limits])
+        limits = [one.words for one in typing.get_args(annotation)[1:] if isinstance(one, Limits)]
+        return " and ".join(one if one.startswith(plain) else f"{plain} {one}" for one in limits) or plain
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     words = {
         int: "an integer",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from segtrain.errors import ConfigError
-from segtrain.options import ABOVE_0, FROM_0, FROM_1, ODD, SEED, SHARE, between
+from segtrain.options import ABOVE_0, FROM_0, FROM_1, ODD, SEED, SHARE, Limits, at_least, between
 
 THREADS = between(1, 1024)
+EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
 
 
 def key(default: Any, meaning: str) -> Any:
@@ -49,12 +50,18 @@ class Run:
 class Trainer:
     """The loop. Intervals count optimizer steps; '1ep' means once an epoch."""
 
-    steps: int | None = key(None, "optimizer steps of the run")
-    epochs: float | None = key(None, "passes over the training split; give this or steps")
-    evaluate_every: int | str | None = key("1ep", "steps between evaluations; null: only after the last step")
-    log_every: int = key(20, "steps between log lines (loss, rate, images/s)")
-    save_every: int | str | None = key(None, "steps between checkpoints; null: with each evaluation")
-    accumulate: int = key(1, "micro-batches that one optimizer step is split into, to save memory")
+    steps: Annotated[int, FROM_1] | None = key(None, "optimizer steps of the run")
+    epochs: Annotated[float, EPOCHS] | None = key(None, "passes over the training split; give this or steps")
+    evaluate_every: Annotated[int, FROM_1] | str | None = key(
+        "1ep", "steps between evaluations; null: only after the last step"
+    )
+    log_every: Annotated[int, FROM_1] = key(20, "steps between log lines (loss, rate, images/s)")
+    save_every: Annotated[int, FROM_1] | str | None = key(
+        None, "steps between checkpoints; null: with each evaluation"
+    )
+    accumulate: Annotated[int, FROM_1] = key(
+        1, "micro-batches that one optimizer step is split into, to save memory"
+    )
     clip_norm: Annotated[float, ABOVE_0] | None = key(
         None, "largest L2 norm of the gradient; null: no clipping"
     )
@@ -91,8 +98,8 @@ class Trainer:
 class Loader:
     """Batches."""
 
-    batch_size: int = key(8, "images per optimizer step")
-    workers: int = key(2, "processes that read and augment; 0: in the main process")
+    batch_size: Annotated[int, FROM_1] = key(8, "images per optimizer step")
+    workers: Annotated[int, FROM_0] = key(2, "processes that read and augment; 0: in the main process")
     on_bad: Literal["error", "skip"] = key(
         "error", "an unreadable sample stops the run, or is replaced by another and counted"
     )
@@ -117,7 +124,7 @@ class PredictorSettings:
         "grid: the largest score over square boxes of several sizes, each resized to box_input "
         "(DeconvNet's inference)",
     )
-    box_sides: tuple[int, ...] | None = key(
+    box_sides: tuple[Annotated[int, at_least(112)], ...] | None = key(
         None,
         "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112",
     )
@@ -262,10 +269,10 @@ def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> 
     if isinstance(interval, str):
         number = interval.removesuffix("ep")
         try:
-            count = float(number) if interval.endswith("ep") else 0.0
+            count = float(number) * steps_per_epoch if interval.endswith("ep") else 0.0
         except ValueError:
             count = 0.0
-        interval = max(1, round(count * steps_per_epoch)) if count > 0 else 0
+        interval = max(1, round(count)) if 0 < count < 2**63 else 0
     if interval < 1:
         raise ConfigError(
             f"{where} is {given}, which is not an interval; allowed: a number of steps from 1, epochs such "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from segtrain import registry
 from segtrain.errors import ConfigError
-from segtrain.options import REQUIRED, check_options, check_value, describe, options_of
+from segtrain.options import ABOVE_0, REQUIRED, between, check_options, check_value, describe, options_of
 from segtrain.registry import Table
 from segtrain.settings import key
 
@@ -190,6 +190,7 @@ REFUSED = [
     (float("nan"), float, "a number"),
     (float("inf"), float, "a number"),
     (10**400, float, "a number"),
+    (2**63, int, "an integer"),
 ]
 
 
@@ -198,6 +199,12 @@ def test_refused_with_what_is_allowed(value, annotation, allowed):
     text = message(check_value, value, annotation, "x.y")
     assert text.startswith(f"x.y is {value!r}")
     assert allowed in text
+
+
+def test_a_number_too_long_to_be_written_out():
+    assert message(check_value, 10**5000, int, "x.y") == (
+        "x.y is a number of thousands of digits; allowed: an integer"
+    )
 
 
 def test_literal_names_the_nearest():
@@ -245,3 +252,5 @@ def test_describe_every_kind():
     assert describe(int | tuple[int, int] | None) == "an integer or [an integer, an integer] or null"
     assert describe(dict[str, dict]) == "a mapping, each value a mapping"
     assert describe(Any) == "anything"
+    assert describe(Annotated[int, between(0, 255)] | None) == "an integer from 0 to 255 or null"
+    assert describe(tuple[Annotated[float, ABOVE_0], ...]) == "a list, each a number above 0"

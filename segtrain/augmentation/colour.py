@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import cv2
 import numpy as np
 
-from segtrain.errors import ConfigError
+from segtrain.options import PROBABILITY, between
 from segtrain.sample import Sample
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def colour(
-    brightness: float = 0.3,
-    contrast: float = 0.3,
-    saturation: float = 0.3,
-    hue: float = 0.0,
-    probability: float = 1.0,
+    brightness: Annotated[float, between(0, 1)] = 0.3,
+    contrast: Annotated[float, between(0, 1)] = 0.3,
+    saturation: Annotated[float, between(0, 1)] = 0.3,
+    hue: Annotated[float, between(0, 180)] = 0.0,
+    probability: Annotated[float, PROBABILITY] = 1.0,
 ) -> Colour:
     """Random brightness, contrast, saturation and hue of RGB images, as one 3x4 matrix.
 
@@ -35,16 +36,6 @@ def colour(
         hue: largest angle in degrees about the grey axis
         probability: that an image is changed at all
     """
-    for name, value, top in (
-        ("brightness", brightness, 1),
-        ("contrast", contrast, 1),
-        ("saturation", saturation, 1),
-        ("hue", hue, 180),
-    ):
-        if not 0 <= value <= top:
-            raise ConfigError(f"augmentation.colour.{name} is {value}; allowed: 0 to {top}")
-    if not 0 <= probability <= 1:
-        raise ConfigError(f"augmentation.colour.probability is {probability}; allowed: 0 to 1")
     return Colour(brightness, contrast, saturation, hue, probability)
 
 

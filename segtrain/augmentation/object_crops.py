@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from segtrain.augmentation.objects import box_of, objects_of, worth_a_look
 from segtrain.augmentation.warp import LARGEST, SMALLEST, Placement, warped
 from segtrain.errors import ConfigError
+from segtrain.options import PROBABILITY, SIDE_PX, between
 from segtrain.sample import IGNORE, Facts, Sample
 
 CONTEXT = 1.2
@@ -22,10 +23,10 @@ NEIGHBOURS = 3
 
 def object_crops(
     stage: Literal[1, 2] = 1,
-    size: int = 224,
-    resized: int = 250,
-    flip: float = 0.5,
-    background: int | Literal["ignore"] | None = None,
+    size: Annotated[int, SIDE_PX] = 224,
+    resized: Annotated[int, SIDE_PX] = 250,
+    flip: Annotated[float, PROBABILITY] = 0.5,
+    background: Annotated[int, between(0, 254)] | Literal["ignore"] | None = None,
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
     facts: Facts | None = None,
@@ -47,15 +48,12 @@ def object_crops(
             the class named background, or ignore where there is none
     """
     where = "augmentation.object_crops"
-    if not 1 <= size <= resized:
+    if size > resized:
         raise ConfigError(
-            f"{where}.size is {size} and {where}.resized {resized}; allowed: pixels from 1, resized at "
-            f"least size"
+            f"{where}.size is {size} and {where}.resized {resized}; allowed: resized at least size"
         )
-    if not 0 <= flip <= 1:
-        raise ConfigError(f"{where}.flip is {flip}; allowed: a probability from 0 to 1")
     names = () if facts is None else facts.classes
-    if isinstance(background, int) and not 0 <= background < (len(names) or ignore_index):
+    if isinstance(background, int) and background >= (len(names) or ignore_index):
         raise ConfigError(
             f"{where}.background is {background}; allowed: the index of a class, ignore, or null"
         )

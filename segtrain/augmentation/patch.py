@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
 from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
-from segtrain.errors import ConfigError
+from segtrain.options import PROBABILITY, SIDE_PX
 from segtrain.sample import IGNORE, Sample
 
 
 def patch(
-    size: int = 65,
-    flip: float = 0.5,
+    size: Annotated[int, SIDE_PX] = 65,
+    flip: Annotated[float, PROBABILITY] = 0.5,
     class_draw: ClassDraw = "uniform",
     ignore_index: int = IGNORE,
     class_frequency: Callable | None = None,
@@ -30,10 +31,6 @@ def patch(
         class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
             training split
     """
-    if size < 1:
-        raise ConfigError(f"augmentation.patch.size is {size}; allowed: pixels from 1")
-    if not 0 <= flip <= 1:
-        raise ConfigError(f"augmentation.patch.flip is {flip}; allowed: a probability from 0 to 1")
     return Patch((size, size), flip, class_draw_weights(class_draw, class_frequency), ignore_index)
 
 

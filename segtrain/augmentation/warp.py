@@ -14,16 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 
 from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
 from segtrain.errors import ConfigError
+from segtrain.options import PROBABILITY, SIDE_PX, between
 from segtrain.sample import IGNORE, Sample, no_label
 
 SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
+SCALE = between(SMALLEST, LARGEST)
 BLUR_BELOW = (
     0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
 )
@@ -58,12 +60,12 @@ class Placement:
 
 
 def warp(
-    size: int | tuple[int, int] | None = None,
-    scale: tuple[float, float] = (0.5, 2.0),
+    size: Annotated[int, SIDE_PX] | tuple[Annotated[int, SIDE_PX], Annotated[int, SIDE_PX]] | None = None,
+    scale: tuple[Annotated[float, SCALE], Annotated[float, SCALE]] = (0.5, 2.0),
     scale_law: Literal["uniform", "log"] = "uniform",
-    rotate: float = 0.0,
-    flip: float = 0.5,
-    class_centred: float = 0.0,
+    rotate: Annotated[float, between(0, 180)] = 0.0,
+    flip: Annotated[float, PROBABILITY] = 0.5,
+    class_centred: Annotated[float, PROBABILITY] = 0.0,
     class_draw: ClassDraw = "uniform",
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
@@ -86,7 +88,8 @@ def warp(
         class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
             training split
     """
-    _check(size, scale, rotate, flip, class_centred)
+    if scale[0] > scale[1]:
+        raise ConfigError(f"augmentation.warp.scale is {list(scale)}; allowed: the smaller factor first")
     weights = class_draw_weights(class_draw, class_frequency) if class_centred > 0 else None
     size = (size, size) if isinstance(size, int) else size
     return Warp(
@@ -100,22 +103,6 @@ def warp(
         ignore_index,
         None if fill is None else tuple(fill),
     )
-
-
-def _check(size, scale, rotate: float, flip: float, class_centred: float) -> None:
-    where = "augmentation.warp"
-    if size is not None and min([size] if isinstance(size, int) else size) < 1:
-        raise ConfigError(f"{where}.size is {size}; allowed: pixels from 1, or null")
-    if not SMALLEST <= scale[0] <= scale[1] <= LARGEST:
-        raise ConfigError(
-            f"{where}.scale is {list(scale)}; allowed: two numbers from {SMALLEST} to {LARGEST}, the "
-            f"smaller first"
-        )
-    if not 0 <= rotate <= 180:
-        raise ConfigError(f"{where}.rotate is {rotate}; allowed: degrees from 0 to 180")
-    for name, value in (("flip", flip), ("class_centred", class_centred)):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{where}.{name} is {value}; allowed: a probability from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import torch
+
 from segtrain import checkpoint as checkpoints
 from segtrain.augmentation import AUGMENTATION
 from segtrain.commands.parts import Parts
@@ -56,20 +58,29 @@ def build_learning(config, parts: Parts, settings: Trainer, steps: int, loss, de
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     model.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
-    optimizer = OPTIMIZER.build(config["optimizer"], network=model)
-    for group in optimizer.param_groups:
-        group["base_lr"] = group["lr"]
-    state = new_state(model, {"network": optimizer}, settings, device)
+    networks = {name: network.to(device) for name, network in parts.task.networks(parts.facts).items()}
+    optimizers = {
+        name: _optimizer(parts.task.optimizers.get(name, config["optimizer"]), network)
+        for name, network in {"network": model, **networks}.items()
+    }
+    state = new_state(model, optimizers, settings, device, networks)
     learning = Learning(
         loss=loss,
         normalise=parts.facts.normalisation,
         schedule=SCHEDULE.build(config["schedule"], steps=steps),
         settings=settings,
         device=device,
-        parameters=[p for p in model.parameters() if p.requires_grad],
         forward=compiled(model, settings.compile) if settings.compile else None,
+        step=parts.task.step,
     )
     return learning, state
+
+
+def _optimizer(config, network) -> torch.optim.Optimizer:
+    optimizer = OPTIMIZER.build(config, network=network)
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]  # what the schedule's factor multiplies
+    return optimizer
 
 
 def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:

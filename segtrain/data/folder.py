@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Annotated
 
 from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
 from segtrain.data.labels import Labels
@@ -12,6 +13,7 @@ from segtrain.data.reading import MAX_PIXELS
 from segtrain.data.scan import few_hold, mask_values
 from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
+from segtrain.options import FROM_1, SEED, WITHIN_0_1, between
 from segtrain.sample import IGNORE, Facts, voc_palette
 from segtrain.text import count
 
@@ -27,14 +29,14 @@ def folder(
     images: str | None = None,
     masks: str | None = None,
     classes: list[str] | str | None = None,
-    label_map: dict[int | str, int] | None = None,
-    ignore_value: int = IGNORE,
+    label_map: dict[int | str, Annotated[int, between(0, 255)]] | None = None,
+    ignore_value: Annotated[int, between(0, 65535)] = IGNORE,
     train_list: str | None = None,
     val_list: str | None = None,
-    val_fraction: float = 0.2,
-    split_seed: int = 0,
+    val_fraction: Annotated[float, WITHIN_0_1] = 0.2,
+    split_seed: Annotated[int, SEED] = 0,
     mask_suffix: str = "",
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: Annotated[int, FROM_1] = MAX_PIXELS,
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
@@ -65,7 +67,7 @@ def folder(
     places = _places(root, images, masks)
     pairs = _pairs(places, mask_suffix)
     splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
-    mapping = _checked_map(label_map, ignore_value)
+    mapping = _checked_map(label_map)
     named = _read_classes(classes, root)
     settled, mapping = _settled_map(named, mapping, ignore_value, pairs, max_pixels)
     if not named.names:
@@ -149,15 +151,13 @@ def _splits(pairs, places: Places, train_list, val_list, val_fraction, split_see
     return by_folder(pairs) or by_fraction(pairs, val_fraction, split_seed)
 
 
-def _checked_map(label_map: dict | None, ignore_value: int) -> dict[int, int]:
-    if not 0 <= ignore_value <= 65535:
-        raise ConfigError(f"data.ignore_value is {ignore_value}; allowed: a mask value from 0 to 65535")
+def _checked_map(label_map: dict | None) -> dict[int, int]:
     mapping = {}
     for value, index in (label_map or {}).items():
-        if not str(value).isdecimal() or int(value) > 65535 or not 0 <= index <= IGNORE:
+        if not str(value).isdecimal() or int(value) > 65535:
             raise ConfigError(
-                f"data.label_map has {value!r}: {index!r}; allowed: mask value 0..65535 to class index "
-                f"0..254, or 255 for no label"
+                f"data.label_map has {value!r}: {index!r}; allowed: mask values from 0 to 65535, each with a "
+                f"class index from 0 to 254, or 255 for no label"
             )
         mapping[int(value)] = index
     return mapping

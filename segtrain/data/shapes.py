@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 
 from segtrain.data.parts import Data
-from segtrain.errors import ConfigError
+from segtrain.options import FROM_1, SEED, between
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
 CLASSES = ("background", "disc", "triangle", "ring", "cross")
@@ -24,7 +26,11 @@ HOLE_PX = 2.6  # radius of a hole
 
 
 def shapes(
-    size: int = 128, num_train: int = 1000, num_val: int = 64, objects: int = 12, seed: int = 0
+    size: Annotated[int, between(48, 32766)] = 128,
+    num_train: Annotated[int, FROM_1] = 1000,
+    num_val: Annotated[int, FROM_1] = 64,
+    objects: Annotated[int, between(1, 65535)] = 12,
+    seed: Annotated[int, SEED] = 0,
 ) -> Data:
     """Drawn discs, triangles, rings and crosses in random colours and textures, full of small holes.
 
@@ -39,14 +45,6 @@ def shapes(
         objects: largest number of objects in an image
         seed: of all drawings
     """
-    for name, value, least in (
-        ("size", size, 48),
-        ("num_train", num_train, 1),
-        ("num_val", num_val, 1),
-        ("objects", objects, 1),
-    ):
-        if value < least:
-            raise ConfigError(f"data.{name} is {value}; allowed: an integer from {least}")
     facts = Facts(classes=CLASSES, palette=voc_palette(len(CLASSES)), things=tuple(range(1, len(CLASSES))))
     counts = {"train": num_train, "val": num_val}
     return Data(

@@ -95,8 +95,6 @@ def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: s
 def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
     """A seeded share of the samples for validation, at least one on each side; says so when neighbouring
     frames are split apart."""
-    if not 0 < fraction < 1:
-        raise ConfigError(f"data.val_fraction is {fraction}; allowed: a number between 0 and 1")
     if len(pairs) < 2:
         raise DataError(
             f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training "

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 from segtrain.errors import ConfigError
 from segtrain.loss.cross_entropy import cross_entropy
 from segtrain.loss.jaccard import WeightedSum, jaccard
-from segtrain.options import check_value
+from segtrain.options import NOT_NEGATIVE, check_value
 from segtrain.registry import Table
 from segtrain.sample import Facts
 
@@ -36,10 +36,10 @@ def weighted_sum(
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
         raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")
     factors = [
-        check_value(options.get("factor", 1.0), float, f"loss.terms.{name}.factor")
+        check_value(options.get("factor", 1.0), Annotated[float, NOT_NEGATIVE], f"loss.terms.{name}.factor")
         for name, options in terms.items()
     ]
-    if min(factors) < 0 or max(factors) == 0:
+    if not any(factors):
         raise ConfigError(
             f"the factors of loss.terms are {factors}; allowed: numbers from 0, not all of them 0"
         )

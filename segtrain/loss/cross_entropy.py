@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.loss.border import Border
+from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import Facts, Output
 
 Weighting = Literal["none", "inverse", "median", "enet"]
@@ -39,9 +40,14 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
 
 
 class CrossEntropy(nn.Module):
-    """`(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels, both float32; (0, 0) when there is none.
+    """`(total, weight)`, float32 scalars: `(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels.
 
-    w is the weight of the pixel's class, and what `border` (targets -> B×H×W) adds to it.
+    w is the weight of the pixel's class y plus what `border` (targets -> B×H×W) adds to it. A weight of 0
+    gives a total and a gradient of exactly 0.
+
+    With smoothing ε, each pixel's loss is that of `torch.nn.functional.cross_entropy`,
+    (1 - ε) · w_y · nll_y + ε / C · Σ_c w_c · nll_c, but 0 where w_y is 0. (In torch the second term stays: a
+    batch of nothing but such pixels has a loss above 0, and no weight to divide it by.)
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class CrossEntropy(nn.Module):
     ):
         super().__init__()
         self.register_buffer("weights", weights)
+        self.some_weigh_nothing = weights is not None and not bool(weights.all())
         self.ignore_index, self.smoothing, self.aux_weight, self.border = (
             ignore_index,
             smoothing,
@@ -71,33 +78,43 @@ class CrossEntropy(nn.Module):
         return total, self._weight(target, border)
 
     def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
+        # logits B×C×H×W, target and border B×H×W
         common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
-        total = F.cross_entropy(logits, target, weight=self.weights, reduction="sum", **common)
+        total = F.cross_entropy(logits, self._counted(target), weight=self.weights, reduction="sum", **common)
         return (
             total
             if border is None
             else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
         )
 
+    def _counted(self, target: Tensor) -> Tensor:
+        """B×H×W: the target, unlabelled where the weight of the class is 0."""
+        if not self.some_weigh_nothing:
+            return target
+        return target.masked_fill(self._of_classes(target) == 0, self.ignore_index)
+
+    def _of_classes(self, target: Tensor) -> Tensor:
+        """B×H×W: the weight of each pixel's class; of any class where there is no label."""
+        return self.weights[target.clamp(0, len(self.weights) - 1)]
+
     def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
         valid = target != self.ignore_index
         added = 0.0 if border is None else (border * valid).sum()
         if self.weights is None:
             return valid.sum().float() + added
-        # A class index is needed where there is none; those pixels are multiplied by 0.
-        return (self.weights[target.clamp(0, len(self.weights) - 1)] * valid).sum() + added
+        return (self._of_classes(target) * valid).sum() + added
 
 
 def cross_entropy(
     num_classes: int,
     ignore_index: int,
     class_frequency: Callable,
-    class_weights: Weighting | list[float] = "none",
-    weight_power: float = 1.0,
-    smoothing: float = 0.0,
-    aux_weight: float = 0.4,
-    border_weight: float = 0.0,
-    border_sigma: float = 5.0,
+    class_weights: Weighting | list[Annotated[float, NOT_NEGATIVE]] = "none",
+    weight_power: Annotated[float, between(-10, 10)] = 1.0,
+    smoothing: Annotated[float, SHARE] = 0.0,
+    aux_weight: Annotated[float, NOT_NEGATIVE] = 0.4,
+    border_weight: Annotated[float, NOT_NEGATIVE] = 0.0,
+    border_sigma: Annotated[float, between(0.1, 1000)] = 5.0,
     facts: Facts | None = None,
 ) -> CrossEntropy:
     """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
@@ -117,18 +134,6 @@ def cross_entropy(
         raise ConfigError(
             f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"
         )
-    if not isinstance(class_weights, str) and (min(class_weights) < 0 or max(class_weights) == 0):
-        raise ConfigError(
-            f"loss.class_weights is {class_weights}; allowed: numbers from 0, not all of them 0"
-        )
-    if aux_weight < 0:
-        raise ConfigError(f"loss.aux_weight is {aux_weight}; allowed: a number from 0")
-    if border_weight < 0:
-        raise ConfigError(f"loss.border_weight is {border_weight}; allowed: a number from 0")
-    if border_sigma <= 0:
-        raise ConfigError(f"loss.border_sigma is {border_sigma}; allowed: a number above 0")
-    if not 0 <= smoothing < 1:
-        raise ConfigError(f"loss.smoothing is {smoothing}; allowed: from 0 to below 1")
     border = (
         Border(border_weight, border_sigma, _object_classes(num_classes, facts))
         if border_weight > 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
+from segtrain.options import between
 from segtrain.sample import Output
 
 
@@ -41,7 +44,9 @@ class Jaccard(nn.Module):
         return loss * images, images
 
 
-def jaccard(num_classes: int, ignore_index: int, smooth: float = 1.0) -> Jaccard:
+def jaccard(
+    num_classes: int, ignore_index: int, smooth: Annotated[float, between(0, 1_000_000)] = 1.0
+) -> Jaccard:
     """Soft Jaccard (IoU) of the classes in the batch (Rahman & Wang 2016); weighs small classes like large
     ones.
 
@@ -62,9 +67,9 @@ class WeightedSum(nn.Module):
         # Upsampled once for all of them; auxiliary heads are upsampled where a loss asks for them.
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
-        tiny = torch.finfo(torch.float32).tiny
+        # A loss without weight adds nothing: total / infinity and its gradient are exactly 0.
         mean = sum(
-            factor * total / weight.clamp_min(tiny)
+            factor * total / torch.where(weight > 0, weight, torch.inf)
             for factor, (total, weight) in zip(self.factors, parts, strict=True)
         )
         return mean * parts[0][1], parts[0][1]

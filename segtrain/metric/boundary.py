@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from segtrain.metric.confusion import Confusion
+from segtrain.options import ABOVE_0
 from segtrain.sample import Number, ScoreDict
 
 
@@ -48,7 +51,10 @@ class Boundary:
 
 
 def boundary(
-    num_classes: int, ignore_index: int, tolerance_px: float = 2.0, absent: str = "union"
+    num_classes: int,
+    ignore_index: int,
+    tolerance_px: Annotated[float, ABOVE_0] = 2.0,
+    absent: str = "union",
 ) -> Boundary:
     """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU
     within it.

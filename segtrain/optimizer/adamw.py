@@ -1,18 +1,20 @@
 """Adam with decoupled weight decay."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 
-from segtrain.errors import ConfigError
 from segtrain.optimizer.groups import parameter_groups
+from segtrain.options import NOT_NEGATIVE, SHARE
 
 
 def adamw(
     network: nn.Module,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    weight_decay: float = 0.01,
-    encoder_factor: float = 1.0,
+    lr: Annotated[float, NOT_NEGATIVE] = 1e-3,
+    betas: tuple[Annotated[float, SHARE], Annotated[float, SHARE]] = (0.9, 0.999),
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.01,
+    encoder_factor: Annotated[float, NOT_NEGATIVE] = 1.0,
     decay_all: bool = False,
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019).
@@ -24,8 +26,6 @@ def adamw(
         encoder_factor: the encoder learns at lr times this
         decay_all: let norm layers and biases decay too
     """
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ConfigError(f"optimizer.betas is {list(betas)}; allowed: two numbers from 0 to below 1")
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
     # One fused kernel for all tensors; the plain loop costs several milliseconds a step on small networks.
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

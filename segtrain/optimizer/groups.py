@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from segtrain.errors import ConfigError
-
+NAMES = {
+    (False, False): "rest",
+    (False, True): "bias",
+    (True, False): "encoder",
+    (True, True): "encoder_bias",
+}
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -17,20 +21,13 @@ def parameter_groups(
     decay_all: bool,
     bias_factor: float = 1.0,
 ) -> list[dict]:
-    """Every trainable parameter in exactly one group; the encoder's (`network.encoder`) at lr ×
-    encoder_factor.
+    """Parameter groups of a torch optimizer (`params`, `lr`, `weight_decay`, `name`); every trainable
+    parameter is in exactly one.
 
-    Norm layers and biases do not decay unless `decay_all`. Biases, but not those of norm layers, learn at lr
-    × bias_factor.
+    Parameters of `network.encoder` learn at lr × encoder_factor; biases, but not those of norm layers, at
+    lr × bias_factor. Norm layers and biases do not decay unless `decay_all`. Groups of one name learn at one
+    rate: encoder, encoder_bias, rest, bias.
     """
-    for name, value in (
-        ("lr", lr),
-        ("weight_decay", weight_decay),
-        ("encoder_factor", encoder_factor),
-        ("bias_factor", bias_factor),
-    ):
-        if value < 0:
-            raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
     encoder = getattr(network, "encoder", None)
     in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
     norms, biases = _norms_and_biases(network)
@@ -47,6 +44,7 @@ def parameter_groups(
             "params": parameters,
             "lr": lr * (encoder_factor if encoder_part else 1.0) * (bias_factor if bias else 1.0),
             "weight_decay": weight_decay if decays else 0.0,
+            "name": NAMES[encoder_part, bias],
         }
         for (encoder_part, bias, decays), parameters in groups.items()
     ]

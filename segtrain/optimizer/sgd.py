@@ -1,21 +1,24 @@
 """Stochastic gradient descent."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.optimizer.groups import parameter_groups
+from segtrain.options import NOT_NEGATIVE, SHARE
 
 
 def sgd(
     network: nn.Module,
-    lr: float = 0.01,
-    momentum: float = 0.9,
+    lr: Annotated[float, NOT_NEGATIVE] = 0.01,
+    momentum: Annotated[float, SHARE] = 0.9,
     nesterov: bool = False,
-    weight_decay: float = 1e-4,
-    encoder_factor: float = 1.0,
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-4,
+    encoder_factor: Annotated[float, NOT_NEGATIVE] = 1.0,
     decay_all: bool = False,
-    bias_factor: float = 1.0,
+    bias_factor: Annotated[float, NOT_NEGATIVE] = 1.0,
 ) -> torch.optim.Optimizer:
     """SGD with momentum.
 
@@ -29,8 +32,6 @@ def sgd(
         bias_factor: biases, but not those of norm layers, learn at lr times this; 2 in networks that were
             made with Caffe
     """
-    if not 0 <= momentum < 1:
-        raise ConfigError(f"optimizer.momentum is {momentum}; allowed: from 0 to below 1")
     if nesterov and momentum == 0:
         raise ConfigError(
             "optimizer.nesterov is true and optimizer.momentum 0; Nesterov momentum needs one above 0"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 from segtrain.errors import ConfigError
+from segtrain.options import FROM_0, NOT_NEGATIVE, WITHIN_0_1, between
 
 Schedule = Callable[[int], float]
 
@@ -13,7 +15,7 @@ Schedule = Callable[[int], float]
 def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Schedule:
     """A linear rise over `warmup` steps, then `curve` of the remaining share (0 at its start, towards 1 at
     the end)."""
-    if not 0 <= warmup < steps:
+    if warmup >= steps:
         raise ConfigError(
             f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps"
         )
@@ -26,7 +28,12 @@ def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Sc
     return factor
 
 
-def poly(steps: int, power: float = 0.9, floor: float = 0.0, warmup: int = 0) -> Schedule:
+def poly(
+    steps: int,
+    power: Annotated[float, NOT_NEGATIVE] = 0.9,
+    floor: Annotated[float, between(0, 1)] = 0.0,
+    warmup: Annotated[int, FROM_0] = 0,
+) -> Schedule:
     """(1 - step / steps)^power, every optimizer step (DeepLab, Chen et al. 2017).
 
     Options:
@@ -37,7 +44,9 @@ def poly(steps: int, power: float = 0.9, floor: float = 0.0, warmup: int = 0) ->
     return _with_warmup(lambda share: max((1 - share) ** power, floor), steps, warmup)
 
 
-def cosine(steps: int, floor: float = 0.0, warmup: int = 0) -> Schedule:
+def cosine(
+    steps: int, floor: Annotated[float, between(0, 1)] = 0.0, warmup: Annotated[int, FROM_0] = 0
+) -> Schedule:
     """Half a cosine from 1 to the floor (Loshchilov & Hutter 2017, without restarts).
 
     Options:
@@ -49,7 +58,12 @@ def cosine(steps: int, floor: float = 0.0, warmup: int = 0) -> Schedule:
     )
 
 
-def step(steps: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1, warmup: int = 0) -> Schedule:
+def step(
+    steps: int,
+    at: tuple[Annotated[float, WITHIN_0_1], ...] = (0.5, 0.75),
+    factor: Annotated[float, between(0, 1)] = 0.1,
+    warmup: Annotated[int, FROM_0] = 0,
+) -> Schedule:
     """The base rate, multiplied by a factor at certain points of the run.
 
     Options:
@@ -57,12 +71,10 @@ def step(steps: int, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1, w
         factor: what the rate is multiplied by at each of them
         warmup: steps of a linear rise at the start; the shares are of what follows it
     """
-    if not all(0 < share < 1 for share in at):
-        raise ConfigError(f"schedule.at is {list(at)}; allowed: shares of the run, above 0 and below 1")
     return _with_warmup(lambda share: factor ** sum(share >= point for point in at), steps, warmup)
 
 
-def constant(steps: int, warmup: int = 0) -> Schedule:
+def constant(steps: int, warmup: Annotated[int, FROM_0] = 0) -> Schedule:
     """The base rate throughout.
 
     Options:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from segtrain.sample import Facts, colourise, wrong_pixels
+
+
+def _no_networks(facts: Facts) -> dict[str, nn.Module]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,10 @@ class Task:
     score: the metric's number that picks the best checkpoint, the highest unless `lower_is_better`.
     picture: prediction or target of one image (H×W) and facts -> H×W×3 uint8. errors: target, prediction and
     facts -> H×W×3 uint8.
+
+    Tasks that train more than one network: networks: facts -> {name: network} beside the one that is served,
+    with optimizers by the same names, {name: optimizer config}, that of the run where there is none. step:
+    (state, batch, learning) -> (summed loss, its weight), in place of `segtrain.train.step.train_step`.
     """
 
     name: str
@@ -32,6 +40,9 @@ class Task:
     picture: Callable[[np.ndarray, Facts], np.ndarray]
     errors: Callable[[np.ndarray, np.ndarray, Facts], np.ndarray] | None = None
     lower_is_better: bool = False
+    networks: Callable[[Facts], dict[str, nn.Module]] = _no_networks
+    optimizers: Mapping[str, dict] = field(default_factory=dict)
+    step: Callable | None = None
 
 
 def semantic() -> Task:

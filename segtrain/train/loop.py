@@ -7,8 +7,10 @@ counts optimizer steps.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
 
 from segtrain.errors import DivergedError
 from segtrain.train.plan import Plan
@@ -26,18 +28,20 @@ def train(
     save: Callable,
     events,
     stop,
-    step=train_step,
+    step: Callable | None = None,
     served_as=contextlib.nullcontext,
 ) -> Any:
     """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
 
     batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the
     caller's function. save(state, scores) writes a checkpoint. plan: `Plan`. stop:
-    `segtrain.run.stop.Stop`. served_as(): a context in which the network is evaluated and saved.
+    `segtrain.run.stop.Stop`. served_as(): a context in which the network is evaluated and
+    saved. step(state, batch, learning) -> (total, weight), None: that of `learning`, else `train_step`.
     """
     finite, clock = Finite(state.loss_sum), Clock()
     scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
-    state.model.train()
+    state.train_mode()
+    step = step or (learning and learning.step) or train_step
     while state.step < plan.steps:
         batch = clock.waiting(lambda: next(batches))
         for text in batch.skipped:
@@ -83,17 +87,30 @@ def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, s
             state.evaluation_due = False
         save(state, scores)
     stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
-    state.model.train()
+    state.train_mode()
     return scores
+
+
+def _rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> dict[str, float]:
+    """`train/rate`, the base rate times the schedule's factor, and `train/rate/GROUP` of each named parameter
+    group where groups learn at different rates."""
+    optimizers = list(optimizers)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    base = max(optimizer.defaults["lr"] for optimizer in optimizers) * factor
+    if len({group["lr"] for group in groups}) == 1:
+        return {"train/rate": base}
+    named = {f"train/rate/{group['name']}": group["lr"] for group in groups if "name" in group}
+    return {"train/rate": base, **named}
 
 
 def _log(state: RunState, learning: Learning, clock: Clock, events, plan: Plan) -> None:
     loss = (state.loss_sum / state.loss_weight).item() if state.loss_weight.item() > 0 else 0.0
-    rate = max(group["lr"] for optimizer in state.optimizers.values() for group in optimizer.param_groups)
+    rates = _rates(state.optimizers.values(), learning.schedule(state.step - 1))
+    rate = rates["train/rate"]
     speed, waited = clock.read()
     numbers = {
         "train/loss": loss,
-        "train/rate": rate,
+        **rates,
         "train/images_per_s": round(speed, 2),
         "train/waiting": round(waited, 4),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from segtrain.train.random_state import random_state, restore_random_state
 class RunState:
     """The state of a run between two optimizer steps.
 
+    model: the network that is served. networks: further ones of the task (a discriminator), each with the
+    optimizer of its name; the model\'s optimizer is called "network".
     position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since
     the last log line.
     evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of
@@ -29,11 +31,17 @@ class RunState:
     loss_sum: Tensor
     loss_weight: Tensor
     ema: nn.Module | None = None
+    networks: dict[str, nn.Module] = field(default_factory=dict)
     step: int = 0
     position: int = 0
     best: float | None = None
     evaluation_due: bool = False
     statistics: dict[str, Tensor] | None = None
+
+    def train_mode(self) -> None:
+        """Puts all networks that are trained into training mode."""
+        for network in (self.model, *self.networks.values()):
+            network.train()
 
     @property
     def served(self) -> nn.Module:
@@ -57,6 +65,7 @@ class RunState:
         return {
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
             "statistics": self.statistics,
+            "networks": {name: dict(network.state_dict()) for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due")},
@@ -69,6 +78,8 @@ class RunState:
         self.served.load_state_dict({**weights, **(plain.get("statistics") or {})})
         if self.ema is not None:
             self.model.load_state_dict(plain["raw"])
+        for name, network in self.networks.items():
+            network.load_state_dict(plain["networks"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(plain["optimizers"][name])
         self.scaler.load_state_dict(plain["scaler"])
@@ -79,10 +90,13 @@ class RunState:
         restore_random_state(plain["random"])
 
 
-def new_state(model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device) -> RunState:
-    """The state before the first step."""
+def new_state(
+    model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device, networks: dict | None = None
+) -> RunState:
+    """The state before the first step. networks: those that the task's step trains beside the model."""
     return RunState(
         model=model,
+        networks=networks or {},
         optimizers=optimizers,
         scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
         loss_sum=torch.zeros((), device=device),

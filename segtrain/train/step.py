@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class Learning:
     """What a step needs beside the state and the batch.
 
     normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself
-    (compiled).
+    (compiled). step: the task's, in place of `train_step`.
     """
 
     loss: Callable
@@ -28,17 +28,20 @@ class Learning:
     schedule: Callable[[int], float]
     settings: Trainer
     device: torch.device
-    parameters: list[Tensor] = field(default_factory=list)
     forward: Callable | None = None
+    step: Callable | None = None
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
-    """One optimizer step; the summed loss and its summed weight, on the device. The gradient is that of their
-    quotient, however many micro-batches the batch is split into."""
+    """One optimizer step; the summed loss and its summed weight, on the device.
+
+    The gradient is that of their quotient, however many micro-batches the batch is split into. Where the
+    summed weight is 0, the loss and the gradient are exactly 0.
+    """
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # With several parts, the sum of the weights is known after the last one only; until then any fixed number
-    # will do.
+    # With several micro-batches the sum of the weights is known after the last one; until then any fixed
+    # number will do.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
     for images, targets in micro_batches(batch, settings, device):
         with autocast(device, settings.amp):
@@ -50,19 +53,19 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
         totals.append(total.detach())
         weights.append(weight.detach())
     total, weight = (sum(parts[1:], parts[0]) for parts in (totals, weights))
-    factor = nominal / _divisor(weight) if nominal else None
-    for optimizer in state.optimizers.values():
-        _apply(state, optimizer, learning, factor)
+    update(state, "network", learning, nominal / _divisor(weight) if nominal else None)
     state.scaler.update()
-    return total, weight
+    return total * (weight > 0), weight
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """The weight, kept above 0: a batch without any label has a loss and a gradient of 0, and 0 they stay."""
-    return weight.detach().clamp_min(1e-12)
+    """The weight; infinity where it is 0, which makes a finite loss and its gradient exactly 0."""
+    return torch.where(weight > 0, weight, torch.inf).detach()
 
 
 def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images, targets) on the device, in `trainer.accumulate` parts as even as possible, each of an image or
+    more."""
     batch = batch.to(device)
     images, targets = batch.images, batch.targets
     if settings.memory_format == "channels_last":
@@ -70,22 +73,25 @@ def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Te
     if settings.accumulate == 1:
         yield images, targets
         return
-    # The first axis is split as evenly as it goes; every part keeps at least one image.
     yield from zip(
         images.tensor_split(settings.accumulate), targets.tensor_split(settings.accumulate), strict=True
     )
 
 
-def _apply(state: RunState, optimizer, learning: Learning, factor: Tensor | None) -> None:
-    """Scales the gradients by `factor`, clips them and updates the weights."""
+def update(state: RunState, name: str, learning: Learning, factor: Tensor | None = None) -> None:
+    """One update of the parameters of `state.optimizers[name]`, and of no others: their gradients are
+    unscaled, multiplied by `factor`, clipped, applied and cleared. A step calls it once for each of its
+    optimizers, and `state.scaler.update()` after the last one."""
+    optimizer = state.optimizers[name]
     rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * rate
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     state.scaler.unscale_(optimizer)
     if factor is not None:
-        torch._foreach_mul_([p.grad for p in learning.parameters if p.grad is not None], factor)
+        torch._foreach_mul_([p.grad for p in parameters], factor)
     if learning.settings.clip_norm is not None:
-        nn.utils.clip_grad_norm_(learning.parameters, learning.settings.clip_norm)
+        nn.utils.clip_grad_norm_(parameters, learning.settings.clip_norm)
     state.scaler.step(optimizer)
     optimizer.zero_grad(set_to_none=True)
 

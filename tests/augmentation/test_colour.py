@@ -86,5 +86,5 @@ def test_other_images_pass_unchanged(array):
 
 
 def test_options_out_of_range():
-    with pytest.raises(ConfigError, match=r"augmentation\.colour\.hue is 200\.0; allowed: 0 to 180"):
+    with pytest.raises(ConfigError, match=r"augmentation\.colour\.hue is 200\.0; allowed: from 0 to 180"):
         AUGMENTATION.build_each({"colour": {"hue": 200.0}})

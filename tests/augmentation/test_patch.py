@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from segtrain.augmentation import AUGMENTATION
 from segtrain.augmentation.patch import patch
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Sample
@@ -73,4 +74,4 @@ def test_an_image_without_labels_still_gives_a_window():
 )
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
-        patch(**options)
+        AUGMENTATION.build_each({"patch": options}, ignore_index=IGNORE)

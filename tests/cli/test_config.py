@@ -171,7 +171,7 @@ def test_plus_signs_of_hydra_are_understood():
 
 WRONG = [
     (["trainer.stesp=3"], ["trainer.stesp", "did you mean 'steps'"]),
-    (["trainer.steps=abc"], ["trainer.steps is 'abc'", "an integer or null"]),
+    (["trainer.steps=abc"], ["trainer.steps is 'abc'", "an integer from 1 or null"]),
     (["trainer.steps=[1,2"], ["trainer.steps is '[1,2'"]),
     (["trainer=5"], ["trainer is 5", "section"]),
     (["trainer.amp=fp32"], ["trainer.amp is 'fp32'", "none, bf16, fp16"]),

@@ -51,6 +51,27 @@ def test_quotient_is_torchs_mean(options):
     assert (total / weight).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_a_class_without_weight_has_no_loss_whatever_the_smoothing():
+    logits, target = batch()
+    weights = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    loss = build(class_weights=weights.tolist(), smoothing=0.1)
+    logits.requires_grad_()
+    total, weight = loss(Output(logits, (6, 5)), target)
+    total.backward()
+    # By hand: torch's formula, summed over the pixels whose class has a weight.
+    nll = -logits.detach().log_softmax(1)
+    smooth = (nll * weights[:, None, None]).sum(1) * 0.1 / 4
+    labels = target.long().clamp(max=3)
+    each = 0.9 * weights[labels] * nll.gather(1, labels[:, None])[:, 0] + smooth
+    counted = (target != IGNORE) & (target != 0)
+    torch.testing.assert_close(total.detach(), each[counted].sum())
+    torch.testing.assert_close(weight, weights[labels][counted].sum())
+    assert logits.grad[counted[:, None].expand_as(logits)].all()
+    assert not logits.grad[~counted[:, None].expand_as(logits)].any()
+    total, weight = loss(Output(logits, (6, 5), aux=(logits,)), torch.zeros_like(target))
+    assert total.item() == 0 and weight.item() == 0
+
+
 def test_nothing_labelled_is_exactly_zero():
     logits, target = batch()
     logits.requires_grad_()
@@ -104,12 +125,13 @@ def test_weights_by_hand():
 def test_wrong_options_are_refused():
     with pytest.raises(ConfigError, match="3 numbers; the data has 4"):
         build(class_weights=[1.0, 2.0, 3.0])
-    for numbers in ([1.0, -1.0, 1.0, 1.0], [0.0] * 4):
-        with pytest.raises(ConfigError, match="not all of them 0"):
-            build(class_weights=numbers)
+    with pytest.raises(ConfigError, match=r"loss\.class_weights\[1\] is -1.0; allowed: a number from 0"):
+        build(class_weights=[1.0, -1.0, 1.0, 1.0])
+    with pytest.raises(ConfigError, match="is 0 for all classes"):
+        build(class_weights=[0.0] * 4)
     for options in (
         {"class_weights": [0.0, 1.0, 1.0, 1.0], "weight_power": -1.0},
-        {"class_weights": "inverse", "weight_power": 1000.0},
+        {"class_weights": [1e30, 1.0, 1.0, 1.0], "weight_power": 10.0},
     ):
         with pytest.raises(ConfigError, match=r"loss\.weight_power=.* is infinite for some class"):
             build(**options)

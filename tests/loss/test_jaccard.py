@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
@@ -61,6 +62,24 @@ def test_a_sum_is_the_sum_of_the_means():
     assert weight.item() == target.numel()
 
 
+def test_a_term_without_weight_adds_nothing():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+
+    class Weightless(nn.Module):
+        def forward(self, out, target):
+            return out.logits.sum(), torch.zeros(())
+
+    summed = build({"name": "weighted_sum", "terms": {"cross_entropy": {}, "jaccard": {}}})
+    summed.losses[1] = Weightless()
+    target = torch.tensor([[[0, 1], [2, IGNORE]]], dtype=torch.uint8)
+    total, weight = summed(Output(logits, (2, 2)), target)
+    alone, _ = build({"name": "cross_entropy"})(Output(logits, (2, 2)), target)
+    torch.testing.assert_close(total, alone)
+    assert weight.item() == 3
+    (grad,) = torch.autograd.grad(total, logits, retain_graph=True)
+    torch.testing.assert_close(grad, torch.autograd.grad(alone, logits)[0])
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
@@ -69,7 +88,8 @@ def test_a_sum_is_the_sum_of_the_means():
         ({"jacard": {}}, "did you mean 'jaccard'"),
         ({"jaccard": {"smoth": 1.0}}, "did you mean 'smooth'"),
         ({"jaccard": {"factor": "much"}}, "loss.terms.jaccard.factor is 'much'"),
-        ({"jaccard": {"factor": -1.0}}, "not all of them 0"),
+        ({"jaccard": {"factor": -1.0}}, r"loss\.terms\.jaccard\.factor is -1.0; allowed: a number from 0"),
+        ({"jaccard": {"factor": 0}}, "not all of them 0"),
     ],
 )
 def test_wrong_terms_are_refused(terms, message):

@@ -29,8 +29,8 @@ def test_steps_by_hand():
     assert [factor(step) for step in (0, 8_999, 9_000, 17_999, 18_000, 19_999)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )
-    for wrong in ([0.0], [1.0], [0.5, -1.0]):
-        with pytest.raises(ConfigError, match=r"schedule\.at is"):
+    for wrong in ([0.0], [1.0], [-1.0, 0.5]):
+        with pytest.raises(ConfigError, match=r"schedule\.at\[0\] is .*; allowed: above 0 and below 1"):
             SCHEDULE.build({"name": "step", "at": wrong}, steps=10)
 
 

@@ -19,10 +19,12 @@ from segtrain.errors import ConfigError, DivergedError, Interrupted, ResourceErr
 from segtrain.evaluate import loop as evaluation
 from segtrain.loader.batch import Batch
 from segtrain.model import MODEL
+from segtrain.optimizer import OPTIMIZER
 from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer, in_steps
 from segtrain.train import loop
+from segtrain.train.loop import _rates
 from segtrain.train.plan import Plan, steps_of
 from segtrain.train.state import new_state
 from segtrain.train.step import Learning, train_step, update_average
@@ -291,6 +293,64 @@ def test_a_batch_without_labels_changes_nothing():
     torch.testing.assert_close(dict(model.named_parameters()), dict(Tiny().named_parameters()))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kind", ["class without weight", "any loss"])
+def test_a_step_without_weight_changes_nothing(accumulate, kind):
+    """Also where the loss itself is above 0, as that of a plug-in may be."""
+    model, batch, settings = Tiny(), a_batch(), Trainer(accumulate=accumulate)
+    batch.targets.fill_(0)
+    parts = learning(model, settings, torch.tensor([0.0, 1.0, 1.0, 1.0]))
+    if kind == "any loss":
+        parts = replace(parts, loss=lambda output, target: (output.logits.square().sum(), torch.zeros(())))
+    else:
+        parts.loss.smoothing = 0.1
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["base_lr"] = 1.0
+    state = new_state(model, {"network": optimizer}, settings, torch.device("cpu"))
+    total, weight = train_step(state, batch, parts)
+    assert total.item() == 0 and weight.item() == 0
+    for new, old in zip(model.parameters(), Tiny().parameters(), strict=True):
+        assert torch.equal(new, old)
+
+
+def test_a_tiny_weight_is_still_divided_by():
+    settings, batch = Trainer(), a_batch()
+    moved = []
+    for scale in (1.0, 1e-20):
+        model = Tiny()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        optimizer.param_groups[0]["base_lr"] = 1.0
+        state = new_state(model, {"network": optimizer}, settings, torch.device("cpu"))
+        train_step(state, batch, learning(model, settings, torch.full((4,), scale)))
+        moved.append(list(model.parameters()))
+    torch.testing.assert_close(moved[0], moved[1])
+
+
+def test_the_logged_rate_is_the_base_rate_and_groups_have_their_own():
+    class Network(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Conv2d(3, 3, 1)
+
+    def rates(**options):
+        optimizer = OPTIMIZER.build({"name": "sgd", "lr": 0.01, **options}, network=Network())
+        for group in optimizer.param_groups:  # as the step leaves them
+            group["lr"] *= 0.5
+        return _rates([optimizer], 0.5)
+
+    assert rates() == {"train/rate": 0.005}
+    assert rates(bias_factor=2.0) == {
+        "train/rate": 0.005,
+        "train/rate/rest": 0.005,
+        "train/rate/bias": 0.01,
+        "train/rate/encoder": 0.005,
+        "train/rate/encoder_bias": 0.01,
+    }
+    assert rates(encoder_factor=0.1) == pytest.approx(
+        {"train/rate": 0.005, "train/rate/rest": 0.005, "train/rate/encoder": 0.0005}
+    )
+
+
 def test_the_moving_average_by_hand():
     model = nn.BatchNorm1d(1)
     state = new_state(model, {}, Trainer(ema=0.5), torch.device("cpu"))
@@ -401,7 +461,7 @@ def test_intervals():
         19,
         75,
     ]
-    for wrong in (0, -1, "ep", "3", "-1ep"):
+    for wrong in (0, -1, "ep", "3", "-1ep", "1e400ep", "nanep"):
         with pytest.raises(ConfigError, match=rf"key is {wrong}, which is not an interval"):
             in_steps(wrong, 10, "key")
 
