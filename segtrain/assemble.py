@@ -25,7 +25,7 @@ from segtrain import describe as describing
 from segtrain import evaluate as evaluation
 from segtrain import predict as prediction
 from segtrain import train as training
-from segtrain.augmentation import AUGMENTATION
+from segtrain.augmentation import AUGMENTATION, output_size
 from segtrain.compiled import compile_errors, compiled
 from segtrain.data import DATA
 from segtrain.data.parts import Data, count
@@ -438,8 +438,8 @@ def _batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> t
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
             f"parts of an image or more"
         )
-    size = next((op.size for op in reversed(ops) if getattr(op, "size", None)), None)
-    height, width = (size, size) if isinstance(size, int) else size or split.size(0)
+    size = output_size(ops)
+    height, width = size or split.size(0)
     if size is None and loader.batch_size > 1:
         sizes = {split.size(i) for i in range(min(len(split), 64))}
         if len(sizes) > 1:
