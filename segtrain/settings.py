@@ -161,9 +161,9 @@ class EvaluateSettings:
     workers: Annotated[int, FROM_0] = key(2, "processes that read")
     absent: Literal["union", "gt", "zero", "one"] = key(
         "union",
-        "which classes the means leave out. union: those neither labelled nor predicted; gt: those not "
-        "labelled; "
-        "zero, one: none, absent ones count as 0 or 1",
+        "which classes the means (mIoU, mean Dice, mean accuracy) leave out. union: those neither labelled "
+        "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: none, "
+        "and a class neither labelled nor predicted counts as 0 or 1",
     )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"

@@ -1,8 +1,12 @@
-"""The table of augmentations, and how those of a config are applied: in order, from one random generator."""
+"""The table of augmentations, and how those of a config are applied: in order, from one random generator.
+
+Each factory makes an `Operation`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -20,8 +24,28 @@ AUGMENTATION = Table(
 )
 
 
+class Operation(Protocol):
+    """What a factory of this table makes.
+
+    output_size: (height, width) in pixels of every sample that it gives; None if that depends on the sample.
+    """
+
+    output_size: tuple[int, int] | None
+
+    def __call__(
+        self, sample: Sample, rng: np.random.Generator, draw: Callable[[np.random.Generator], Sample]
+    ) -> Sample:
+        """A new sample, its arrays aligned; `sample` stays as it is. All randomness comes from `rng`;
+        `draw(rng)` gives another raw sample of the training split."""
+
+
+def output_size(ops: Sequence[Operation]) -> tuple[int, int] | None:
+    """(height, width) that all samples have after `ops`; None if it depends on the sample."""
+    return next((op.output_size for op in reversed(ops) if op.output_size), None)
+
+
 def apply(
-    ops: Sequence[Callable],
+    ops: Sequence[Operation],
     sample: Sample,
     rng: np.random.Generator,
     draw: Callable[[np.random.Generator], Sample],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -43,6 +43,7 @@ def colour(
 class Colour:
     """The operation that `colour` makes."""
 
+    output_size: ClassVar[None] = None
     brightness: float
     contrast: float
     saturation: float

@@ -80,7 +80,7 @@ class ObjectCrops:
     those that make objects."""
 
     stage: int
-    size: tuple[int, int]
+    output_size: tuple[int, int]
     resized: int
     flip: float
     background: int
@@ -120,9 +120,9 @@ class ObjectCrops:
         """A crop of `size` somewhere in the square around the box, scaled to `resized`."""
         top, left, bottom, right = box
         scale = float(np.clip(self.resized / (context * max(bottom - top, right - left)), SMALLEST, LARGEST))
-        offset = (rng.random(2) - 0.5) * (self.resized - self.size[0]) / scale
+        offset = (rng.random(2) - 0.5) * (self.resized - self.output_size[0]) / scale
         y, x = _centre(box) + offset
-        return Placement(*self.size, scale, 0.0, bool(rng.random() < self.flip), (float(x), float(y)))
+        return Placement(*self.output_size, scale, 0.0, bool(rng.random() < self.flip), (float(x), float(y)))
 
 
 def _centre(box: tuple[int, int, int, int]) -> np.ndarray:

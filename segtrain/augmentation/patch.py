@@ -36,9 +36,9 @@ def patch(
 
 @dataclass(frozen=True)
 class Patch:
-    """The operation that `patch` makes. size: height and width of the window."""
+    """The operation that `patch` makes."""
 
-    size: tuple[int, int]
+    output_size: tuple[int, int]
     flip: float
     class_weights: np.ndarray | None
     ignore_index: int
@@ -53,7 +53,7 @@ class Patch:
         )
         row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))
         # Mirrored about the centre, so that it stays where it is for even sizes too.
-        steps = np.arange(self.size[0]) - self.size[0] // 2
+        steps = np.arange(self.output_size[0]) - self.output_size[0] // 2
         rows, columns = (
             _reflected(row + steps, height),
             _reflected(column + (-steps if flipped else steps), width),

@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -164,6 +164,7 @@ def _made(library, name: str, options: dict, ignore_index: int):
 class Pixel:
     """The operation that `pixel` makes."""
 
+    output_size: ClassVar[None] = None
     compose: Any
     ignore_index: int
 

@@ -109,7 +109,7 @@ def warp(
 class Warp:
     """The operation that `warp` makes."""
 
-    size: tuple[int, int] | None
+    output_size: tuple[int, int] | None
     scale: tuple[float, float]
     log: bool
     rotate: float
@@ -124,7 +124,7 @@ class Warp:
 
     def placement(self, sample: Sample, rng: np.random.Generator) -> Placement:
         """Draws where the crop lies."""
-        height, width = self.size or sample.image.shape[:2]
+        height, width = self.output_size or sample.image.shape[:2]
         low, high = self.scale
         scale = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
         degrees = rng.uniform(-self.rotate, self.rotate)

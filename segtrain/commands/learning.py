@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from segtrain import checkpoint as checkpoints
-from segtrain.augmentation import AUGMENTATION
+from segtrain.augmentation import AUGMENTATION, output_size
 from segtrain.commands.parts import Parts
 from segtrain.data.stats import frequency
 from segtrain.errors import ConfigError
@@ -91,8 +91,8 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
             f"parts of an image or more"
         )
-    size = next((op.size for op in reversed(ops) if getattr(op, "size", None)), None)
-    height, width = (size, size) if isinstance(size, int) else size or split.size(0)
+    size = output_size(ops)
+    height, width = size or split.size(0)
     if size is None and loader.batch_size > 1:
         sizes = {split.size(i) for i in range(min(len(split), 64))}
         if len(sizes) > 1:

@@ -60,18 +60,21 @@ class Confusion:
         return counts[: c * c].view(c, c)
 
     def scores(self, counts: Tensor) -> ScoreDict:
-        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`,
-        `dice`, `accuracy`, with None for a class that `absent` leaves out, and for a share of no pixels.
+        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`, `dice`,
+        `accuracy`. None stands for a class that the means leave out, and for a mean of none.
 
         counts: C×C, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
-        TP / (TP + FN), over all pixels of the set. absent: see `segtrain.settings.EvaluateSettings`.
+        TP / (TP + FN), over all pixels of the set. The accuracy of a class that is predicted and not labelled
+        is 0 / 0: `absent` = union and gt leave it out; zero and one, which leave out none, count it as 0.
+        absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
         hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         labelled = truth.sum().item()
-        iou = _by_class(hit, truth + answer - hit, truth, self.absent)
-        dice = _by_class(2 * hit, truth + answer, truth, self.absent)
-        accuracy = [h / t if t else None for h, t in zip(hit.tolist(), truth.tolist(), strict=True)]
+        is_absent = truth == 0 if self.absent == "gt" else truth + answer == 0
+        iou = _by_class(hit, truth + answer - hit, is_absent, self.absent)
+        dice = _by_class(2 * hit, truth + answer, is_absent, self.absent)
+        accuracy = _by_class(hit, truth, is_absent, self.absent)
         weighted = sum(t * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True))
         return {
             "iou": PerClass("IoU", tuple(iou), mean="miou"),
@@ -86,14 +89,15 @@ class Confusion:
         }
 
 
-def _by_class(part: Tensor, whole: Tensor, truth: Tensor, absent: str) -> list[float | None]:
-    """part / whole of each class, after the rule for those that are absent."""
-    instead = {"union": None, "gt": None, "zero": 0.0, "one": 1.0}[absent]
-    values: list[float | None] = []
-    for p, w, t in zip(part.tolist(), whole.tolist(), truth.tolist(), strict=True):
-        is_absent = t == 0 if absent == "gt" else w == 0
-        values.append(instead if is_absent else p / w)
-    return values
+def _by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> list[float | None]:
+    """part / whole of each class (all of length C), and what the rule `absent` puts for absent classes and
+    for 0 / 0."""
+    of_absent = {"union": None, "gt": None, "zero": 0.0, "one": 1.0}[absent]
+    of_nothing = None if of_absent is None else 0.0
+    return [
+        of_absent if missing else p / w if w else of_nothing
+        for p, w, missing in zip(part.tolist(), whole.tolist(), is_absent.tolist(), strict=True)
+    ]
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segtrain.augmentation import AUGMENTATION, apply
+from segtrain.augmentation import AUGMENTATION, apply, output_size
 from segtrain.data import DATA
 from segtrain.data.stats import Frequency
 from segtrain.options import options_of
@@ -42,7 +42,8 @@ def test_the_yaml_is_the_signature(name):
 @pytest.mark.parametrize("name", MENUS)
 def test_every_menu_keeps_the_contract(name):
     ops = build(written(name))
-    side = ops[-1].size[0] if name in ("object_crops", "patch") else 64
+    side = (output_size(ops) or (64, 64))[0]
+    assert (side == 64) == (name not in ("object_crops", "patch"))
     sample = DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
     for seed in range(5):
         found = apply(ops, sample, np.random.default_rng(seed), None)
@@ -55,6 +56,25 @@ def test_every_menu_keeps_the_contract(name):
         assert set(np.unique(found.target).tolist()) <= {*np.unique(sample.target).tolist(), IGNORE}
         assert np.array_equal(found.image, again.image) and np.array_equal(found.target, again.target)
         assert found.name == sample.name
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"warp": {"size": 24}, "colour": {}}, (24, 24)),
+        ({"warp": {"size": [16, 40]}, "pixel": {}}, (16, 40)),
+        ({"warp": {"size": 40}, "patch": {"size": 9}}, (9, 9)),
+        ({"patch": {"size": 9}, "warp": {}}, (9, 9)),
+        ({"object_crops": {"size": 32, "resized": 40}}, (32, 32)),
+        ({"warp": {}, "colour": {}, "pixel": {}}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_operations_declare_the_size_they_give(config, size):
+    ops, sample = build(config), DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
+    assert output_size(ops) == size
+    assert apply(ops, sample, np.random.default_rng(0), None).image.shape[:2] == (size or (64, 64))
 
 
 def test_none_is_none():

@@ -78,18 +78,36 @@ ABSENT = torch.tensor([[5, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 
 @pytest.mark.parametrize(
-    ("rule", "iou", "miou"),
+    ("rule", "others", "accuracy_of_3"),
     [
-        ("union", [5 / 6, None, None, 0.0], 5 / 12),
-        ("gt", [5 / 6, None, None, None], 5 / 6),
-        ("zero", [5 / 6, 0.0, 0.0, 0.0], 5 / 24),
-        ("one", [5 / 6, 1.0, 1.0, 0.0], (5 / 6 + 2) / 4),
+        ("union", [None, None, 0.0], None),
+        ("gt", [None, None, None], None),
+        ("zero", [0.0, 0.0, 0.0], 0.0),
+        ("one", [1.0, 1.0, 0.0], 0.0),
     ],
 )
-def test_absent_classes(rule, iou, miou):
+def test_absent_classes(rule, others, accuracy_of_3):
+    """Class 0: IoU 5 of 6, Dice 10 of 6 + 5, accuracy 5 of 6."""
     scores = plain(confusion(4, rule).scores(ABSENT))
-    assert scores["iou"] == pytest.approx(iou) and scores["miou"] == pytest.approx(miou)
+    expected = {
+        "iou": [5 / 6, *others],
+        "dice": [10 / 11, *others],
+        "accuracy": [5 / 6, *others[:2], accuracy_of_3],
+    }
+    for name, mean in (("iou", "miou"), ("dice", "mean_dice"), ("accuracy", "mean_accuracy")):
+        known = [value for value in expected[name] if value is not None]
+        assert scores[name] == pytest.approx(expected[name]), name
+        assert scores[mean] == pytest.approx(sum(known) / len(known)), mean
     assert scores["present"] == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "means"), [("zero", (5 / 24, 10 / 44, 5 / 24)), ("one", (17 / 24, 8 / 11, 17 / 24))]
+)
+def test_means_with_absent_classes_by_hand(rule, means):
+    scores = plain(confusion(4, rule).scores(ABSENT))
+    found = tuple(scores[name] for name in ("miou", "mean_dice", "mean_accuracy"))
+    assert found == pytest.approx(means)
 
 
 def test_nothing_labelled_has_no_mean():
