@@ -26,6 +26,7 @@ RUNTIME = frozenset(
         "facts",  # segtrain.sample.Facts of the data set
         "in_channels",  # K of its images
         "out_channels",  # channels that the task asks of the network
+        "target",  # segtrain.sample.Target of the task
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
         "class_frequency",  # () -> data.stats.Frequency of the training split, counted when first called
         "fill",  # K image values that stand for "nothing here": the mean pixel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +23,29 @@ def no_label(dtype: np.dtype, ignore_index: int = IGNORE) -> float | int:
     return np.nan if np.dtype(dtype).kind == "f" else ignore_index
 
 
+@dataclass(frozen=True)
+class Target:
+    """What the task predicts for a pixel, as geometry must treat it.
+
+    classes: whether its values are class indices (or else measured ones). interpolation: how it is read
+    between pixels; linear ones are float, with NaN where the value is unknown.
+    """
+
+    classes: bool = True
+    interpolation: Literal["nearest", "linear"] = "nearest"
+
+
+CLASSES = Target()
+"""Class indices, read by nearest neighbour."""
+
+
 @dataclass(slots=True)
 class Sample:
     """One image with what is to be predicted from it.
 
     image: H×W×K, uint8, uint16 or float32; three channels are RGB.
-    target: H×W, in the dtype that the task names (semantic: uint8 class indices, IGNORE where unlabelled);
-    None if unknown.
+    target: H×W, or H×W×T for T values a pixel, in the dtype that the task names (semantic: uint8 class
+    indices, IGNORE where unlabelled; measured values: float32, NaN where unknown); None if there is none.
     instances: H×W uint16, 0 where there is no object; None if the data set has none.
     name: what errors and result files call it. group: what it was taken from (a drive, a patient), for honest
     splits.
@@ -151,8 +167,9 @@ class Output(NamedTuple):
     """What every network returns. Only losses and the predictor upsample and crop.
 
     logits: B×C×h×w at the network's own stride. aux: the same for each auxiliary head, () if there is none.
-    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for all
-    of it.
+    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for
+    all of it. images: the B×K×H×W images as they were read, for the loss of a task whose output is added to
+    them; set by the training step.
     """
 
     logits: torch.Tensor
@@ -160,6 +177,7 @@ class Output(NamedTuple):
     aux: tuple[torch.Tensor, ...] = ()
     window: Window | None = None
     align_corners: bool = False
+    images: torch.Tensor | None = None
 
     def upsampled(self, logits: torch.Tensor | None = None) -> torch.Tensor:
         """B×C×H×W logits (of an auxiliary head if one is handed in) at `size`, bilinear, float32."""

@@ -162,7 +162,8 @@ class EvaluateSettings:
     absent: Literal["union", "gt", "zero", "one"] = key(
         "union",
         "which classes the means (mIoU, mean Dice, mean accuracy) leave out. union: those neither labelled "
-        "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: none, "
+        "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: "
+        "none, "
         "and a class neither labelled nor predicted counts as 0 or 1",
     )
     pictures: Annotated[int, FROM_0] = key(

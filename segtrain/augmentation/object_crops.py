@@ -13,7 +13,7 @@ from segtrain.augmentation.objects import box_of, objects_of, worth_a_look
 from segtrain.augmentation.warp import LARGEST, SMALLEST, Placement, warped
 from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, SIDE_PX, between
-from segtrain.sample import IGNORE, Facts, Sample
+from segtrain.sample import CLASSES, IGNORE, Facts, Sample, Target
 
 CONTEXT = 1.2
 """How much larger than the box of the objects the part of the image is that is taken."""
@@ -30,6 +30,7 @@ def object_crops(
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
     facts: Facts | None = None,
+    target: Target = CLASSES,
 ) -> ObjectCrops:
     """Crops around single objects, or around a few, all scaled to one size: the two stages in which DeconvNet
     learns.
@@ -48,6 +49,10 @@ def object_crops(
             the class named background, or ignore where there is none
     """
     where = "augmentation.object_crops"
+    if not target.classes:
+        raise ConfigError(
+            f"{where} crops objects of classes, and the task has none; use another augmentation"
+        )
     if size > resized:
         raise ConfigError(
             f"{where}.size is {size} and {where}.resized {resized}; allowed: resized at least size"

@@ -10,7 +10,7 @@ import numpy as np
 
 from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
 from segtrain.options import PROBABILITY, SIDE_PX
-from segtrain.sample import IGNORE, Sample
+from segtrain.sample import CLASSES, IGNORE, Sample, Target
 
 
 def patch(
@@ -19,6 +19,7 @@ def patch(
     class_draw: ClassDraw = "uniform",
     ignore_index: int = IGNORE,
     class_frequency: Callable | None = None,
+    target: Target = CLASSES,
 ) -> Patch:
     """A square window whose centre is a labelled pixel of a class drawn among those present.
 
@@ -31,7 +32,8 @@ def patch(
         class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
             training split
     """
-    return Patch((size, size), flip, class_draw_weights(class_draw, class_frequency), ignore_index)
+    weights = class_draw_weights(class_draw, class_frequency) if target.classes else None
+    return Patch((size, size), flip, weights, ignore_index, target.classes)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Patch:
     flip: float
     class_weights: np.ndarray | None
     ignore_index: int
+    by_class: bool = True
 
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
         height, width = sample.image.shape[:2]
         flipped = rng.random() < self.flip
         centre = (
             None
-            if sample.target is None
+            if sample.target is None or not self.by_class
             else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
         )
         row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))

@@ -22,7 +22,7 @@ import numpy as np
 from segtrain.augmentation.class_pixel import ClassDraw, class_draw_weights, pixel_of_a_class
 from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, SIDE_PX, between
-from segtrain.sample import IGNORE, Sample, no_label
+from segtrain.sample import CLASSES, IGNORE, Sample, Target, no_label
 
 SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
 SCALE = between(SMALLEST, LARGEST)
@@ -70,6 +70,7 @@ def warp(
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
     class_frequency: Callable | None = None,
+    target: Target = CLASSES,
 ) -> Warp:
     """Random scale, rotation, flip and crop in one warp; the crop can be drawn around a rare class.
 
@@ -90,6 +91,8 @@ def warp(
     """
     if scale[0] > scale[1]:
         raise ConfigError(f"augmentation.warp.scale is {list(scale)}; allowed: the smaller factor first")
+    if class_centred > 0 and not target.classes:
+        raise ConfigError("augmentation.warp.class_centred draws classes, and the task has none; use 0")
     weights = class_draw_weights(class_draw, class_frequency) if class_centred > 0 else None
     size = (size, size) if isinstance(size, int) else size
     return Warp(
@@ -102,6 +105,7 @@ def warp(
         weights,
         ignore_index,
         None if fill is None else tuple(fill),
+        target.interpolation == "linear",
     )
 
 
@@ -118,9 +122,10 @@ class Warp:
     class_weights: np.ndarray | None
     ignore_index: int
     fill: tuple[float, ...] | None
+    linear_target: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
-        return warped(sample, self.placement(sample, rng), self.ignore_index, self.fill)
+        return warped(sample, self.placement(sample, rng), self.ignore_index, self.fill, self.linear_target)
 
     def placement(self, sample: Sample, rng: np.random.Generator) -> Placement:
         """Draws where the crop lies."""
@@ -163,7 +168,11 @@ def _on_grid(middle: float, span: float, place: Placement) -> float:
 
 
 def warped(
-    sample: Sample, place: Placement, ignore_index: int = IGNORE, fill: Sequence[float] | None = None
+    sample: Sample,
+    place: Placement,
+    ignore_index: int = IGNORE,
+    fill: Sequence[float] | None = None,
+    linear_target: bool = False,
 ) -> Sample:
     """The sample as `place` shows it; image, target and instances read from the same positions. `fill` is on
     the scale 0..255."""
@@ -175,16 +184,31 @@ def warped(
         else _on_scale(np.asarray(fill, np.float64), sample.image.dtype)
     )
     exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
+
+    def read_target(target: np.ndarray) -> np.ndarray:
+        unknown = no_label(target.dtype, ignore_index)
+        if exact or not linear_target:
+            return nearest.read(target, unknown)
+        return nearest.fill_outside(_bilinear_known(target, matrix, place), unknown)
+
     return replace(
         sample,
         image=nearest.read(sample.image, fill)
         if exact
         else nearest.fill_outside(_bilinear(sample.image, matrix, place), fill),
-        target=None
-        if sample.target is None
-        else nearest.read(sample.target, no_label(sample.target.dtype, ignore_index)),
+        target=None if sample.target is None else read_target(sample.target),
         instances=None if sample.instances is None else nearest.read(sample.instances, 0),
     )
+
+
+def _bilinear_known(target: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
+    """H×W or H×W×T float by bilinear interpolation, NaN wherever an unknown (NaN) value has a part in it."""
+    values = target[..., None] if target.ndim == 2 else target  # H×W×T
+    known = np.isfinite(values)
+    read = _bilinear(np.where(known, values, 0).astype(np.float32), matrix, place)
+    share = _bilinear(known.astype(np.float32), matrix, place)
+    read = np.where(share > 1 - 1e-4, read, np.nan).astype(target.dtype)
+    return read[..., 0] if target.ndim == 2 else read
 
 
 def _on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -31,7 +31,7 @@ def compare(config: dict, stop) -> dict:
     first = checkpoints.describe(found[config["runs"][0]])
     task = TASK.build(first["config"]["task"])
     config = as_settled(config, first)
-    data = data_of(config, config["runs"][0], first)
+    data = data_of(config, config["runs"][0], first, task.target)
     split = split_of(data, config["split"])
     output = Path(config["output"])
     with storage(output):

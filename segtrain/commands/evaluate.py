@@ -25,7 +25,7 @@ def evaluate(config: dict, stop) -> dict:
     model, facts, description = build_from(found, config["model"])
     task = TASK.build(description["config"]["task"])
     config = as_settled(config, description)
-    data = data_of(config, config["run"], description)
+    data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
     split = split_of(data, config["split"])
     scoring = scoring_of(config, task, facts)

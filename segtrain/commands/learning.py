@@ -27,12 +27,16 @@ from segtrain.train.step import MEMORY_FORMATS, Learning
 def augmentation_and_loss(config, parts: Parts, split):
     """What needs to know how often classes occur; they are counted only if somebody asks."""
     facts = parts.facts
+    target = parts.task.target
     counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index))
+    if not target.classes:
+        counted = functools.partial(_refuse_frequency, parts.task.name)
     runtime = {
         "num_classes": facts.num_classes,
         "ignore_index": facts.ignore_index,
         "class_frequency": counted,
         "facts": facts,
+        "target": target,
     }
     fill = tuple(round(255 * mean) for mean in facts.normalisation.mean)
     return AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime), LOSS.build(
@@ -40,7 +44,13 @@ def augmentation_and_loss(config, parts: Parts, split):
     )
 
 
-def with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, shape, device) -> dict:
+def _refuse_frequency(task: str):
+    raise ConfigError(
+        f"class weights and class-wise draws need classes, and task={task} has none; leave them out"
+    )
+
+
+def with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, shape, device, split) -> dict:
     """The config with trainer.memory_format=auto replaced by its answer: that of the run's start if it goes
     on."""
     if config["trainer"]["memory_format"] != "auto":
@@ -48,7 +58,9 @@ def with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, s
     if resumed is not None:
         answer = checkpoints.describe(resumed)["config"]["trainer"]["memory_format"]
     else:
-        answer = faster_memory_format(parts.model, parts.facts.normalisation, loss, shape, device)
+        answer = faster_memory_format(
+            parts.model, parts.facts.normalisation, loss, shape, split[0].target, device
+        )
     return {**config, "trainer": {**config["trainer"], "memory_format": answer}}
 
 

@@ -9,7 +9,7 @@ from segtrain.commands.prepare import prepare
 from segtrain.errors import DataError
 from segtrain.predictor.ensemble import ensemble_of
 from segtrain.predictor.mask import Mask
-from segtrain.predictor.predictor import predictor
+from segtrain.predictor.predictor import check_target, predictor
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
 from segtrain.text import count
@@ -24,6 +24,7 @@ def predict(config: dict, stop) -> dict:
     )
     task = TASK.build(description["config"]["task"])
     settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
+    check_target(task.target, settings)
     ensemble = ensemble_of(settings, facts, device)
     run = predictor(
         model.to(device),
@@ -37,7 +38,7 @@ def predict(config: dict, stop) -> dict:
     mask = Mask(run, task.decide, facts, device)
     counts = prediction.predict(
         mask,
-        task.picture,
+        task,
         config["input"],
         config["output"],
         config["overlay"],
@@ -45,7 +46,7 @@ def predict(config: dict, stop) -> dict:
         stop.raise_if_requested,
     )
     folders = [
-        f"{name}/" for name in prediction.FOLDERS if config.get(name, True)
+        f"{name}/" for name in prediction.folders(task) if config.get(name, True)
     ]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     print(

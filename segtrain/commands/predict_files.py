@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,18 @@ from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.storage import storage
 
-FOLDERS = ("classes", "colours", "overlay", "probabilities")
-"""What lies in the folder of results."""
+RESULTS = ("colours", "overlay", "probabilities")
+"""Folders of results beside that of the predictions, which the task names."""
 
 
-def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
+def folders(task) -> tuple[str, ...]:
+    """What lies in the folder of results."""
+    return (task.folder, *RESULTS)
+
+
+def inputs(
+    path: str, output: str, results: Sequence[str] = ("classes", *RESULTS)
+) -> Iterator[tuple[Path, Path]]:
     """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
 
     What earlier calls wrote below `output` is left out.
@@ -38,9 +45,9 @@ def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
         if folder == source
         else [source]
     )
-    results = [Path(output).resolve() / name for name in FOLDERS]
+    places = [Path(output).resolve() / name for name in results]
     files = [
-        file for file in found if not any(file.parent.resolve().is_relative_to(result) for result in results)
+        file for file in found if not any(file.parent.resolve().is_relative_to(place) for place in places)
     ]
     if not files:
         but = f" but results of output={output}" if found else ""
@@ -50,21 +57,21 @@ def inputs(path: str, output: str) -> Iterator[tuple[Path, Path]]:
 
 def predict(
     mask,
-    picture: Callable,
+    task,
     source: str,
     output: str,
     with_overlay: bool,
     with_probabilities: bool,
     between=lambda: None,
 ) -> dict:
-    """OUTPUT/classes/NAME.png (indices), OUTPUT/colours/NAME.png, and if wanted overlay/ and probabilities/
-    (float16 C×H×W).
+    """OUTPUT/classes/NAME.png (the task's folder and file type), OUTPUT/colours/NAME.png, and if wanted
+    overlay/ and probabilities/ (float16 C×H×W).
 
     An image that cannot be read, or has a size that the network does not take, is named and left out; the
     others are done. Returns the counts.
-    mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
+    mask: `segtrain.predictor.Mask`. task: names the folder of the predictions and makes their pictures.
     """
-    files = list(inputs(source, output))
+    files = list(inputs(source, output, folders(task)))
     _refuse_same_names(files)
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
@@ -76,8 +83,8 @@ def predict(
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
-        colours = picture(classes, mask.facts)
-        _write(Path(output) / "classes" / name, classes)
+        colours = task.picture(classes, mask.facts)
+        write_prediction(Path(output) / task.folder / name, classes)
         _write(Path(output) / "colours" / name, colours)
         if with_overlay:
             _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
@@ -104,8 +111,18 @@ def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
         seen[name] = file
 
 
-def _write(path: Path, pixels: np.ndarray) -> None:
-    path = path.with_name(path.name + ".png")
+def write_prediction(path: Path, values: np.ndarray) -> None:
+    """PATH.png for H×W uint8 or uint16 and H×W×3 uint8, PATH.tiff for H×W float32, else PATH.npy."""
+    if values.dtype == np.uint8 or (values.dtype == np.uint16 and values.ndim == 2):
+        _write(path, values)
+    elif values.dtype == np.float32 and values.ndim == 2:
+        _write(path, values, ".tiff")
+    else:
+        _write_array(path, values)
+
+
+def _write(path: Path, pixels: np.ndarray, suffix: str = ".png") -> None:
+    path = path.with_name(path.name + suffix)
     with storage(path, pixels.nbytes):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)

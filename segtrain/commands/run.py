@@ -108,7 +108,8 @@ def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
     return [
         f"model     {config['model']['name']}, {count:,} parameters; "
         f"{getattr(parts.model, 'weights_report', 'no pretrained weights')}",
-        f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} "
+        f"data      {config['data']['name']}: {num_train} train, {num_val} val; "
+        f"{parts.facts.num_classes or 'no'} "
         f"classes",
     ]
 

@@ -23,10 +23,10 @@ from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
 from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Ensemble, Predictor, predictor
+from segtrain.predictor.predictor import Ensemble, Predictor, check_target, predictor
 from segtrain.predictor.predictor import protocol as protocol_of_predictor
 from segtrain.report.sheet import sheet
-from segtrain.sample import Facts
+from segtrain.sample import Facts, Target
 from segtrain.settings import EvaluateSettings, PredictorSettings
 from segtrain.tta import TTA
 
@@ -87,6 +87,7 @@ class Scoring:
 
     def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
         """The way from images to probabilities, and the second network on it."""
+        check_target(self.task.target, self.predictor)
         # What that network is first filled with takes no random numbers from the training.
         with torch.random.fork_rng(devices=[]):
             ensemble = ensemble_of(self.predictor, self.facts, device)
@@ -121,10 +122,10 @@ def check_score(scoring: Scoring) -> None:
         )
 
 
-def data_of(config: Mapping, run: str, description: Mapping) -> Data:
+def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
     """The data set; where a path of the run leads nowhere from here, the error says from where it did."""
     try:
-        return DATA.build(config["data"])
+        return DATA.build(config["data"], target=target)
     except ConfigError as error:
         saved, started = description["config"]["data"], _started_in(run)
         kept = (

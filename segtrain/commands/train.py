@@ -48,7 +48,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
         return fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    config = with_memory_format(config, resumed, parts, loss.to(device), shape, device)
+    config = with_memory_format(config, resumed, parts, loss.to(device), shape, device, train_split)
     settings = Trainer(**config["trainer"])
     plan = plan_of(settings, loader, len(train_split))
     learning, state = build_learning(config, parts, settings, plan.steps, loss, device)

@@ -59,8 +59,8 @@ def evaluate(
             if keep_per_image:
                 rows[name].append(counts[: batch.count].cpu().to_sparse())
         for i in (i for i in range(batch.count) if batch.positions[i] in shown):
-            prediction = evidence["decisions"][i].cpu().numpy()
-            pictures.append((_picture(batch.images[i]), batch.targets[i].numpy(), prediction))
+            shown_images = (batch.images[i], batch.targets[i], evidence["decisions"][i].cpu())
+            pictures.append(tuple(map(channels_last, shown_images)))
         images += batch.count
     numbers: ScoreDict = {}
     further: list[str] = []
@@ -96,5 +96,6 @@ def spread(count: int, wanted: int) -> set[int]:
     return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)}
 
 
-def _picture(image: torch.Tensor) -> np.ndarray:
-    return image.numpy().transpose(1, 2, 0)
+def channels_last(image: torch.Tensor) -> np.ndarray:
+    """K×H×W as H×W×K, H×W as it is."""
+    return image.numpy() if image.ndim == 2 else image.numpy().transpose(1, 2, 0)

@@ -17,8 +17,8 @@ from segtrain.sample import Sample
 
 @dataclass
 class Batch:
-    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W in the task's dtype. names, positions: of each
-    sample.
+    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W or B×T×H×W in the task's dtype. names,
+    positions: of each sample.
 
     count: images that are real; those behind are copies that fill the last evaluation batch up, all ignored.
     skipped: one message for each unreadable sample that another stands in for.
@@ -46,7 +46,11 @@ class Batch:
 
 
 def collated(
-    samples: list[Sample], positions: list[int], count: int | None = None, skipped: list[str] | None = None
+    samples: list[Sample],
+    positions: list[int],
+    count: int | None = None,
+    skipped: list[str] | None = None,
+    with_instances: bool = False,
 ) -> Batch:
     """The samples as one batch, channels first. Images of different sizes are an error."""
     first = samples[0]
@@ -67,10 +71,10 @@ def collated(
             raise DataError(f"{sample.name} has no mask; training and evaluation need one for each image")
     height, width, channels = first.image.shape
     images = _shared((len(samples), channels, height, width), first.image.dtype)
-    targets = _shared((len(samples), *first.target.shape), first.target.dtype)
+    targets = _shared((len(samples), *_channels_first(first.target).shape), first.target.dtype)
     for place, sample in enumerate(samples):
         images.numpy()[place] = sample.image.transpose(2, 0, 1)
-        targets.numpy()[place] = sample.target
+        targets.numpy()[place] = _channels_first(sample.target)
     return Batch(
         images,
         targets,
@@ -78,7 +82,23 @@ def collated(
         list(positions),
         len(samples) if count is None else count,
         skipped or [],
+        _instances(samples) if with_instances else None,
     )
+
+
+def _instances(samples: list[Sample]) -> torch.Tensor | None:
+    """B×H×W uint16; None unless every sample has instances."""
+    if any(sample.instances is None for sample in samples):
+        return None
+    stacked = _shared((len(samples), *samples[0].instances.shape), samples[0].instances.dtype)
+    for place, sample in enumerate(samples):
+        stacked.numpy()[place] = sample.instances
+    return stacked
+
+
+def _channels_first(target: np.ndarray) -> np.ndarray:
+    """H×W as it is, H×W×T as T×H×W."""
+    return target if target.ndim == 2 else target.transpose(2, 0, 1)
 
 
 def _form(sample: Sample) -> str:

@@ -128,4 +128,9 @@ class EvaluationReader:
             samples[-1],
             target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)),
         )
-        return collated(samples + [filler] * missing, indices + [indices[-1]] * missing, count=len(indices))
+        return collated(
+            samples + [filler] * missing,
+            indices + [indices[-1]] * missing,
+            count=len(indices),
+            with_instances=True,
+        )

@@ -60,8 +60,8 @@ class Confusion:
         return counts[: c * c].view(c, c)
 
     def scores(self, counts: Tensor) -> ScoreDict:
-        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`, `dice`,
-        `accuracy`. None stands for a class that the means leave out, and for a mean of none.
+        """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`,
+        `dice`, `accuracy`. None stands for a class that the means leave out, and for a mean of none.
 
         counts: C×C, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
         TP / (TP + FN), over all pixels of the set. The accuracy of a class that is predicted and not labelled

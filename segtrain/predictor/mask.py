@@ -14,7 +14,7 @@ from segtrain.data.reading import read_image
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
 from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Predictor, predictor
+from segtrain.predictor.predictor import Predictor, check_target, predictor
 from segtrain.predictor.tiles import Predict
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
@@ -36,11 +36,16 @@ class Mask:
     def __call__(self, image) -> np.ndarray:
         images = self._images(image)
         # Strip by strip: the probabilities of all classes would take many times the image's memory.
-        return np.concatenate([self.decide(strip) for strip in self._predict.strips(images)], axis=-2)
+        decided = [self._decided(strip) for strip in self._predict.strips(images)]
+        return channels_last(np.concatenate(decided, axis=-2))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
-        classes = self._decide(probabilities)[0].cpu().numpy()
-        return classes.astype(np.uint8) if classes.dtype.kind in "iu" else classes
+        """H×W, or H×W×T for a task of T values a pixel, of 1×C×H×W probabilities; integers as uint8."""
+        return channels_last(self._decided(probabilities))
+
+    def _decided(self, probabilities: Tensor) -> np.ndarray:
+        decided = self._decide(probabilities)[0].cpu().numpy()
+        return decided.astype(np.uint8) if decided.dtype.kind in "iu" else decided
 
     def _images(self, image) -> Tensor:
         """1×K×H×W on the device, of an array, a PIL image or a path."""
@@ -73,6 +78,7 @@ def load(
     place, settings = choose_device(device), settings or PredictorSettings()
     model, facts, description = build_from(checkpoints.find(run, checkpoint), model_options)
     task = TASK.build(description["config"]["task"])
+    check_target(task.target, settings)
     ensemble = ensemble_of(settings, facts, place)
     return Mask(
         predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble),
@@ -80,3 +86,8 @@ def load(
         facts,
         place,
     )
+
+
+def channels_last(decided: np.ndarray) -> np.ndarray:
+    """T×H×W as H×W×T; H×W as it is."""
+    return decided if decided.ndim == 2 else decided.transpose(1, 2, 0)

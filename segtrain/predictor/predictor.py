@@ -8,7 +8,7 @@ another one: one forward pass, boxes, a second network, tiles, average over view
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -22,7 +22,7 @@ from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
 from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
-from segtrain.sample import Normalisation
+from segtrain.sample import Normalisation, Target
 from segtrain.settings import PredictorSettings
 
 
@@ -63,7 +63,7 @@ class Ensemble:
 def predictor(
     model: nn.Module,
     normalisation: Normalisation,
-    activate: Predict,
+    activate: Callable,
     settings: PredictorSettings,
     views=(),
     between=lambda: None,
@@ -93,10 +93,10 @@ def predictor(
 
     def whole(images: Tensor) -> Tensor:
         own = scores(normalisation(images))
-        return (
-            activate(own)
-            if ensemble is None
-            else _merged(own, ensemble.scores(images), activate, settings.ensemble_merge)
+        if ensemble is None:
+            return activate(own, images)
+        return _merged(
+            own, ensemble.scores(images), lambda one: activate(one, images), settings.ensemble_merge
         )
 
     if margin:
@@ -134,6 +134,15 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
     check_merge(model, "this network", settings)
 
 
+def check_target(target: Target, settings: PredictorSettings) -> None:
+    """ConfigError for settings that need classes where the task has none."""
+    product = settings.ensemble and settings.ensemble_merge == "product"
+    asked = {"crf": settings.crf, "boxes": settings.boxes, "ensemble_merge=product": product}
+    for key, value in asked.items():
+        if value and not target.classes:
+            raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
+
+
 def check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
     """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
     if (
@@ -152,7 +161,7 @@ def _in_one(predict: Predict) -> Strips:
     return lambda images: iter([predict(images)])
 
 
-def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
+def _merged(own: Tensor, other: Tensor, activate: Callable, merge: str) -> Tensor:
     """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code
     joins its scores with those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al.
     2015, sec. 4.4)."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor, nn
 
-from segtrain.sample import Facts, colourise, wrong_pixels
+from segtrain.sample import CLASSES, Facts, Target, colourise, wrong_pixels
 
 
 def _no_networks(facts: Facts) -> dict[str, nn.Module]:
@@ -19,12 +19,14 @@ def _no_networks(facts: Facts) -> dict[str, nn.Module]:
 class Task:
     """What the network's output means. Letters as in `segtrain.sample`.
 
-    out_channels: facts -> channels of the logits. activate: logits -> what is averaged over views and tiles
-    (probabilities), B×C×H×W. decide: that -> predictions in the form of the target, B×H×W. metric: its name
-    in the table.
-    score: the metric's number that picks the best checkpoint, the highest unless `lower_is_better`.
-    picture: prediction or target of one image (H×W) and facts -> H×W×3 uint8. errors: target, prediction and
-    facts -> H×W×3 uint8.
+    out_channels: facts -> channels of the logits. activate: (logits, the B×K×H×W images as they were read) ->
+    what is averaged over views and tiles (probabilities), B×C×H×W. decide: that -> predictions in the form of
+    the target, B×H×W or B×T×H×W. metrics: {name: options} of those that score it unless `metric=` names
+    others.
+    score: the key of the number that picks the best checkpoint, the highest unless `lower_is_better`.
+    picture: prediction or target of one image (H×W or H×W×T) and facts -> H×W×3 uint8. errors: target,
+    prediction and facts -> H×W×3 uint8. target: how augmentation reads it. folder: where `predict` puts
+    predictions, as PNG if they are uint8 or uint16, as TIFF if they are H×W float32, else as .npy.
 
     Tasks that train more than one network: networks: facts -> {name: network} beside the one that is served,
     with optimizers by the same names, {name: optimizer config}, that of the run where there is none. step:
@@ -33,13 +35,15 @@ class Task:
 
     name: str
     out_channels: Callable[[Facts], int]
-    activate: Callable[[Tensor], Tensor]
+    activate: Callable[[Tensor, Tensor], Tensor]
     decide: Callable[[Tensor], Tensor]
     metrics: Mapping[str, dict]
     score: str
     picture: Callable[[np.ndarray, Facts], np.ndarray]
     errors: Callable[[np.ndarray, np.ndarray, Facts], np.ndarray] | None = None
     lower_is_better: bool = False
+    target: Target = CLASSES
+    folder: str = "classes"
     networks: Callable[[Facts], dict[str, nn.Module]] = _no_networks
     optimizers: Mapping[str, dict] = field(default_factory=dict)
     step: Callable | None = None
@@ -50,7 +54,7 @@ def semantic() -> Task:
     return Task(
         name="semantic",
         out_channels=lambda facts: facts.num_classes,
-        activate=lambda logits: logits.softmax(1),
+        activate=lambda logits, images: logits.softmax(1),
         # max over channels is three to four times as fast as argmax on a CPU.
         decide=lambda probabilities: probabilities.max(1).indices,
         metrics={"confusion": {}},

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,24 +15,30 @@ from segtrain.train.step import MEMORY_FORMATS
 
 
 def faster_memory_format(
-    model: nn.Module, normalise: Callable, loss: Callable, shape: tuple[int, int, int, int], device
+    model: nn.Module,
+    normalise: Callable,
+    loss: Callable,
+    shape: tuple[int, int, int, int],
+    sample_target: np.ndarray,
+    device,
 ) -> str:
     """ "contiguous" or "channels_last": which one a copy of the network trains faster in, on images of
-    `shape` (B, K, H, W).
+    `shape` (B, K, H, W) and targets like `sample_target`.
 
     One warm-up and three timed passes each. The random state is restored, so the run is the one that names
     the answer.
     """
+    dtype = torch.from_numpy(np.empty(0, sample_target.dtype)).dtype
     before = random_state()
     seconds = {}
     for name, memory_format in MEMORY_FORMATS.items():
         copied = copy.deepcopy(model).to(device, memory_format=memory_format).train()
         images = torch.zeros(shape, dtype=torch.uint8, device=device).contiguous(memory_format=memory_format)
-        target = torch.zeros((shape[0], *shape[2:]), dtype=torch.uint8, device=device)
+        target = torch.zeros((shape[0], *sample_target.shape[2:], *shape[2:]), dtype=dtype, device=device)
         times = []
         for _ in range(4):
             start = time.perf_counter()
-            total, weight = loss(copied(normalise(images)), target)
+            total, weight = loss(copied(normalise(images))._replace(images=images), target)
             (total / weight).backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -48,7 +48,7 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
             output = (state.model if learning.forward is None else learning.forward)(
                 learning.normalise(images)
             )
-        total, weight = learning.loss(output, targets)
+        total, weight = learning.loss(output._replace(images=images), targets)
         state.scaler.scale(total / (nominal or _divisor(weight))).backward()
         totals.append(total.detach())
         weights.append(weight.detach())

@@ -132,8 +132,8 @@ def test_a_signal_ends_a_fit(tmp_path, monkeypatch, number, code):
     stop = Stop()
     original = DATA.build
 
-    def build(*arguments):
-        data = original(*arguments)
+    def build(*arguments, **runtime):
+        data = original(*arguments, **runtime)
         get = type(data.splits["train"]).__getitem__
 
         def asked(self, index):
@@ -184,7 +184,7 @@ def test_a_dry_run_fits_on_a_few_images():
 
 
 def test_a_mistake_in_its_evaluation_is_named_before_the_fit(tmp_path):
-    with pytest.raises(ConfigError, match=r"predictor\.box_sides is \[50\]"):
+    with pytest.raises(ConfigError, match=r"predictor\.box_sides\[0\] is 50"):
         train_command.train(config(predictor={"boxes": "grid", "box_sides": [50]}), tmp_path, Stop())
     assert MADE[0].seen == [] and not checkpoint.has_checkpoint(tmp_path)
 

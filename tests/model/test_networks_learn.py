@@ -45,7 +45,6 @@ def trained(net, steps: int = 2, **settings):
         schedule=lambda step: 1.0,
         settings=settings,
         device=CPU,
-        parameters=[parameter for parameter in net.parameters() if parameter.requires_grad],
     )
     batch = a_batch(net)
     for _ in range(steps):

@@ -110,7 +110,6 @@ def test_four_images_are_learnt(name):
         schedule=lambda step: 1 - step / STEPS,
         settings=settings,
         device=CPU,
-        parameters=[parameter for parameter in net.parameters() if parameter.requires_grad],
     )
     reached = []
     while state.step < STEPS:

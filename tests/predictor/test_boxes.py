@@ -34,7 +34,7 @@ def image(height=224, width=224):
     )
 
 
-def softmax(logits):
+def softmax(logits, images=None):
     return logits.softmax(1)
 
 
@@ -42,7 +42,7 @@ def test_one_box_that_is_the_image_gives_the_plain_scores_from_0_on():
     model = Strided()
     with torch.no_grad():
         plain = model(NORM(image())).upsampled()
-    got = predictor(model, NORM, lambda logits: logits, PredictorSettings(boxes="grid", box_sides=(224,)))(
+    got = predictor(model, NORM, lambda logits, images: logits, PredictorSettings(boxes="grid", box_sides=(224,)))(
         image()
     )
     assert torch.equal(got, plain.clamp_min(0)) and (plain < 0).any()

@@ -35,7 +35,7 @@ def images(height=37, width=53, count=2):
 
 
 def run(model, views=(), **settings):
-    return predictor(model, NORM, lambda logits: logits.softmax(1), PredictorSettings(**settings), views)
+    return predictor(model, NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views)
 
 
 def test_probabilities_of_a_plain_pass():
@@ -105,7 +105,7 @@ def test_somebody_is_asked_before_each_pass_of_the_network():
     calls = []
     settings = PredictorSettings(tile=16, overlap=0.0)
     predict = predictor(
-        Pointwise(), NORM, lambda logits: logits.softmax(1), settings, between=lambda: calls.append(1)
+        Pointwise(), NORM, lambda logits, images: logits.softmax(1), settings, between=lambda: calls.append(1)
     )
     predict(images(32, 48))
     assert len(calls) == 6

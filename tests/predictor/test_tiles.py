@@ -122,7 +122,7 @@ NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 def run(views=(), **settings):
-    return predictor(Valid(), NORM, lambda logits: logits.softmax(1), PredictorSettings(**settings), views)
+    return predictor(Valid(), NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views)
 
 
 def image(height, width, dtype=torch.uint8):
@@ -205,4 +205,4 @@ def test_boxes_want_a_network_that_answers_for_all_it_sees(key):
 def test_a_network_of_the_inner_part_that_does_not_say_so_is_refused():
     model = nn.Sequential(Valid())  # without the attributes
     with pytest.raises(ConfigError, match="inner part"):
-        predictor(model, NORM, lambda logits: logits, PredictorSettings())(image(30, 30))
+        predictor(model, NORM, lambda logits, images: logits, PredictorSettings())(image(30, 30))

@@ -15,7 +15,7 @@ from segtrain.data.shapes import shapes
 from segtrain.predictor.mask import load
 from segtrain.report.sheet import sheet
 from segtrain.run.stop import Stop
-from segtrain.sample import Facts, Number, Sample
+from segtrain.sample import Facts, Number, Sample, Target
 from segtrain.task import TASK
 from segtrain.task.semantic import Task
 
@@ -68,8 +68,8 @@ def grey(values, facts):
 def value() -> Task:
     """One number a pixel."""
     return Task(
-        name="value", out_channels=lambda facts: 1, activate=lambda logits: logits, decide=lambda values: values[:, 0], metrics={"mae": {}},
-        score="mae", lower_is_better=True, picture=grey,
+        name="value", out_channels=lambda facts: 1, activate=lambda logits, images: logits, decide=lambda values: values[:, 0], metrics={"mae": {}},
+        score="mae", lower_is_better=True, target=Target(classes=False, interpolation="linear"), picture=grey,
     )  # fmt: skip
 
 

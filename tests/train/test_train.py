@@ -239,7 +239,6 @@ def learning(model, settings, weights=None):
         schedule=lambda step: 1.0,
         settings=settings,
         device=torch.device("cpu"),
-        parameters=list(model.parameters()),
     )
 
 

@@ -1,0 +1,1 @@
+"""Parts that an installed package adds to segtrain: each proves that a seam holds."""
