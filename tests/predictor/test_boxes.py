@@ -42,9 +42,9 @@ def test_one_box_that_is_the_image_gives_the_plain_scores_from_0_on():
     model = Strided()
     with torch.no_grad():
         plain = model(NORM(image())).upsampled()
-    got = predictor(model, NORM, lambda logits, images: logits, PredictorSettings(boxes="grid", box_sides=(224,)))(
-        image()
-    )
+    got = predictor(
+        model, NORM, lambda logits, images: logits, PredictorSettings(boxes="grid", box_sides=(224,))
+    )(image())
     assert torch.equal(got, plain.clamp_min(0)) and (plain < 0).any()
     got = predictor(model, NORM, softmax, PredictorSettings(boxes="grid", box_sides=(224,)))(image())
     torch.testing.assert_close(got, plain.clamp_min(0).softmax(1))

@@ -160,7 +160,9 @@ def test_it_comes_after_the_views_and_the_tiles():
 
     def run(**settings):
         settings = PredictorSettings(tile=20, crf_solver="torch", **settings)
-        return predictor(Painted(), norm, lambda x, images: x.softmax(1), settings, views, lambda: asked.append(1))
+        return predictor(
+            Painted(), norm, lambda x, images: x.softmax(1), settings, views, lambda: asked.append(1)
+        )
 
     plain = run()(image)
     asked.clear()

@@ -35,7 +35,9 @@ def images(height=37, width=53, count=2):
 
 
 def run(model, views=(), **settings):
-    return predictor(model, NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views)
+    return predictor(
+        model, NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views
+    )
 
 
 def test_probabilities_of_a_plain_pass():

@@ -122,7 +122,9 @@ NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 def run(views=(), **settings):
-    return predictor(Valid(), NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views)
+    return predictor(
+        Valid(), NORM, lambda logits, images: logits.softmax(1), PredictorSettings(**settings), views
+    )
 
 
 def image(height, width, dtype=torch.uint8):

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.train.step import micro_batches, update
-
 from seams.restoration import restoration, restore
+from segtrain.train.step import micro_batches, update
 
 
 class Discriminator(nn.Sequential):

@@ -1,0 +1,191 @@
+"""An installed package adds tasks, networks, losses, metrics and views; nothing in segtrain is changed for them.
+
+Each is driven through the command line: trained, killed in the middle, resumed to the same bytes, scored, asked to predict.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segtrain.cli import catalogue
+from segtrain.train import loop
+from segtrain.train.step import train_step
+
+PLUGIN = Path(__file__).parent / "plugin"
+SMALL = (
+    "model=unet", "model.widths=[4,8]", "device=cpu", "threads=1", "loader.workers=0", "loader.batch_size=4", "evaluate.workers=0",
+    "schedule=constant", "optimizer.lr=0.01", "trainer.steps=6", "trainer.save_every=2", "trainer.evaluate_every=3",
+)  # fmt: skip
+TASKS = {
+    "depth": ("task=depth", "data=ramps", "loss=absolute", "trainer.amp=bf16"),
+    "restoration": (
+        "task=restoration",
+        "data=ramps",
+        "data.kind=image",
+        "loss=restored",
+        "trainer.accumulate=2",
+    ),
+    "adversarial": (
+        "task=adversarial",
+        "data=ramps",
+        "data.kind=image",
+        "loss=restored",
+        "trainer.clip_norm=1.0",
+    ),
+}
+AUGMENTED = ("augmentation=[warp]", "augmentation.warp.size=32", "augmentation.warp.rotate=20")
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    monkeypatch.syspath_prepend(PLUGIN)
+    catalogue._entry_points.cache_clear()
+    yield
+    catalogue._entry_points.cache_clear()
+
+
+def weights(run: str) -> bytes:
+    return (Path("outputs") / run / "checkpoints" / "last" / "model.safetensors").read_bytes()
+
+
+def killed_after(steps: int, monkeypatch, segtrain, *words):
+    """Runs the command and kills it in the step after `steps`."""
+    original = loop.train
+
+    def train(state, learning, *args, **more):
+        def step(state, batch, learning):
+            if state.step == steps:
+                raise KeyboardInterrupt
+            return (learning.step or train_step)(state, batch, learning)
+
+        return original(state, learning, *args, **more, step=step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", train)
+        assert segtrain(*words).code == 130
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_through_the_command_line(plugin, segtrain, monkeypatch, tmp_path, name):
+    words = ("train", *SMALL, *AUGMENTED, *TASKS[name])
+    assert segtrain(*words, "name=straight").code == 0
+    killed_after(5, monkeypatch, segtrain, *words, "name=cut")
+    result = segtrain(*words, "name=cut", "resume=auto")
+    assert result.code == 0, result.err
+    assert weights("cut") == weights("straight")
+    assert torch.equal(*(last_state(run)["random"]["torch"] for run in ("cut", "straight")))
+
+    result = segtrain("evaluate", "run=outputs/cut", "checkpoint=last", "output=scores", "tta=flip")
+    assert result.code == 0, result.err
+    record = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    score = "mae" if name == "depth" else "psnr"
+    assert (
+        np.isfinite(record[score])
+        and {"mae": "mean absolute error", "psnr": "PSNR in dB"}[score] in result.out
+    )
+    Image.fromarray(np.full((40, 32, 3), 128, np.uint8)).save("grey.png")
+    result = segtrain(
+        "predict", "run=outputs/cut", "input=grey.png", "output=made", "device=cpu", "probabilities=true"
+    )
+    assert result.code == 0, result.err
+    if name == "depth":
+        made = np.asarray(Image.open("made/depth/grey.tiff"))
+        assert made.shape == (40, 32) and made.dtype == np.float32 and 0 <= made.min() <= made.max() <= 1
+    else:
+        assert np.asarray(Image.open("made/restored/grey.png")).shape == (40, 32, 3)
+
+
+def last_state(run: str) -> dict:
+    from segtrain import checkpoint
+
+    return checkpoint.load_state(checkpoint.find(f"outputs/{run}", "last"))
+
+
+def test_two_optimizers_are_each_scaled_unscaled_clipped_and_stepped_once(plugin, monkeypatch):
+    """With a loss scale of 1024, whose gradients are unscaled, both networks end where they do without."""
+    from seams.adversarial import adversarial
+
+    from segtrain.loader.batch import Batch
+    from segtrain.model import MODEL
+    from segtrain.sample import Normalisation
+    from segtrain.settings import Trainer
+    from segtrain.train.state import new_state
+    from segtrain.train.step import Learning
+
+    ends = []
+    for scale in (None, 1024.0):
+        torch.manual_seed(0)
+        task = adversarial()
+        model = MODEL.build({"name": "unet", "widths": [4, 8]}, out_channels=3, in_channels=3, num_classes=3)
+        networks = task.networks(None)
+        optimizers = {
+            name: torch.optim.SGD(network.parameters(), lr=0.1)
+            for name, network in {"network": model, **networks}.items()
+        }
+        for optimizer in optimizers.values():
+            optimizer.param_groups[0]["base_lr"] = 0.1
+        settings = Trainer(clip_norm=0.05)
+        state = new_state(model, optimizers, settings, torch.device("cpu"), networks)
+        if scale:
+            state.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        norm = Normalisation((0.5,) * 3, (0.5,) * 3)
+        learning = Learning(None, norm, lambda step: 1.0, settings, torch.device("cpu"), step=task.step)
+        generator = torch.Generator().manual_seed(1)
+        images = torch.randint(0, 256, (2, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        batch = Batch(images, torch.rand(2, 3, 16, 16, generator=generator), ["a", "b"], [0, 1], 2)
+        before = [p.detach().clone() for p in model.parameters()]
+        for _ in range(3):
+            task.step(state, batch, learning)
+            state.step += 1
+        assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+        ends.append([*model.state_dict().values(), *networks["discriminator"].state_dict().values()])
+    for plain, scaled in zip(*ends, strict=True):
+        torch.testing.assert_close(plain, scaled, rtol=1e-5, atol=1e-6)
+
+
+def test_the_step_saves_every_network_and_optimizer(plugin, segtrain):
+    assert segtrain("train", *SMALL, *TASKS["adversarial"], "name=gan", "trainer.steps=2").code == 0
+    state = last_state("gan")
+    assert set(state["optimizers"]) == {"network", "discriminator"} and set(state["networks"]) == {
+        "discriminator"
+    }
+    assert state["optimizers"]["discriminator"]["param_groups"][0]["base_lr"] == 0.002
+
+
+def test_a_metric_with_bins_is_printed_saved_and_sent_to_tensorboard(plugin, segtrain, tmp_path):
+    words = ("data=shapes", "data.size=48", "metric=[confusion,calibration]", "metric.calibration.bins=4")
+    result = segtrain("train", *SMALL, *words, "name=run")
+    assert result.code == 0, result.err
+    assert (
+        "calibration error 0." in result.out
+        and "confidence  accuracy" in result.out
+        and "0.875" in result.out
+    )
+    lines = [json.loads(line) for line in (tmp_path / "outputs/run/metrics.jsonl").read_text().splitlines()]
+    scored = next(line for line in lines if "val/miou" in line)
+    assert {"val/calibration_error", "val/calibration/0.125", "val/calibration/0.875"} <= set(scored)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "outputs/run"))
+    events.Reload()
+    assert "val/calibration_error" in events.Tags()["scalars"]
+    result = segtrain("evaluate", "run=outputs/run", "output=scores")
+    record = json.loads((tmp_path / "scores/scores.json").read_text())
+    assert record["calibration"]["x"] == [0.125, 0.375, 0.625, 0.875] and len(record["calibration"]["y"]) == 4
+    assert record["protocol"]["metric"]["calibration"] == {"bins": 4}
+
+
+def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
+    words = ("train", *SMALL, *TASKS["depth"], "name=x")
+    segtrain(*words, "predictor.crf=deeplab", "predictor.crf_solver=torch").refused(
+        "predictor.crf works on classes"
+    )
+    segtrain(*words, "augmentation=[warp]", "augmentation.warp.class_centred=0.5").refused(
+        "class_centred", "task has none"
+    )
+    segtrain(*words, "augmentation=[object_crops]").refused("augmentation.object_crops", "task has none")
+    segtrain(*words, "metric=[mae,confusion]").refused("score classes, and the data has none")
