@@ -18,7 +18,7 @@ from pathlib import Path
 from segtrain.commands.describe import numbers
 from segtrain.options import REQUIRED, Option, describe, options_of
 from segtrain.registry import Table
-from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
+from segtrain.settings import COMMANDS, COMPOSITES
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TABLES = ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "metric")
@@ -31,10 +31,11 @@ def catalogue() -> dict:
     """Commands with their keys, table entries with their options, experiments with their first line."""
     return {
         "commands": {
-            command: {name: _section(settings) for name, settings in sections.items()}
-            for command, sections in SECTIONS.items()
+            command: {name: _section(settings) for name, settings in row.sections.items()}
+            for command, row in COMMANDS.items()
+            if row.sections
         },
-        "command_groups": {command: list(groups) for command, groups in GROUPS.items()},
+        "command_groups": {command: list(row.groups) for command, row in COMMANDS.items() if row.sections},
         "composites": list(COMPOSITES),
         "groups": {name: _entries(importlib.import_module(f"segtrain.{name}")) for name in TABLES},
         "experiments": {
@@ -142,7 +143,7 @@ def yaml_of(group: str, name: str) -> dict:
 def write_missing_yaml(found: dict) -> None:
     import yaml
 
-    for group in GROUPS["train"]:
+    for group in COMMANDS["train"].groups:
         for name in found["groups"][group]:
             path = PACKAGE / "conf" / group / f"{name}.yaml"
             if not path.exists():

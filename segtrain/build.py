@@ -14,7 +14,7 @@ from segtrain.optimizer import OPTIMIZER
 from segtrain.options import check_options, options_of
 from segtrain.registry import Table
 from segtrain.schedule import SCHEDULE
-from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
+from segtrain.settings import COMMANDS, COMPOSITES
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
@@ -26,7 +26,8 @@ TABLES: dict[str, Table] = {
 def check(command: str, config: Mapping) -> dict:
     """The config with every key and value checked and every default filled in; ConfigError names the key as
     typed."""
-    sections, groups = SECTIONS[command], GROUPS[command]
+    row = COMMANDS[command]
+    sections, groups = row.sections, row.groups
     top = {key: value for key, value in config.items() if key not in sections and key not in groups}
     _refuse_unknown(command, top)
     checked = _filled(top, sections[""], "")
@@ -40,10 +41,11 @@ def check(command: str, config: Mapping) -> dict:
 
 
 def _refuse_unknown(command: str, top: Mapping) -> None:
+    row = COMMANDS[command]
     known = [
-        *options_of(SECTIONS[command][""]),
-        *(name for name in SECTIONS[command] if name),
-        *GROUPS[command],
+        *options_of(row.sections[""]),
+        *(name for name in row.sections if name),
+        *row.groups,
     ]
     for key in top:
         if key not in known:

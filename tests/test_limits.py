@@ -18,7 +18,7 @@ from segtrain.data.stats import Frequency
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.options import REQUIRED, Limits, check_options, check_value, options_of
 from segtrain.sample import IGNORE, Facts, Output, Sample
-from segtrain.settings import COMPOSITES, SECTIONS
+from segtrain.settings import COMMANDS, COMPOSITES
 
 EXTREMES = (-1, 0, 1, 0.5, 1e300, math.nan, math.inf, 10**300)
 CLASSES = 3
@@ -26,7 +26,7 @@ STEPS = 20
 
 ENTRIES = [(kind, name) for kind, table in TABLES.items() if kind != "model" for name in table.names()]
 SETTINGS = sorted(
-    {(section, settings) for sections in SECTIONS.values() for section, settings in sections.items()},
+    {(section, settings) for row in COMMANDS.values() for section, settings in row.sections.items()},
     key=lambda pair: (pair[0], pair[1].__name__),
 )
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from segtrain.errors import ConfigError, nearest
+from segtrain.settings import COMMANDS
 from segtrain.text import show
 
 PLURALS = {
@@ -40,7 +41,7 @@ class Keys:
         self.sections: dict = load()["commands"][command]
         self.groups: list[str] = load()["command_groups"][command]
         self.composites: list[str] = [group for group in load()["composites"] if group in self.groups]
-        self.choices = [*self.groups, *(["experiment"] if command == "train" else [])]
+        self.choices = [*self.groups, *(["experiment"] if COMMANDS[command].takes_experiment else [])]
 
     def known(self, first: str) -> bool:
         """Whether a key may begin with this word."""

@@ -21,7 +21,7 @@ from segtrain.cli.overrides import Typed, check_choice
 from segtrain.errors import ConfigError, nearest
 from segtrain.options import check_options, options_of
 from segtrain.run.plain_yaml import check_plain, first_line, parse_yaml, read_text
-from segtrain.settings import SECTIONS
+from segtrain.settings import COMMANDS
 from segtrain.text import flatten
 
 ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
@@ -80,7 +80,8 @@ class Composer:
         return [name for name in self.options(group) if name != "saved"]
 
     def _config_name(self) -> str:
-        return "resumed" if self.command == "train" and self.saved is not None else self.command
+        row = COMMANDS[self.command]
+        return "resumed" if self.saved is not None and not row.needs_run else row.file_name
 
     def compose(self, typed: list[Typed]) -> dict:
         """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the
@@ -238,7 +239,7 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
     from segtrain.options import REQUIRED
 
     result: dict = {}
-    for section, settings in SECTIONS[command].items():
+    for section, settings in COMMANDS[command].sections.items():
         node = {
             name: None if option.default is REQUIRED else option.default
             for name, option in options_of(settings).items()
@@ -371,7 +372,7 @@ def checked_sections(config: dict, keys: Keys) -> dict:
             raise ConfigError(f"{name} is not a key of segtrain {keys.command}{hint}")
     for group in keys.groups:
         config[group] = _group(config.get(group), group, keys)
-    sections = SECTIONS[keys.command]
+    sections = COMMANDS[keys.command].sections
     top = {name: value for name, value in config.items() if name in options_of(sections[""])}
     config.update(check_options(top, sections[""], "", f"segtrain {keys.command}"))
     for name, settings in sections.items():

@@ -6,18 +6,13 @@ import textwrap
 
 from segtrain.cli.catalogue import Keys, load
 from segtrain.errors import ConfigError, nearest
+from segtrain.settings import COMMANDS
 from segtrain.text import show
 
 GENERAL = """\
 segtrain trains, evaluates and runs networks that label every pixel.
 
-  segtrain train model=unet data=folder data.images=photos data.masks=labels
-  segtrain evaluate run=outputs/… split=val           scores of a run
-  segtrain compare runs=[outputs/…,outputs/…]         runs side by side: a table and a picture
-  segtrain predict run=outputs/… input=photos output=out
-  segtrain list [models|losses|data|…]                what there is to choose
-  segtrain describe model=unet [KEY=VALUE …]          a network's layers, shapes, parameters and multiply-adds
-  segtrain config train [KEY=VALUE …]                 every key: value, default, meaning, who set it
+{commands}
 
 `segtrain COMMAND --help` shows the keys of a command. Under every command:
   --cfg job          print the config that would be run, and stop
@@ -28,55 +23,6 @@ segtrain trains, evaluates and runs networks that label every pixel.
 Exit codes: 0 done, 1 a fault of segtrain or a sweep with failed runs, 2 config, 3 data,
 4 checkpoint or storage, 5 diverged, 6 memory or processes, 130 and 143 stopped by a signal."""
 
-ABOUT = {
-    "train": """\
-segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or outputs/NAME with name=NAME.
-
-  segtrain train                                              a small U-Net on drawn shapes
-  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or goes on
-  segtrain train model=deeplabv3plus model.encoder=resnet50 optimizer.lr=0.001 trainer.epochs=20
-  segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
-  segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
-  segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
-  segtrain train resume=outputs/…                             goes on with a stopped run""",
-    "evaluate": """\
-segtrain evaluate scores a run with the config that it was trained with.
-
-  segtrain evaluate run=outputs/first
-  segtrain evaluate run=outputs/first split=test data.root=/new/place checkpoint=last
-  segtrain evaluate run=outputs/first tta=flip predictor.tile=512 model.output_stride=8""",
-    "compare": """\
-segtrain compare scores several runs on the same images, and draws their masks side by side.
-
-  segtrain compare runs=[outputs/first,outputs/second]
-  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure""",
-    "predict": """\
-segtrain predict labels images with a trained network. It needs nothing but the run's folder.
-
-  segtrain predict run=outputs/first input=photos output=out
-  segtrain predict run=outputs/first input=street.jpg output=out tta=flip probabilities=true""",
-    "list": """\
-segtrain list shows what there is to choose.
-
-  segtrain list                        all kinds
-  segtrain list models                 the networks, with their papers, parameters and multiply-adds
-  segtrain list loss cross_entropy     the options of one entry
-  segtrain list encoders resnet        names for model.encoder that hold a word
-  segtrain list experiments            ready-made recipes: segtrain train experiment=NAME""",
-    "describe": """\
-segtrain describe shows a network's layers with their shapes, parameters and multiply-adds.
-Nothing is computed or downloaded.
-
-  segtrain describe model=deeplabv3plus
-  segtrain describe model=deeplabv3plus model.output_stride=8 size=[512,1024] classes=19 depth=1""",
-    "config": """\
-segtrain config prints every key of a command: its value, its default, what it means and who set it.
-
-  segtrain config train
-  segtrain config train experiment=demo trainer.steps=200
-  segtrain config evaluate run=outputs/first""",
-}
-
 FOOTER = (
     "Options of a choice: segtrain list GROUP NAME. All keys with their values: segtrain config "
     "{command}. All flags: segtrain --help."
@@ -86,11 +32,14 @@ FOOTER = (
 def text(command: str | None) -> str:
     """The help of a command, or of the program."""
     if command is None:
-        return GENERAL
-    if command not in load()["commands"]:
-        return ABOUT[command]
+        return GENERAL.format(
+            commands="\n".join(f"  {row.example:<54}{row.about}" for row in COMMANDS.values())
+        )
+    row = COMMANDS[command]
+    if not row.sections:
+        return row.help
     keys = Keys(command)
-    return "\n\n".join([ABOUT[command], _choices(keys), *_sections(keys), FOOTER.format(command=command)])
+    return "\n\n".join([row.help, _choices(keys), *_sections(keys), FOOTER.format(command=command)])
 
 
 def _choices(keys: Keys) -> str:

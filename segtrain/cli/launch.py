@@ -16,13 +16,18 @@ from segtrain.run.record import Record
 from segtrain.run.saved import check_unchanged, plain_data, saved_config
 from segtrain.run.stop import Stop
 from segtrain.run.storage import write_atomic
+from segtrain.settings import COMMANDS
 
 # Imported late: both bring torch, which takes seconds, and the lock is taken before.
 
 
 def command(name: str) -> Callable:
     """The function of a command, such as `segtrain.commands.train.train`."""
-    return getattr(importlib.import_module(f"segtrain.commands.{name}"), name)
+    row = COMMANDS[name]
+    module, _, function = (row.function or f"segtrain.commands.{row.file_name}:{row.file_name}").partition(
+        ":"
+    )
+    return getattr(importlib.import_module(module), function)
 
 
 def check(name: str, config: Mapping) -> dict:

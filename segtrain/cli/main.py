@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 
 import segtrain
 from segtrain.errors import ConfigError, SegtrainError, nearest
-
-RUNS = ("train", "evaluate", "compare", "predict", "describe")
-COMMANDS = (*RUNS, "list", "config")
+from segtrain.settings import COMMANDS, Command
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
 VALUED = {"-c": "cfg", "--cfg": "cfg", "-cd": "config_dir", "--config-dir": "config_dir"}
@@ -104,10 +102,10 @@ def parse_arguments(words: list[str]) -> Arguments:
                 f"{word} is not an option{nearest(word, [*FLAGS, *VALUED])}; options are "
                 f"{', '.join([*FLAGS, *VALUED])}"
             )
-        elif found.command is None:
-            found.command = _command_name(word)
         else:
             found.words.append(word)
+    if found.words:
+        found.command = _take_command(found.words)
     if found.multirun and found.command != "train" and not found.help:
         raise ConfigError(f"--multirun goes with segtrain train; {found.command} takes one run at a time")
     if found.cfg not in (None, "job"):
@@ -115,15 +113,25 @@ def parse_arguments(words: list[str]) -> Arguments:
     return found
 
 
-def _command_name(word: str) -> str:
-    if word not in COMMANDS:
-        hint = (
-            "; keys come after a command, such as segtrain train " + word
-            if "=" in word
-            else nearest(word, COMMANDS)
+def _take_command(words: list[str]) -> str:
+    """The name of the command that the words begin with; its words, one or two, are taken away."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            del words[:length]
+            return name
+    seconds = [row.words[1] for row in COMMANDS.values() if row.words[0] == words[0]]
+    if seconds:
+        raise ConfigError(
+            f"{words[0]} needs a second word: {', '.join(f'segtrain {words[0]} {one}' for one in seconds)}"
         )
-        raise ConfigError(f"{word} is not a command{hint}; commands are {', '.join(COMMANDS)}")
-    return word
+    word = words[0]
+    hint = (
+        "; keys come after a command, such as segtrain train " + word
+        if "=" in word
+        else nearest(word, COMMANDS)
+    )
+    raise ConfigError(f"{word} is not a command{hint}; commands are {', '.join(COMMANDS)}")
 
 
 def _command(arguments: Arguments, words: list[str]) -> int:
@@ -208,21 +216,27 @@ def composition(arguments: Arguments):
     from segtrain.run.saved import check_overrides_of_saved, saved_config
 
     typed, wishes = parse_overrides(arguments.words, Keys(arguments.command))
-    key = {"train": "resume", "compare": "runs"}.get(arguments.command, "run")
-    named = next((one.value for one in typed if one.key == key), None)
-    if key == "runs" and isinstance(named, list):
-        named = next(iter(named), None)
+    row = COMMANDS[arguments.command]
+    named = _named_run(row, typed)
     saved = None
-    if arguments.command not in ("train", "describe") and not isinstance(named, str):
-        example = "runs=[FOLDER,FOLDER]" if key == "runs" else "run=FOLDER"
-        raise ConfigError(
-            f"{key} is missing: segtrain {arguments.command} needs the folder of a run; add {example}"
-        )
-    if isinstance(named, str) and (key, named) != ("resume", "auto"):
-        saved = saved_config(existing_run(named, key))
-        if arguments.command != "train":
+    if named is not None:
+        saved = saved_config(existing_run(named, row.reads))
+        if row.needs_run:
             check_overrides_of_saved(typed, saved, named)
     return Composer(arguments.command, arguments.config_dir, saved), typed, wishes
+
+
+def _named_run(row: Command, typed: list) -> str | None:
+    """The run whose saved config the command starts from; None if no run is named and none is needed."""
+    named = next((one.value for one in typed if one.key == row.reads), None)
+    if isinstance(named, list):
+        named = next(iter(named), None)
+    if row.needs_run and not isinstance(named, str):
+        example = "runs=[FOLDER,FOLDER]" if row.reads == "runs" else f"{row.reads}=FOLDER"
+        raise ConfigError(
+            f"{row.reads} is missing: segtrain {row.name} needs the folder of a run; add {example}"
+        )
+    return named if isinstance(named, str) and (row.reads, named) != ("resume", "auto") else None
 
 
 def _print_config(arguments: Arguments) -> int:
@@ -243,13 +257,15 @@ def _config(arguments: Arguments) -> int:
     """`segtrain config train …`: every key, its value, its default, its meaning and who set it."""
     from segtrain.cli.help import config_table
 
-    if not arguments.words or arguments.words[0] not in RUNS:
+    commands = [name for name, row in COMMANDS.items() if row.sections]
+    given = " ".join(arguments.words[:2])
+    if not arguments.words or not given.startswith(tuple(commands)):
         given = arguments.words[0] if arguments.words else "nothing"
         raise ConfigError(
-            f"config needs a command, got {given}{nearest(given, RUNS)}; write segtrain config "
-            f"{'|'.join(RUNS)}"
+            f"config needs a command, got {given}{nearest(given, commands)}; write segtrain config "
+            f"{'|'.join(commands)}"
         )
-    arguments.command = arguments.words.pop(0)
+    arguments.command = _take_command(arguments.words)
     composer, typed, _ = composition(arguments)
     with composer.ready():
         print(

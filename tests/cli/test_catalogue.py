@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from segtrain.cli.catalogue import Keys, load
-from segtrain.settings import COMPOSITES, GROUPS, SECTIONS
+from segtrain.settings import COMMANDS, COMPOSITES
 from segtrain.text import show
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_catalogue_is_current(script):
     assert stored.keys() == current.keys()
 
 
-ENTRIES = [(group, name) for group in GROUPS["train"] for name in load()["groups"][group]]
+ENTRIES = [(group, name) for group in COMMANDS["train"].groups for name in load()["groups"][group]]
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRIES)
@@ -67,7 +67,7 @@ def test_every_experiment_says_what_it_is():
 
 
 def test_no_yaml_without_an_entry():
-    for group in GROUPS["train"]:
+    for group in COMMANDS["train"].groups:
         for path in (ROOT / "conf" / group).glob("*.yaml"):
             entries = load()["groups"][group]
             named = path.stem in entries or (
@@ -89,7 +89,7 @@ def test_keys_of_a_command():
     assert keys.kinds("trainer.evaluate_every") == {"int", "str", "null"}
     assert keys.kinds("tta.flip.axes") == {"list"}
     assert keys.kinds("loss.nix") is None
-    assert set(SECTIONS["train"]) == set(keys.sections)
+    assert set(COMMANDS["train"].sections) == set(keys.sections)
 
 
 @pytest.mark.parametrize(
