@@ -79,14 +79,14 @@ def warp(
     the image gets the mean colour and no label.
 
     Options:
-        size: side of the crop in pixels, or [height, width]; null: the size of the image
-        scale: smallest and largest factor
-        scale_law: factors are drawn evenly, or evenly in their logarithm
-        rotate: largest angle in degrees, to both sides
-        flip: probability of a mirror image, left to right
+        size: crop size in pixels, one side or [height, width]; null: the size of the image
+        scale: smallest and largest scale factor
+        scale_law: distribution of the scale factor, uniform or log-uniform
+        rotate: largest rotation in degrees, in either direction
+        flip: probability of a horizontal flip
         class_centred: probability that the crop is drawn around a pixel of a drawn class
-        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
-            training split
+        class_draw: how that class is drawn among those in the image: uniform, or sqrt_inverse with
+            probability proportional to 1/sqrt of its pixels in the training split
     """
     if scale[0] > scale[1]:
         raise ConfigError(f"augmentation.warp.scale is {list(scale)}; allowed: the smaller factor first")
