@@ -167,8 +167,8 @@ class EvaluateSettings:
     )
     boundary_px: Annotated[float, ABOVE_0] | None = key(
         None,
-        "also score boundaries: right within so many pixels (boundary_f), and the mIoU that near to them; "
-        "null: do not",
+        "also score boundaries, with this tolerance in pixels: boundary F-score (boundary_f) and the mIoU of "
+        "the pixels that near to a true boundary (boundary_miou); null: do not",
     )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"

@@ -31,12 +31,12 @@ def object_crops(
     fill: Sequence[float] | None = None,
     facts: Facts | None = None,
 ) -> ObjectCrops:
-    """Crops around single objects, or around a few, all scaled to one size: the two stages in which DeconvNet
-    learns.
+    """Crops around one object, or around a few, all scaled to one size: the two training stages of DeconvNet.
 
     The box of an object, made square and 1.2 times as large, is scaled to `resized` pixels; a crop of `size`
-    is drawn from it. Objects are the instances of the data set; without them connected parts of its thing
-    classes, or of all classes but the background where it names no things. Labels are nearest.
+    is drawn from it. Objects are the instances of the data set; without instances the connected components of
+    its thing classes, or of all classes but the background where it names no things. Labels are interpolated
+    nearest.
 
     Options:
         stage: 1: one object, everything else is labelled background; 2: an object with one to three of its

@@ -75,8 +75,8 @@ def warp(
 
     The crop lies inside the image where it can. A class-centred crop draws a class among those present, one
     of its pixels, and puts that pixel anywhere in the crop with equal probability (then moves the crop inside
-    the image). Labels are nearest, images bilinear, blurred before they shrink below 0.7. What lies outside
-    the image gets the mean colour and no label.
+    the image). Labels are interpolated nearest, images bilinear, with a low-pass filter below a scale of 0.7.
+    Pixels from outside the image have the mean colour and no label.
 
     Options:
         size: crop size in pixels, one side or [height, width]; null: the size of the image

@@ -1,4 +1,5 @@
-"""Metrics: `counts(prediction, target)`, tensors that add; `scores(counts)`, numbers."""
+"""Metrics. `counts(prediction, target)`: a tensor that adds up over images and processes, from B×H×W
+integers; `scores(counts, absent)`: numbers by name."""
 
 from segtrain.metric.boundary import boundary
 from segtrain.metric.confusion import confusion

@@ -15,12 +15,13 @@ from segtrain.sample import Facts, colourise, wrong_pixels
 class Task:
     """What the network's output means. Letters as in `segtrain.sample`.
 
-    out_channels: facts -> channels of the logits. activate: logits -> what is averaged over views and tiles
-    (probabilities), B×C×H×W. decide: that -> predictions in the form of the target, B×H×W. metric: its name
-    in the table.
-    score: the metric's number that picks the best checkpoint, the highest unless `lower_is_better`.
-    picture: prediction or target of one image (H×W) and facts -> H×W×3 uint8. errors: target, prediction and
-    facts -> H×W×3 uint8.
+    out_channels: facts -> number of channels of the logits.
+    activate: logits -> probabilities, both B×C×H×W float; probabilities are averaged over views and tiles.
+    decide: probabilities -> predictions, B×H×W like the target (semantic: int64 class indices).
+    metric: its name in the table. score: the metric's number that picks the best checkpoint, the highest
+    unless `lower_is_better`.
+    picture: prediction or target of one image (H×W), and facts -> H×W×3 uint8 RGB. errors: target,
+    prediction and facts -> H×W×3 uint8 RGB.
     """
 
     name: str
