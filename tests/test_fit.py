@@ -177,8 +177,8 @@ def test_a_dry_run_fits_on_a_few_images():
 
 
 def test_a_mistake_in_its_evaluation_is_named_before_the_fit(tmp_path):
-    with pytest.raises(ConfigError, match=r"predictor\.box_sides is \[50\]"):
-        assemble.train(config(predictor={"boxes": "grid", "box_sides": [50]}), tmp_path, Stop())
+    with pytest.raises(ConfigError, match=r"predictor\.box_sides is \[\]"):
+        assemble.train(config(predictor={"boxes": "grid", "box_sides": []}), tmp_path, Stop())
     assert MADE[0].seen == [] and not checkpoint.has_checkpoint(tmp_path)
 
 

@@ -55,7 +55,10 @@ def jaccard(
 
 
 class WeightedSum(nn.Module):
-    """`Σ factor · total / weight` of several losses, over the weight of the first one."""
+    """`(w · Σ factor · total / weight, w)` of several losses, w the weight of the first one.
+
+    A loss without weight adds nothing; where the first has none, the sum is (0, 0).
+    """
 
     def __init__(self, losses: list[nn.Module], factors: list[float]):
         super().__init__()
@@ -65,7 +68,7 @@ class WeightedSum(nn.Module):
         # Upsampled once for all of them; auxiliary heads are upsampled where a loss asks for them.
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
-        # A loss without weight adds nothing: total / infinity and its gradient are exactly 0.
+        # total / infinity and its gradient are exactly 0.
         mean = sum(
             factor * total / torch.where(weight > 0, weight, torch.inf)
             for factor, (total, weight) in zip(self.factors, parts, strict=True)
