@@ -200,7 +200,7 @@ def test_the_mean_of_a_network_with_itself_is_itself(place):
     ("words", "parts"),
     [
         (("predictor.ensemble=nowhere",), ("predictor.ensemble=nowhere", "does not exist")),
-        (("predictor.boxes=grid", "predictor.box_sides=[64]"), ("predictor.box_sides is [64]", "from 112")),
+        (("predictor.boxes=grid", "predictor.box_sides=[64]"), ("predictor.box_sides[0] is 64", "from 112")),
         (("predictor.crf=deplab",), ("predictor.crf is 'deplab'", "deeplab")),
         (
             ("predictor.crf=deeplab", "predictor.crf_window=4"),
@@ -237,7 +237,7 @@ def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeyp
             ("predictor.crf_solver=pydensecrf needs the package",),
         ),
         (("predictor.ensemble=outputs/nope",), ("predictor.ensemble=outputs/nope does not exist",)),
-        (("predictor.boxes=grid", "predictor.box_sides=[50]"), ("predictor.box_sides is [50]", "from 112")),
+        (("predictor.boxes=grid", "predictor.box_sides=[50]"), ("predictor.box_sides[0] is 50", "from 112")),
         (
             ("model=unet_original", "model.width=0.05", "predictor.tile=200"),
             ("predictor.tile is 200", "204, 220"),
