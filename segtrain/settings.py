@@ -32,7 +32,7 @@ class Run:
     init: str | None = key(
         None, "run folder or weights file to start a new run from; heads are copied by class name"
     )
-    seed: Annotated[int, SEED] = key(0, "of weights, sample order and augmentation")
+    seed: Annotated[int, SEED] = key(0, "seed of weight initialisation, sample order and augmentation")
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: Annotated[int, THREADS] | None = key(
         None, "CPU threads of torch; null leaves the choice to torch"
@@ -61,13 +61,13 @@ class Trainer:
         None, "steps between checkpoints; null: with each evaluation"
     )
     accumulate: Annotated[int, FROM_1] = key(
-        1, "micro-batches that one optimizer step is split into, to save memory"
+        1, "gradient accumulation: micro-batches that each batch is split into, to save memory"
     )
     clip_norm: Annotated[float, ABOVE_0] | None = key(
-        None, "largest L2 norm of the gradient; null: no clipping"
+        None, "gradient clipping: largest L2 norm; null: no clipping"
     )
     ema: Annotated[float, SHARE] | None = key(
-        None, "decay of the moving average of the weights, e.g. 0.999; null: off"
+        None, "decay of the exponential moving average (EMA) of the weights, e.g. 0.999; null: off"
     )
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
     freeze_batch_norm: bool = key(
@@ -75,8 +75,8 @@ class Trainer:
     )
     batch_norm_momentum: Annotated[float, SHARE] | None = key(
         None,
-        "how far the statistics of batch-norm move with each batch; null: 0.1 or the encoder's own; 0.0003 "
-        "is DeepLab's decay of 0.9997",
+        "momentum of batch-norm's running statistics, in torch's convention; null: 0.1 or the encoder's own; "
+        "0.0003 is DeepLab's decay of 0.9997",
     )
     recompute_batch_norm: Annotated[int, FROM_0] = key(
         0,
@@ -131,7 +131,7 @@ class PredictorSettings:
     )
     box_input: Annotated[int, FROM_1] = key(224, "side in pixels that boxes are resized to for the network")
     ensemble: str | None = key(
-        None, "folder of a second run with the same classes whose best checkpoint is asked too"
+        None, "folder of a second run with the same classes; the scores of its best checkpoint are merged in"
     )
     ensemble_merge: Literal["product", "mean"] = key(
         "product",
@@ -164,8 +164,7 @@ class EvaluateSettings:
         "union",
         "which classes the means (mIoU, mean Dice, mean accuracy) leave out. union: those neither labelled "
         "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: "
-        "none, "
-        "and a class neither labelled nor predicted counts as 0 or 1",
+        "none, and a class neither labelled nor predicted counts as 0 or 1",
     )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"

@@ -1,4 +1,4 @@
-"""A pixel of a drawn class, so that rare classes are met as often as frequent ones."""
+"""Class-balanced sampling of pixels: first a class is drawn, then one of its pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ClassDraw = Literal["uniform", "sqrt_inverse"]
 
 
 def class_draw_weights(class_draw: ClassDraw, class_frequency: Callable) -> np.ndarray | None:
-    """How likely each class is drawn, C numbers; None if all are equally likely."""
+    """float64[C], the classes' probabilities up to a common factor; None if all are equally likely."""
     if class_draw == "uniform":
         return None
     return 1.0 / np.sqrt(np.maximum(np.asarray(class_frequency().pixels, np.float64), 1.0))
@@ -20,7 +20,10 @@ def class_draw_weights(class_draw: ClassDraw, class_frequency: Callable) -> np.n
 def pixel_of_a_class(
     target: np.ndarray, class_weights: np.ndarray | None, ignore_index: int, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """(row, column) of a random pixel of a class drawn among those present; None if nothing is labelled."""
+    """(row, column) of a random pixel of a class drawn among those present; None if nothing is labelled.
+
+    target: H×W unsigned integers. class_weights: float[C] as `class_draw_weights` gives them.
+    """
     counts = np.bincount(target.ravel(), minlength=ignore_index + 1)
     counts[ignore_index] = 0
     present = np.flatnonzero(counts)

@@ -23,18 +23,18 @@ def colour(
     hue: Annotated[float, between(0, 180)] = 0.0,
     probability: Annotated[float, PROBABILITY] = 1.0,
 ) -> Colour:
-    """Random brightness, contrast, saturation and hue of RGB images, as one 3x4 matrix.
+    """Random brightness, contrast, saturation and hue of RGB images (colour jitter), as one 3x4 matrix.
 
-    Each factor f is drawn from [1 - x, 1 + x]: brightness f·x, contrast about the mean grey, saturation about
-    each pixel's own grey; hue turns the colours about the grey axis. Only 8-bit RGB; other images pass
-    unchanged.
+    Each factor is drawn uniformly from [1 - x, 1 + x], x the option's value. Contrast is about the image's
+    mean grey, saturation about each pixel's own grey (BT.601 luma); hue rotates the colours about the grey
+    axis. 8-bit RGB images only; others pass unchanged.
 
     Options:
-        brightness: largest change of the factor on all values
-        contrast: largest change of the factor on the distance from the mean grey
-        saturation: largest change of the factor on the distance from grey
-        hue: largest angle in degrees about the grey axis
-        probability: that an image is changed at all
+        brightness: largest relative change of brightness
+        contrast: largest relative change of contrast
+        saturation: largest relative change of saturation
+        hue: largest rotation of the hue in degrees
+        probability: probability that an image is changed at all
     """
     return Colour(brightness, contrast, saturation, hue, probability)
 

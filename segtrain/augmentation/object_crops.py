@@ -32,21 +32,21 @@ def object_crops(
     facts: Facts | None = None,
     target: Target = CLASSES,
 ) -> ObjectCrops:
-    """Crops around single objects, or around a few, all scaled to one size: the two stages in which DeconvNet
-    learns.
+    """Crops around one object, or around a few, all scaled to one size: the two training stages of DeconvNet.
 
     The box of an object, made square and 1.2 times as large, is scaled to `resized` pixels; a crop of `size`
-    is drawn from it. Objects are the instances of the data set; without them connected parts of its thing
-    classes, or of all classes but the background where it names no things. Labels are nearest.
+    is drawn from it. Objects are the instances of the data set; without instances the connected components of
+    its thing classes, or of all classes but the background where it names no things. Labels are interpolated
+    nearest.
 
     Options:
-        stage: 1, one object, all else is background; 2, an object with one to three of those nearest to it,
-            labels as they are
+        stage: 1: one object, everything else is labelled background; 2: an object with one to three of its
+            nearest neighbours, all labels kept
         size: side of the crop in pixels
-        resized: side in pixels of what the crop is drawn from
-        flip: probability of a mirror image, left to right
-        background: what stage 1 makes of other labels: the index of a class, or ignore (no label); null is
-            the class named background, or ignore where there is none
+        resized: side in pixels that the box is scaled to before the crop is drawn from it
+        flip: probability of a horizontal flip
+        background: label of everything but the object in stage 1: a class index, or ignore (no label); null:
+            the class named background, or ignore if no class has that name
     """
     where = "augmentation.object_crops"
     if not target.classes:
@@ -81,8 +81,8 @@ def object_crops(
 
 @dataclass(frozen=True)
 class ObjectCrops:
-    """The operation that `object_crops` makes. background: the label of what is not the object. classes:
-    those that make objects."""
+    """The operation that `object_crops` makes. background: label of the pixels outside the object. classes:
+    indices of the classes whose connected components are objects."""
 
     stage: int
     output_size: tuple[int, int]

@@ -1,4 +1,4 @@
-"""The objects of a sample: its instances, or connected parts of one class."""
+"""The objects of a sample: its instances, or connected components of one class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_SHARE = 0.001
 def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
     """H×W integers: 0 where there is no object, the same number all over an object.
 
-    The instances of the sample if it has them; else each connected part (8 neighbours) of each of the
+    The instances of the sample if it has them; else the connected components (8-connectivity) of each of the
     classes.
     """
     if sample.instances is not None:
@@ -33,7 +33,7 @@ def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
 
 
 def worth_a_look(objects: np.ndarray) -> np.ndarray:
-    """Numbers of the objects that are not tiny; of all of them if all are."""
+    """int[N], numbers of the objects that are not tiny; of all objects if all are tiny."""
     areas = np.bincount(objects.ravel())
     areas[0] = 0
     large = np.flatnonzero(areas >= max(1, SMALLEST_SHARE * objects.size))

@@ -28,9 +28,9 @@ def patch(
 
     Options:
         size: side of the window in pixels; its centre is pixel size // 2
-        flip: probability of a mirror image, left to right
-        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
-            training split
+        flip: probability of a horizontal flip
+        class_draw: how that class is drawn among those in the image: uniform, or sqrt_inverse with
+            probability proportional to 1/sqrt of its pixels in the training split
     """
     weights = class_draw_weights(class_draw, class_frequency) if target.classes else None
     return Patch((size, size), flip, weights, ignore_index, target.classes)

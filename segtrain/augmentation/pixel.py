@@ -89,8 +89,8 @@ def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int
     """Blur, noise, weather, cutout, elastic deformation: albumentations' transforms, by name, in the order
     given.
 
-    8-bit RGB images only; others pass unchanged. Masks stay nearest, and what moves in from outside has no
-    label.
+    8-bit RGB images only; others pass unchanged. Masks are interpolated nearest; pixels that move in from
+    outside have no label.
 
     Options:
         transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null:

@@ -76,18 +76,18 @@ def warp(
 
     The crop lies inside the image where it can. A class-centred crop draws a class among those present, one
     of its pixels, and puts that pixel anywhere in the crop with equal probability (then moves the crop inside
-    the image). Labels are nearest, images bilinear, blurred before they shrink below 0.7. What lies outside
-    the image gets the mean colour and no label.
+    the image). Labels are interpolated nearest, images bilinear, with a low-pass filter below a scale of 0.7.
+    Pixels from outside the image have the mean colour and no label.
 
     Options:
-        size: side of the crop in pixels, or [height, width]; null: the size of the image
-        scale: smallest and largest factor
-        scale_law: factors are drawn evenly, or evenly in their logarithm
-        rotate: largest angle in degrees, to both sides
-        flip: probability of a mirror image, left to right
+        size: crop size in pixels, one side or [height, width]; null: the size of the image
+        scale: smallest and largest scale factor
+        scale_law: distribution of the scale factor, uniform or log-uniform
+        rotate: largest rotation in degrees, in either direction
+        flip: probability of a horizontal flip
         class_centred: probability that the crop is drawn around a pixel of a drawn class
-        class_draw: of the classes present, all are equally likely, or by 1/sqrt of their pixels in the
-            training split
+        class_draw: how that class is drawn among those in the image: uniform, or sqrt_inverse with
+            probability proportional to 1/sqrt of its pixels in the training split
     """
     if scale[0] > scale[1]:
         raise ConfigError(f"augmentation.warp.scale is {list(scale)}; allowed: the smaller factor first")

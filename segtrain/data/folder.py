@@ -41,28 +41,30 @@ def folder(
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
     Masks are PNG, TIFF, BMP or WebP: class indices (grey or palette), or colours that data.classes names.
-    Palette masks go by colour if data.classes names all colours in use, by index if it names none (the black
-    class at its own index apart) or there is a label_map, and are refused if it names some. Samples go into
-    splits by the lists, else by folders train/ and val/ below images and masks, else a seeded share is kept
-    for validation.
+    Palette PNGs: if every palette colour in use appears in data.classes, colours decide the class. If none
+    does (black aside), indices decide. A mixture is an error. With label_map, indices always decide.
+
+    Splits: by data.train_list and data.val_list if given; else by folders train/ and val/ below images and
+    masks if there are any; else a random share is kept for validation.
 
     Options:
-        root: folder that the other paths start from, and out of which no link may lead; null: the current
-            folder
-        images: folder of the images, searched with all its folders; null: ROOT/images
-        masks: folder of the masks, laid out as that of the images; null: ROOT/masks
+        root: folder that the other paths are relative to; symbolic links must not lead out of it; null: the
+            current folder
+        images: folder of the images, searched recursively; null: ROOT/images
+        masks: folder of the masks, with the same layout as that of the images; null: ROOT/masks
         classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the
-            colour, a line 'ignore r g b' the colour without label; null: all masks are read once and the
-            classes numbered
-        label_map: mask value to class index, e.g. {7: 0, 8: 1, 0: 255}; values that it lacks are errors
+            colour, a line 'ignore r g b' the colour of unlabelled pixels; null: all masks are read once
+            and each value in them is a class
+        label_map: mask value to class index (255: no label), e.g. {7: 0, 8: 1, 0: 255}; a mask value that is
+            missing here is an error
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
-        train_list: file that names the training images, one a line, relative to images; lines that begin with
-            # are passed over
-        val_list: file that names the validation images
+        train_list: text file with one training image a line, relative to images; lines that begin with #
+            are comments
+        val_list: the same for the validation images
         val_fraction: share kept for validation when there are neither lists nor folders
-        split_seed: of that share
-        mask_suffix: what a mask's name has after its image's, e.g. _mask
-        max_pixels: larger images are refused
+        split_seed: seed of that random split
+        mask_suffix: suffix that mask names have after the image's name, e.g. _mask
+        max_pixels: images and masks with more pixels are refused
     """
     places = _places(root, images, masks)
     pairs = _pairs(places, mask_suffix)

@@ -45,11 +45,11 @@ class Labels:
         return table
 
     def target(self, mask: np.ndarray, path: str, palette: np.ndarray | None = None) -> np.ndarray:
-        """H×W uint8 class indices of a mask as `read_mask` gives it; DataError names file, values, counts and
-        what is allowed.
+        """H×W uint8 class indices (IGNORE: no label) of a mask as `read_mask` gives it: H×W, or H×W×3 RGB.
 
-        palette: N×3 uint8, the colours of the mask's numbers. Where classes have colours too, a label_map
-        apart, the colours count.
+        palette: N×3 uint8, the colour of each mask value, if the file has a palette. If the classes have
+        colours too and there is no label_map, colours decide where they can, see `_by_palette`. DataError for
+        values or colours of no class, with the file, their pixel counts and what is allowed.
         """
         if not self.colours:
             mask = without_colour(mask)
@@ -87,35 +87,35 @@ class Labels:
         )
 
     def _by_palette(self, mask: np.ndarray, palette: np.ndarray, path: str) -> np.ndarray | None:
-        """uint8[256]: class index of each number by its colour, if all numbers in use have colours of
-        classes; None if none has.
+        """uint8[256]: class index of each mask value by its palette colour, if every value in use has the
+        colour of a class; None (indices decide) if no value has.
 
-        DataError if only some have: the palette then means the classes, and the others would become classes
-        by accident.
+        DataError for a mixture: the palette then shows that colours are meant, and read as indices the other
+        values would become wrong classes.
         """
         codes, by_colour = self._palette_classes(palette)
         used = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))
         unnamed = used[by_colour[used] == UNKNOWN]
         if not len(unnamed):
             return by_colour.astype(np.uint8)
-        # Palettes begin with black whatever their classes are, and the number without a label needs no
-        # colour: both tell nothing.
-        tell_nothing = (by_colour == self._table[:256]) & ((codes == 0) | (self._table[:256] == IGNORE))
-        named = used[(by_colour[used] != UNKNOWN) & ~tell_nothing[used]]
+        # Neither black at its own index nor the ignore value is evidence that colours are meant: most
+        # palettes begin with black, and unlabelled pixels need no colour.
+        no_evidence = (by_colour == self._table[:256]) & ((codes == 0) | (self._table[:256] == IGNORE))
+        named = used[(by_colour[used] != UNKNOWN) & ~no_evidence[used]]
         if len(named):
             raise self._half_named(codes, int(unnamed[0]), int(named[0]), by_colour, path)
         return None
 
     def _palette_classes(self, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each number 0..255 its palette colour as a code, -1 without one, and the class of that colour or
-        UNKNOWN."""
+        """Two int32[256], for each mask value: the code of its palette colour (-1: it has none), and the
+        class of that colour (UNKNOWN: no class has it)."""
         known = {_code(colour): index for index, colour in enumerate(self.colours)}
         known |= {_code(colour): IGNORE for colour in self.ignored_colours}
         codes = np.full(256, -1, np.int32)
         codes[: len(palette)] = palette.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
         classes = np.array([known.get(code, UNKNOWN) for code in codes.tolist()], np.int32)
         none = self.ignore_index
-        # Palettes are filled up with a colour that comes before: there it is no class's.
+        # Writers pad palettes with an earlier colour; at the ignore value such a colour means no class.
         if none < 256 and (classes[none] == UNKNOWN or codes[none] in codes[:none]):
             classes[none] = IGNORE
         return codes, classes

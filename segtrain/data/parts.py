@@ -30,8 +30,8 @@ class Split(Protocol):
 class Data:
     """A data set: `splits` has at least "train" and "val".
 
-    settled: options that nobody gave and that looking at the files decided. A run keeps them, so that other
-    files are read its way.
+    settled: options that were left unset and have been decided from the files (class names, label_map). A run
+    saves them, so that other files are later read in the same way.
     """
 
     facts: Facts

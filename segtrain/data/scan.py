@@ -18,12 +18,12 @@ from segtrain.errors import DataError
 from segtrain.text import count
 
 VERSION = 1  # of the cache file's content
-FEW = 8  # masks that are looked at where reading all of them would take too long
+FEW = 8  # masks that are sampled where reading all of them would take too long
 
 
 def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
-    """Pixels of each value over all masks, by value. Coloured masks are a DataError: colours cannot be named
-    by counting."""
+    """Mask value -> its number of pixels over all masks, in ascending order of the values, from the cache if
+    the files are unchanged. DataError for RGB masks, whose classes only data.classes can tell."""
     cache = _cache_file(paths)
     known = _load(cache)
     if known is not None:
@@ -39,8 +39,8 @@ def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
 
 
 def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
-    """Whether a few of the masks hold all of `values` and nothing else; the first with another value ends the
-    look."""
+    """Whether at most FEW masks, evenly spaced in the list, hold exactly `values` together; reading stops at
+    the first other value."""
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:

@@ -93,8 +93,11 @@ def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: s
 
 
 def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
-    """A seeded share of the samples for validation, at least one on each side; says so when neighbouring
-    frames are split apart."""
+    """Splits train and val at random: a share `fraction` (0..1) is val, at least one sample is in each.
+
+    A notice on stderr if neighbouring frames of one film fall into different splits; DataError for fewer than
+    two pairs.
+    """
     if len(pairs) < 2:
         raise DataError(
             f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training "

@@ -21,8 +21,8 @@ class Frequency:
 
 
 def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
-    """Counts over all targets of a split; a split with a method `target` is spared reading its images.
-    DataError if none has a label."""
+    """Counts over all targets of a split; by its method `target(index)` if it has one, so that images are not
+    read. DataError if no pixel has a label."""
     pixels = np.zeros(num_classes, np.int64)
     in_images = np.zeros(num_classes, np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)

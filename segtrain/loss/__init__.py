@@ -1,4 +1,8 @@
-"""Losses: `loss(output, target) -> (total, weight)`; the loop divides one by the other over micro-batches."""
+"""Losses: `loss(output, target) -> (total, weight)`, two float32 scalars.
+
+The loss of an optimizer step is Σ total / Σ weight over its micro-batches. output: `segtrain.sample.Output`,
+target: B×H×W uint8 class indices. A loss without weight (nothing labelled) is (0, 0).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,10 @@ def weighted_sum(
     terms: dict[str, dict[str, Any]],
     facts: Facts | None = None,
 ) -> WeightedSum:
-    """Several losses at once, each by its factor.
+    """Weighted sum of several losses.
 
     Options:
-        terms: for each loss its options, with `factor` (1 if left out):
+        terms: name of each loss to its options, and its weight as `factor` (1 if left out):
             {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
     """
     runtime = {

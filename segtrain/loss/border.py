@@ -1,4 +1,4 @@
-"""The weights that U-Net's paper gives to what lies between objects."""
+"""U-Net's weight map: pixels between two close objects weigh more."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ can add to 1."""
 
 @dataclass(frozen=True)
 class Border:
-    """B×H×W targets -> B×H×W float32, weight · exp(-(d1 + d2)² / (2·sigma²)) (Ronneberger et al. 2015, eq.
-    2).
+    """B×H×W integer targets -> B×H×W float32 weights, on the targets' device:
+    weight · exp(-(d1 + d2)² / (2·sigma²)) (Ronneberger et al. 2015, eq. 2).
 
-    d1 and d2: distances in pixels to the nearest and to the second nearest object; to the object that a pixel
-    is part of it is 0. Objects are the connected parts (4 neighbours, so that a slanting line of one pixel
-    separates) of each of `classes`. Objects of one class that touch are one. Worked out on the CPU.
+    d1, d2: distances in pixels to the nearest and the second nearest object, 0 to the object that the pixel
+    belongs to. Objects are the connected components of each of `classes`, by 4-connectivity, so that a
+    diagonal line one pixel wide separates two objects; touching objects of one class are one. Computed on the
+    CPU.
     """
 
     weight: float
@@ -42,7 +43,7 @@ class Border:
         return np.float32(self.weight) * np.exp(-((first + second) ** 2) / np.float32(2 * self.sigma**2))
 
     def _distances(self, target: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-        """For each object the part of the image within its reach, and the distances to it there."""
+        """For each object: the rows and columns within its reach, and their distances to it, float32."""
         reach = math.ceil(REACH * self.sigma)
         for index in self.classes:
             inside = (target == index).astype(np.uint8)

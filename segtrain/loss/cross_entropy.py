@@ -1,4 +1,4 @@
-"""Cross-entropy over all labelled pixels."""
+"""Cross-entropy over all labelled pixels, and class weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ Weighting = Literal["none", "inverse", "median", "enet"]
 
 
 def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) -> Tensor:
-    """C float32 weights to the power given; a class that the training split does not hold gets 1 (it has no
-    pixel that could count).
+    """float32[C]: class weights by a rule, raised to `power`; 1 for a class that is absent from the training
+    split.
 
-    pixels: labelled pixels of each class. in_images: labelled pixels of the images that hold the class.
+    pixels: int[C], labelled pixels of each class. in_images: int[C], labelled pixels of the images that hold
+    the class.
+
     inverse: mean share of a class / share. median: median share / share, shares taken over the images that
     hold the class (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
     """
@@ -69,7 +71,7 @@ class CrossEntropy(nn.Module):
         )
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        # Objects beyond the window have borders inside it, so the whole target is looked at.
+        # Objects outside the window add weight inside it, so the map is made from the whole target.
         border = None if self.border is None else output.crop(self.border(target))
         target = output.crop(target).long()
         total = self._total(output.upsampled(), target, border)
@@ -120,15 +122,17 @@ def cross_entropy(
     """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
 
     Options:
-        class_weights: none, inverse, median or enet, from the pixels of the training split; or one number a
-            class
-        weight_power: exponent of the weights; 0.5 takes their square root
-        smoothing: share of the target that is spread evenly over all classes
-        aux_weight: factor of the loss of auxiliary heads
-        border_weight: largest weight that is added where two objects come close (U-Net's paper: 10); 0: none.
-            Objects are connected parts of the thing classes, or of all classes but the background; touching
-            ones of one class count as one
-        border_sigma: how fast that falls, in pixels, with the distances to the nearest two objects
+        class_weights: none; inverse, median (median frequency balancing, as SegNet) or enet, from the class
+            frequencies of the training split; or a list with one weight a class
+        weight_power: exponent of the class weights; 0.5 takes their square root
+        smoothing: label smoothing, the share of the target that is spread evenly over all classes; pixels
+            whose class weight is 0 have no loss all the same
+        aux_weight: weight of the losses of auxiliary heads
+        border_weight: largest weight that is added to pixels between close objects (U-Net's paper: 10); 0:
+            none. Objects are connected components of the thing classes, or of all classes but background
+            where there are no things; touching objects of one class count as one
+        border_sigma: standard deviation in pixels of that weight, over the summed distances to the two
+            nearest objects
     """
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
         raise ConfigError(

@@ -12,12 +12,10 @@ from segtrain.sample import Output
 
 
 class Jaccard(nn.Module):
-    """`(B · mean over classes of 1 - IoU, B)`, both float32, over the batch as one set of pixels; (0, 0) when
-    nothing is labelled.
+    """`(B · mean over classes of (1 - soft IoU), B)`, float32 scalars; (0, 0) where nothing is labelled.
 
-    Only classes that the batch holds count. Unlabelled pixels are left out of intersection and union. The
-    value depends on how
-    images are grouped into batches: it is not a sum over pixels.
+    Intersection and union are summed over the labelled pixels of the whole batch, and the mean is over the
+    classes in its targets. So the value is no sum over pixels: it depends on which images share a batch.
     """
 
     def __init__(self, num_classes: int, ignore_index: int, smooth: float):
@@ -25,17 +23,17 @@ class Jaccard(nn.Module):
         self.num_classes, self.ignore_index, self.smooth = num_classes, ignore_index, smooth
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        target = output.crop(target).long()
+        target = output.crop(target).long()  # B×H×W
         valid = target != self.ignore_index
-        chance = output.upsampled().softmax(1)
+        probabilities = output.upsampled().softmax(1)  # B×C×H×W
         classes = target.clamp(0, self.num_classes - 1)
-        picked = chance.gather(1, classes[:, None])[:, 0] * valid
-        # Summed by class row by row: one-hot targets would be as large as the probabilities, and one long
-        # float32 sum inexact.
-        zeros = chance.new_zeros(*target.shape[:2], self.num_classes)
-        hit = zeros.scatter_add(2, classes, picked).sum((0, 1))
-        pixels = zeros.scatter_add(2, classes, valid.to(chance.dtype)).sum((0, 1))
-        union = (chance * valid[:, None]).sum((0, 2, 3)) + pixels - hit
+        true_probability = probabilities.gather(1, classes[:, None])[:, 0] * valid  # B×H×W
+        # Per image row first: one-hot targets would take as much memory as the probabilities, and one float32
+        # sum over all pixels would be inexact.
+        zeros = probabilities.new_zeros(*target.shape[:2], self.num_classes)  # B×H×C
+        hit = zeros.scatter_add(2, classes, true_probability).sum((0, 1))  # C
+        pixels = zeros.scatter_add(2, classes, valid.to(zeros.dtype)).sum((0, 1))
+        union = (probabilities * valid[:, None]).sum((0, 2, 3)) + pixels - hit
         present = (pixels > 0).float()
         loss = ((1 - (hit + self.smooth) / (union + self.smooth)) * present).sum() / present.sum().clamp_min(
             1
@@ -47,17 +45,20 @@ class Jaccard(nn.Module):
 def jaccard(
     num_classes: int, ignore_index: int, smooth: Annotated[float, between(0, 1_000_000)] = 1.0
 ) -> Jaccard:
-    """Soft Jaccard (IoU) of the classes in the batch (Rahman & Wang 2016); weighs small classes like large
-    ones.
+    """Soft Jaccard (IoU) loss of the classes in the batch (Rahman & Wang 2016); small classes weigh as much
+    as large ones.
 
     Options:
-        smooth: pixels added to intersection and union, which calms classes of a few pixels
+        smooth: pixels added to intersection and union, which steadies the loss of classes of a few pixels
     """
     return Jaccard(num_classes, ignore_index, smooth)
 
 
 class WeightedSum(nn.Module):
-    """`Σ factor · total / weight` of several losses, over the weight of the first one."""
+    """`(w · Σ factor · total / weight, w)` of several losses, w the weight of the first one.
+
+    A loss without weight adds nothing; where the first has none, the sum is (0, 0).
+    """
 
     def __init__(self, losses: list[nn.Module], factors: list[float]):
         super().__init__()
@@ -67,7 +68,7 @@ class WeightedSum(nn.Module):
         # Upsampled once for all of them; auxiliary heads are upsampled where a loss asks for them.
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
-        # A loss without weight adds nothing: total / infinity and its gradient are exactly 0.
+        # total / infinity and its gradient are exactly 0.
         mean = sum(
             factor * total / torch.where(weight > 0, weight, torch.inf)
             for factor, (total, weight) in zip(self.factors, parts, strict=True)

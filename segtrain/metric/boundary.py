@@ -56,11 +56,11 @@ def boundary(
     tolerance_px: Annotated[float, ABOVE_0] = 2.0,
     absent: str = "union",
 ) -> Boundary:
-    """Boundary F-score, the share of boundary pixels that have their like within a tolerance, and the mIoU
-    within it.
+    """Boundary F-score and mIoU near true boundaries.
 
     Options:
-        tolerance_px: how far apart two boundaries may be
+        tolerance_px: largest distance in pixels between a predicted and a true boundary that still match, and
+            half the width of the band that the mIoU is of
     """
     return Boundary(num_classes, ignore_index, tolerance_px, absent)
 
@@ -71,9 +71,9 @@ def boundary_f(
     """The boundary F-score of one image in 0..1 (Csurka et al. 2013, "What is a good evaluation measure for
     semantic segmentation?").
 
-    A class's boundary is its pixels beside a pixel of another class. Precision is the share of its predicted
-    boundary that lies within `tolerance_px` (Euclidean) of its true one, recall the reverse; F = 2PR / (P +
-    R), averaged over the classes that have a boundary in either. None if none has one.
+    A class's boundary is its pixels with a 4-neighbour of another class. Precision is the share of its
+    predicted boundary that lies within `tolerance_px` (Euclidean) of its true one, recall the reverse;
+    F = 2PR / (P + R), averaged over the classes that have a boundary in either. None if no class has one.
 
     prediction, target: H×W integers. Pixels without a label take the nearest label, so that a thin unlabelled
     line between two objects is a boundary as any other; what is farther than the tolerance from all labels

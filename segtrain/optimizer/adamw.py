@@ -20,11 +20,11 @@ def adamw(
     """AdamW (Loshchilov & Hutter 2019).
 
     Options:
-        lr: rate of everything but the encoder, before the schedule
-        betas: decay of the averages of the gradient and of its square
-        weight_decay: decay of the weights, times the rate
-        encoder_factor: the encoder learns at lr times this
-        decay_all: let norm layers and biases decay too
+        lr: learning rate of everything but the encoder, before the schedule
+        betas: decay rates of the moving averages of the gradient and of its square
+        weight_decay: decoupled weight decay, multiplied by the learning rate
+        encoder_factor: the encoder's learning rate is lr times this
+        decay_all: apply weight decay to norm layers and biases too
     """
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)
     # One fused kernel for all tensors; the plain loop costs several milliseconds a step on small networks.

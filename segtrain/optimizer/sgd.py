@@ -23,14 +23,14 @@ def sgd(
     """SGD with momentum.
 
     Options:
-        lr: rate of everything but the encoder, before the schedule
-        momentum: share of the last update that is kept
-        nesterov: look ahead (Nesterov momentum)
-        weight_decay: L2 penalty of the weights
-        encoder_factor: the encoder learns at lr times this
-        decay_all: let norm layers and biases decay too
-        bias_factor: biases, but not those of norm layers, learn at lr times this; 2 in networks that were
-            made with Caffe
+        lr: learning rate of everything but the encoder, before the schedule
+        momentum: share of the last update that is added to the next
+        nesterov: use Nesterov momentum
+        weight_decay: L2 penalty, added to the gradient
+        encoder_factor: the encoder's learning rate is lr times this
+        decay_all: apply weight decay to norm layers and biases too
+        bias_factor: the learning rate of biases, but not of those of norm layers, is lr times this; networks
+            made with Caffe have 2
     """
     if nesterov and momentum == 0:
         raise ConfigError(

@@ -13,8 +13,8 @@ Schedule = Callable[[int], float]
 
 
 def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Schedule:
-    """A linear rise over `warmup` steps, then `curve` of the remaining share (0 at its start, towards 1 at
-    the end)."""
+    """Linear warmup over `warmup` steps, then `curve(share)`, where share runs from 0 to below 1 over the
+    steps that remain; ConfigError if none remain."""
     if warmup >= steps:
         raise ConfigError(
             f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps"
@@ -38,8 +38,8 @@ def poly(
 
     Options:
         power: exponent
-        floor: smallest factor
-        warmup: steps of a linear rise at the start
+        floor: factor below which the rate does not fall
+        warmup: steps of linear warmup
     """
     return _with_warmup(lambda share: max((1 - share) ** power, floor), steps, warmup)
 
@@ -51,7 +51,7 @@ def cosine(
 
     Options:
         floor: factor at the end
-        warmup: steps of a linear rise at the start
+        warmup: steps of linear warmup
     """
     return _with_warmup(
         lambda share: floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)), steps, warmup
@@ -67,9 +67,9 @@ def step(
     """The base rate, multiplied by a factor at certain points of the run.
 
     Options:
-        at: those points, as shares of the run
+        at: those points, as shares of the run after the warmup
         factor: what the rate is multiplied by at each of them
-        warmup: steps of a linear rise at the start; the shares are of what follows it
+        warmup: steps of linear warmup
     """
     return _with_warmup(lambda share: factor ** sum(share >= point for point in at), steps, warmup)
 
@@ -78,6 +78,6 @@ def constant(steps: int, warmup: Annotated[int, FROM_0] = 0) -> Schedule:
     """The base rate throughout.
 
     Options:
-        warmup: steps of a linear rise at the start
+        warmup: steps of linear warmup
     """
     return _with_warmup(lambda share: 1.0, steps, warmup)

@@ -19,14 +19,17 @@ def _no_networks(facts: Facts) -> dict[str, nn.Module]:
 class Task:
     """What the network's output means. Letters as in `segtrain.sample`.
 
-    out_channels: facts -> channels of the logits. activate: (logits, the B×K×H×W images as they were read) ->
-    what is averaged over views and tiles (probabilities), B×C×H×W. decide: that -> predictions in the form of
-    the target, B×H×W or B×T×H×W. metrics: {name: options} of those that score it unless `metric=` names
-    others.
+    out_channels: facts -> number of channels of the logits.
+    activate: (logits B×C×H×W, images B×K×H×W as they were read) -> probabilities B×C×H×W, which are averaged
+    over views and tiles; for other tasks whatever can be averaged so.
+    decide: probabilities -> predictions in the form of the target, B×H×W or B×T×H×W.
+    metrics: {name: options} of the metrics that score it unless `metric=` names others.
     score: the key of the number that picks the best checkpoint, the highest unless `lower_is_better`.
-    picture: prediction or target of one image (H×W or H×W×T) and facts -> H×W×3 uint8. errors: target,
-    prediction and facts -> H×W×3 uint8. target: how augmentation reads it. folder: where `predict` puts
-    predictions, as PNG if they are uint8 or uint16, as TIFF if they are H×W float32, else as .npy.
+    picture: prediction or target of one image (H×W or H×W×T), and facts -> H×W×3 uint8 RGB.
+    errors: target, prediction and facts -> H×W×3 uint8 RGB; None: no column of errors.
+    target: how augmentation reads the target.
+    folder: where `predict` puts predictions, as PNG if they are uint8 or uint16, as TIFF if they are H×W
+    float32, else as .npy.
 
     Tasks that train more than one network: networks: facts -> {name: network} beside the one that is served,
     with optimizers by the same names, {name: optimizer config}, that of the run where there is none. step:

@@ -1,4 +1,4 @@
-"""Views of an image that are mirrored."""
+"""Flipped views of an image."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DIMENSIONS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
 
 def flip(axes: tuple[Literal["horizontal", "vertical", "both"], ...] = ("horizontal",)) -> list[View]:
-    """The image and its mirror images.
+    """The image and its flips.
 
     Options:
-        axes: horizontal (left and right change places), vertical, both (turned by 180 degrees)
+        axes: flips that are added to the plain image: horizontal, vertical, both (rotated by 180 degrees)
     """
     return [View(lambda x: x, lambda x: x)] + [_mirror(DIMENSIONS[axis]) for axis in axes]
 
