@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_0, FROM_1, ODD, SEED, SHARE, Limits, at_least, between
 
 THREADS = between(1, 1024)
@@ -379,23 +378,3 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""
-
-
-def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:
-    """An interval in optimizer steps: a number as it is, '2ep' as that many epochs (at least one step)."""
-    if interval is None:
-        return None
-    given = interval
-    if isinstance(interval, str):
-        number = interval.removesuffix("ep")
-        try:
-            count = float(number) * steps_per_epoch if interval.endswith("ep") else 0.0
-        except ValueError:
-            count = 0.0
-        interval = max(1, round(count)) if 0 < count < 2**63 else 0
-    if interval < 1:
-        raise ConfigError(
-            f"{where} is {given}, which is not an interval; allowed: a number of steps from 1, epochs such "
-            f"as 1ep, or null"
-        )
-    return interval

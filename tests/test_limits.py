@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 import torch
-from segtrain.schema import TABLES
 from torch import nn
 
+from segtrain.build import TABLES
 from segtrain.data.stats import Frequency
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.options import REQUIRED, Limits, check_options, check_value, options_of

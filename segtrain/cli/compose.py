@@ -10,25 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from segtrain.cli.catalogue import Keys, load, plugin_names
+from segtrain.cli.hydra_errors import as_config_error
 from segtrain.cli.overrides import Typed, check_choice
+from segtrain.cli.own_yaml import checked_folder, register_source, source_of
+from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
 from segtrain.errors import ConfigError, nearest
 from segtrain.options import check_options, options_of
-from segtrain.run.plain_yaml import check_plain, first_line, parse_yaml, read_text
 from segtrain.settings import COMMANDS
 from segtrain.text import flatten
-
-ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDIR")
-"""Besides SEGTRAIN_*, the environment variables that a config may read by ${oc.env:NAME}."""
-
-MAX_INTERPOLATIONS = 16
-"""How many ${…} a config may hold: a few that refer to each other grow a short text beyond any memory."""
 
 
 class Composer:
@@ -39,7 +33,7 @@ class Composer:
         each group."""
         self.keys = Keys(command)
         self.command, self.saved = command, saved
-        self.config_dir = None if config_dir is None else _checked_folder(config_dir)
+        self.config_dir = None if config_dir is None else checked_folder(config_dir)
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Composer]:
@@ -57,8 +51,8 @@ class Composer:
             _config_store(self.command, self.keys, self.saved),
             initialize_config_module("segtrain.conf", version_base="1.3"),
         ):
-            _restrict_resolvers()
-            _register_source()
+            restrict_resolvers()
+            register_source()
             self._loader = GlobalHydra.instance().config_loader()
             yield self
 
@@ -117,10 +111,10 @@ class Composer:
             choices = OmegaConf.to_container(composed.hydra.runtime.choices)
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
-            _limit_interpolations(OmegaConf.to_container(composed, resolve=False))
+            limit_interpolations(OmegaConf.to_container(composed, resolve=False))
             return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True), choices
         except Exception as error:
-            raise _as_config_error(error, typed) from error
+            raise as_config_error(error, typed) from error
 
     def _replaced(self, typed: list[Typed]) -> list[str]:
         """Groups for which an experiment chose one entry and the user typed another.
@@ -156,7 +150,7 @@ class Composer:
         return found
 
     def _set_by(self, default) -> dict[str, str]:
-        for source in self._loader.get_sources() + ([_source(self.config_dir)] if self.config_dir else []):
+        for source in self._loader.get_sources() + ([source_of(self.config_dir)] if self.config_dir else []):
             if source.is_config(default.config_path):
                 node = source.load_config(default.config_path).config
                 origin = (
@@ -179,21 +173,10 @@ def _plain(node) -> Any:
     return OmegaConf.to_container(node, resolve=False)
 
 
-def _limit_interpolations(config: Mapping) -> None:
-    count = str(config).count("${")
-    if count > MAX_INTERPOLATIONS:
-        raise ConfigError(
-            f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}"
-        )
-
-
 def _quoted(text: str) -> str:
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text=text, quote=Quote.single).with_quotes()
-
-
-# --- what Hydra finds beside the YAMLs
 
 
 @contextlib.contextmanager
@@ -251,115 +234,6 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
     return result
 
 
-def _restrict_resolvers() -> None:
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
-
-
-def _environment(name: str, *default):
-    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and
-    tokens."""
-    if name not in ENVIRONMENT and not name.startswith("SEGTRAIN_"):
-        raise ConfigError(
-            f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin "
-            f"with SEGTRAIN_"
-        )
-    if name not in os.environ and not default:
-        raise ConfigError(
-            f"${{oc.env:{name}}}: the environment has no {name}; set it, or give a default: "
-            f"${{oc.env:{name},VALUE}}"
-        )
-    return os.environ.get(name, *default)
-
-
-# --- a user's own YAMLs
-
-
-def _checked_folder(config_dir: str) -> Path:
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"--config-dir {config_dir} is not a folder")
-    shipped = Path(__import__("segtrain.conf", fromlist=["conf"]).__path__[0])
-    for path in sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml")):
-        if (shipped / path.relative_to(folder)).exists():
-            raise ConfigError(
-                f"{path} has the name of a YAML that segtrain ships and would not be read; rename it"
-            )
-    return folder
-
-
-def _register_source() -> None:
-    from hydra.core.plugins import Plugins
-
-    Plugins.instance().register(_source_class())
-
-
-def _source(folder: Path):
-    return _source_class()("segtrain", f"checked://{folder}")
-
-
-def _source_class() -> type:
-    """The folder of a user's YAMLs as Hydra reads it: each is checked before Hydra sees it."""
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-    from hydra.plugins.config_source import ConfigResult, ConfigSource
-
-    class CheckedConfigSource(FileConfigSource):
-        @staticmethod
-        def scheme() -> str:
-            return "checked"
-
-        def load_config(self, config_path: str) -> ConfigResult:
-            path = Path(self.path, self._normalize_file_name(config_path))
-            if not path.resolve().is_relative_to(self.path):
-                raise ConfigError(f"{path} lies outside of the folder of --config-dir")
-            text = read_text(path)
-            header = _header(ConfigSource._get_header_dict, text, path)
-            node = parse_yaml(text, path)
-            if not isinstance(node, (dict, type(None))):
-                raise ConfigError(f"{path} is not a config: it holds no KEY: VALUE lines")
-            check_plain(node, path)
-            _check_defaults(node, path)
-            config = parse_yaml(text, path, _omegaconf)
-            return ConfigResult(
-                config=config, path=f"checked://{self.path}", provider=self.provider, header=header
-            )
-
-    return CheckedConfigSource
-
-
-def _header(read, text: str, path: Path) -> dict:
-    try:
-        header = read(text[:512])
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if "hydra" in str(header.get("package")):
-        raise ConfigError(
-            f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra"
-        )
-    return header
-
-
-def _check_defaults(node: Any, path: Path) -> None:
-    defaults = node.get("defaults", []) if isinstance(node, dict) else []
-    if "hydra" in str(defaults):
-        raise ConfigError(f"{path}: defaults names hydra; a YAML may set nothing of hydra")
-
-
-def _omegaconf(file):
-    """OmegaConf's reading: it knows 1e-3 as a number and refuses a key that stands twice."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.load(file)
-    except OmegaConfBaseException as error:
-        raise ValueError(first_line(error)) from error
-
-
-# --- after composition
-
-
 def checked_sections(config: dict, keys: Keys) -> dict:
     """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
     for name in config:
@@ -412,52 +286,3 @@ def _with_one_length(config: dict, typed: list[Typed]) -> dict:
     elif trainer.get("steps") is not None:
         trainer["epochs"] = None
     return config
-
-
-# --- Hydra's errors in one line
-
-
-def _as_config_error(error: BaseException, typed: list[Typed]) -> ConfigError:
-    for one in _chain(error):
-        if isinstance(one, ConfigError):
-            return one
-    from hydra.errors import HydraException, MissingConfigException
-    from omegaconf.errors import OmegaConfBaseException
-
-    if isinstance(error, MissingConfigException):
-        return _missing(error)
-    if isinstance(error, HydraException):
-        return ConfigError(_composition(error, typed))
-    if isinstance(error, OmegaConfBaseException):
-        key = getattr(error, "full_key", None)
-        return ConfigError(f"{key}: {first_line(error)}" if key else first_line(error))
-    if isinstance(error, RecursionError):
-        return ConfigError("the config refers to itself without end")
-    raise error
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _missing(error) -> ConfigError:
-    path = str(error.missing_cfg_file or "").removesuffix(".yaml")
-    group, _, name = path.rpartition("/")
-    options = [option for option in error.options or [] if option != "saved"]
-    if not group:
-        return ConfigError(first_line(error))
-    return ConfigError(
-        f"{group}={name} does not exist{nearest(name, options)}; there are {', '.join(options) or 'none'}"
-    )
-
-
-def _composition(error: BaseException, typed: list[Typed]) -> str:
-    cause = error.__cause__
-    message = first_line(error)
-    for one in typed:
-        if one.line in message:
-            reason = f": {first_line(cause)}" if cause is not None else ""
-            return f"{one.key}={one.text} does not fit{reason}"
-    return message + (f": {first_line(cause)}" if cause is not None else "")

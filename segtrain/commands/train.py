@@ -8,12 +8,7 @@ from pathlib import Path
 import torch
 
 from segtrain.commands.fit import fit
-from segtrain.commands.learning import (
-    augmentation_and_loss,
-    batch_shape,
-    build_learning,
-    with_memory_format,
-)
+from segtrain.commands.learning import augmentation_and_loss, batch_shape, build_learning, with_memory_format
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.resume import about_other_samples, order_of, resume_or_init, to_resume

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from segtrain.errors import ConfigError
-from segtrain.settings import Loader, Trainer, in_steps
+from segtrain.settings import Loader, Trainer
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,23 @@ def plan_of(settings: Trainer, loader: Loader, num_samples: int) -> Plan:
         in_steps(settings.evaluate_every, per_epoch, "trainer.evaluate_every"),
         in_steps(settings.save_every, per_epoch, "trainer.save_every"),
     )
+
+
+def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:
+    """An interval in optimizer steps: a number as it is, '2ep' as that many epochs (at least one step)."""
+    if interval is None:
+        return None
+    given = interval
+    if isinstance(interval, str):
+        number = interval.removesuffix("ep")
+        try:
+            count = float(number) * steps_per_epoch if interval.endswith("ep") else 0.0
+        except ValueError:
+            count = 0.0
+        interval = max(1, round(count)) if 0 < count < 2**63 else 0
+    if interval < 1:
+        raise ConfigError(
+            f"{where} is {given}, which is not an interval; allowed: a number of steps from 1, epochs such "
+            f"as 1ep, or null"
+        )
+    return interval

@@ -22,10 +22,10 @@ from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
 from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Output
-from segtrain.settings import Trainer, in_steps
+from segtrain.settings import Trainer
 from segtrain.train import loop
 from segtrain.train.loop import _rates
-from segtrain.train.plan import Plan, steps_of
+from segtrain.train.plan import Plan, in_steps, steps_of
 from segtrain.train.state import new_state
 from segtrain.train.step import Learning, train_step, update_average
 
