@@ -6,6 +6,7 @@ Letters: B batch, C classes, K image channels, H and W height and width in pixel
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
@@ -192,6 +193,23 @@ class Output(NamedTuple):
             return target
         top, left, height, width = self.window
         return target[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class View:
+    """An image seen in another way, for test-time augmentation.
+
+    forward: B×K×H×W images -> the view of them, of any size.
+    backward: (B×C×h×w probabilities of the view, (H, W) of the images) -> (B×C×H×W probabilities, weight),
+    the weight in 0..1: B×1×H×W, 0 where the view did not see the image, or a number for all pixels.
+    """
+
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    backward: Callable[[torch.Tensor, tuple[int, int]], tuple[torch.Tensor, torch.Tensor | float]]
+
+
+IDENTITY = View(lambda images: images, lambda probabilities, size: (probabilities, 1.0))
+"""The image as it is."""
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

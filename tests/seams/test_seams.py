@@ -4,14 +4,18 @@ Each is driven through the command line: trained, killed in the middle, resumed 
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 from segtrain.cli import catalogue
+from segtrain.data import DATA
+from segtrain.settings import COMMANDS, Command, key
 from segtrain.train import loop
 from segtrain.train.step import train_step
 
@@ -189,3 +193,98 @@ def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
     )
     segtrain(*words, "augmentation=[object_crops]").refused("augmentation.object_crops", "task has none")
     segtrain(*words, "metric=[mae,confusion]").refused("score classes, and the data has none")
+
+
+def pointwise(images):
+    """B×3×H×W probabilities that follow from each pixel alone."""
+    return (images.float() / 60).softmax(1)
+
+
+def test_views_of_other_sizes_and_with_weights(plugin):
+    from seams.views import back, rotate, scale
+
+    from segtrain.predictor.views import average
+    from segtrain.sample import IDENTITY
+
+    images = torch.randint(
+        0, 256, (2, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    plain = pointwise(images)
+    assert torch.equal(average(pointwise, [[IDENTITY]])(images), plain)
+    for views in ([rotate((7.0, -7.0))], [scale((0.5, 1.5))], [rotate(), scale()], [scale(), rotate()]):
+        merged = average(pointwise, views)(images)
+        assert merged.shape == plain.shape and not torch.allclose(merged, plain)
+        torch.testing.assert_close(merged.sum(1), torch.ones(2, 40, 56), rtol=0, atol=1e-3)
+        constant = torch.full_like(images, 77)
+        constant[:, 1] = 20
+        torch.testing.assert_close(
+            average(pointwise, views)(constant), pointwise(constant), rtol=0, atol=1e-4
+        )
+    _, weight = back(plain, 20.0)
+    assert weight[..., 0, 0].max() == 0 and weight[..., 20, 28].min() == 1
+    corner = average(pointwise, [rotate((20.0,))])(images)[..., 0, 0]
+    torch.testing.assert_close(corner, plain[..., 0, 0])  # only the plain image sees the corner
+
+
+def test_views_through_the_command_line(plugin, segtrain, tmp_path):
+    assert segtrain("train", *SMALL, "data=shapes", "data.size=48", "name=run").code == 0
+    views = ("tta=[rotate,scale,flip]", "tta.rotate.degrees=[-5,5]")
+    result = segtrain("evaluate", "run=outputs/run", "output=turned", *views)
+    assert result.code == 0, result.err
+    record = json.loads((tmp_path / "turned" / "scores.json").read_text())
+    assert (
+        record["protocol"]["tta"]["rotate"] == {"degrees": [-5.0, 5.0]} and record["protocol"]["images"] > 0
+    )
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save("noise.png")
+    made = []
+    for words in ((), views):
+        output = f"made{len(words)}"
+        words = ("run=outputs/run", "input=noise.png", f"output={output}", "probabilities=true", *words)
+        assert segtrain("predict", *words, "device=cpu").code == 0
+        made.append(np.load(f"{output}/probabilities/noise.npy").astype(np.float32))
+    plain, turned = made
+    assert plain.shape == turned.shape == (5, 40, 56) and not np.allclose(plain, turned, atol=1e-2)
+    assert np.allclose(turned.sum(0), 1, atol=1e-2)
+
+
+@dataclass(frozen=True)
+class Count:
+    """The top level of the command."""
+
+    split: str = key("val", "which split")
+
+
+def count(config: dict, stop) -> None:
+    """`segtrain data count`: how many samples a split has."""
+    data = DATA.build(config["data"])
+    print(f"{len(data.splits[config['split']])} samples in {config['split']}")
+
+
+def test_a_command_of_two_words(segtrain, monkeypatch):
+    row = Command(
+        words=("data", "count"),
+        example="segtrain data count data=folder",
+        about="how many samples there are",
+        help="segtrain data count counts samples.",
+        sections={"": Count},
+        groups=("data",),
+        function=f"{__name__}:count",
+    )
+    option = {"default": "val", "type": "a text", "kinds": ["str"], "meaning": "which split"}
+    listed = catalogue.load()
+    monkeypatch.setitem(COMMANDS, row.name, row)
+    monkeypatch.setitem(listed["commands"], row.name, {"": {"about": "Keys", "keys": {"split": option}}})
+    monkeypatch.setitem(listed["command_groups"], row.name, ["data"])
+    menu = {"defaults": ["settings/data count", {"data": "shapes"}, "_self_"]}
+    ConfigStore.instance().store(name="data_count", node=menu, provider="test")
+    try:
+        result = segtrain("data", "count", "data.num_train=7", "split=train")
+        assert result.code == 0 and "7 samples in train" in result.out, result.err
+        segtrain("data", "count", "splitt=x").refused("splitt is not a key of segtrain data count", "split")
+        segtrain("data").refused("data needs a second word: segtrain data count")
+        assert "segtrain data count data=folder" in segtrain("--help").out
+        assert "split=val" in segtrain("data", "count", "--help").out
+        assert "split" in segtrain("config", "data", "count").out
+    finally:
+        ConfigStore.instance().repo.pop("data_count.yaml")
