@@ -25,7 +25,6 @@ def average(predict: Predict, views: Sequence[Sequence[View]]) -> Predict:
         total, weights = None, 0.0
         for combination in combinations:
             part, weight = _seen(predict, images, combination)  # B×C×H×W, B×1×H×W or a number
-            part = part if isinstance(weight, float) and weight == 1 else part * weight
             total = part.clone() if total is None else total.add_(part)
             weights = weights + weight
         return total.div_(weights)
@@ -34,14 +33,16 @@ def average(predict: Predict, views: Sequence[Sequence[View]]) -> Predict:
 
 
 def _seen(predict: Predict, images: Tensor, combination: Sequence[View]) -> tuple[Tensor, Tensor | float]:
-    """Probabilities by one combination of views, mapped back to the images, and their weight."""
+    """w·q and w of one combination of views, mapped back to the images."""
     sizes = []
     for view in combination:
         sizes.append(tuple(images.shape[-2:]))
         images = view.forward(images)
     part, weight = predict(images), 1.0
     for view, size in zip(reversed(combination), reversed(sizes), strict=True):
+        # The product is mapped back, so that what a view did not see has no part in its neighbours.
         part, own = view.backward(part, size)
         inner = weight if isinstance(weight, float) else view.backward(weight, size)[0]
+        part = part if isinstance(own, float) and own == 1 else part * own
         weight = own * inner
     return part, weight
