@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from segtrain.errors import DivergedError
+
 
 @torch.no_grad()
 def not_finite(value, where: str = "") -> str | None:
@@ -24,6 +26,16 @@ def not_finite(value, where: str = "") -> str | None:
         if not all(good):
             return pairs[good.index(False)][0]
     return None
+
+
+def check_finite(weights: Mapping[str, Tensor], state: Mapping, step: int) -> None:
+    """DivergedError if a training arrived at weights or a state that no later step could mend."""
+    bad = not_finite(weights) or not_finite(state)
+    if bad is not None:
+        raise DivergedError(
+            f"{bad} is not finite after step {step}; lower optimizer.lr or set trainer.clip_norm; the last "
+            f"checkpoint is kept"
+        )
 
 
 def _tensors(value, where: str) -> Iterator[tuple[str, Tensor]]:

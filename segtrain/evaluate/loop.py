@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from segtrain.errors import DivergedError
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,14 @@ def evaluate(
 
     predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to
     keep for a sheet.
-    others: further metrics, whose numbers come with those of the first.
+    others: further metrics, whose numbers come with those of the first. DivergedError for an output that is
+    not finite: its largest class would be the first one everywhere.
     """
-    metrics, counts, images, pictures = (metric, *others), None, 0, []
+    metrics, counts, images, pictures, total = (metric, *others), None, 0, [], 0
     for batch in batches:
-        prediction = decide(predict(batch.images.to(device, non_blocking=True)))
+        probabilities = predict(batch.images.to(device, non_blocking=True))
+        total = probabilities.sum() + total  # not finite if one of them ever is not; read once, at the end
+        prediction = decide(probabilities)
         targets = batch.targets.to(device, non_blocking=True)
         parts = [one.counts(prediction, targets) for one in metrics]
         counts = parts if counts is None else [sum(pair) for pair in zip(counts, parts, strict=True)]
@@ -47,6 +53,11 @@ def evaluate(
                     (_picture(batch.images[i]), batch.targets[i].numpy(), prediction[i].cpu().numpy())
                 )
         images += batch.count
+    if not math.isfinite(total):
+        raise DivergedError(
+            "the network's output is not finite: its weights have grown beyond what it can compute with; "
+            "train anew with a lower optimizer.lr or trainer.clip_norm"
+        )
     numbers = {
         name: value
         for one, count in zip(metrics, counts, strict=True)
