@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.imports import recognised
 from segtrain.sample import Facts
@@ -36,6 +37,9 @@ def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
             f"the first is {wrong[0]}; "
             f"{imported.needs() if imported else 'use the model options of that run'}"
         )
+    bad = not_finite({name: weights[name] for name in others})
+    if bad is not None:
+        raise CheckpointError(f"init={source}: {bad} holds infinities or not-a-numbers; use other weights")
     about_import = imported.about(model, source) if imported else []
     for name in others:
         own[name].copy_(weights[name])

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
@@ -99,15 +100,37 @@ def without_weights(model_config: dict) -> dict:
 def load_exactly(
     model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
 ) -> None:
-    """All tensors into the model, or an error that says which do not fit."""
-    if hasattr(model, "resize_for"):
-        model.resize_for(weights)  # of a network that was fitted, the data decided how much there is
+    """All tensors into the model, or an error that says which do not fit or are not finite."""
+    resize(model, weights, source)
     own = model.state_dict()
     wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
-    wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]
+    wrong += [
+        name
+        for name in own
+        if name in weights
+        and (own[name].shape, own[name].dtype) != (weights[name].shape, weights[name].dtype)
+    ]
     if wrong:
         raise error(
             f"{source} does not fit the network: {len(wrong)} of {len(own)} tensors differ, the first is "
             f"{wrong[0]}{hint}"
         )
+    bad = not_finite(weights)
+    if bad is not None:
+        raise CheckpointError(
+            f"{source}: {bad} holds infinities or not-a-numbers, which no prediction can come from; "
+            f"use an earlier checkpoint or train anew"
+        )
     model.load_state_dict(weights)
+
+
+def resize(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Gives a network that was fitted, whose size the data decided, the room that `weights` take."""
+    if not hasattr(model, "resize_for"):
+        return
+    try:
+        model.resize_for(weights)
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source} does not fit the network ({type(error).__name__}: {error})"
+        ) from error

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import torch
 
+from segtrain.checkpoint.finite import check_finite
 from segtrain.checkpoint.format import (
     DESCRIPTION,
     FORMAT,
@@ -32,11 +33,13 @@ def save(
     untouched.
 
     weights: what evaluate and predict use. state: tensors and plain Python only. description: see `describe`.
-    Raises CheckpointError if the storage refuses, TypeError if the state holds what would not load again.
+    Raises CheckpointError if the storage refuses, DivergedError if a number is not finite, TypeError if the
+    state holds what would not load again.
     """
     check_state(state)
     check_description(description, "description")
     weights = clean_names(weights)
+    check_finite(weights, state, int(step))
     folder = Path(run) / "checkpoints"
     needed = _num_bytes(weights) + _num_bytes(state)
     temporary = temporary_name(folder / str(int(step)))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.restore import resize
 from segtrain.commands.parts import Parts
 from segtrain.commands.resume import resume_or_init
 from segtrain.commands.run import RunOutput, about, result_of
@@ -43,8 +44,8 @@ def fit(
         )
     settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
     state = new_state(model, {}, settings, device)
-    if resumed is not None and hasattr(model, "resize_for"):
-        model.resize_for(checkpoints.load_weights(resumed))
+    if resumed is not None:
+        resize(model, checkpoints.load_weights(resumed), str(resumed))
     started = resume_or_init(config, resumed, state, parts)
     if folder is not None:
         probe(folder, FITTED_BYTES)

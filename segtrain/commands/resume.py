@@ -15,7 +15,7 @@ from segtrain.commands.parts import Parts, as_settled
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
     """Puts weights into the state; what was done, line by line."""
     if resumed is not None:
-        state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed))
+        state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
         _link_best(resumed, state.best, parts.task.score)
         return [f"going on from {resumed}"]
     if config["init"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, DivergedError
 from segtrain.sample import Number, ScoreDict
 
 
@@ -45,12 +46,14 @@ def evaluate(
     predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W.
     metrics: by name, see `segtrain.metric`. shown: positions of the images to keep for a sheet.
     keep_per_image: also keep the counts of every image, as sparse tensors.
+    DivergedError for an output that is not finite: its largest class would be the first one everywhere.
     """
     totals: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    images, pictures = 0, []
+    images, pictures, checked = 0, [], 0
     for batch in batches:
         evidence = _evidence(predict, decide, metrics, batch, device, shown)
+        checked = evidence["probabilities"].sum() + checked  # not finite once any was not; read at the end
         targets = batch.targets.to(device, non_blocking=True)
         for name, metric in metrics.items():
             counts = metric.counts(targets, **{need: evidence[need] for need in metric.needs})
@@ -62,6 +65,11 @@ def evaluate(
             shown_images = (batch.images[i], batch.targets[i], evidence["decisions"][i].cpu())
             pictures.append(tuple(map(channels_last, shown_images)))
         images += batch.count
+    if not math.isfinite(checked):
+        raise DivergedError(
+            "the network's output is not finite: its weights have grown beyond what it can compute with; "
+            "train anew with a lower optimizer.lr or trainer.clip_norm"
+        )
     numbers: ScoreDict = {}
     further: list[str] = []
     for name, total in totals.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from segtrain.checkpoint.finite import check_finite
 from segtrain.errors import DivergedError
 from segtrain.train.plan import Plan
 from segtrain.train.state import RunState
@@ -63,6 +64,8 @@ def train(
         state.evaluation_due = plan.evaluates(state.step)
         if state.evaluation_due or plan.saves(state.step) or stop.requested is not None:
             finite.read()
+            # A step may spoil the weights after its loss was computed: nothing is scored with them.
+            check_finite(state.served.state_dict(), state.plain(), state.step)
             if stop.requested is not None:
                 save(state, None)
                 stop.raise_if_requested(

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from segtrain.checkpoint.finite import not_finite
+from segtrain.checkpoint.restore import load_exactly
+from segtrain.errors import CheckpointError
 from segtrain.settings import Trainer
+from segtrain.train.fits import first, misfit, optimizer_misfit
 from segtrain.train.random_state import random_state, restore_random_state
 
 
@@ -73,9 +77,52 @@ class RunState:
             "random": random_state(),
         }
 
-    def restore(self, weights: dict[str, Tensor], plain: dict) -> None:
-        """Undoes everything since the checkpoint that `weights` and `plain` come from."""
-        self.served.load_state_dict({**weights, **(plain.get("statistics") or {})})
+    def restore(self, weights: dict[str, Tensor], plain: dict, source: str) -> None:
+        """Undoes everything since the checkpoint that `weights` and `plain` come from.
+
+        CheckpointError, before a step could be taken, names what does not fit this network and its optimizer.
+        """
+        load_exactly(self.served, weights, source, "; it is not of this run's network", CheckpointError)
+        wrong = self._misfit(plain)
+        if wrong is None and (bad := not_finite(plain)) is not None:
+            wrong = f"{bad} holds infinities or not-a-numbers"
+        try:
+            if wrong is None:
+                self._load(plain)
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+            wrong = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        if wrong is not None:
+            raise CheckpointError(
+                f"{source}: the state of the run does not fit ({wrong}); use another checkpoint, or start a "
+                f"new run from its weights by init=RUN"
+            )
+
+    def _misfit(self, plain: dict) -> str | None:
+        """What in a saved state has other keys, types or shapes than this one."""
+        own = self.plain()
+        statistics, random = plain.get("statistics"), plain.get("random")
+        if not isinstance(random, dict) or not isinstance(random.get("cuda"), list):
+            return "random is not the state of random numbers"
+        if not isinstance(statistics, (dict, type(None))):
+            return "statistics is not a mapping"
+        served = self.served.state_dict()
+        own["statistics"] = statistics and {name: served.get(name) for name in statistics}
+        own["random"]["cuda"] = random["cuda"]  # of as many GPUs as there were
+        optimizers = own.pop("optimizers")
+        given = {name: value for name, value in plain.items() if name != "optimizers"}
+        saved = plain.get("optimizers")
+        if not isinstance(saved, dict) or saved.keys() != optimizers.keys():
+            return "optimizers are others"
+        numbers = plain.get("numbers")
+        return first(
+            [
+                misfit(own, given, "state"),
+                *(optimizer_misfit(one, saved[name], name) for name, one in self.optimizers.items()),
+            ]
+        ) or ("a number of steps is negative" if min(numbers["step"], numbers["position"]) < 0 else None)
+
+    def _load(self, plain: dict) -> None:
+        self.served.load_state_dict(plain["statistics"] or {}, strict=False)
         if self.ema is not None:
             self.model.load_state_dict(plain["raw"])
         for name, network in self.networks.items():

@@ -131,3 +131,11 @@ def test_another_network_is_refused(tmp_path):
         match=r"tensors are missing or of another shape, the first is encoder\.levels\.0\.0\.weight",
     ):
         started(FCN(3, 3, 32, 0.04, 0.5, False), run_of(source, tmp_path / "run"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    net = fcn(32)
+    next(net.parameters()).data.view(-1)[3] = float("nan")
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth: .*weight holds infinities"):
+        started(fcn(32), str(tmp_path / "weights.pth"))

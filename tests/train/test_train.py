@@ -383,6 +383,42 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path, monk
     assert all(torch.isfinite(tensor.float()).all() for tensor in kept.values())
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: next(state.model.parameters()).data.fill_(float("inf")),
+        lambda state: next(b for b in state.model.buffers() if b.ndim).data[:1].fill_(float("nan")),
+        lambda state: next(b for b in state.ema.buffers() if b.ndim).data[:1].fill_(float("-inf")),
+        lambda state: next(iter(state.optimizers["network"].state.values()))["exp_avg"].fill_(float("nan")),
+    ],
+    ids=["weight", "batch-norm buffer", "average", "optimizer"],
+)
+@pytest.mark.parametrize("at", [4, 10], ids=["a save", "the last step"])
+def test_a_step_that_spoils_the_weights_is_found_before_they_are_saved(tmp_path, monkeypatch, spoil, at):
+    original = loop.train
+
+    def spoiling(state, batch, tools):
+        result = train_step(state, batch, tools)
+        if state.step == at - 1:
+            spoil(state)
+        return result
+
+    monkeypatch.setattr(loop, "train", lambda *args, **kw: original(*args, **kw, step=spoiling))
+    with pytest.raises(DivergedError, match=f"is not finite after step {at}; lower optimizer.lr"):
+        train_command.train(config(), tmp_path, Stop())
+    assert checkpoint.find(tmp_path, "last").name == str(at - 2)
+    assert not [line for line in losses(tmp_path) if "val/miou" in line and line["step"] == at]
+
+
+@pytest.mark.parametrize("rate", [1e38, 1e30])
+def test_a_rate_that_destroys_the_network_ends_in_no_score(tmp_path, rate):
+    """The first leaves infinities, the second finite weights whose output is not."""
+    changes = {"optimizer": {"lr": rate}, "schedule": {"warmup": 0}, "trainer": {"steps": 1, "ema": None}}
+    with pytest.raises(DivergedError, match="not finite"):
+        train_command.train(config(**changes), tmp_path, Stop())
+    assert not (tmp_path / "checkpoints" / "best").exists()
+
+
 def test_frozen_batch_norm_stays_as_it_is(tmp_path):
     train_command.train(
         config(trainer={"freeze_batch_norm": True, "steps": 3, "ema": None}), tmp_path, Stop()

@@ -1,0 +1,86 @@
+"""Whether a saved state has the form of the state that it is to be restored into."""
+
+from __future__ import annotations
+
+import collections
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+NUMBERS = (int, float, type(None))
+
+
+def misfit(own, given, where: str) -> str | None:
+    """The first place at which `given` differs in its keys, types or shapes from `own`; None if nowhere.
+
+    Any number or None may stand for a float or None: a score that is not there yet.
+    """
+    if isinstance(own, Tensor):
+        if not isinstance(given, Tensor):
+            return f"{where} is no tensor"
+        (shape, dtype), (other, its_dtype) = ((tuple(one.shape), one.dtype) for one in (own, given))
+        return (
+            None if (shape, dtype) == (other, its_dtype) else f"{where} is {other} {its_dtype}, not {shape}"
+        )
+    if isinstance(own, Mapping):
+        if not isinstance(given, Mapping):
+            return f"{where} is {type(given).__name__}, not a mapping"
+        if own.keys() != given.keys():
+            return f"{where} lacks or adds {sorted(map(str, own.keys() ^ given.keys()))[0]}"
+        return first(misfit(own[key], given[key], f"{where}.{key}") for key in own)
+    if isinstance(own, (list, tuple)):
+        if not isinstance(given, (list, tuple)) or len(own) != len(given):
+            return f"{where} is not a list of {len(own)}"
+        return first(misfit(*pair, f"{where}[{i}]") for i, pair in enumerate(zip(own, given, strict=True)))
+    alike = type(own) is type(given) or (type(own) in NUMBERS[1:] and type(given) in NUMBERS)
+    return None if alike else f"{where} is {type(given).__name__}, not {type(own).__name__}"
+
+
+def first(found) -> str | None:
+    """The first that is not None."""
+    return next((one for one in found if one is not None), None)
+
+
+def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str | None:
+    """As `misfit`, for the optimizer's saved state: each parameter has all of what its first step would make,
+    in the same shapes, or nothing yet. A wrong shape would crash the kernel that updates the weights."""
+    own = optimizer.state_dict()
+    if not isinstance(given, Mapping) or own.keys() != given.keys():
+        return f"{where} is not the state of an optimizer"
+    groups = misfit(own["param_groups"], given["param_groups"], f"{where}.param_groups")
+    if groups is not None:
+        return groups
+    made, states = _after_a_step(optimizer), given["state"]
+    numbers = [number for group in own["param_groups"] for number in group["params"]]
+    if [group["params"] for group in given["param_groups"]] != [g["params"] for g in own["param_groups"]]:
+        return f"{where}.param_groups names other parameters"
+    if not isinstance(states, Mapping) or not set(states) <= set(numbers):
+        return f"{where}.state is not one of these parameters"
+    if made is None:
+        return None
+    return first(
+        misfit(made.get(number, {}), state, f"{where}.state.{number}")
+        for number, state in states.items()
+        if state
+    )
+
+
+def _after_a_step(optimizer: torch.optim.Optimizer) -> dict | None:
+    """The state that a step makes, with tensors that have no content; None for an optimizer that takes no
+    step on such tensors."""
+    twin = copy.copy(optimizer)
+    twin.state = collections.defaultdict(dict)
+    twin.param_groups = [{**group, "params": []} for group in optimizer.param_groups]
+    for group, own in zip(twin.param_groups, optimizer.param_groups, strict=True):
+        for parameter in own["params"]:
+            empty = nn.Parameter(torch.empty_like(parameter, device="meta"))
+            empty.grad = torch.empty_like(empty)
+            group["params"].append(empty)
+        group.update({"fused": False} if "fused" in group else {})
+    try:
+        twin.step()
+    except (RuntimeError, TypeError, NotImplementedError, ValueError):
+        return None
+    return twin.state_dict()["state"]
