@@ -16,6 +16,7 @@ from segtrain.evaluate import comparison as comparing
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
+from segtrain.predictor.prediction import Prediction
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
 from segtrain.sample import Facts
@@ -38,8 +39,9 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
+    prediction = Prediction(config["predictor"], config["tta"])
     entries = [
-        _entry(config, run, checkpoint, task, data.facts, split, device, stop)
+        _entry(config, prediction, run, checkpoint, task, data.facts, split, device, stop)
         for run, checkpoint in found.items()
     ]
     scored = entries[0].scores
@@ -61,7 +63,7 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
+    config: dict, prediction, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
 ) -> comparing.Entry:
     """One run of a comparison, scored."""
     model, own, description = build_from(checkpoint)
@@ -72,9 +74,8 @@ def _entry(
         )
     same_classes(own, facts, run)
     metric = METRIC.build({"name": task.metric}, num_classes=own.num_classes, ignore_index=own.ignore_index)
-    scores = score_split(
-        scoring_of(config, task, own, metric), model.to(device), split, device, stop, f"evaluating {run}"
-    )
+    scoring = scoring_of(config, task, own, metric, prediction)
+    scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {run}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = _origin(description["config"])
     return comparing.Entry(

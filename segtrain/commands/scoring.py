@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -22,13 +21,11 @@ from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
-from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Ensemble, Predictor, predictor
-from segtrain.predictor.predictor import protocol as protocol_of_predictor
+from segtrain.predictor.prediction import Prediction
+from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
 from segtrain.sample import Facts
-from segtrain.settings import EvaluateSettings, PredictorSettings
-from segtrain.tta import TTA
+from segtrain.settings import EvaluateSettings
 
 
 def score_split(
@@ -36,7 +33,7 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    predict, ensemble = run.prediction(model, device, interrupt)
+    predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
@@ -58,8 +55,7 @@ def score_split(
         batches.close()
     protocol = {
         **scores.protocol,
-        "tta": run.tta,
-        **protocol_of_predictor(model, run.predictor, ensemble),
+        **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
         "boundary_px": run.settings.boundary_px,
         "seconds": round(time.perf_counter() - start, 2),
@@ -83,19 +79,12 @@ class Scoring:
     metric: object
     other_metrics: list
     settings: EvaluateSettings
-    predictor: PredictorSettings
-    views: list
-    tta: dict
+    prediction: Prediction
 
-    def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
-        """The way from images to probabilities, and the second network on it."""
-        # What that network is first filled with takes no random numbers from the training.
-        with torch.random.fork_rng(devices=[]):
-            ensemble = ensemble_of(self.predictor, self.facts, device)
-        made = predictor(
-            model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble
-        )
-        return made, ensemble
+    def predictor(self, model: nn.Module, device, between=lambda: None) -> Predictor:
+        """The way from images to probabilities. ConfigError for settings that this network cannot be run
+        with."""
+        return self.prediction.of(model, self.facts, self.task, device, between)
 
 
 def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
@@ -107,7 +96,8 @@ def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
     return [METRIC.build(chosen, num_classes=facts.num_classes, ignore_index=facts.ignore_index)]
 
 
-def scoring_of(config: Mapping, task, facts: Facts, metric) -> Scoring:
+def scoring_of(config: Mapping, task, facts: Facts, metric, prediction: Prediction | None = None) -> Scoring:
+    """prediction: that of the config where it is there already, with the second network that it has read."""
     settings = EvaluateSettings(**config["evaluate"])
     return Scoring(
         task,
@@ -115,9 +105,7 @@ def scoring_of(config: Mapping, task, facts: Facts, metric) -> Scoring:
         metric,
         _other_metrics(settings, task, facts),
         settings,
-        PredictorSettings(**config["predictor"]),
-        TTA.build_each(config["tta"]),
-        dict(config["tta"]),
+        prediction or Prediction(config["predictor"], config["tta"]),
     )
 
 

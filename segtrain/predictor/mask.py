@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import build_from
 from segtrain.data.reading import read_image
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
-from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Predictor, predictor
+from segtrain.predictor.prediction import Prediction, saved_prediction
+from segtrain.predictor.predictor import Predictor
 from segtrain.predictor.tiles import Predict
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
+from segtrain.task.semantic import Task
 
 PIXELS = ("uint8", "uint16", "float32", "float64")
 
@@ -58,25 +60,37 @@ class Mask:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(self._device)
 
 
+def mask_of(
+    model: nn.Module,
+    facts: Facts,
+    task: Task,
+    prediction: Prediction,
+    device: torch.device,
+    between=lambda: None,
+) -> Mask:
+    """A network on its device, ready for images. between: called before each pass of the network."""
+    return Mask(prediction.of(model, facts, task, device, between), task.decide, facts, device)
+
+
 def load(
     run: str | Path,
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     device: str = "auto",
-    settings: PredictorSettings | None = None,
-    views=(),
-    model_options: dict | None = None,
+    settings: PredictorSettings | Mapping | None = None,
+    views: Mapping | str | list[str] | tuple[str, ...] | None = None,
+    model_options: Mapping | None = None,
 ) -> Mask:
     """The network of a run, ready for images: `mask = load("outputs/baseline")("photo.jpg")`.
 
+    Without more words the answer is that of `segtrain predict`: tiles, views, mixed precision, CRF and second
+    network are those that the run was trained with.
+    settings: {key: value} to change of the section `predictor`, such as {"tile": 512}, or a PredictorSettings
+    in place of all of it. views: in place of the saved ones, names or {name: {option: value}}; () for none.
     model_options: options of the network that change no weights, such as {"output_stride": 8}.
+    ConfigError for what cannot be chosen so, CheckpointError for a run whose files cannot be used.
     """
-    place, settings = choose_device(device), settings or PredictorSettings()
-    model, facts, description = build_from(checkpoints.find(run, checkpoint), model_options)
-    task = TASK.build(description["config"]["task"])
-    ensemble = ensemble_of(settings, facts, place)
-    return Mask(
-        predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble),
-        task.decide,
-        facts,
-        place,
-    )
+    place = choose_device(device)
+    model, facts, description = build_from(checkpoints.find(run, checkpoint), dict(model_options or {}))
+    config = description["config"]
+    prediction = saved_prediction(config, settings, views)
+    return mask_of(model.to(place), facts, TASK.build(config["task"]), prediction, place)

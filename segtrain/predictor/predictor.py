@@ -22,7 +22,7 @@ from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
 from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
-from segtrain.sample import Normalisation
+from segtrain.sample import Facts, Normalisation
 from segtrain.settings import PredictorSettings
 
 
@@ -43,21 +43,37 @@ class Predictor:
 
     @torch.inference_mode()
     def strips(self, images: Tensor) -> Iterator[Tensor]:
-        was_training = self._model.training
+        # Each module's own: some stay in evaluation mode while others learn.
+        was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
             yield from self._strips(images)
         finally:
-            self._model.train(was_training)
+            for module, flag in was_training.items():
+                module.training = flag
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A second network. scores: images -> its raw B×C×H×W scores. run, step: where it is from."""
+    """A second network. scores: images -> its raw B×C×H×W scores. facts: of its data set. run, step: where it
+    is from."""
 
     scores: Predict
+    facts: Facts
     run: str
     step: int
+
+    def check_same(self, facts: Facts) -> None:
+        """ConfigError if it knows other classes or images than those of `facts`."""
+        if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
+            mine, its = (
+                f"{one.channels} channels and the classes {', '.join(one.classes)}"
+                for one in (facts, self.facts)
+            )
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained on images of {its}, the run on {mine}; use a run "
+                f"with the same"
+            )
 
 
 def predictor(
