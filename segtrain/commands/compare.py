@@ -10,13 +10,12 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import as_settled, same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import data_of, score_split, scoring_of, split_of
+from segtrain.commands.scoring import data_of, prediction_of, score_split, scoring_of, split_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
-from segtrain.predictor.prediction import Prediction
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
 from segtrain.sample import Facts
@@ -39,7 +38,7 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
-    prediction = Prediction(config["predictor"], config["tta"])
+    prediction = prediction_of(config)
     entries = [
         _entry(config, prediction, run, checkpoint, task, data.facts, split, device, stop)
         for run, checkpoint in found.items()

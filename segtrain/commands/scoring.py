@@ -96,6 +96,11 @@ def _other_metrics(settings: EvaluateSettings, task, facts: Facts) -> list:
     return [METRIC.build(chosen, num_classes=facts.num_classes, ignore_index=facts.ignore_index)]
 
 
+def prediction_of(config: Mapping) -> Prediction:
+    """From the sections `predictor` and `tta`."""
+    return Prediction(config["predictor"], config["tta"])
+
+
 def scoring_of(config: Mapping, task, facts: Facts, metric, prediction: Prediction | None = None) -> Scoring:
     """prediction: that of the config where it is there already, with the second network that it has read."""
     settings = EvaluateSettings(**config["evaluate"])
@@ -105,7 +110,7 @@ def scoring_of(config: Mapping, task, facts: Facts, metric, prediction: Predicti
         metric,
         _other_metrics(settings, task, facts),
         settings,
-        prediction or Prediction(config["predictor"], config["tta"]),
+        prediction or prediction_of(config),
     )
 
 

@@ -85,6 +85,13 @@ def test_training_mode_is_given_back_and_no_gradient_is_kept():
     assert not run(model)(images()).requires_grad and model.training and model[0].training
 
 
+def test_a_module_that_stays_in_evaluation_mode_does_so():
+    model = Pointwise().train()
+    model.layers[0].eval()
+    run(model)(images())
+    assert model.training and model.layers[2].training and not model.layers[0].training
+
+
 def test_a_wrong_device_is_refused():
     with pytest.raises(ConfigError, match="device is 'gpu'"):
         choose_device("gpu")
