@@ -6,6 +6,7 @@ Letters: B batch, C classes, K image channels, H and W height and width in pixel
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -142,6 +143,20 @@ class Output(NamedTuple):
             return target
         top, left, height, width = self.window
         return target[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class View:
+    """An image seen in another way, for test-time augmentation: mirrored, turned, larger …
+
+    forward: B×K×H×W images -> B×K×h×w images of the same dtype; h×w may differ from H×W.
+    backward: B×C×h×w probabilities of the view, (H, W) -> B×C×H×W probabilities of the image, and the weight
+    0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all. Where the weight is above 0,
+    probabilities must sum to 1 as those of the view do.
+    """
+
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    backward: Callable[[torch.Tensor, tuple[int, int]], tuple[torch.Tensor, torch.Tensor | float]]
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

@@ -8,9 +8,8 @@ another one: one forward pass, boxes, a second network, tiles, average over view
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
 from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
+from segtrain.predictor.views import average
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import PredictorSettings
 
@@ -180,24 +180,6 @@ def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor
 def refined(predict: Predict, refine: Refine) -> Predict:
     """`predict` and then a function of the images and their probabilities."""
     return lambda images: refine(images, predict(images))
-
-
-def average(predict: Predict, views: Sequence[Sequence]) -> Predict:
-    """The mean of the probabilities over all combinations of views, one view of each group, mapped back to
-    the image."""
-    if not views:
-        return predict
-    combinations = list(itertools.product(*views))
-
-    def averaged(images: Tensor) -> Tensor:
-        total = None
-        for combination in combinations:
-            part = predict(reduce(lambda x, view: view.forward(x), combination, images))
-            part = reduce(lambda p, view: view.backward(p), reversed(combination), part)
-            total = part.clone() if total is None else total.add_(part)
-        return total.div_(len(combinations))
-
-    return averaged
 
 
 def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:

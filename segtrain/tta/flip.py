@@ -1,22 +1,10 @@
-"""Views of an image that are mirrored."""
+"""Flipped views of an image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class View:
-    """forward: image batch -> the view. backward: the view's probabilities -> those of the image. Both
-    …×H×W."""
-
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor], Tensor]
-
+from segtrain.sample import View
 
 DIMENSIONS = {"horizontal": (-1,), "vertical": (-2,), "both": (-2, -1)}
 
@@ -27,8 +15,8 @@ def flip(axes: tuple[Literal["horizontal", "vertical", "both"], ...] = ("horizon
     Options:
         axes: horizontal (left and right change places), vertical, both (turned by 180 degrees)
     """
-    return [View(lambda x: x, lambda x: x)] + [_mirror(DIMENSIONS[axis]) for axis in axes]
+    return [_mirror(DIMENSIONS[axis]) for axis in axes]
 
 
 def _mirror(dimensions: tuple[int, ...]) -> View:
-    return View(lambda x: x.flip(dimensions), lambda x: x.flip(dimensions))
+    return View(lambda images: images.flip(dimensions), lambda found, size: (found.flip(dimensions), 1.0))

@@ -7,7 +7,7 @@ from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
-from segtrain.predictor.predictor import average, predictor
+from segtrain.predictor.predictor import predictor
 from segtrain.predictor.tiles import starts
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
@@ -60,23 +60,6 @@ def test_flips_of_a_pointwise_network_change_nothing(axes):
     model = Pointwise()
     views = TTA.build_each({"flip": {"axes": axes}})
     torch.testing.assert_close(run(model, views)(images()), run(model)(images()))
-
-
-@pytest.mark.parametrize("name", TTA.names())
-def test_views_hold_the_plain_image_and_undo_themselves(name):
-    (views,) = TTA.build_each({name: {}})
-    x = torch.randn(1, 4, 7, 9)
-    assert any(torch.equal(view.forward(x), x) for view in views)
-    for view in views:
-        assert torch.equal(view.backward(view.forward(x)), x)
-
-
-def test_average_is_the_mean_over_views():
-    def column(x):
-        return torch.arange(x.shape[-1], dtype=torch.float32).expand(1, 1, 2, -1)
-
-    both = average(column, TTA.build_each({"flip": {}}))
-    torch.testing.assert_close(both(torch.zeros(1, 3, 2, 5)), torch.full((1, 1, 2, 5), 2.0))
 
 
 def test_training_mode_is_given_back_and_no_gradient_is_kept():
