@@ -197,19 +197,16 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """An image seen in another way, for test-time augmentation.
+    """An image seen in another way, for test-time augmentation: mirrored, turned, larger …
 
-    forward: B×K×H×W images -> the view of them, of any size.
-    backward: (B×C×h×w probabilities of the view, (H, W) of the images) -> (B×C×H×W probabilities, weight),
-    the weight in 0..1: B×1×H×W, 0 where the view did not see the image, or a number for all pixels.
+    forward: B×K×H×W images -> B×K×h×w images of the same dtype; h×w may differ from H×W.
+    backward: B×C×h×w probabilities of the view, (H, W) -> B×C×H×W probabilities of the image, and the weight
+    0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all. Where the weight is above 0,
+    probabilities must sum to 1 as those of the view do.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]
     backward: Callable[[torch.Tensor, tuple[int, int]], tuple[torch.Tensor, torch.Tensor | float]]
-
-
-IDENTITY = View(lambda images: images, lambda probabilities, size: (probabilities, 1.0))
-"""The image as it is."""
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

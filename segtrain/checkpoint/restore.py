@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
@@ -21,6 +22,8 @@ def output_stride_of(model: nn.Module) -> int | None:
     return getattr(getattr(model, "recipe", None), "output_stride", None)
 
 
+# What a network is first filled with takes no random numbers from whoever loads one.
+@torch.random.fork_rng(devices=[])
 def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 

@@ -10,7 +10,7 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import as_settled, same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import data_of, score_split, scoring_of, split_of
+from segtrain.commands.scoring import data_of, prediction_of, score_split, scoring_of, split_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
 from segtrain.model import MODEL
@@ -37,8 +37,9 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
+    prediction = prediction_of(config)
     entries = [
-        _entry(config, run, checkpoint, task, data.facts, split, device, stop)
+        _entry(config, prediction, run, checkpoint, task, data.facts, split, device, stop)
         for run, checkpoint in found.items()
     ]
     scored = entries[0].scores
@@ -60,7 +61,7 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
+    config: dict, prediction, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
 ) -> comparing.Entry:
     """One run of a comparison, scored."""
     model, own, description = build_from(checkpoint)
@@ -70,9 +71,8 @@ def _entry(
             f"{task.name}"
         )
     same_classes(own, facts, run)
-    scores = score_split(
-        scoring_of(config, task, own), model.to(device), split, device, stop, f"evaluating {run}"
-    )
+    scoring = scoring_of(config, task, own, prediction)
+    scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {run}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = _origin(description["config"])
     return comparing.Entry(

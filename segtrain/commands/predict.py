@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import build_from
-from segtrain.commands import predict_files as prediction
+from segtrain.commands import predict_files as files
 from segtrain.commands.prepare import prepare
 from segtrain.errors import DataError
-from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.mask import Mask
-from segtrain.predictor.predictor import check_target, predictor
-from segtrain.settings import PredictorSettings
+from segtrain.predictor.mask import mask_of
+from segtrain.predictor.prediction import Prediction
 from segtrain.task import TASK
 from segtrain.text import count
-from segtrain.tta import TTA
 
 
 def predict(config: dict, stop) -> dict:
@@ -23,20 +20,15 @@ def predict(config: dict, stop) -> dict:
         checkpoints.find(config["run"], config["checkpoint"]), config["model"]
     )
     task = TASK.build(description["config"]["task"])
-    settings, views = PredictorSettings(**config["predictor"]), TTA.build_each(config["tta"])
-    check_target(task.target, settings)
-    ensemble = ensemble_of(settings, facts, device)
-    run = predictor(
+    mask = mask_of(
         model.to(device),
-        facts.normalisation,
-        task.activate,
-        settings,
-        views,
+        facts,
+        task,
+        Prediction(config["predictor"], config["tta"]),
+        device,
         stop.raise_if_requested,
-        ensemble,
     )
-    mask = Mask(run, task.decide, facts, device)
-    counts = prediction.predict(
+    counts = files.predict(
         mask,
         task,
         config["input"],
@@ -46,7 +38,7 @@ def predict(config: dict, stop) -> dict:
         stop.raise_if_requested,
     )
     folders = [
-        f"{name}/" for name in prediction.folders(task) if config.get(name, True)
+        f"{name}/" for name in files.folders(task) if config.get(name, True)
     ]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     print(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -22,13 +21,11 @@ from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
-from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Ensemble, Predictor, check_target, predictor
-from segtrain.predictor.predictor import protocol as protocol_of_predictor
+from segtrain.predictor.prediction import Prediction
+from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
 from segtrain.sample import Facts, Target
-from segtrain.settings import EvaluateSettings, PredictorSettings
-from segtrain.tta import TTA
+from segtrain.settings import EvaluateSettings
 
 
 def score_split(
@@ -36,7 +33,7 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    predict, ensemble = run.prediction(model, device, interrupt)
+    predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):
@@ -55,8 +52,7 @@ def score_split(
         batches.close()
     protocol = {
         **scores.protocol,
-        "tta": run.tta,
-        **protocol_of_predictor(model, run.predictor, ensemble),
+        **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
         "absent": run.settings.absent,
         "metric": run.metric,
@@ -79,34 +75,32 @@ class Scoring:
     task: object
     facts: Facts
     metrics: dict
-    settings: EvaluateSettings
-    predictor: PredictorSettings
-    views: list
-    tta: dict
     metric: dict
+    settings: EvaluateSettings
+    prediction: Prediction
 
-    def prediction(self, model: nn.Module, device, between=lambda: None) -> tuple[Predictor, Ensemble | None]:
-        """The way from images to probabilities, and the second network on it."""
-        check_target(self.task.target, self.predictor)
-        # What that network is first filled with takes no random numbers from the training.
-        with torch.random.fork_rng(devices=[]):
-            ensemble = ensemble_of(self.predictor, self.facts, device)
-        made = predictor(
-            model, self.facts.normalisation, self.task.activate, self.predictor, self.views, between, ensemble
-        )
-        return made, ensemble
+    def predictor(self, model: nn.Module, device, between=lambda: None) -> Predictor:
+        """The way from images to probabilities. ConfigError for settings that this network cannot be run
+        with."""
+        return self.prediction.of(model, self.facts, self.task, device, between)
 
 
-def scoring_of(config: Mapping, task, facts: Facts) -> Scoring:
-    """The metrics, the predictor and the views that the config names; `metric: {}` stands for those of the
-    task."""
+def prediction_of(config: Mapping) -> Prediction:
+    """From the sections `predictor` and `tta`."""
+    return Prediction(config["predictor"], config["tta"])
+
+
+def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:
+    """The metrics that the config names; `metric: {}` stands for those of the task.
+
+    prediction: that of the config where it is there already, with the second network that it has read.
+    """
     settings = EvaluateSettings(**config["evaluate"])
     chosen = dict(config["metric"]) or dict(task.metrics)
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
     built = METRIC.build_each(chosen, absent=settings.absent, **runtime)
-    views, predictor_settings = TTA.build_each(config["tta"]), PredictorSettings(**config["predictor"])
     metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
-    return Scoring(task, facts, metrics, settings, predictor_settings, views, dict(config["tta"]), chosen)
+    return Scoring(task, facts, metrics, chosen, settings, prediction or prediction_of(config))
 
 
 def check_score(scoring: Scoring) -> None:
@@ -117,8 +111,8 @@ def check_score(scoring: Scoring) -> None:
         chosen = ",".join([*missing, *scoring.metric])
         raise ConfigError(
             f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, by which task={scoring.task.name} "
-            f"picks the best "
-            f"checkpoint; use metric=[{chosen}]"
+            f"picks "
+            f"the best checkpoint; use metric=[{chosen}]"
         )
 
 

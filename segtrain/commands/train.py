@@ -38,7 +38,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     scoring = scoring_of(config, parts.task, parts.facts)
     check_score(scoring)
     # What is wrong with the predictor's settings is said before the first step, not after the last one.
-    scoring.prediction(parts.model, device)
+    scoring.predictor(parts.model, device)
     if hasattr(parts.model, "fit"):
         return fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)

@@ -31,14 +31,31 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     with _opened(path, max_pixels) as (image, file):
         if _holds_16_bit_colour(image, file):
             return _read_16_bit_colour(image, file)
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
-        if upright.mode in ("I", "F"):
-            raise DataError(
-                f"{path} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it"
-            )
-        return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+        return rgb_of(image, path)
+
+
+def rgb_of(image: Image.Image, what: str) -> np.ndarray:
+    """H×W×3 RGB of a Pillow image, upright: uint8, uint16 of one in mode I;16. what: its name in errors."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
+    if upright.mode in ("I", "F"):
+        raise DataError(
+            f"{what} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it"
+        )
+    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def was_cut_to_8_bit(image: Image.Image) -> bool:
+    """Whether an image that Pillow opened comes from a file with 16-bit colour, of which it keeps 8."""
+    if image.format != "PNG":
+        return _holds_16_bit_colour(image, None)
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        if image.fp is not None:
+            return _holds_16_bit_colour(image, image.fp)
+        with open(image.filename, "rb") as file:
+            return _holds_16_bit_colour(image, file)
+    return False
 
 
 def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:

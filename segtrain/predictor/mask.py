@@ -2,92 +2,134 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import build_from
-from segtrain.data.reading import read_image
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
-from segtrain.predictor.ensemble import ensemble_of
-from segtrain.predictor.predictor import Predictor, check_target, predictor
+from segtrain.predictor.inputs import pixels_of
+from segtrain.predictor.prediction import Prediction, saved_prediction
+from segtrain.predictor.predictor import Predictor
 from segtrain.predictor.tiles import Predict
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
-
-PIXELS = ("uint8", "uint16", "float32", "float64")
+from segtrain.task.semantic import Task
 
 
 class Mask:
-    """`mask(image)`: H×W classes of one image, an H×W×K array (RGB), a PIL image or a path."""
+    """The classes of images, by a trained network: `mask(image)`. `facts` has their names and colours.
+
+    An image is a path, a PIL image of any mode (read as its file would be: upright, grey repeated, alpha
+    dropped), or an array: H×W×K (K channels; three are RGB) or H×W grey, of uint8, uint16 or floats on the
+    scale 0..1.
+    ConfigError if it is none of these, SizeError if the network takes no images of its size, DataError for a
+    file that cannot be decoded. Neither torch's random state nor the network is changed by a call.
+    """
 
     def __init__(self, predict: Predictor, decide: Predict, facts: Facts, device: torch.device):
+        """predict: images -> probabilities. decide: probabilities -> predictions (`Task.decide`)."""
         self._predict, self._decide, self.facts, self._device = predict, decide, facts, device
+
+    def __call__(self, image) -> np.ndarray:
+        """H×W uint8 class indices, or float32 values where the task predicts values."""
+        return self._predictions([self._pixels(image)])[0]
+
+    def batch(self, images: Iterable, size: int = 8) -> list[np.ndarray]:
+        """What calls with one image each give, in their order, but for rounding in the last bits of the
+        probabilities: up to `size` images of one shape and dtype go through the network together."""
+        if size < 1:
+            raise ConfigError(f"size is {size}; allowed: an integer from 1")
+        alike: dict[tuple, list[tuple[int, np.ndarray]]] = {}
+        found: dict[int, np.ndarray] = {}
+
+        def run(group: list[tuple[int, np.ndarray]]) -> None:
+            places, pixels = zip(*group, strict=True)
+            found.update(zip(places, self._predictions(pixels), strict=True))
+
+        for place, image in enumerate(images):
+            pixels = self._pixels(image)
+            group = alike.setdefault((pixels.shape, pixels.dtype), [])
+            group.append((place, pixels))
+            if len(group) == size:
+                run(alike.pop((pixels.shape, pixels.dtype)))
+        for group in alike.values():
+            run(group)
+        return [found[place] for place in sorted(found)]
 
     def probabilities(self, image) -> Tensor:
         """1×C×H×W float32 on the device."""
-        return self._predict(self._images(image))
+        return self._predict(self._stacked([self._pixels(image)]))
 
-    def __call__(self, image) -> np.ndarray:
-        images = self._images(image)
-        # Strip by strip: the probabilities of all classes would take many times the image's memory.
-        decided = [self._decided(strip) for strip in self._predict.strips(images)]
-        return channels_last(np.concatenate(decided, axis=-2))
+    def strips(self, image) -> Iterator[Tensor]:
+        """The same as 1×C×h×W, h rows after the other from the top, each as soon as it is done."""
+        return self._predict.strips(self._stacked([self._pixels(image)]))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
-        """H×W, or H×W×T for a task of T values a pixel, of 1×C×H×W probabilities; integers as uint8."""
-        return channels_last(self._decided(probabilities))
+        """H×W (H×W×T) predictions of an image's 1×C×H×W probabilities, or of a strip of them."""
+        return _channels_last(self._decided(probabilities))[0]
+
+    def _predictions(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """B×H×W, or B×H×W×T for a task of T values a pixel, of B images of one shape and dtype. It is made
+        strip by strip: the probabilities of all classes would take many times the image's memory."""
+        strips = self._predict.strips(self._stacked(images))
+        decided = np.concatenate([self._decided(strip) for strip in strips], axis=-2)
+        return _channels_last(decided)
 
     def _decided(self, probabilities: Tensor) -> np.ndarray:
-        decided = self._decide(probabilities)[0].cpu().numpy()
-        return decided.astype(np.uint8) if decided.dtype.kind in "iu" else decided
+        classes = self._decide(probabilities).cpu().numpy()
+        return classes.astype(np.uint8) if classes.dtype.kind in "iu" else classes
 
-    def _images(self, image) -> Tensor:
-        """1×K×H×W on the device, of an array, a PIL image or a path."""
-        pixels = read_image(image) if isinstance(image, (str, Path)) else np.asarray(image)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        if pixels.ndim != 3 or pixels.shape[2] != self.facts.channels:
-            raise ConfigError(
-                f"the image has shape {pixels.shape}; the network wants height, width, {self.facts.channels}"
-            )
-        if pixels.dtype.name not in PIXELS:
-            raise ConfigError(
-                f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the "
-                f"scale 0..1)"
-            )
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None].to(self._device)
+    def _pixels(self, image) -> np.ndarray:
+        return pixels_of(image, self.facts.channels)
+
+    def _stacked(self, images: Sequence[np.ndarray]) -> Tensor:
+        """B×K×H×W on the device."""
+        return torch.from_numpy(np.stack(images)).to(self._device)
+
+
+def mask_of(
+    model: nn.Module,
+    facts: Facts,
+    task: Task,
+    prediction: Prediction,
+    device: torch.device,
+    between=lambda: None,
+) -> Mask:
+    """A network on its device, ready for images. between: called before each pass of the network."""
+    return Mask(prediction.of(model, facts, task, device, between), task.decide, facts, device)
 
 
 def load(
     run: str | Path,
-    checkpoint: str = "best",
+    checkpoint: str | int = "best",
     device: str = "auto",
-    settings: PredictorSettings | None = None,
-    views=(),
-    model_options: dict | None = None,
+    settings: PredictorSettings | Mapping | None = None,
+    views: Mapping | str | list[str] | tuple[str, ...] | None = None,
+    model_options: Mapping | None = None,
 ) -> Mask:
     """The network of a run, ready for images: `mask = load("outputs/baseline")("photo.jpg")`.
 
+    Without more words the answer is that of `segtrain predict`: tiles, views, mixed precision, CRF and second
+    network are those that the run was trained with.
+    settings: {key: value} to change of the section `predictor`, such as {"tile": 512}, or a PredictorSettings
+    in place of all of it. views: in place of the saved ones, names or {name: {option: value}}; () for none.
     model_options: options of the network that change no weights, such as {"output_stride": 8}.
+    ConfigError for what cannot be chosen so, CheckpointError for a run whose files cannot be used.
     """
-    place, settings = choose_device(device), settings or PredictorSettings()
-    model, facts, description = build_from(checkpoints.find(run, checkpoint), model_options)
-    task = TASK.build(description["config"]["task"])
-    check_target(task.target, settings)
-    ensemble = ensemble_of(settings, facts, place)
-    return Mask(
-        predictor(model.to(place), facts.normalisation, task.activate, settings, views, ensemble=ensemble),
-        task.decide,
-        facts,
-        place,
-    )
+    place = choose_device(device)
+    model, facts, description = build_from(checkpoints.find(run, checkpoint), dict(model_options or {}))
+    config = description["config"]
+    prediction = saved_prediction(config, settings, views)
+    return mask_of(model.to(place), facts, TASK.build(config["task"]), prediction, place)
 
 
-def channels_last(decided: np.ndarray) -> np.ndarray:
-    """T×H×W as H×W×T; H×W as it is."""
-    return decided if decided.ndim == 2 else decided.transpose(1, 2, 0)
+def _channels_last(decided: np.ndarray) -> np.ndarray:
+    """B×T×H×W as B×H×W×T; B×H×W as it is."""
+    return decided if decided.ndim == 3 else decided.transpose(0, 2, 3, 1)

@@ -22,7 +22,7 @@ from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
 from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
 from segtrain.predictor.views import average
-from segtrain.sample import Normalisation, Target
+from segtrain.sample import Facts, Normalisation, Target
 from segtrain.settings import PredictorSettings
 
 
@@ -43,27 +43,43 @@ class Predictor:
 
     @torch.inference_mode()
     def strips(self, images: Tensor) -> Iterator[Tensor]:
-        was_training = self._model.training
+        # Each module's own: some stay in evaluation mode while others learn.
+        was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
             yield from self._strips(images)
         finally:
-            self._model.train(was_training)
+            for module, flag in was_training.items():
+                module.training = flag
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A second network. scores: images -> its raw B×C×H×W scores. run, step: where it is from."""
+    """A second network. scores: images -> its raw B×C×H×W scores. facts: of its data set. run, step: where it
+    is from."""
 
     scores: Predict
+    facts: Facts
     run: str
     step: int
+
+    def check_same(self, facts: Facts) -> None:
+        """ConfigError if it knows other classes or images than those of `facts`."""
+        if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
+            mine, its = (
+                f"{one.channels} channels and the classes {', '.join(one.classes)}"
+                for one in (facts, self.facts)
+            )
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained on images of {its}, the run on {mine}; use a run "
+                f"with the same"
+            )
 
 
 def predictor(
     model: nn.Module,
     normalisation: Normalisation,
-    activate: Callable,
+    activate: Callable[[Tensor, Tensor], Tensor],
     settings: PredictorSettings,
     views=(),
     between=lambda: None,
@@ -71,7 +87,8 @@ def predictor(
 ) -> Predictor:
     """The whole way from images to probabilities.
 
-    between: called before each pass of the network; what it raises ends the prediction.
+    activate: (logits B×C×H×W, images as they were read) -> probabilities. between: called before each pass of
+    the network; what it raises ends the prediction.
     """
     # Not every network has something to train.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
@@ -95,9 +112,8 @@ def predictor(
         own = scores(normalisation(images))
         if ensemble is None:
             return activate(own, images)
-        return _merged(
-            own, ensemble.scores(images), lambda one: activate(one, images), settings.ensemble_merge
-        )
+        other = ensemble.scores(images)
+        return _merged(own, other, lambda merged: activate(merged, images), settings.ensemble_merge)
 
     if margin:
         strips = overlap_tile(whole, margin, model.tile_sides, settings.tile)
@@ -161,7 +177,7 @@ def _in_one(predict: Predict) -> Strips:
     return lambda images: iter([predict(images)])
 
 
-def _merged(own: Tensor, other: Tensor, activate: Callable, merge: str) -> Tensor:
+def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
     """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code
     joins its scores with those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al.
     2015, sec. 4.4)."""

@@ -1,5 +1,5 @@
-"""Test-time augmentation: each entry gives a list of views, the plain image among them; with several entries,
-all combinations of their views are used."""
+"""Test-time augmentation: each entry gives a list of views (`segtrain.sample.View`) beside the plain image,
+which always counts; with several entries, all combinations of their views are used."""
 
 from segtrain.registry import Table
 from segtrain.tta.flip import flip

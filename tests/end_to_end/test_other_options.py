@@ -279,5 +279,7 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
     settings["trainer"] = {"freeze_batch_norm": False}
     parts = build_parts({**config, **settings}, None)
     before = torch.get_rng_state()
-    _, ensemble = scoring_of({**config, **settings}, parts.task, parts.facts).prediction(parts.model, "cpu")
-    assert ensemble.step == 2 and torch.equal(torch.get_rng_state(), before)
+    scoring = scoring_of({**config, **settings}, parts.task, parts.facts)
+    scoring.predictor(parts.model, torch.device("cpu"))
+    assert scoring.prediction.protocol(parts.model)["ensemble"]["step"] == 2
+    assert torch.equal(torch.get_rng_state(), before)

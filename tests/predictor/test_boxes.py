@@ -8,7 +8,7 @@ from torch import nn
 from segtrain import checkpoint as checkpoints
 from segtrain.errors import ConfigError
 from segtrain.predictor.boxes import box_sides, merged_over_boxes
-from segtrain.predictor.ensemble import ensemble_of
+from segtrain.predictor.ensemble import read_ensemble
 from segtrain.predictor.predictor import Ensemble, predictor
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.settings import PredictorSettings
@@ -128,13 +128,9 @@ def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     with pytest.raises(
         ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"
     ):
-        ensemble_of(PredictorSettings(ensemble="forest"), facts, torch.device("cpu"))
-    assert (
-        ensemble_of(
-            PredictorSettings(ensemble="forest", ensemble_merge="mean"), facts, torch.device("cpu")
-        ).run
-        == "forest"
-    )
+        read_ensemble(PredictorSettings(ensemble="forest"), torch.device("cpu"))
+    mean = PredictorSettings(ensemble="forest", ensemble_merge="mean")
+    assert read_ensemble(mean, torch.device("cpu")).run == "forest"
 
 
 class Large(Strided):
@@ -162,7 +158,7 @@ def test_sides_that_the_network_does_not_take_are_named_by_their_key(settings, k
 @pytest.mark.parametrize("tile", [None, 100])
 def test_two_networks_by_product_and_by_mean(tile):
     model, factor = Strided(), torch.tensor([2.0, -1.0, 0.5, 3.0]).view(1, 4, 1, 1)
-    other = Ensemble(lambda images: factor * images[:, :1].float() / 255, "other", 7)
+    other = Ensemble(lambda images: factor * images[:, :1].float() / 255, None, "other", 7)
 
     def run(merge, x):
         settings = PredictorSettings(ensemble="other", ensemble_merge=merge, tile=tile, overlap=0)

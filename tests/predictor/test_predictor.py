@@ -9,7 +9,6 @@ from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
 from segtrain.predictor.predictor import predictor
 from segtrain.predictor.tiles import starts
-from segtrain.predictor.views import average
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
 from segtrain.tta import TTA
@@ -65,28 +64,17 @@ def test_flips_of_a_pointwise_network_change_nothing(axes):
     torch.testing.assert_close(run(model, views)(images()), run(model)(images()))
 
 
-@pytest.mark.parametrize("name", TTA.names())
-def test_views_hold_the_plain_image_and_undo_themselves(name):
-    (views,) = TTA.build_each({name: {}})
-    x = torch.randn(1, 4, 7, 9)
-    assert any(torch.equal(view.forward(x), x) for view in views)
-    for view in views:
-        back, weight = view.backward(view.forward(x), (7, 9))
-        assert torch.equal(back, x) and weight == 1
-
-
-def test_average_is_the_mean_over_views():
-    def column(x):
-        return torch.arange(x.shape[-1], dtype=torch.float32).expand(1, 1, 2, -1)
-
-    both = average(column, TTA.build_each({"flip": {}}))
-    torch.testing.assert_close(both(torch.zeros(1, 3, 2, 5)), torch.full((1, 1, 2, 5), 2.0))
-
-
 def test_training_mode_is_given_back_and_no_gradient_is_kept():
     model = nn.Sequential(Pointwise()).train()
     model.forward = lambda x: model[0](x)
     assert not run(model)(images()).requires_grad and model.training and model[0].training
+
+
+def test_a_module_that_stays_in_evaluation_mode_does_so():
+    model = Pointwise().train()
+    model.layers[0].eval()
+    run(model)(images())
+    assert model.training and model.layers[2].training and not model.layers[0].training
 
 
 def test_a_wrong_device_is_refused():

@@ -203,8 +203,7 @@ def pointwise(images):
 def test_views_of_other_sizes_and_with_weights(plugin):
     from seams.views import back, rotate, scale
 
-    from segtrain.predictor.views import average
-    from segtrain.sample import IDENTITY
+    from segtrain.predictor.views import IDENTITY, average
 
     images = torch.randint(
         0, 256, (2, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

@@ -1,0 +1,67 @@
+"""What the Python interface takes for an image, as pixels of the kinds that files give."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from segtrain.data.reading import read_image, rgb_of, was_cut_to_8_bit
+from segtrain.errors import ConfigError, DataError
+
+PIXELS = ("uint8", "uint16", "float32", "float64")
+
+
+def pixels_of(image, channels: int) -> np.ndarray:
+    """K×H×W uint8, uint16 or float32 of a path, a PIL image or an array.
+
+    channels: K, that of the network. ConfigError for anything that the network would misread, DataError for a
+    file or a PIL image that cannot be decoded.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        pixels = read_image(image)
+    elif isinstance(image, Image.Image):
+        pixels = _of_pillow(image)
+    else:
+        pixels = _of_array(image, channels)
+    if pixels.ndim != 3 or pixels.shape[2] != channels or not pixels.size:
+        raise ConfigError(
+            f"the image has shape {pixels.shape}; the network wants height, width, {channels}, none of them 0"
+        )
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _of_pillow(image: Image.Image) -> np.ndarray:
+    if was_cut_to_8_bit(image):
+        raise ConfigError("the image has 16 bits a channel, of which PIL keeps 8; give the path of its file")
+    try:
+        return rgb_of(image, "the image")
+    except DataError:
+        raise
+    except Exception as error:  # as for files: decoders of damaged ones raise anything
+        raise DataError(f"the image cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _of_array(image, channels: int) -> np.ndarray:
+    if not hasattr(image, "__array__"):
+        hint = "; several go to batch(images)" if isinstance(image, (list, tuple)) else ""
+        raise ConfigError(
+            f"the image is of type {type(image).__name__}; allowed: a path, a PIL image or an array{hint}"
+        )
+    pixels = np.asarray(image)
+    if pixels.dtype.name not in PIXELS:
+        raise ConfigError(
+            f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)"
+        )
+    if pixels.dtype.kind == "f" and pixels.size:
+        least, most = pixels.min(), pixels.max()  # both are NaN if any pixel is
+        if not (least >= 0 and most <= 1):
+            raise ConfigError(
+                f"the image has values from {least:g} to {most:g}; allowed for floats: 0 to 1, such as "
+                f"uint8 / 255"
+            )
+    if pixels.ndim == 2:
+        # Grey is repeated, as that of files.
+        pixels = np.repeat(pixels[..., None], channels if channels == 3 else 1, axis=2)
+    return pixels.astype(np.float32 if pixels.dtype.kind == "f" else pixels.dtype.newbyteorder("="))

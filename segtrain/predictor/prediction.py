@@ -1,0 +1,83 @@
+"""From a config to the way from images to probabilities. Validation, `evaluate`, `predict` and `load` all
+build it here, so that one run has one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from segtrain.options import check_options
+from segtrain.predictor.ensemble import read_ensemble
+from segtrain.predictor.predictor import Ensemble, Predictor, check_target, predictor, protocol
+from segtrain.sample import Facts
+from segtrain.settings import PredictorSettings
+from segtrain.task.semantic import Task
+from segtrain.tta import TTA
+
+
+class Prediction:
+    """The checked sections `predictor` and `tta` of a config. The second network that they name is read once,
+    at its first use."""
+
+    def __init__(self, settings: Mapping, tta: Mapping):
+        """settings: {key: value} of the section `predictor`; missing keys have their defaults. tta:
+        {view: {option: value}}. ConfigError names what is wrong as it is typed on the command line."""
+        self.settings = PredictorSettings(
+            **check_options(settings, PredictorSettings, "predictor", "section predictor")
+        )
+        self.tta = dict(tta)
+        self._views = TTA.build_each(tta)
+        self._ensemble: Ensemble | None = None
+
+    def of(
+        self,
+        model: nn.Module,
+        facts: Facts,
+        task: Task,
+        device: torch.device,
+        between: Callable[[], None] = lambda: None,
+    ) -> Predictor:
+        """The predictor of a network. device: of the second network, the same at each call. between: called
+        before each pass of the network; what it raises ends the prediction."""
+        check_target(task.target, self.settings)
+        ensemble = self._second(device)
+        if ensemble is not None:
+            ensemble.check_same(facts)
+        return predictor(
+            model, facts.normalisation, task.activate, self.settings, self._views, between, ensemble
+        )
+
+    def protocol(self, model: nn.Module) -> dict:
+        """How the probabilities of a network are made, for the record beside scores."""
+        return {"tta": self.tta, **protocol(model, self.settings, self._ensemble)}
+
+    def _second(self, device: torch.device) -> Ensemble | None:
+        if self._ensemble is None and self.settings.ensemble is not None:
+            self._ensemble = read_ensemble(self.settings, device)
+        return self._ensemble
+
+
+def saved_prediction(
+    config: Mapping,
+    settings: PredictorSettings | Mapping | None = None,
+    views: Mapping | str | list[str] | tuple[str, ...] | None = None,
+) -> Prediction:
+    """The prediction that a run was saved with.
+
+    config: of the run. settings: all settings in place of the saved ones, or {key: value} of those that
+    change. views: in place of the saved ones, names or {name: {option: value}}; None: the saved ones.
+    """
+    if isinstance(settings, PredictorSettings):
+        chosen = dict(vars(settings))
+    else:
+        # As on the command line, keys that this version does not know have no say.
+        known = vars(PredictorSettings())
+        saved = {key: value for key, value in (config.get("predictor") or {}).items() if key in known}
+        chosen = {**saved, **(settings or {})}
+    if views is None:
+        views = config.get("tta") or {}
+    elif not isinstance(views, Mapping):
+        views = {name: {} for name in ([views] if isinstance(views, str) else views)}
+    return Prediction(chosen, views)
