@@ -105,7 +105,6 @@ def prepared(
         schedule=SCHEDULE.build({"name": "poly"}, steps=STEPS),
         settings=settings,
         device=CPU,
-        parameters=list(network.parameters()),
     )
     return new_state(network, {"network": optimizer}, settings, CPU), learning
 
