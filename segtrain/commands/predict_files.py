@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from segtrain.data.reading import SUFFIXES, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
-from segtrain.run.storage import storage
+from segtrain.run.storage import written
 
 FOLDERS = ("classes", "colours", "overlay", "probabilities")
 """What lies in the folder of results."""
@@ -64,25 +66,23 @@ def predict(
     others are done. Returns the counts.
     mask: `segtrain.predictor.Mask`. picture: colours of a map of classes (the task's).
     """
-    files = list(inputs(source, output))
+    files, results = list(inputs(source, output)), Path(output)
     _refuse_same_names(files)
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
         try:
             image = read_image(file)
-            probabilities = mask.probabilities(image) if with_probabilities else None
-            classes = mask(image) if probabilities is None else mask.decide(probabilities)
+            values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
+            classes = mask(image) if values is None else _with_probabilities(mask, image, values)
         except (DataError, SizeError) as error:
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
         colours = picture(classes, mask.facts)
-        _write(Path(output) / "classes" / name, classes)
-        _write(Path(output) / "colours" / name, colours)
+        _write(results / "classes" / f"{name}.png", classes)
+        _write(results / "colours" / f"{name}.png", colours)
         if with_overlay:
-            _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
-        if probabilities is not None:
-            _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
+            _write(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
         between()
     if bad and len(bad) == len(files):
         none = (
@@ -104,15 +104,43 @@ def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
         seen[name] = file
 
 
+def _with_probabilities(mask, image: np.ndarray, path: Path) -> np.ndarray:
+    """The mask of an image. The probabilities that it follows from go to a file strip by strip: those of all
+    classes would take many times the image's memory."""
+    classes = []
+    with contextlib.ExitStack() as stack:
+        top, add = 0, None
+        for strip in mask.strips(image):
+            shape = (strip.shape[1], *image.shape[:2])
+            add = add or stack.enter_context(_rows_written(path, shape))
+            add(top, strip[0].half().cpu().numpy())
+            classes.append(mask.decide(strip))
+            top += strip.shape[-2]
+    return np.concatenate(classes, axis=-2)
+
+
+@contextlib.contextmanager
+def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """add(top, rows): puts C×h×W float16 rows at their place in a C×H×W .npy file."""
+    channels, height, width = shape
+    row = width * np.dtype(np.float16).itemsize
+    with written(path, channels * height * row) as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+
+        def add(top: int, rows: np.ndarray) -> None:
+            # Not a memory map: there a full disk ends the process by a signal.
+            for channel, values in enumerate(rows.astype("<f2", copy=False)):
+                file.seek(start + (channel * height + top) * row)
+                file.write(np.ascontiguousarray(values))
+
+        yield add
+
+
 def _write(path: Path, pixels: np.ndarray) -> None:
-    path = path.with_name(path.name + ".png")
-    with storage(path, pixels.nbytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-
-
-def _write_array(path: Path, values: np.ndarray) -> None:
-    path = path.with_name(path.name + ".npy")
-    with storage(path, values.nbytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, values, allow_pickle=False)
+    encoded = io.BytesIO()
+    # To a file, Pillow's encoder would not say why the system refused it.
+    Image.fromarray(pixels).save(encoded, "PNG")
+    with written(path, encoded.tell()) as file:
+        file.write(encoded.getbuffer())

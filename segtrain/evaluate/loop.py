@@ -21,7 +21,6 @@ class Scores:
 
 def evaluate(
     predict: Callable,
-    decide: Callable,
     metric,
     batches: Iterable,
     device,
@@ -31,13 +30,13 @@ def evaluate(
 ) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities. decide: probabilities -> predictions. shown: positions of the images to
-    keep for a sheet.
+    predict: images -> predictions, in the form of the targets. shown: positions of the images to keep for a
+    sheet.
     others: further metrics, whose numbers come with those of the first.
     """
     metrics, counts, images, pictures = (metric, *others), None, 0, []
     for batch in batches:
-        prediction = decide(predict(batch.images.to(device, non_blocking=True)))
+        prediction = predict(batch.images.to(device, non_blocking=True))
         targets = batch.targets.to(device, non_blocking=True)
         parts = [one.counts(prediction, targets) for one in metrics]
         counts = parts if counts is None else [sum(pair) for pair in zip(counts, parts, strict=True)]

@@ -73,17 +73,15 @@ class Mask:
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         """H×W predictions of an image's 1×C×H×W probabilities, or of a strip of them."""
-        return self._decided(probabilities)[0]
+        return self._decided(probabilities)[0].cpu().numpy()
 
     def _predictions(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """B×H×W of B images of one shape and dtype. It is made strip by strip: the probabilities of all
-        classes would take many times the image's memory."""
-        strips = self._predict.strips(self._stacked(images))
-        return np.concatenate([self._decided(strip) for strip in strips], axis=-2)
+        """B×H×W of B images of one shape and dtype."""
+        return self._predict.decided(self._decided, self._stacked(images)).cpu().numpy()
 
-    def _decided(self, probabilities: Tensor) -> np.ndarray:
-        classes = self._decide(probabilities).cpu().numpy()
-        return classes.astype(np.uint8) if classes.dtype.kind in "iu" else classes
+    def _decided(self, probabilities: Tensor) -> Tensor:
+        classes = self._decide(probabilities)
+        return classes if classes.is_floating_point() else classes.to(torch.uint8)
 
     def _pixels(self, image) -> np.ndarray:
         return pixels_of(image, self.facts.channels)
