@@ -112,8 +112,8 @@ class PredictorSettings:
 
     tile: Annotated[int, FROM_1] | None = key(
         None,
-        "side of the sliding window in pixels; null: the whole image at once (572 for networks without "
-        "padding)",
+        "side of the sliding window in pixels; views (tta) and CRF are then computed tile by tile, so that "
+        "it bounds the memory; null: the whole image at once (572 for networks without padding)",
     )
     overlap: Annotated[float, SHARE] = key(
         0.5, "share of a tile that the next one covers again; networks without padding need none"

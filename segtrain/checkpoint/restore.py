@@ -24,14 +24,17 @@ def output_stride_of(model: nn.Module) -> int | None:
 
 # What a network is first filled with takes no random numbers from whoever loads one.
 @torch.random.fork_rng(devices=[])
-def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
+def build_from(
+    checkpoint: Path, options: dict | None = None, description: dict | None = None
+) -> tuple[nn.Module, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 
     options: of the network, all or some, in place of those that it was trained with: an output stride, which
     rates of dilation follow, or anything else that changes neither name nor shape of a tensor. ConfigError
     names what does.
+    description: of the checkpoint, where it was read already.
     """
-    description = checkpoints.describe(checkpoint)
+    description = checkpoints.describe(checkpoint) if description is None else description
     facts = Facts.from_plain(description["facts"])
     task = TASK.build(description["config"]["task"])
     saved, changed = _options_of(description["config"]["model"], options or {})

@@ -28,7 +28,8 @@ def compare(config: dict, stop) -> dict:
         raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
     device = prepare(config)
     found = {run: checkpoints.find(run, config["checkpoint"], key="runs") for run in config["runs"]}
-    first = checkpoints.describe(found[config["runs"][0]])
+    described = {run: checkpoints.describe(checkpoint) for run, checkpoint in found.items()}
+    first = described[config["runs"][0]]
     task = TASK.build(first["config"]["task"])
     config = as_settled(config, first)
     data = data_of(config, config["runs"][0], first, task.target)
@@ -39,8 +40,18 @@ def compare(config: dict, stop) -> dict:
     probe(output, 1 << 20)
     prediction = prediction_of(config)
     entries = [
-        _entry(config, prediction, run, checkpoint, task, data.facts, split, device, stop)
-        for run, checkpoint in found.items()
+        _entry(
+            config,
+            prediction,
+            run,
+            build_from(found[run], None, described[run]),
+            task,
+            data.facts,
+            split,
+            device,
+            stop,
+        )
+        for run in found
     ]
     scored = entries[0].scores
     protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
@@ -61,10 +72,10 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, prediction, run: str, checkpoint: Path, task, facts: Facts, split, device, stop
+    config: dict, prediction, run: str, built: tuple, task, facts: Facts, split, device, stop
 ) -> comparing.Entry:
-    """One run of a comparison, scored."""
-    model, own, description = build_from(checkpoint)
+    """One run of a comparison, scored. built: its network, facts and description."""
+    model, own, description = built
     if description["config"]["task"]["name"] != task.name:
         raise ConfigError(
             f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from segtrain.data.reading import SUFFIXES, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
-from segtrain.run.storage import storage
+from segtrain.run.storage import written
 
 RESULTS = ("colours", "overlay", "probabilities")
 """Folders of results beside that of the predictions, which the task names."""
@@ -71,25 +73,23 @@ def predict(
     others are done. Returns the counts.
     mask: `segtrain.predictor.Mask`. task: names the folder of the predictions and makes their pictures.
     """
-    files = list(inputs(source, output, folders(task)))
+    files, results = list(inputs(source, output, folders(task))), Path(output)
     _refuse_same_names(files)
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
         try:
             image = read_image(file)
-            probabilities = mask.probabilities(image) if with_probabilities else None
-            classes = mask(image) if probabilities is None else mask.decide(probabilities)
+            values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
+            classes = mask(image) if values is None else _with_probabilities(mask, image, values)
         except (DataError, SizeError) as error:
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
         colours = task.picture(classes, mask.facts)
-        write_prediction(Path(output) / task.folder / name, classes)
-        _write(Path(output) / "colours" / name, colours)
+        write_prediction(results / task.folder / name, classes)
+        _write(results / "colours" / f"{name}.png", colours)
         if with_overlay:
-            _write(Path(output) / "overlay" / name, overlay(as_rgb(image), colours))
-        if probabilities is not None:
-            _write_array(Path(output) / "probabilities" / name, probabilities[0].half().cpu().numpy())
+            _write(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
         between()
     if bad and len(bad) == len(files):
         none = (
@@ -114,22 +114,57 @@ def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
 def write_prediction(path: Path, values: np.ndarray) -> None:
     """PATH.png for H×W uint8 or uint16 and H×W×3 uint8, PATH.tiff for H×W float32, else PATH.npy."""
     if values.dtype == np.uint8 or (values.dtype == np.uint16 and values.ndim == 2):
-        _write(path, values)
+        _write(path.with_name(f"{path.name}.png"), values)
     elif values.dtype == np.float32 and values.ndim == 2:
-        _write(path, values, ".tiff")
+        _write(path.with_name(f"{path.name}.tiff"), values)
     else:
-        _write_array(path, values)
+        encoded = io.BytesIO()
+        np.save(encoded, values, allow_pickle=False)
+        _write_bytes(path.with_name(f"{path.name}.npy"), encoded)
 
 
-def _write(path: Path, pixels: np.ndarray, suffix: str = ".png") -> None:
-    path = path.with_name(path.name + suffix)
-    with storage(path, pixels.nbytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+def _with_probabilities(mask, image: np.ndarray, path: Path) -> np.ndarray:
+    """The mask of an image. The probabilities that it follows from go to a file strip by strip: those of all
+    classes would take many times the image's memory."""
+    classes = []
+    with contextlib.ExitStack() as stack:
+        top, add = 0, None
+        for strip in mask.strips(image):
+            shape = (strip.shape[1], *image.shape[:2])
+            add = add or stack.enter_context(_rows_written(path, shape))
+            add(top, strip[0].half().cpu().numpy())
+            classes.append(mask.decide(strip))
+            top += strip.shape[-2]
+    return np.concatenate(classes, axis=0)
 
 
-def _write_array(path: Path, values: np.ndarray) -> None:
-    path = path.with_name(path.name + ".npy")
-    with storage(path, values.nbytes):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, values, allow_pickle=False)
+@contextlib.contextmanager
+def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """add(top, rows): puts C×h×W float16 rows at their place in a C×H×W .npy file."""
+    channels, height, width = shape
+    row = width * np.dtype(np.float16).itemsize
+    with written(path, channels * height * row) as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+
+        def add(top: int, rows: np.ndarray) -> None:
+            # Not a memory map: there a full disk ends the process by a signal.
+            for channel, values in enumerate(rows.astype("<f2", copy=False)):
+                file.seek(start + (channel * height + top) * row)
+                file.write(np.ascontiguousarray(values))
+
+        yield add
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    """An image file, in the format of the path's suffix."""
+    encoded = io.BytesIO()
+    # To a file, Pillow's encoder would not say why the system refused it.
+    Image.fromarray(pixels).save(encoded, "TIFF" if path.suffix == ".tiff" else "PNG")
+    _write_bytes(path, encoded)
+
+
+def _write_bytes(path: Path, encoded: io.BytesIO) -> None:
+    with written(path, encoded.tell()) as file:
+        file.write(encoded.getbuffer())

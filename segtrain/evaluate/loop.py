@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError, DivergedError
+from segtrain.predictor.predictor import Predictor
 from segtrain.sample import Number, ScoreDict
 
 
@@ -34,6 +35,7 @@ class Scores:
 
 def evaluate(
     predict: Callable,
+    predict: Predictor,
     decide: Callable,
     metrics: Mapping[str, object],
     batches: Iterable,
@@ -43,17 +45,17 @@ def evaluate(
 ) -> Scores:
     """Counts over all batches, at the size of the labels, and the scores of the sum.
 
-    predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W.
+    predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W or B×T×H×W.
     metrics: by name, see `segtrain.metric`. shown: positions of the images to keep for a sheet.
     keep_per_image: also keep the counts of every image, as sparse tensors.
     DivergedError for an output that is not finite: its largest class would be the first one everywhere.
     """
     totals: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    images, pictures, checked = 0, [], 0
+    images, pictures = 0, []
+    checked = Checked(decide)
     for batch in batches:
-        evidence = _evidence(predict, decide, metrics, batch, device, shown)
-        checked = evidence["probabilities"].sum() + checked  # not finite once any was not; read at the end
+        evidence = _evidence(predict, checked, metrics, batch, device, shown)
         targets = batch.targets.to(device, non_blocking=True)
         for name, metric in metrics.items():
             counts = metric.counts(targets, **{need: evidence[need] for need in metric.needs})
@@ -65,7 +67,7 @@ def evaluate(
             shown_images = (batch.images[i], batch.targets[i], evidence["decisions"][i].cpu())
             pictures.append(tuple(map(channels_last, shown_images)))
         images += batch.count
-    if not math.isfinite(checked):
+    if not math.isfinite(checked.total):
         raise DivergedError(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
             "train anew with a lower optimizer.lr or trainer.clip_norm"
@@ -85,12 +87,28 @@ def evaluate(
     return Scores(numbers, {"images": images, "resolution": "native"}, pictures, per_image, tuple(further))
 
 
+class Checked:
+    """`decide`, with the sum of all probabilities that came by: not finite once one of them was not, and read
+    once, at the end, so that no batch waits for the device."""
+
+    def __init__(self, decide: Callable):
+        self._decide, self.total = decide, 0
+
+    def __call__(self, probabilities: Tensor) -> Tensor:
+        self.total = probabilities.sum() + self.total
+        return self._decide(probabilities)
+
+
 def _evidence(predict, decide, metrics: Mapping[str, object], batch, device, shown) -> dict[str, Tensor]:
-    """What the metrics need of a batch, and the decisions where one of its images is shown."""
+    """What the metrics need of a batch, and its decisions."""
     needs = frozenset().union(*(metric.needs for metric in metrics.values()))
-    evidence = {"probabilities": predict(batch.images.to(device, non_blocking=True))}
-    if "decisions" in needs or any(position in shown for position in batch.positions):
-        evidence["decisions"] = decide(evidence["probabilities"])
+    images = batch.images.to(device, non_blocking=True)
+    if "probabilities" in needs:
+        probabilities = predict(images)
+        evidence = {"probabilities": probabilities, "decisions": decide(probabilities)}
+    else:
+        # Decided strip by strip: the probabilities of all classes take many times the memory.
+        evidence = {"decisions": predict.decided(decide, images)}
     if "instances" in needs:
         if batch.instances is None:
             raise ConfigError("metric: one of the metrics needs instances, and the data set has none")

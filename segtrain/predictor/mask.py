@@ -73,18 +73,15 @@ class Mask:
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         """H×W (H×W×T) predictions of an image's 1×C×H×W probabilities, or of a strip of them."""
-        return _channels_last(self._decided(probabilities))[0]
+        return _channels_last(self._decided(probabilities).cpu().numpy())[0]
 
     def _predictions(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """B×H×W, or B×H×W×T for a task of T values a pixel, of B images of one shape and dtype. It is made
-        strip by strip: the probabilities of all classes would take many times the image's memory."""
-        strips = self._predict.strips(self._stacked(images))
-        decided = np.concatenate([self._decided(strip) for strip in strips], axis=-2)
-        return _channels_last(decided)
+        """B×H×W, or B×H×W×T for a task of T values a pixel, of B images of one shape and dtype."""
+        return _channels_last(self._predict.decided(self._decided, self._stacked(images)).cpu().numpy())
 
-    def _decided(self, probabilities: Tensor) -> np.ndarray:
-        classes = self._decide(probabilities).cpu().numpy()
-        return classes.astype(np.uint8) if classes.dtype.kind in "iu" else classes
+    def _decided(self, probabilities: Tensor) -> Tensor:
+        classes = self._decide(probabilities)
+        return classes if classes.is_floating_point() else classes.to(torch.uint8)
 
     def _pixels(self, image) -> np.ndarray:
         return pixels_of(image, self.facts.channels)

@@ -1,8 +1,10 @@
 """Image batches to probabilities. Validation, `evaluate` and `predict` share this path, so a score
 cannot differ from a mask.
 
-Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps
-another one: one forward pass, boxes, a second network, tiles, average over views, CRF.
+Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one:
+one forward pass, boxes, a second network, average over views, CRF, tiles. Where predictor.tile is set, views
+and CRF are those of each tile, so that memory is set by the tile and not by the image; where it is not, they
+are those of the whole image.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ class Predictor:
     """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in
     evaluation mode.
 
-    strips: the same as B×C×h×W of h rows after the other, as soon as each is done. They come one by one where
-    tiles are enough to make them; views of the image and a CRF need all of it.
+    strips: the same as B×C×h×W, h rows after the other, as soon as each is done. All rows come at once where
+    the image is one tile, and where views or a CRF are those of the whole image.
     """
 
     def __init__(self, model: nn.Module, strips: Strips):
@@ -40,6 +42,12 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         return assembled(self.strips)(images)
+
+    @torch.inference_mode()
+    def decided(self, decide: Predict, images: Tensor) -> Tensor:
+        """What `decide` makes of the probabilities, B×H×W. It answers pixel by pixel and gets the strips, so
+        that the probabilities of all pixels are never held together."""
+        return torch.cat([decide(strip) for strip in self.strips(images)], dim=-2)
 
     @torch.inference_mode()
     def strips(self, images: Tensor) -> Iterator[Tensor]:
@@ -115,16 +123,19 @@ def predictor(
         other = ensemble.scores(images)
         return _merged(own, other, lambda merged: activate(merged, images), settings.ensemble_merge)
 
-    if margin:
-        strips = overlap_tile(whole, margin, model.tile_sides, settings.tile)
-    else:
-        strips = sliding(whole, settings.tile, settings.overlap)
-    if views:
-        strips = _in_one(average(assembled(strips), views))
+    refine = None
     if settings.crf:
-        strips = _in_one(
-            refined(assembled(strips), crf(settings.crf, settings.crf_window, settings.crf_solver, between))
-        )
+        refine = crf(settings.crf, settings.crf_window, settings.crf_solver, between)
+    by_tile = settings.tile is not None
+    one_tile = refined(average(whole, views), refine) if by_tile else whole
+    if margin:
+        # Tiles that lie side by side give what one pass gives; after a CRF they do not.
+        overlap = settings.overlap if by_tile and refine else 0.0
+        strips = overlap_tile(one_tile, margin, model.tile_sides, settings.tile, overlap)
+    else:
+        strips = sliding(one_tile, settings.tile, settings.overlap)
+    if not by_tile and (views or refine):
+        strips = _in_one(refined(average(assembled(strips), views), refine))
     return Predictor(model, strips)
 
 
@@ -186,9 +197,19 @@ def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor
     return activate(own.clamp_min(0) * other.clamp_min(0))
 
 
-def refined(predict: Predict, refine: Refine) -> Predict:
-    """`predict` and then a function of the images and their probabilities."""
-    return lambda images: refine(images, predict(images))
+def refined(predict: Predict, refine: Refine | None) -> Predict:
+    """`predict` and then a function of the images and their probabilities; without one, `predict`. Of images
+    that it answers for in part, the inner part."""
+    if refine is None:
+        return predict
+
+    def function(images: Tensor) -> Tensor:
+        probabilities = predict(images)
+        lost = (images.shape[-1] - probabilities.shape[-1]) // 2
+        inner = images[..., lost : images.shape[-2] - lost, lost : images.shape[-1] - lost]
+        return refine(inner, probabilities)
+
+    return function
 
 
 def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:

@@ -66,14 +66,17 @@ def sliding(predict: Predict, tile: int | None, overlap: float) -> Strips:
     return strips
 
 
-def overlap_tile(predict: Predict, margin: int, sides: tuple[int, int], tile: int | None) -> Strips:
+def overlap_tile(
+    predict: Predict, margin: int, sides: tuple[int, int], tile: int | None, overlap: float = 0.0
+) -> Strips:
     """`predict` of a network without padding on tiles whose inner parts cover the image (Ronneberger et al.
     2015, fig. 2).
 
     What a tile sees beyond the image is the image mirrored at its border. All tilings give the same, because
     tiles begin at multiples of `step`: poolings then pair the same pixels in each of them.
     predict: square tiles -> their inner part. margin: pixels that a tile loses on each side. sides: (first,
-    step) of the sides that the network takes. tile: the largest side to use.
+    step) of the sides that the network takes. tile: the largest side to use. overlap: share of an inner
+    part that the next one covers again; they are averaged.
     """
     first, step = sides
     least = first + step * max(0, math.ceil((step + 2 * margin - first) / step))
@@ -94,8 +97,8 @@ def overlap_tile(predict: Predict, margin: int, sides: tuple[int, int], tile: in
             predict,
             images,
             inner,
-            aligned_starts(height, inner, step),
-            aligned_starts(width, inner, step),
+            aligned_starts(height, inner, step, overlap),
+            aligned_starts(width, inner, step, overlap),
             margin,
         )
 
@@ -111,11 +114,11 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def aligned_starts(length: int, tile: int, step: int) -> list[int]:
-    """Where tiles begin that lie side by side at multiples of `step`; the last one may reach beyond the
-    end."""
+def aligned_starts(length: int, tile: int, step: int, overlap: float = 0.0) -> list[int]:
+    """Where tiles begin at multiples of `step`, side by side or with at least `overlap` of a tile shared; the
+    last one may reach beyond the end."""
     last = step * max(0, math.ceil((length - tile) / step))
-    return [*range(0, last, max(1, tile // step) * step), last]
+    return [*range(0, last, max(1, int(tile * (1 - overlap)) // step) * step), last]
 
 
 def _blended(

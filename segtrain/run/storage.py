@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from segtrain.errors import CheckpointError
 
@@ -134,6 +135,26 @@ def write_atomic(path: Path | str, data: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def written(path: Path | str, needed_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """An open file that gets the name `path` once the block has ended well; else nothing of it stays. Its
+    folder is made.
+
+    Unlike `write_atomic` it takes content in pieces, and does not wait for the disk: a power cut may lose it.
+    """
+    path = Path(path)
+    temporary = temporary_name(path)
+    try:
+        with storage(path, needed_bytes):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:
+                yield file
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -149,26 +149,44 @@ class Painted(nn.Module):
         return Output(torch.cat([-x[:, :1], x[:, :1]], 1), tuple(x.shape[-2:]))
 
 
-def test_it_comes_after_the_views_and_the_tiles():
+@pytest.fixture
+def noisy():
     image = two_colours()[0]
-    image[0, 0] = (
-        (image[0, 0].int() + torch.randint(-30, 30, (40, 50), generator=torch.Generator().manual_seed(1)))
-        .clamp(0, 255)
-        .byte()
+    noise = torch.randint(-30, 30, (40, 50), generator=torch.Generator().manual_seed(1))
+    image[0, 0] = (image[0, 0].int() + noise).clamp(0, 255).byte()
+    return image
+
+
+def painted(asked=None, **settings):
+    asked = [] if asked is None else asked
+    return predictor(
+        Painted(),
+        Normalisation((0.5,) * 3, (0.25,) * 3),
+        lambda x, images: x.softmax(1),
+        PredictorSettings(crf_solver="torch", **settings),
+        TTA.build_each({"flip": {}}),
+        lambda: asked.append(1),
     )
-    norm, views, asked = Normalisation((0.5,) * 3, (0.25,) * 3), TTA.build_each({"flip": {}}), []
 
-    def run(**settings):
-        settings = PredictorSettings(tile=20, crf_solver="torch", **settings)
-        return predictor(
-            Painted(), norm, lambda x, images: x.softmax(1), settings, views, lambda: asked.append(1)
-        )
 
-    plain = run()(image)
-    asked.clear()
-    got = run(crf="deeplab", crf_window=7)(image)
-    torch.testing.assert_close(got, mean_field(plain, colours(image), PRESETS["deeplab"], 7))
-    assert len(asked) == 2 * 3 * 4 + 10 and len(list(run(crf="deeplab").strips(image))) == 1
+def test_it_comes_after_the_views(noisy):
+    asked = []
+    got = painted(asked, crf="deeplab", crf_window=7)(noisy)
+    expected = mean_field(painted()(noisy), colours(noisy), PRESETS["deeplab"], 7)
+    assert torch.equal(got, expected) and len(asked) == 2 + 10
+
+
+def test_with_tiles_it_is_that_of_each_tile(noisy):
+    asked = []
+    run = painted(asked, crf="deeplab", crf_window=7, tile=20, overlap=0.0)
+    got = run(noisy)
+    assert len(asked) == 2 * 3 * (2 + 10) and len(list(run.strips(noisy))) == 2
+    tile = noisy[..., 20:, 30:]
+    expected = mean_field(painted()(tile), colours(tile), PRESETS["deeplab"], 7)
+    torch.testing.assert_close(got[..., 20:, 35:], expected[..., 5:])
+    whole = painted(crf="deeplab", crf_window=7)(noisy)
+    blended = painted(crf="deeplab", crf_window=7, tile=20, overlap=0.5)(noisy)
+    assert (blended - whole).abs().mean() < (got - whole).abs().mean()
 
 
 @needs_pydensecrf

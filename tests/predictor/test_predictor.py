@@ -126,10 +126,11 @@ def test_a_mask_made_of_strips_is_that_of_the_whole_probabilities(views):
         torch.device("cpu"),
     )
     image = images(61, 33, 1)
-    assert len(list(run_tiled.strips(image))) == (1 if views else len(starts(61, 16, 0.4)))
+    assert len(list(run_tiled.strips(image))) == len(starts(61, 16, 0.4))
     classes = mask(image[0].numpy().transpose(1, 2, 0))
     assert classes.shape == (61, 33) and classes.dtype == np.uint8 and len(np.unique(classes)) > 1
     assert np.array_equal(classes, run_tiled(image).argmax(1)[0].numpy())
+    assert torch.equal(run_tiled.decided(lambda p: p.argmax(1), image)[0], torch.from_numpy(classes))
     assert np.array_equal(classes, mask.decide(mask.probabilities(image[0].numpy().transpose(1, 2, 0))))
 
 
