@@ -33,7 +33,7 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    predict = functools.partial(run.predictor(model, device, interrupt).decided, run.task.decide)
+    predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
 
     def counted(batches):

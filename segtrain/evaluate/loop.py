@@ -34,7 +34,6 @@ class Scores:
 
 
 def evaluate(
-    predict: Callable,
     predict: Predictor,
     decide: Callable,
     metrics: Mapping[str, object],
