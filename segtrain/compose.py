@@ -17,7 +17,7 @@ from typing import Any
 from segtrain.catalogue import Keys, load, plugin_names
 from segtrain.errors import ConfigError, nearest
 from segtrain.options import check_options, options_of
-from segtrain.overrides import Typed, check_choice
+from segtrain.overrides import Typed, check_choice, quoted
 from segtrain.plain_yaml import check_plain, first_line, parse_yaml, read_text
 from segtrain.settings import SECTIONS
 
@@ -63,7 +63,7 @@ class Composer:
         return (
             []
             if self.config_dir is None
-            else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+            else [f"hydra.searchpath=[{quoted(f'checked://{self.config_dir}')}]"]
         )
 
     def options(self, group: str) -> list[str]:
@@ -218,12 +218,6 @@ def _limit_interpolations(config: Mapping) -> None:
         raise ConfigError(
             f"the config holds {count} interpolations ${{…}}; allowed: at most {MAX_INTERPOLATIONS}"
         )
-
-
-def _quoted(text: str) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 # --- what Hydra finds beside the YAMLs

@@ -125,6 +125,38 @@ def test_home_folder(monkeypatch):
     assert composed("data=folder", "data.root=a~b")["data"]["root"] == "a~b"
 
 
+LISTS = {
+    "[Straße,Gebäude]": ["Straße", "Gebäude"],
+    "Straße,Gebäude": ["Straße", "Gebäude"],
+    "[a b, ü]": ["a b", "ü"],
+    "['a,b',~/c, d&e]": ["a,b", "/home/me/c", "d&e"],
+    '["a,b",ü]': ["a,b", "ü"],
+    "[~/a,b]": ["/home/me/a", "b"],
+    "~/a,b": ["/home/me/a", "b"],
+    "['~/a','it\\'s, ~']": ["/home/me/a", "it's, ~"],
+    "[it's,o'er]": ["it's", "o'er"],
+    "[a(b,c)d]": ["a(b,c)d"],
+    "[~]": ["/home/me"],
+    "[写真]": ["写真"],
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_list_with_elements_of_odd_characters(monkeypatch, text):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert composed("data=folder", f"data.classes={text}")["data"]["classes"] == LISTS[text]
+    config = composed(f"runs={text}", command="compare", saved={"data": {"name": "shapes"}})
+    assert config["runs"] == LISTS[text]
+
+
+def test_text_that_is_no_list_stays_one(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for text in ("~/ü.txt", "[ü", "ü]", "/a/[ü]/b.txt"):
+        classes = composed("data=folder", f"data.classes={text}")["data"]["classes"]
+        assert classes == text.replace("~", "/home/me")
+    assert composed("data=folder", "data.root=[ü,ö]")["data"]["root"] == "[ü,ö]"
+
+
 def test_text_that_looks_like_a_number():
     assert composed("name=2024")["name"] == "2024"
     assert composed("name=1e5")["name"] == "1e5"
