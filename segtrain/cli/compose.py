@@ -1,9 +1,7 @@
-"""From what a user typed to one plain dict: Hydra composes, and what it may read and say is decided here.
+"""Composition: from the overrides of a command line to one plain dict, by Hydra.
 
-Hydra's own node (launchers, callbacks, logging: code named by a YAML) is never run. It is only composed, and
-nothing but
-the shipped YAMLs has a part in it: a user's YAML is refused before Hydra merges it if it mentions Hydra at
-all.
+Hydra's own node (launchers, callbacks, logging) can name code to run. It is composed, from the shipped YAMLs
+only, and never run: a user's YAML that mentions hydra is refused before Hydra merges it.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from typing import Any
 
 from segtrain.cli.catalogue import Keys, load, plugin_names
 from segtrain.cli.hydra_errors import as_config_error
-from segtrain.cli.overrides import Typed, check_choice
+from segtrain.cli.overrides import Typed, check_choice, quoted
 from segtrain.cli.own_yaml import checked_folder, register_source, source_of
 from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
 from segtrain.errors import ConfigError, nearest
@@ -60,7 +58,7 @@ class Composer:
         return (
             []
             if self.config_dir is None
-            else [f"hydra.searchpath=[{_quoted(f'checked://{self.config_dir}')}]"]
+            else [f"hydra.searchpath=[{quoted(f'checked://{self.config_dir}')}]"]
         )
 
     def options(self, group: str) -> list[str]:
@@ -92,10 +90,16 @@ class Composer:
                 )
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
-        config = self._composed(typed)[0]
-        for group in self._replaced(typed):
-            config[group] = self._composed([one for one in typed if one.key != "experiment"])[0].get(group)
-        return checked_sections(_with_one_length(config, typed), self.keys)
+        config, _ = self._composed(typed)
+        chosen = [one for one in typed if one.key in self.keys.groups]
+        if chosen and any(one.key == "experiment" for one in typed):
+            plain, _ = self._composed([one for one in typed if one.key != "experiment"])
+            for group in self._replaced(typed):
+                config[group] = plain.get(group)
+            for one in chosen:
+                if one.key in self.keys.composites:
+                    config[one.key] = _of_chosen_entries(config.get(one.key), plain.get(one.key), one.value)
+        return checked_sections(self._with_one_length(config, typed), self.keys)
 
     def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
         """The resolved config and which entry each group was given."""
@@ -117,12 +121,14 @@ class Composer:
             raise as_config_error(error, typed) from error
 
     def _replaced(self, typed: list[Typed]) -> list[str]:
-        """Groups for which an experiment chose one entry and the user typed another.
+        """Groups of one entry for which an experiment chose one and the user typed another.
 
-        What the experiment says of such a group was meant for its own choice; the typed one starts from its
+        The experiment's options of such a group belong to its own choice; the typed entry starts from its
         defaults.
         """
-        groups = [one.key for one in typed if one.key in self.keys.groups]
+        groups = [
+            one.key for one in typed if one.key in self.keys.groups and one.key not in self.keys.composites
+        ]
         if not groups or not any(one.key == "experiment" for one in typed):
             return []
         now = self._composed(typed)[1]
@@ -132,24 +138,42 @@ class Composer:
     def setters(self, typed: list[Typed]) -> dict[str, str]:
         """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
         demo', a user's path."""
+        replaced = tuple(f"{group}." for group in self._replaced(typed))
+        found: dict[str, str] = {}
+        for origin, values in self._yamls(typed):
+            passed_over = replaced if origin.startswith("experiment ") else ()
+            found.update({key: origin for key in values if not key.startswith(passed_over)})
+        return found
+
+    def _with_one_length(self, config: dict, typed: list[Typed]) -> dict:
+        """`config` with the later one of trainer.steps and trainer.epochs, two ways to say one thing.
+
+        Both stay if one YAML or the command line sets both, which the training refuses.
+        """
+        trainer = config.get("trainer")
+        lengths = ("trainer.steps", "trainer.epochs")
+        if not isinstance(trainer, dict) or None in (trainer.get("steps"), trainer.get("epochs")):
+            return config
+        overrides = {one.key: one.value for one in typed}
+        for values in (overrides, *(values for _, values in reversed(list(self._yamls(typed))))):
+            given = [key for key in lengths if values.get(key) is not None]
+            if len(given) == 1:
+                [other] = set(lengths) - set(given)
+                trainer[other.removeprefix("trainer.")] = None
+            if given:
+                break
+        return config
+
+    def _yamls(self, typed: list[Typed]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(origin, {key: value}) of each YAML in the order of composition; a later one wins."""
         from hydra.types import RunMode
 
         lines = self._search_path() + [one.line for one in typed]
-        replaced = tuple(f"{group}." for group in self._replaced(typed))
-        found: dict[str, str] = {}
         for default in self._loader.compute_defaults_list(self._config_name(), lines, RunMode.RUN).defaults:
             if default.config_path and not default.config_path.startswith(("hydra", "settings")):
-                passed_over = replaced if default.config_path.startswith("experiment/") else ()
-                found.update(
-                    {
-                        key: origin
-                        for key, origin in self._set_by(default).items()
-                        if not key.startswith(passed_over)
-                    }
-                )
-        return found
+                yield self._yaml(default)
 
-    def _set_by(self, default) -> dict[str, str]:
+    def _yaml(self, default) -> tuple[str, dict[str, Any]]:
         for source in self._loader.get_sources() + ([source_of(self.config_dir)] if self.config_dir else []):
             if source.is_config(default.config_path):
                 node = source.load_config(default.config_path).config
@@ -159,24 +183,18 @@ class Composer:
                     else f"conf/{default.config_path}.yaml"
                 )
                 origin = re.sub(r"^conf/experiment/(.*)\.yaml$", r"experiment \1", origin)
-                return {
-                    f"{default.package}.{key}".lstrip("."): origin
-                    for key in flatten(_plain(node))
+                return origin, {
+                    f"{default.package}.{key}".lstrip("."): value
+                    for key, value in flatten(_plain(node)).items()
                     if not key.startswith("defaults")
                 }
-        return {}
+        return "", {}
 
 
 def _plain(node) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(node, resolve=False)
-
-
-def _quoted(text: str) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 @contextlib.contextmanager
@@ -274,15 +292,15 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
     return dict(value)
 
 
-def _with_one_length(config: dict, typed: list[Typed]) -> dict:
-    """Steps and epochs are two ways to say one thing: a typed one takes the other out, else a recipe's steps
-    the default epochs."""
-    names = [one.key for one in typed if one.value is not None]
-    trainer = config.get("trainer")
-    if not isinstance(trainer, dict) or {"trainer.steps", "trainer.epochs"} <= set(names):
-        return config
-    if "trainer.epochs" in names:
-        trainer["steps"] = None
-    elif trainer.get("steps") is not None:
-        trainer["epochs"] = None
-    return config
+def _of_chosen_entries(composed: Mapping | None, plain: Mapping | None, names: Any) -> dict:
+    """The entries of a composite group that the user chose by `names`, with an experiment's options of them.
+
+    composed: with the experiment, which may hold entries that it chose itself; plain: without it. An entry
+    that the experiment removes comes back if it is typed by its name.
+    """
+    composed, plain = composed or {}, plain or {}
+    named = names if isinstance(names, list) else [names]
+    return {
+        entry: plain[entry] if composed[entry] is None and entry in named else composed[entry]
+        for entry in plain
+    }

@@ -1,5 +1,4 @@
-"""What a user types: each KEY=VALUE taken apart, checked for its first word, and put into the line that Hydra
-understands."""
+"""Overrides: each KEY=VALUE of a command line is parsed, its first word checked, and rewritten for Hydra."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from segtrain.cli.catalogue import Keys
 from segtrain.errors import ConfigError, nearest
 
 HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
-"""Keys of Hydra's own node that may be typed; they say where a run folder goes and never reach Hydra."""
+"""Keys of Hydra's own node that a user may set: where a run folder is made. They are not passed to Hydra."""
 
 HYDRA_CHOICES = {"hydra/launcher": ("basic",), "hydra/sweeper": ("basic",)}
 
@@ -23,8 +22,10 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./][\w-]+)*", re.ASCII)
 
 @dataclass(frozen=True)
 class Typed:
-    """One override. text: the value as typed. value: as parsed (None for a sweep). line: what Hydra is
-    given."""
+    """One override.
+
+    text: the value as typed. value: the parsed one, None for a sweep. line: the override as passed to Hydra.
+    """
 
     key: str
     text: str
@@ -36,8 +37,10 @@ class Typed:
 def parse_overrides(
     tokens: Iterable[str], keys: Keys, multirun: bool = False
 ) -> tuple[list[Typed], dict[str, str]]:
-    """The overrides, the last of each key, and the wishes for Hydra's node. ConfigError for what is not
-    KEY=VALUE."""
+    """The overrides (of a key typed twice, the last) and the values typed for HYDRA_WISHES.
+
+    ConfigError for a token that is not KEY=VALUE.
+    """
     typed: dict[str, Typed] = {}
     wishes: dict[str, str] = {}
     for token in tokens:
@@ -123,7 +126,10 @@ def _removal(key: str, text: str, keys: Keys) -> str:
 
 
 def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
-    override = _parsed(f"{key}={text}")
+    override, written = _parsed(f"{key}={text}"), text
+    if (override is None or "~" in text) and (multirun or _takes_list(key, keys)):
+        written = ",".join(map(_element, _elements(text)))
+        override = _parsed(f"{key}={written}")
     if override is None:
         return _text(key, text, keys)
     if override.is_sweep_override():
@@ -133,19 +139,56 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
                 f"glob(*)"
             )
         if multirun:
-            return Typed(key, text, None, f"{key}={text}", sweep=True)
-        return _several(key, text, override, keys)
+            return Typed(key, text, None, f"{key}={written}", sweep=True)
+        return _several(key, text, written, override, keys)
     value = override.value()
     if key in keys.choices and value is None:
         return _no_choice(key, keys)
     kinds = keys.kinds(key)
     if _should_be_text(value, kinds) or (isinstance(value, str) and value.startswith("~")):
         return _text(key, text if not isinstance(value, str) else value, keys)
-    return Typed(key, text, value, _line(key, text, keys))
+    return Typed(key, text, value, _line(key, written, keys))
+
+
+def _takes_list(key: str, keys: Keys) -> bool:
+    """Whether the key may hold a list; a key that the catalogue does not know may hold anything."""
+    kinds = keys.kinds(key)
+    return key in keys.composites or (key not in keys.choices and (kinds is None or "list" in kinds))
+
+
+def _elements(text: str) -> list[str]:
+    """`text` split at its commas outside of brackets and quotes."""
+    found, depth, quote = [""], 0, ""
+    for before, character in zip(" " + text, text, strict=False):
+        if quote:
+            quote = "" if character == quote and before != "\\" else quote
+        elif character in "'\"" and not found[-1].strip(" ["):
+            quote = character
+        elif character in "[({":
+            depth += 1
+        elif character in "])}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            found.append("")
+            continue
+        found[-1] += character
+    return found
+
+
+def _element(text: str) -> str:
+    """An element of a list as Hydra's grammar reads it: quoted if it must be, with `~` expanded."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{','.join(map(_element, _elements(text[1:-1])))}]"
+    override = _parsed(f"element={text}")
+    value = text if override is None else None if override.is_sweep_override() else override.value()
+    if override is None or (isinstance(value, str) and value.startswith("~")):
+        return quoted(os.path.expanduser(value) if value.startswith("~") else value)
+    return text
 
 
 def _parsed(line: str):
-    """Hydra's reading, or None where its grammar has none."""
+    """The override as Hydra parses it; None if its grammar does not accept the line."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -155,20 +198,17 @@ def _parsed(line: str):
         return None
 
 
-def _several(key: str, text: str, override, keys: Keys) -> Typed:
-    """`key=a,b` in a run that is no sweep."""
+def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
+    """`key=a,b` without --multirun. written: the text as Hydra's grammar reads it."""
     from hydra.core.override_parser.types import ValueType
 
-    kinds = keys.kinds(key)
     if override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
         raise ConfigError(f"{key}={text} is a sweep over several runs; add --multirun")
-    if key in keys.composites or (key not in keys.choices and (kinds is None or "list" in kinds)):
-        inner = _parsed(f"{key}=[{text}]")
-        return Typed(key, text, inner.value(), _line(key, f"[{text}]", keys))
-    quoted = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
-    raise ConfigError(
-        f"{key}={text} gives several values to one key; add --multirun for one run each{quoted}"
-    )
+    if _takes_list(key, keys):
+        inner = _parsed(f"{key}=[{written}]")
+        return Typed(key, text, inner.value(), _line(key, f"[{written}]", keys))
+    hint = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
+    raise ConfigError(f"{key}={text} gives several values to one key; add --multirun for one run each{hint}")
 
 
 def _no_choice(key: str, keys: Keys) -> Typed:
@@ -191,20 +231,25 @@ def _should_be_text(value: Any, kinds: set[str] | None) -> bool:
 
 def _text(key: str, text: str, keys: Keys) -> Typed:
     """A value that is a text whatever it looks like; `~` at its beginning is the home folder."""
+    text = os.path.expanduser(text) if text.startswith("~") else text
+    return Typed(key, text, text, _line(key, quoted(text), keys))
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it whatever characters it holds."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
-    text = os.path.expanduser(text) if text.startswith("~") else text
-    return Typed(key, text, text, _line(key, QuotedString(text=text, quote=Quote.single).with_quotes(), keys))
+    return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 def _line(key: str, value: str, keys: Keys) -> str:
-    """A choice as it is; every other key is forced in, because the check after composition knows better what
-    exists."""
+    """The override for Hydra. Keys other than choices are forced in (`++`): the check after composition knows
+    which exist."""
     return f"{key}={value}" if key in keys.choices else f"++{key}={value}"
 
 
 def check_choice(typed: Typed, options: Callable[[str], list[str]]) -> None:
-    """ConfigError if a typed choice (model=unett, tta=[flip,x]) names what no YAML describes."""
+    """ConfigError if a typed choice (model=unett, tta=[flip,x]) names an entry that does not exist."""
     for name in typed.value if isinstance(typed.value, list) else [typed.value]:
         there = [option for option in options(typed.key) if option != "saved"]
         if name is not None and (not isinstance(name, str) or name not in there):

@@ -75,6 +75,10 @@ def _header(read, text: str, path: Path) -> dict:
 
 def _check_defaults(node: Any, path: Path) -> None:
     defaults = node.get("defaults", []) if isinstance(node, dict) else []
+    if not isinstance(defaults, list):
+        raise ConfigError(
+            f"{path}: defaults is {defaults!r}; allowed: a list, such as [override /model: unet]"
+        )
     if "hydra" in str(defaults):
         raise ConfigError(f"{path}: defaults names hydra; a YAML may set nothing of hydra")
 

@@ -125,6 +125,38 @@ def test_home_folder(monkeypatch):
     assert composed("data=folder", "data.root=a~b")["data"]["root"] == "a~b"
 
 
+LISTS = {
+    "[Straße,Gebäude]": ["Straße", "Gebäude"],
+    "Straße,Gebäude": ["Straße", "Gebäude"],
+    "[a b, ü]": ["a b", "ü"],
+    "['a,b',~/c, d&e]": ["a,b", "/home/me/c", "d&e"],
+    '["a,b",ü]': ["a,b", "ü"],
+    "[~/a,b]": ["/home/me/a", "b"],
+    "~/a,b": ["/home/me/a", "b"],
+    "['~/a','it\\'s, ~']": ["/home/me/a", "it's, ~"],
+    "[it's,o'er]": ["it's", "o'er"],
+    "[a(b,c)d]": ["a(b,c)d"],
+    "[~]": ["/home/me"],
+    "[写真]": ["写真"],
+}
+
+
+@pytest.mark.parametrize("text", LISTS)
+def test_list_with_elements_of_odd_characters(monkeypatch, text):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert composed("data=folder", f"data.classes={text}")["data"]["classes"] == LISTS[text]
+    config = composed(f"runs={text}", command="compare", saved={"data": {"name": "shapes"}})
+    assert config["runs"] == LISTS[text]
+
+
+def test_text_that_is_no_list_stays_one(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    for text in ("~/ü.txt", "[ü", "ü]", "/a/[ü]/b.txt"):
+        classes = composed("data=folder", f"data.classes={text}")["data"]["classes"]
+        assert classes == text.replace("~", "/home/me")
+    assert composed("data=folder", "data.root=[ü,ö]")["data"]["root"] == "[ü,ö]"
+
+
 def test_text_that_looks_like_a_number():
     assert composed("name=2024")["name"] == "2024"
     assert composed("name=1e5")["name"] == "1e5"
@@ -149,6 +181,23 @@ def test_typed_length_replaces_the_other_one():
     assert (both["steps"], both["epochs"]) == (4, 3.0)
 
 
+def test_length_of_the_later_yaml_counts(own):
+    def lengths(*words: str) -> tuple:
+        trainer = composed(*words, config_dir=own.folder)["trainer"]
+        return trainer["steps"], trainer["epochs"]
+
+    own("experiment/epochs.yaml", GLOBAL + "defaults: [demo]\ntrainer: {epochs: 2}\n")
+    own("experiment/steps.yaml", GLOBAL + "defaults: [epochs]\ntrainer: {steps: 7}\n")
+    own("experiment/before.yaml", GLOBAL + "defaults: [_self_, demo]\ntrainer: {epochs: 2}\n")
+    own("experiment/both.yaml", GLOBAL + "trainer: {epochs: 2, steps: 9}\n")
+    assert lengths("experiment=epochs") == (None, 2.0)
+    assert lengths("experiment=steps") == (7, None)
+    assert lengths("experiment=before") == (1100, None)
+    assert lengths("experiment=both") == (9, 2.0)
+    assert lengths("experiment=both", "trainer.steps=5") == (5, None)
+    assert lengths("experiment=epochs", "trainer.steps=5") == (5, None)
+
+
 def test_experiment_gives_way_to_a_typed_choice():
     config = composed("experiment=camvid_lite0", "model=unet")
     assert config["model"]["name"] == "unet"
@@ -156,6 +205,39 @@ def test_experiment_gives_way_to_a_typed_choice():
     assert config["trainer"]["steps"] == composed("experiment=camvid_lite0")["trainer"]["steps"]
     same = composed("experiment=camvid_lite0", "model=deeplabv3plus")
     assert same["model"]["encoder"] == "tf_efficientnet_lite0"
+
+
+@pytest.mark.parametrize("group", Keys("train").composites)
+@pytest.mark.parametrize("chosen", ["{}", "[{}]", "none"])
+def test_one_of_several_means_the_same_with_and_without_brackets(own, group, chosen):
+    entry, option, value = {"augmentation": ("warp", "size", 513), "tta": ("flip", "axes", ["both"])}[group]
+    chosen = chosen.format(entry)
+    own(
+        "experiment/x.yaml",
+        f"{GLOBAL}defaults:\n  - override /{group}: {chosen}\n{group}:\n  {entry}:\n    {option}: {value}\n",
+    )
+    results = [
+        composed("experiment=x", word, config_dir=own.folder)[group]
+        for word in (f"{group}={entry}", f"{group}=[{entry}]", f"{group}='{entry}'")
+    ]
+    assert results[0] == results[1] == results[2]
+    assert list(results[0]) == [entry]
+    assert results[0][entry][option] == value
+    assert composed("experiment=x", f"{group}=none", config_dir=own.folder)[group] == {}
+
+
+def test_entries_of_an_experiment_go_with_another_choice(own):
+    own(
+        "experiment/x.yaml",
+        GLOBAL + "defaults:\n  - override /tta: [flip]\ntta:\n  flip:\n    axes: [both]\n"
+        "augmentation:\n  warp:\n    size: 65\n  colour: null\n",
+    )
+    config = composed("experiment=x", "tta=none", "augmentation=colour", config_dir=own.folder)
+    assert config["tta"] == {}
+    assert list(config["augmentation"]) == ["colour"]
+    assert config["augmentation"]["colour"] is not None
+    config = composed("experiment=x", "augmentation=light", config_dir=own.folder)
+    assert (config["augmentation"]["warp"]["size"], config["augmentation"]["colour"]) == (65, None)
 
 
 def test_plus_signs_of_hydra_are_understood():
@@ -380,6 +462,8 @@ BROKEN = {
     "interpolation": "seed: ${nix\n",
     "deep": "seed: " + "[" * 1500 + "]" * 1500 + "\n",
     "control": "seed: \x01\n",
+    "no defaults": "defaults: null\n",
+    "defaults as text": "defaults: demo\n",
 }
 
 

@@ -66,6 +66,7 @@ def test_folder_without_a_name_and_by_wish(segtrain, training, tmp_path):
         ("schedule=glob(c*)", 2),
         ("tta=[flip],[]", 2),
         ("loss.class_weights=[1,2],none", 2),
+        ("init=ü a,~/b", 2),
     ],
 )
 def test_ways_to_write_several_values(segtrain, training, word, count):

@@ -106,7 +106,7 @@ mask = Mask(run, task.decide, facts, torch.device("cpu"))
 
 def used(name, height, width):
     Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(name)
-    predict(mask, task.picture, name, "out", True, True)
+    predict(mask, task, name, "out", True, True)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 small = used("small.png", 200, 150)
