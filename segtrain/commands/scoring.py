@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +24,7 @@ from segtrain.predictor.ensemble import ensemble_of
 from segtrain.predictor.predictor import Ensemble, Predictor, predictor
 from segtrain.predictor.predictor import protocol as protocol_of_predictor
 from segtrain.report.sheet import sheet
+from segtrain.run.record import read_record
 from segtrain.sample import Facts
 from segtrain.settings import EvaluateSettings, PredictorSettings
 from segtrain.tta import TTA
@@ -143,9 +142,7 @@ def data_of(config: Mapping, run: str, description: Mapping) -> Data:
 
 def _started_in(run: str) -> str | None:
     """The directory that the training was started in; None if nothing says so."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
-    return None
+    return read_record(Path(run)).get("directory")
 
 
 def split_of(data: Data, name: str):
