@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from segtrain.checkpoint.finding import candidates_in, read_link
-from segtrain.checkpoint.format import REPLACED, damage_of
+from segtrain.checkpoint.format import MANIFEST, REPLACED, damage_of
 from segtrain.run.storage import remove, remove_leftovers, storage, sync_folder, temporary_name, write_atomic
 
 
@@ -16,6 +16,8 @@ def link(run: Path | str, which: str, step: int) -> None:
     folder = Path(run) / "checkpoints"
     path = folder / which
     temporary = temporary_name(path)
+    if path.is_dir() and not path.is_symlink() and (path / MANIFEST).is_file():
+        remove(path)  # a copy that a program which follows links made of the run
     with storage(path):
         try:
             os.symlink(str(int(step)), temporary)

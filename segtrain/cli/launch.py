@@ -11,6 +11,7 @@ from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run, run_folder_of
 from segtrain.run.layout import CONFIG, METRICS
 from segtrain.run.lock import Lock
+from segtrain.run.own import check_own
 from segtrain.run.plain_yaml import to_yaml
 from segtrain.run.record import Record
 from segtrain.run.saved import check_unchanged, plain_data, saved_config
@@ -61,6 +62,8 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
     that cannot begin."""
     with Lock(folder), debug_log(folder):
         try:
+            for name in ("checkpoints", "report"):
+                check_own(folder / name, folder=True)
             _import_torch(stop)
             stop.at_once = True  # until the loop begins
             checked = check("train", config)

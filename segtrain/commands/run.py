@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, flat_scores, lines
 from segtrain.report.events import Events
-from segtrain.run.storage import probe, storage
+from segtrain.run.own import check_own
+from segtrain.run.storage import probe, storage, write_atomic
 from segtrain.settings import Trainer
 
 
@@ -57,10 +59,16 @@ class RunOutput:
             picture = contact_sheet(scores, self.parts.facts, self.parts.task, title)
             self.events.picture(state.step, "val/sheet", np.asarray(picture))
             if self.folder:
-                with storage(self.folder):
-                    (self.folder / "report").mkdir(exist_ok=True)
-                    picture.save(self.folder / "report" / "validation.png")
+                self._save_picture(picture)
         return scores
+
+    def _save_picture(self, picture) -> None:
+        report, data = self.folder / "report", io.BytesIO()
+        picture.save(data, "png")
+        check_own(report, folder=True)
+        with storage(report):
+            report.mkdir(exist_ok=True)
+        write_atomic(report / "validation.png", data.getvalue())
 
     def save(self, state, scores) -> None:
         """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""

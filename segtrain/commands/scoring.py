@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from segtrain.metric import METRIC
 from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
+from segtrain.run.record import read_record
 from segtrain.sample import Facts, Target
 from segtrain.settings import EvaluateSettings
 
@@ -138,9 +137,7 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
 
 def _started_in(run: str) -> str | None:
     """The directory that the training was started in; None if nothing says so."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
-    return None
+    return read_record(Path(run)).get("directory")
 
 
 def split_of(data: Data, name: str):

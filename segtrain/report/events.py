@@ -26,8 +26,7 @@ class Events:
         if folder:
             from torch.utils.tensorboard import SummaryWriter
 
-            if self._file.exists():
-                cut_lines(self._file, first_step, "val/" if evaluation_due else None)
+            cut_lines(self._file, first_step, "val/" if evaluation_due else None)
             self._board = SummaryWriter(str(folder), purge_step=first_step + 1)
         self._bar = tqdm(
             total=steps,

@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from segtrain.errors import SegtrainError
+from segtrain.errors import CheckpointError, SegtrainError
 from segtrain.run.layout import DEBUG_LOG
+from segtrain.run.own import check_own
 
 
 class Bug(SegtrainError):
@@ -44,11 +45,10 @@ def _write_traceback(folder: Path | None) -> Path:
     now = datetime.datetime.now().astimezone().isoformat()
     text = f"{now}\n{' '.join(sys.argv)}\n{traceback.format_exc()}\n"
     if folder is not None:
-        with (
-            contextlib.suppress(OSError),
-            open(folder / DEBUG_LOG, "a", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write(text)
+        with contextlib.suppress(OSError, CheckpointError):
+            check_own(folder / DEBUG_LOG)
+            with open(folder / DEBUG_LOG, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
             return folder / DEBUG_LOG
     descriptor, path = tempfile.mkstemp(prefix="segtrain-", suffix=".debug.log")
     with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -16,6 +16,7 @@ import weakref
 from pathlib import Path
 
 from segtrain.errors import ConfigError, printable
+from segtrain.run.own import check_own, parsed
 from segtrain.run.storage import alive, storage
 
 LOCK = ".lock"
@@ -39,6 +40,7 @@ class Lock:
     def acquire(self) -> Lock:
         if not self.folder.is_dir():
             raise ConfigError(f"run folder {self.folder} does not exist")
+        check_own(self.path)
         with storage(self.path):
             descriptor = self._open()
         try:
@@ -149,8 +151,8 @@ def _read_owner(descriptor: int, wait_s: float) -> dict | None:
     name."""
     end = time.monotonic() + wait_s
     while True:
-        with contextlib.suppress(ValueError, AttributeError, OSError, TypeError):
-            read = json.loads(os.pread(descriptor, 4096, 0))
+        with contextlib.suppress(ValueError, AttributeError, OSError, TypeError, LookupError, OverflowError):
+            read = parsed(os.pread(descriptor, 4096, 0))
             words = {key: str(read.get(key) or "")[:200] for key in ("host", "user", "since", "boot")}
             return {"pid": int(read["pid"]), **words}
         if time.monotonic() >= end:

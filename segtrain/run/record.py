@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from segtrain.errors import SegtrainError
 from segtrain.run.layout import RECORD
+from segtrain.run.own import parsed, read_own
 from segtrain.run.storage import write_json
 
 PACKAGES = (
@@ -29,6 +29,16 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
 )
+
+MAX_RECORD = 16 << 20
+KINDS = {
+    "exit_code": (int, type(None)),
+    "seconds": (int, float, type(None)),
+    "scores": (dict, type(None)),
+    "earlier": list,
+    "directory": str,
+}
+"""Types of the values that are read again."""
 
 
 class Record:
@@ -72,11 +82,18 @@ class Record:
 
 
 def read_record(folder: Path) -> dict:
-    """What run.json says; {} if there is none or it cannot be read."""
+    """What run.json says; {} if there is none or it cannot be read. Values of another type are left out."""
     with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / RECORD).read_text("utf-8"))
-        return record if isinstance(record, dict) else {}
+        record = parsed(read_own(folder / RECORD, MAX_RECORD))
+        if isinstance(record, dict):
+            return {key: one for key, one in record.items() if _is_like(key, one)}
     return {}
+
+
+def _is_like(key: str, value) -> bool:
+    if key == "scores" and isinstance(value, dict):
+        return all(isinstance(one, (str, int, float, type(None))) for one in value.values())
+    return isinstance(value, KINDS.get(key, object)) and not (key == "exit_code" and isinstance(value, bool))
 
 
 def _now() -> str:

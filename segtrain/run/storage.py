@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segtrain.errors import CheckpointError
+from segtrain.run.own import NO_LINK, NO_WAIT, check_own, parsed
 
 TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{6}\.tmp$")
 """Names of files and folders that are being written; the group is the writer's process id."""
@@ -185,8 +186,9 @@ def append_line(path: Path | str, line: str, durable: bool = False) -> None:
     """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which
     costs milliseconds."""
     data = line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n"
+    check_own(Path(path))
     with storage(path, len(data)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_WAIT | NO_LINK, 0o666)
         try:
             _append(descriptor, data)
             if durable:
@@ -212,6 +214,7 @@ def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
     due: of step `keep`, a line with a key that begins so is to come again and goes too.
     """
     path = Path(path)
+    check_own(path)
     if not path.exists():
         return 0
     with storage(path):
@@ -229,7 +232,7 @@ def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
 
 def _step_of(line: bytes) -> float:
     try:
-        step = json.loads(line)["step"]
+        step = parsed(line)["step"]
     except (ValueError, KeyError, TypeError):
         return math.inf
     return step if isinstance(step, (int, float)) else math.inf

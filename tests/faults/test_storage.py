@@ -66,6 +66,7 @@ def in_child(work):
     pid = os.fork()
     if pid == 0:
         try:
+            torch.set_num_threads(1)  # the parent's threads are not there
             work()
             os.write(write, b"done")
         except CheckpointError as error:

@@ -1,0 +1,50 @@
+"""What lies in a run's folder under the names of its own files: regular files and folders, or it is named.
+
+Somebody may have put a pipe there, which would be waited for, or a link, which would be written through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from segtrain.errors import CheckpointError
+
+KINDS = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a pipe"}
+NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def check_own(path: Path, folder: bool = False) -> None:
+    """CheckpointError, naming what is there, unless `path` is free or a regular file (a folder)."""
+    try:
+        mode = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be looked at: {error.strerror}") from error
+    wanted = stat.S_IFDIR if folder else stat.S_IFREG
+    if mode != wanted:
+        raise CheckpointError(
+            f"{path} is {KINDS.get(mode, 'a device')}, where a run has {KINDS[wanted]} of its own; move it "
+            f"away or choose another run"
+        )
+
+
+def read_own(path: Path, at_most: int) -> bytes:
+    """The first bytes of a regular file; OSError for anything else, which is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | NO_WAIT | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(None, "not a regular file", str(path))
+        return file.read(at_most)
+
+
+def parsed(data: bytes | str):
+    """What JSON text says; ValueError for all that is none, nested ever so deep."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
