@@ -100,10 +100,13 @@ def flat_scores(numbers: dict, facts: Facts) -> dict:
     return flat
 
 
-def result_of(state, scores, folder: Path | None, task) -> dict:
-    numbers = scores.numbers if scores is not None else {}
+def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
+    """The last scores, e.g. {"step": 1000, "val/miou": 0.66}: of this call, else of the last checkpoint."""
+    task, numbers = parts.task, scores.numbers if scores is not None else {}
     if scores is None and folder is not None:
-        numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
+        there = parts.source is not None and parts.source == folder / "checkpoints" / str(state.step)
+        last = parts.saved if there else checkpoints.describe(checkpoints.find(folder, "last"))
+        numbers = last["scores"] or {}
     plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
     return {
         "step": state.step,
