@@ -13,7 +13,13 @@ from segtrain.model.imports import recognised
 from segtrain.sample import Facts
 
 
-def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
+def start_from(
+    model: nn.Module,
+    facts: Facts,
+    source: str,
+    found: Path | None = None,
+    description: dict | None = None,
+) -> list[str]:
     """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was
     done.
 
@@ -22,8 +28,9 @@ def start_from(model: nn.Module, facts: Facts, source: str) -> list[str]:
     another (`model.mixing_keys`) are copied if the classes are the same in the same order. Every other tensor
     must be there in its shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
     networks are known by their names and renamed.
+    found, description: the run's best checkpoint, where it was found already, and its description.
     """
-    weights, classes = _read(source)
+    weights, classes = _read(source, found or checkpoint_of(source), description)
     imported = recognised(weights, f"init={source}") if classes is None else None
     weights = imported.tensors if imported else weights
     own, heads = model.state_dict(), set(getattr(model, "head_keys", ()))
@@ -68,12 +75,14 @@ def checkpoint_of(source: str | None) -> Path | None:
     return checkpoints.find(source, "best", key="init") if source and Path(source).is_dir() else None
 
 
-def _read(source: str) -> tuple[dict[str, Tensor], list[str] | None]:
+def _read(
+    source: str, found: Path | None, description: dict | None
+) -> tuple[dict[str, Tensor], list[str] | None]:
     """The tensors, and the class names if the source is a run."""
-    found = checkpoint_of(source)
     if found is None:
         return checkpoints.read_weights(source, key="init"), None
-    return checkpoints.load_weights(found), list(checkpoints.describe(found)["facts"]["classes"])
+    description = checkpoints.describe(found) if description is None else description
+    return checkpoints.load_weights(found), list(description["facts"]["classes"])
 
 
 def _fits(tensor: Tensor, other: Tensor | None) -> bool:

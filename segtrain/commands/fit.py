@@ -73,7 +73,7 @@ def fit(
         )
     finally:
         events.close()
-    return result_of(state, scores, folder, parts.task)
+    return result_of(state, scores, folder, parts)
 
 
 FITTED_BYTES = 1 << 26

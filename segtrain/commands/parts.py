@@ -23,12 +23,18 @@ from segtrain.task import TASK
 
 @dataclass(frozen=True)
 class Parts:
-    """What is built before anything runs."""
+    """What is built before anything runs.
+
+    source: the checkpoint that the weights come from, of this run or of that which init= names; None without
+    one. saved: its description.
+    """
 
     task: object
     data: Data
     facts: Facts
     model: nn.Module
+    source: Path | None = None
+    saved: dict | None = None
 
 
 def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
@@ -52,9 +58,9 @@ def as_settled(config: Mapping, description: Mapping) -> dict:
     }
 
 
-def build_parts(config: Mapping, resumed: Path | None) -> Parts:
-    """resumed: the checkpoint that will be gone on with. From a run's weights, these or those of `init`, no
-    others are asked for."""
+def build_parts(config: Mapping, resumed: Path | None, description: dict | None = None) -> Parts:
+    """resumed: the checkpoint that will be gone on with; description: its own. From a run's weights, these or
+    those of `init`, no others are asked for."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"], target=task.target)
     facts = data.facts
@@ -71,14 +77,17 @@ def build_parts(config: Mapping, resumed: Path | None) -> Parts:
     if source is None:
         return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"
-    saved = Facts.from_plain(checkpoints.describe(source)["facts"])
+    described = checkpoints.describe(source) if resumed is None or description is None else description
+    saved = Facts.from_plain(described["facts"])
     if resumed is None:
         # The network learnt on images normalised in that way; other channels are refused when the weights are
         # copied.
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
-        return Parts(task, data, with_normalisation(replace(facts, normalisation=own), model), model)
+        facts = with_normalisation(replace(facts, normalisation=own), model)
+        return Parts(task, data, facts, model, source, described)
     same_classes(saved, facts, str(resumed.parent.parent))
-    return Parts(task, data, replace(facts, normalisation=saved.normalisation), model)
+    facts = replace(facts, normalisation=saved.normalisation)
+    return Parts(task, data, facts, model, source, described)
 
 
 def same_classes(run: Facts, data: Facts, where: str) -> None:

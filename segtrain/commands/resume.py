@@ -16,11 +16,11 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
     """Puts weights into the state; what was done, line by line."""
     if resumed is not None:
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
-        _link_best(resumed, state.best, parts.task.score)
+        _link_best(resumed, parts.saved, state.best, parts.task.score)
         return [f"going on from {resumed}"]
     if config["init"]:
         with torch.no_grad():
-            lines = start_from(parts.model, parts.facts, config["init"])
+            lines = start_from(parts.model, parts.facts, config["init"], parts.source, parts.saved)
         if state.ema is not None:
             state.ema.load_state_dict(parts.model.state_dict())
         return lines
@@ -36,10 +36,10 @@ def order_of(split) -> dict:
     return {"samples": len(split), "names": names.hexdigest()}
 
 
-def about_other_samples(resumed: Path | None, order: dict) -> list[str]:
-    """What a run that goes on is told if files came, went or changed their names since its checkpoint; [] if
-    none did."""
-    before = None if resumed is None else checkpoints.describe(resumed).get("order")
+def about_other_samples(description: dict | None, order: dict) -> list[str]:
+    """What a run that goes on is told if files came, went or changed their names since its checkpoint, which
+    `description` is of; [] if none did."""
+    before = None if description is None else description.get("order")
     if not isinstance(before, dict) or before == order:
         return []
     counts = f"{before.get('samples')} samples then, {order['samples']} now"
@@ -49,24 +49,28 @@ def about_other_samples(resumed: Path | None, order: dict) -> list[str]:
     ]
 
 
-def _link_best(resumed: Path, best: float | None, score: str) -> None:
+def _link_best(resumed: Path, description: dict, best: float | None, score: str) -> None:
     """A kill between the save of a better checkpoint and its link: `best` is made to point at it."""
 
-    def scored(checkpoint: Path) -> float | None:
-        return (checkpoints.describe(checkpoint)["scores"] or {}).get(score)
+    def scored(description: dict) -> float | None:
+        return (description["scores"] or {}).get(score)
 
-    if best is None or scored(resumed) != best:
+    if best is None or scored(description) != best:
         return
-    linked = checkpoints.read_link(resumed.parent / "best")
-    if (
+    step, linked = description["step"], checkpoints.read_link(resumed.parent / "best")
+    if linked != step and (
         linked is None
         or not (resumed.parent / str(linked)).is_dir()
-        or scored(resumed.parent / str(linked)) != best
+        or scored(checkpoints.describe(resumed.parent / str(linked))) != best
     ):
-        checkpoints.link(resumed.parent.parent, "best", checkpoints.describe(resumed)["step"])
+        checkpoints.link(resumed.parent.parent, "best", step)
 
 
-def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict]:
-    """The checkpoint to resume from, None if the folder holds none; the config with what that run settled."""
+def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict | None, dict]:
+    """The checkpoint to resume from and its description, None if the folder holds none; the config with what
+    that run settled."""
     resumed = None if folder is None else checkpoints.to_resume(folder)
-    return resumed, config if resumed is None else as_settled(config, checkpoints.describe(resumed))
+    if resumed is None:
+        return None, None, config
+    description = checkpoints.describe(resumed)
+    return resumed, description, as_settled(config, description)

@@ -96,11 +96,15 @@ class RunOutput:
         checkpoints.prune(self.folder, self.settings.keep_checkpoints)
 
 
-def result_of(state, scores, folder: Path | None, task) -> dict:
-    """The last step, the scores at it that are plain numbers, and which of them picks the best checkpoint."""
+def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
+    """The last step, the scores that are plain numbers (of this call, else of the last checkpoint), and which
+    of them picks the best checkpoint."""
+    task = parts.task
     numbers = {} if scores is None else {key: scores.value(key) for key in scores.numbers}
     if scores is None and folder is not None:
-        numbers = checkpoints.describe(checkpoints.find(folder, "last"))["scores"] or {}
+        there = parts.source is not None and parts.source == folder / "checkpoints" / str(state.step)
+        last = parts.saved if there else checkpoints.describe(checkpoints.find(folder, "last"))
+        numbers = last["scores"] or {}
     plain = {f"val/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
     return {
         "step": state.step,

@@ -30,8 +30,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     folder: the run's, None for a dry run. A checkpoint in it is gone on with.
     """
     device = prepare(config)
-    resumed, config = to_resume(folder, config)
-    parts = build_parts(config, resumed)
+    resumed, description, config = to_resume(folder, config)
+    parts = build_parts(config, resumed, description)
     config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
@@ -49,7 +49,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     learning, state = build_learning(config, parts, settings, plan.steps, loss, device)
     plan = plan if folder else Plan(1, 1, None, None)
     order = order_of(train_split)
-    started = resume_or_init(config, resumed, state, parts) + about_other_samples(resumed, order)
+    started = resume_or_init(config, resumed, state, parts) + about_other_samples(description, order)
     if folder is not None:
         check_room(folder, state)
 
@@ -76,7 +76,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     finally:
         batches.close()
         events.close()
-    return result_of(state, scores, folder, parts.task)
+    return result_of(state, scores, folder, parts)
 
 
 def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:

@@ -1,10 +1,17 @@
 """Masks of folders of images: what is wrong with one, the others do not pay for."""
 
+import errno
+import io
+import itertools
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from segtrain.cli import main as cli
+from segtrain.predictor import load
+from segtrain.run import storage
 
 TINY = [
     "data.num_train=4",
@@ -101,3 +108,68 @@ def test_an_empty_path_is_not_the_current_folder(run, capsys, key):
     assert cli.main(["predict", *(f"{name}={value}" for name, value in words.items())]) == 2
     assert f"{key} is empty (an unset variable of the shell?); give" in capsys.readouterr().err
     assert sorted(path.name for path in run.iterdir()) == ["outputs", "photos"]
+
+
+class Refusing(io.FileIO):
+    """A file of which the system refuses the write that is due."""
+
+    writes, due, number = 0, 0, errno.ENOSPC
+
+    def write(self, data):
+        type(self).writes += 1
+        if self.writes == self.due:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(data)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_on_a_full_disk_a_result_is_whole_or_not_there(run, capsys, monkeypatch):
+    words = ["predict", "run=outputs/run", "input=photos", "probabilities=true", "device=cpu"]
+    assert cli.main([*words, "output=whole", "predictor.tile=16"]) == 0
+    whole, seen = contents(run / "whole"), set()
+    # Of an image: masks, colours, overlay, and of the probabilities a header and 5 classes in 2 strips.
+    assert len(whole) == 2 * 4
+    monkeypatch.setattr(storage, "open", lambda path, mode: Refusing(path, mode), raising=False)
+    for due in range(1, 100):
+        monkeypatch.setattr(Refusing, "writes", 0)
+        monkeypatch.setattr(Refusing, "due", due)
+        output = run / f"out{due}"
+        capsys.readouterr()
+        code = cli.main([*words, f"output=out{due}", "predictor.tile=16"])
+        found = contents(output)
+        assert found.items() <= whole.items()
+        if code == 0:
+            break
+        assert code == 4 and "Traceback" not in (said := capsys.readouterr().err)
+        assert "cannot write out" in said and ": the disk is full; needed " in said
+        seen.add(len(found))
+    assert due == 2 * (3 + 1 + 2 * 5) + 1 and found == whole and seen == set(range(8))
+
+
+def test_a_failed_write_keeps_the_result_that_was_there(run, monkeypatch):
+    words = ["predict", "run=outputs/run", "input=photos/a.png", "output=out", "device=cpu"]
+    assert cli.main(words) == 0
+    before = contents(run / "out")
+    monkeypatch.setattr(storage, "open", lambda path, mode: Refusing(path, mode), raising=False)
+    for due, number in itertools.product((1, 2, 3), (errno.ENOSPC, errno.EIO)):
+        monkeypatch.setattr(Refusing, "writes", 0)
+        monkeypatch.setattr(Refusing, "due", due)
+        monkeypatch.setattr(Refusing, "number", number)
+        assert cli.main(words) == 4 and contents(run / "out") == before
+
+
+def test_the_file_of_probabilities_is_numpys(run):
+    words = ["predict", "run=outputs/run", "input=photos/a.png", "probabilities=true", "device=cpu"]
+    for tile in ("null", "16"):
+        assert cli.main([*words, f"output=out{tile}", f"predictor.tile={tile}"]) == 0
+        path = run / f"out{tile}" / "probabilities" / "a.npy"
+        values = np.load(path, allow_pickle=False)
+        assert values.shape == (5, 20, 30) and values.dtype == np.float16
+        np.testing.assert_allclose(values.astype(np.float32).sum(0), 1, atol=5e-3)
+        mask = load("outputs/run", device="cpu", settings={"tile": None if tile == "null" else 16})
+        assert np.array_equal(mask.probabilities("photos/a.png")[0].half().numpy(), values)
+        np.save(run / "again.npy", values)
+        assert path.read_bytes() == (run / "again.npy").read_bytes()

@@ -91,3 +91,14 @@ def test_a_second_network_is_read_once_for_all_runs_of_a_comparison(reads):
     runs = "runs=[outputs/second,outputs/second/../second,./outputs/second]"
     found = reads("compare", runs, "evaluate.workers=0", "device=cpu", "predictor.ensemble=outputs/first")
     assert of("first", found) == {**ONCE, "model.safetensors": 1}
+
+
+def test_a_run_to_start_from_is_read_once(reads):
+    found = of("first", reads(*TRAIN, "trainer.steps=1", "name=fourth", "init=outputs/first"))
+    assert found == {**ONCE, "model.safetensors": 1}
+
+
+def test_a_run_that_goes_on_reads_its_description_once(reads):
+    """And nothing is hashed again where nothing was left to do."""
+    found = of("second", reads("train", "resume=outputs/second", "device=cpu"))
+    assert found["description.json"] == 2 and found["model.safetensors"] == 1
