@@ -210,7 +210,11 @@ def test_experiment_gives_way_to_a_typed_choice():
 @pytest.mark.parametrize("group", Keys("train").composites)
 @pytest.mark.parametrize("chosen", ["{}", "[{}]", "none"])
 def test_one_of_several_means_the_same_with_and_without_brackets(own, group, chosen):
-    entry, option, value = {"augmentation": ("warp", "size", 513), "tta": ("flip", "axes", ["both"])}[group]
+    entry, option, value = {
+        "augmentation": ("warp", "size", 513),
+        "metric": ("boundary", "tolerance_px", 3.0),
+        "tta": ("flip", "axes", ["both"]),
+    }[group]
     chosen = chosen.format(entry)
     own(
         "experiment/x.yaml",
