@@ -162,8 +162,8 @@ def _tile(images: Tensor, top: int, left: int, side: int, margin: int) -> Tensor
 
 
 def mirrored(start: int, count: int, length: int, device: torch.device | None = None) -> Tensor:
-    """`count` indices from `start` on into 0..length-1, thrown back at both ends without repeating them, as
-    often as it takes."""
+    """`count` indices from `start` on into 0..length-1, reflected at both ends without repeating them
+    (numpy's padding mode "reflect")."""
     period = max(1, 2 * (length - 1))
     index = torch.arange(start, start + count, device=device).remainder(period)
     return torch.minimum(index, period - index)
