@@ -113,7 +113,8 @@ def scoring_of(config: Mapping, task, facts: Facts, metric, prediction: Predicti
 
 
 def data_of(config: Mapping, run: str, description: Mapping) -> Data:
-    """The data set; where a path of the run leads nowhere from here, the error says from where it did."""
+    """The data set. Where a relative path of the run does not exist from here, the error names the directory
+    that the run was started in."""
     try:
         return DATA.build(config["data"])
     except ConfigError as error:
@@ -133,7 +134,7 @@ def data_of(config: Mapping, run: str, description: Mapping) -> Data:
 
 
 def _started_in(run: str) -> str | None:
-    """The directory that the training was started in; None if nothing says so."""
+    """The directory that the training was started in; None if it is not on record."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
     return None

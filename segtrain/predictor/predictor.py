@@ -73,7 +73,7 @@ class Ensemble:
     step: int
 
     def check_same(self, facts: Facts) -> None:
-        """ConfigError if it knows other classes or images than those of `facts`."""
+        """ConfigError if its classes or channels differ from those of `facts`."""
         if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
             mine, its = (
                 f"{one.channels} channels and the classes {', '.join(one.classes)}"
