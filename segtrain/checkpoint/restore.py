@@ -22,7 +22,7 @@ def output_stride_of(model: nn.Module) -> int | None:
     return getattr(getattr(model, "recipe", None), "output_stride", None)
 
 
-# What a network is first filled with takes no random numbers from whoever loads one.
+# Initialisation, whose values are overwritten, draws no random numbers from the caller's generator.
 @torch.random.fork_rng(devices=[])
 def build_from(
     checkpoint: Path, options: dict | None = None, description: dict | None = None

@@ -110,13 +110,13 @@ def check_score(scoring: Scoring) -> None:
         chosen = ",".join([*missing, *scoring.metric])
         raise ConfigError(
             f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, by which task={scoring.task.name} "
-            f"picks "
-            f"the best checkpoint; use metric=[{chosen}]"
+            f"picks the best checkpoint; use metric=[{chosen}]"
         )
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set; where a path of the run leads nowhere from here, the error says from where it did."""
+    """The data set. Where a relative path of the run does not exist from here, the error names the directory
+    that the run was started in."""
     try:
         return DATA.build(config["data"], target=target)
     except ConfigError as error:
@@ -136,8 +136,10 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
 
 
 def _started_in(run: str) -> str | None:
-    """The directory that the training was started in; None if nothing says so."""
-    return read_record(Path(run)).get("directory")
+    """The directory that the training was started in; None if it is not on record."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
+    return None
 
 
 def split_of(data: Data, name: str):

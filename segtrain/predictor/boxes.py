@@ -1,9 +1,9 @@
-"""Scores merged over boxes of the image, as DeconvNet answers (Noh et al. 2015, "Learning deconvolution
-network", sec. 4.4).
+"""Inference over boxes of the image, as in DeconvNet (Noh et al. 2015, "Learning deconvolution network",
+sec. 4.4).
 
-A network that was trained on crops of one size sees things at that size only; boxes of several sizes, each
-brought to it, show it large and small things alike. The paper takes 50 object proposals; here boxes stand on
-a grid, so nothing has to propose them.
+A network that was trained on crops of one size handles objects at one scale; boxes of several sizes, each
+resized to its input, cover large and small objects. The paper takes the boxes from 50 object proposals; here
+they lie on a regular grid.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ OVERLAP = 0.5
 def merged_over_boxes(
     scores: Callable[[Tensor], Tensor], sides: tuple[int, ...] | None, box_input: int
 ) -> Callable[[Tensor], Tensor]:
-    """The largest score that any box gives a pixel and class, from 0 on (the published code's canvas begins
-    there).
+    """The maximum over the boxes of each pixel's score of each class, at least 0 (as in the published code,
+    whose canvas is initialised with 0).
 
     scores: B×K×N×N normalised images -> their B×C×N×N scores, N = box_input. The result is a function of
     B×K×H×W normalised images.

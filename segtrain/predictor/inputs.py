@@ -49,7 +49,10 @@ def _of_array(image, channels: int) -> np.ndarray:
         raise ConfigError(
             f"the image is of type {type(image).__name__}; allowed: a path, a PIL image or an array{hint}"
         )
-    pixels = np.asarray(image)
+    try:
+        pixels = np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or with a gradient
+        raise ConfigError(f"the image cannot become an array: {error}") from error
     if pixels.dtype.name not in PIXELS:
         raise ConfigError(
             f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)"

@@ -42,8 +42,8 @@ class Mask:
         return self._predictions([self._pixels(image)])[0]
 
     def batch(self, images: Iterable, size: int = 8) -> list[np.ndarray]:
-        """What calls with one image each give, in their order, but for rounding in the last bits of the
-        probabilities: up to `size` images of one shape and dtype go through the network together."""
+        """The H×W predictions of each image, in order. Up to `size` images of one shape and dtype go through
+        the network together, which changes probabilities by no more than rounding."""
         if size < 1:
             raise ConfigError(f"size is {size}; allowed: an integer from 1")
         alike: dict[tuple, list[tuple[int, np.ndarray]]] = {}
@@ -64,11 +64,11 @@ class Mask:
         return [found[place] for place in sorted(found)]
 
     def probabilities(self, image) -> Tensor:
-        """1×C×H×W float32 on the device."""
+        """1×C×H×W float32 probabilities on the device. Raises what a call raises."""
         return self._predict(self._stacked([self._pixels(image)]))
 
     def strips(self, image) -> Iterator[Tensor]:
-        """The same as 1×C×h×W, h rows after the other from the top, each as soon as it is done."""
+        """The same as consecutive rows, 1×C×h×W from top to bottom, each strip as soon as it is complete."""
         return self._predict.strips(self._stacked([self._pixels(image)]))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
@@ -113,10 +113,11 @@ def load(
 ) -> Mask:
     """The network of a run, ready for images: `mask = load("outputs/baseline")("photo.jpg")`.
 
-    Without more words the answer is that of `segtrain predict`: tiles, views, mixed precision, CRF and second
-    network are those that the run was trained with.
-    settings: {key: value} to change of the section `predictor`, such as {"tile": 512}, or a PredictorSettings
-    in place of all of it. views: in place of the saved ones, names or {name: {option: value}}; () for none.
+    By default the answer is that of `segtrain predict`: tiles, views, mixed precision, CRF and second network
+    are those that the run was trained with.
+    settings: {key: value} replaces single keys of the section `predictor`, such as {"tile": 512}; a
+    PredictorSettings replaces all of it. views: names or {name: {option: value}}, which replace the saved
+    ones; () for none.
     model_options: options of the network that change no weights, such as {"output_stride": 8}.
     ConfigError for what cannot be chosen so, CheckpointError for a run whose files cannot be used.
     """

@@ -1,5 +1,5 @@
-"""From a config to the way from images to probabilities. Validation, `evaluate`, `predict` and `load` all
-build it here, so that one run has one answer."""
+"""Builds the predictor of a config. Validation, `evaluate`, `predict` and `load` all do it here, so that one
+run has one answer."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def saved_prediction(
 ) -> Prediction:
     """The prediction that a run was saved with.
 
-    config: of the run. settings: all settings in place of the saved ones, or {key: value} of those that
-    change. views: in place of the saved ones, names or {name: {option: value}}; None: the saved ones.
+    config: of the run. settings: a PredictorSettings replaces all saved settings, a mapping {key: value}
+    those that it names. views: names or {name: {option: value}}, which replace the saved ones; None keeps
+    them.
     """
     if isinstance(settings, PredictorSettings):
         chosen = dict(vars(settings))
     else:
-        # As on the command line, keys that this version does not know have no say.
+        # As on the command line, saved keys that this version does not know are ignored.
         known = vars(PredictorSettings())
         saved = {key: value for key, value in (config.get("predictor") or {}).items() if key in known}
         chosen = {**saved, **(settings or {})}

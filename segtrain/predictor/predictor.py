@@ -3,8 +3,8 @@ cannot differ from a mask.
 
 Everything is a function of one type, B×K×H×W images -> B×C×H×W float32 probabilities, that wraps another one:
 one forward pass, boxes, a second network, average over views, CRF, tiles. Where predictor.tile is set, views
-and CRF are those of each tile, so that memory is set by the tile and not by the image; where it is not, they
-are those of the whole image.
+and CRF are computed on each tile, so that memory is bounded by the tile and not by the image; where it is
+not, they are computed on the whole image.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ from segtrain.settings import PredictorSettings
 
 
 class Predictor:
-    """Images (uint8, uint16 or float32) on the model's device -> B×C×H×W probabilities, with the model in
-    evaluation mode.
+    """B×K×H×W images (uint8, uint16 or float32) on the model's device -> B×C×H×W float32 probabilities.
 
-    strips: the same as B×C×h×W, h rows after the other, as soon as each is done. All rows come at once where
-    the image is one tile, and where views or a CRF are those of the whole image.
+    The model runs in evaluation mode without gradients; its own modes and the grad mode are restored.
     """
 
     def __init__(self, model: nn.Module, strips: Strips):
@@ -45,12 +43,15 @@ class Predictor:
 
     @torch.inference_mode()
     def decided(self, decide: Predict, images: Tensor) -> Tensor:
-        """What `decide` makes of the probabilities, B×H×W. It answers pixel by pixel and gets the strips, so
-        that the probabilities of all pixels are never held together."""
+        """B×H×W predictions. decide: probabilities -> predictions, pixel by pixel. It is applied strip by
+        strip, so the probabilities of the whole image are never in memory at once."""
         return torch.cat([decide(strip) for strip in self.strips(images)], dim=-2)
 
     @torch.inference_mode()
     def strips(self, images: Tensor) -> Iterator[Tensor]:
+        """The probabilities as consecutive rows, B×C×h×W from top to bottom, each strip as soon as it is
+        complete. There is a single one where the image fits in one tile, and where views or a CRF are
+        computed on the whole image."""
         # Each module's own: some stay in evaluation mode while others learn.
         was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
@@ -63,8 +64,8 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A second network. scores: images -> its raw B×C×H×W scores. facts: of its data set. run, step: where it
-    is from."""
+    """A second network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
+    checkpoint."""
 
     scores: Predict
     facts: Facts
@@ -72,7 +73,7 @@ class Ensemble:
     step: int
 
     def check_same(self, facts: Facts) -> None:
-        """ConfigError if it knows other classes or images than those of `facts`."""
+        """ConfigError if its classes or channels differ from those of `facts`."""
         if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
             mine, its = (
                 f"{one.channels} channels and the classes {', '.join(one.classes)}"
@@ -198,8 +199,8 @@ def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor
 
 
 def refined(predict: Predict, refine: Refine | None) -> Predict:
-    """`predict` and then a function of the images and their probabilities; without one, `predict`. Of images
-    that it answers for in part, the inner part."""
+    """`predict`, followed by `refine` if there is one. Where `predict` answers for the inner part of its
+    images only, `refine` gets that part."""
     if refine is None:
         return predict
 

@@ -1,8 +1,8 @@
-"""Large images tile by tile: overlapping tiles that are averaged, and tiles of networks that answer for their
-inner part only.
+"""Large images tile by tile: overlapping tiles that are averaged, and the overlap-tile strategy of networks
+without padding.
 
-Both give the probabilities as strips, rows that no later tile touches, from top to bottom. Whoever wants one
-number a pixel takes it from each strip and never holds all classes of the whole image.
+Both yield the probabilities as strips from top to bottom: rows that no later tile overlaps. So predictions
+can be made strip by strip, without the probabilities of the whole image in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Strips = Callable[[Tensor], Iterator[Tensor]]
 """B×K×H×W images -> B×C×h×W of h rows after the other, H in all."""
 
 AUTO_TILE_PIXELS = 4_000_000
-"""Images with more pixels go through a sliding window even if none was asked for: memory must not grow with
-the image."""
+"""Images with more pixels go through a sliding window even where predictor.tile is null, to bound the
+memory."""
 AUTO_TILE = 1024
 
 VALID_TILE = 572
-"""Side of the tiles of a network without padding, as in U-Net's paper, if none was asked for."""
+"""Side of the tiles of a network without padding where predictor.tile is null, as in U-Net's paper."""
 
 
 def assembled(strips: Strips) -> Predict:
@@ -162,8 +162,8 @@ def _tile(images: Tensor, top: int, left: int, side: int, margin: int) -> Tensor
 
 
 def mirrored(start: int, count: int, length: int, device: torch.device | None = None) -> Tensor:
-    """`count` indices from `start` on into 0..length-1, thrown back at both ends without repeating them, as
-    often as it takes."""
+    """`count` indices from `start` on into 0..length-1, reflected at both ends without repeating them
+    (numpy's padding mode "reflect")."""
     period = max(1, 2 * (length - 1))
     index = torch.arange(start, start + count, device=device).remainder(period)
     return torch.minimum(index, period - index)

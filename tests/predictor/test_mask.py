@@ -212,6 +212,7 @@ def test_arrays_of_all_scales_say_the_same(mask):
         (np.zeros((3, 8, 9), np.uint8), r"shape \(3, 8, 9\)"),
         (np.zeros((0, 9, 3), np.uint8), "none of them 0"),
         ([np.zeros((8, 9, 3), np.uint8)], r"of type list; allowed: a path.*; several go to batch\(images\)"),
+        (torch.zeros(8, 9, 3, requires_grad=True), "the image cannot become an array: .*requires grad"),
         (None, "of type NoneType; allowed: a path, a PIL image or an array$"),
     ],
 )
