@@ -221,7 +221,7 @@ def remove_leftovers(folder: Path | str) -> list[Path]:
     """Removes what writers that were killed left half written in `folder`; what a living process writes
     stays."""
     removed = []
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(Path(folder).glob(".*.tmp")):
         match = TEMPORARY.match(path.name)
         # The lock of the run is ours, so that nothing else of this process is being written now.
         if match and (int(match[1]) == os.getpid() or not alive(int(match[1]))):
