@@ -13,10 +13,10 @@ from segtrain.run.layout import CONFIG, METRICS
 from segtrain.run.lock import Lock
 from segtrain.run.own import check_own
 from segtrain.run.plain_yaml import to_yaml
-from segtrain.run.record import Record
+from segtrain.run.record import Record, read_record
 from segtrain.run.saved import check_unchanged, plain_data, saved_config
 from segtrain.run.stop import Stop
-from segtrain.run.storage import write_atomic
+from segtrain.run.storage import remove_leftovers, write_atomic
 from segtrain.settings import COMMANDS
 
 # Imported late: both bring torch, which takes seconds, and the lock is taken before.
@@ -41,6 +41,16 @@ def has_checkpoint(folder: Path) -> bool:
     return importlib.import_module("segtrain.checkpoint").has_checkpoint(folder)
 
 
+def scores_if_finished(folder: Path) -> dict | None:
+    """The scores of a run that came to its end and still has the checkpoint of it; else None."""
+    record = read_record(folder)
+    scores = record.get("scores") or {}
+    if record.get("exit_code") != 0 or "step" not in scores:
+        return None
+    damage_of = importlib.import_module("segtrain.checkpoint.format").damage_of
+    return scores if damage_of(folder / "checkpoints" / str(scores["step"])) is None else None
+
+
 def checked_saved(folder: Path) -> dict:
     """The saved config of a training run, checked and with the defaults of keys that it does not know yet."""
     return check("train", saved_config(folder))
@@ -62,13 +72,17 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
     that cannot begin."""
     with Lock(folder), debug_log(folder):
         try:
-            for name in ("checkpoints", "report"):
-                check_own(folder / name, folder=True)
+            for own in (folder, folder / "checkpoints", folder / "report"):
+                check_own(own, folder=True)
+                remove_leftovers(own)
             _import_torch(stop)
             stop.at_once = True  # until the loop begins
             checked = check("train", config)
             if has_checkpoint(folder):
                 check_unchanged(checked_saved(folder), checked, folder)
+                if (scores := scores_if_finished(folder)) is not None:
+                    print(f"{folder} is finished: nothing is left to do", flush=True)
+                    return scores
             write_atomic(folder / CONFIG, to_yaml(plain_data(checked)).encode())
             with Record(folder, checked, words) as record:
                 record.scores = command("train")(checked, folder, stop)

@@ -137,9 +137,7 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
 
 def _started_in(run: str) -> str | None:
     """The directory that the training was started in; None if it is not on record."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return str(json.loads((Path(run) / "run.json").read_text("utf-8"))["directory"])
-    return None
+    return read_record(Path(run)).get("directory")
 
 
 def split_of(data: Data, name: str):

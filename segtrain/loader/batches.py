@@ -153,8 +153,8 @@ class Batches:
         code = process.exitcode
         ended = signal.Signals(-code).name if code < 0 else f"exit {code}"
         fixes = {
-            -signal.SIGBUS: f"shared memory (/dev/shm) is too small; {SHARED_MEMORY_FIX}",
-            -signal.SIGKILL: "out of memory? lower loader.workers or loader.batch_size",
+            -getattr(signal, "SIGBUS", 7): f"shared memory (/dev/shm) is too small; {SHARED_MEMORY_FIX}",
+            -getattr(signal, "SIGKILL", 9): "out of memory? lower loader.workers or loader.batch_size",
         }
         fix = fixes.get(code, "is that file damaged? replace or remove it")
         return ResourceError(

@@ -52,7 +52,7 @@ def as_it_is(item):
     return item
 
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+HELD_BACK = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
 class WorkerStart:
@@ -69,7 +69,8 @@ class WorkerStart:
         # under it.
         for number in HELD_BACK:
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
         if self.die_with_parent and sys.platform == "linux":
@@ -84,7 +85,8 @@ def undisturbed(make: Callable):
 
     Dead workers are found when the next batch is asked for.
     """
-    if threading.current_thread() is not threading.main_thread():
+    known = hasattr(signal, "pthread_sigmask") and hasattr(signal, "SIGCHLD")
+    if not known or threading.current_thread() is not threading.main_thread():
         return make()
     before = signal.getsignal(signal.SIGCHLD)
     # Workers start with these held back, until they ignore them.

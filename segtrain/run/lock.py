@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import getpass
 import json
 import os
@@ -16,10 +15,21 @@ import weakref
 from pathlib import Path
 
 from segtrain.errors import ConfigError, printable
-from segtrain.run.own import check_own, parsed
+from segtrain.run.own import NO_LINK, NO_WAIT, check_own, parsed
 from segtrain.run.storage import alive, storage
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+try:
+    import msvcrt
+except ImportError:
+    msvcrt = None
+
 LOCK = ".lock"
+LOCKED_BYTE = 1 << 30
+"""Where Windows locks: no process could read bytes that another one has locked."""
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -53,7 +63,7 @@ class Lock:
         return self
 
     def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | NO_WAIT | NO_LINK, 0o644)
 
     def _take(self, descriptor: int) -> None:
         locked = _flock(descriptor)
@@ -105,13 +115,20 @@ class Lock:
         self.release()
 
 
-os.register_at_fork(after_in_child=lambda: [lock._forget() for lock in list(_held)])
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [lock._forget() for lock in list(_held)])
 
 
 def _flock(descriptor: int) -> bool | None:
-    """True: locked, False: somebody else has it, None: this file system knows no locks."""
+    """True: locked, False: somebody else has it, None: this file system or this system knows no locks."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt is not None:
+            os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            return None
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
@@ -137,12 +154,13 @@ def _same_machine(owner: dict) -> bool:
 def _write_owner(descriptor: int) -> None:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
+    except (KeyError, OSError, ImportError):
+        user = ""
     since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "user": user, "since": since, "boot": _boot()}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, json.dumps(owner).encode())
     os.fsync(descriptor)
 
 
@@ -152,7 +170,8 @@ def _read_owner(descriptor: int, wait_s: float) -> dict | None:
     end = time.monotonic() + wait_s
     while True:
         with contextlib.suppress(ValueError, AttributeError, OSError, TypeError, LookupError, OverflowError):
-            read = parsed(os.pread(descriptor, 4096, 0))
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            read = parsed(os.read(descriptor, 4096))
             words = {key: str(read.get(key) or "")[:200] for key in ("host", "user", "since", "boot")}
             return {"pid": int(read["pid"]), **words}
         if time.monotonic() >= end:

@@ -13,7 +13,8 @@ from pathlib import Path
 from segtrain.errors import CheckpointError
 
 KINDS = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFREG: "a file", stat.S_IFIFO: "a pipe"}
-NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+# What a system does not know, it is not asked for.
+NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -35,7 +36,7 @@ def check_own(path: Path, folder: bool = False) -> None:
 
 def read_own(path: Path, at_most: int) -> bytes:
     """The first bytes of a regular file; OSError for anything else, which is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | NO_WAIT | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(None, "not a regular file", str(path))

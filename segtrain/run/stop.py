@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,9 +14,14 @@ import weakref
 
 from segtrain.errors import Interrupted
 
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]
+"""Those that ask a run to end: SIGHUP where a terminal is closed, unless that is ignored (nohup)."""
+
 
 class Stop:
-    """Whether somebody asked the run to end. `Stop().install()` watches SIGTERM and SIGINT; `Stop()` alone
+    """Whether somebody asked the run to end. `Stop().install()` watches SIGNALS; `Stop()` alone
     never asks.
 
     The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second
@@ -29,19 +35,21 @@ class Stop:
         self.requested: int | None = None
         self.at_once = False
         self._previous: dict[int, object] = {}
-        self._pipe: tuple[int, int] | None = None
+        self._pipe: tuple[socket.socket, socket.socket] | None = None
 
     def install(self) -> Stop:
         """Watches from now on; in the main thread only, elsewhere nothing changes."""
         if threading.current_thread() is not threading.main_thread() or self._previous:
             return self
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
+            if signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGTERM, signal.SIGINT):
+                continue  # nohup
             self._previous[number] = signal.signal(number, self._note)
         # A handler waits until the main thread comes out of a long operation; a thread that reads this pipe
         # does not.
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._pipe = socket.socketpair()  # Windows has no pipe for this
+        self._pipe[1].setblocking(False)
+        signal.set_wakeup_fd(self._pipe[1].fileno(), warn_on_full_buffer=False)
         threading.Thread(target=_watch, args=(self._pipe[0],), name="stop", daemon=True).start()
         _installed.add(self)
         return self
@@ -54,7 +62,7 @@ class Stop:
         if self._pipe is not None:
             signal.set_wakeup_fd(-1)
             # The thread sees the end of the pipe and closes its side.
-            os.close(self._pipe[1])
+            self._pipe[1].close()
             self._pipe = None
         _installed.discard(self)
 
@@ -74,36 +82,38 @@ class Stop:
 
     def _leave_child(self) -> None:
         """In a forked child (a loader's worker): the parent decides, and its `terminate` must work."""
-        for number, action in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN)):
+        for number in SIGNALS:
+            action = signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL
             if signal.getsignal(number) == self._note:
                 signal.signal(number, action)
         if self._pipe is not None:
             # The pipe is the parent's: a signal to this child is not one to the run.
             signal.set_wakeup_fd(-1)
-            for descriptor in self._pipe:
-                os.close(descriptor)
+            for end in self._pipe:
+                end.close()
             self._pipe = None
 
 
 _installed: weakref.WeakSet[Stop] = weakref.WeakSet()
 
 
-os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list(_installed)])
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list(_installed)])
 
 
-def _watch(descriptor: int) -> None:
+def _watch(pipe: socket.socket) -> None:
     """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal
     sent too."""
     last = -math.inf
     interrupts = 0
-    while numbers := os.read(descriptor, 512):
+    while numbers := pipe.recv(512):
         if signal.SIGINT in numbers:
             now = time.monotonic()
             interrupts += now - last > 0.1
             last = now
         if interrupts >= 2:
             end_at_once(128 + signal.SIGINT)
-    os.close(descriptor)
+    pipe.close()
 
 
 def _say(text: str) -> None:
@@ -115,7 +125,7 @@ def end_at_once(exit_code: int) -> None:
     """Kills every process that this one started, and theirs, and ends without any clean-up."""
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     os._exit(exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import math
@@ -61,8 +62,7 @@ def free_bytes(path: Path | str) -> int | None:
     path = Path(os.path.abspath(path))
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
-            found = os.statvfs(folder)
-            return found.f_bavail * found.f_frsize
+            return shutil.disk_usage(folder).free
     return None
 
 
@@ -112,6 +112,8 @@ def temporary_name(path: Path) -> Path:
 
 def sync_folder(folder: Path | str) -> None:
     """Makes the names in `folder` survive a power cut."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # such a system opens no folders
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -242,7 +244,7 @@ def remove_leftovers(folder: Path | str) -> list[Path]:
     """Removes what writers that were killed left half written in `folder`; what a living process writes
     stays."""
     removed = []
-    for path in sorted(Path(folder).iterdir()):
+    for path in sorted(Path(folder).glob(".*.tmp")):
         match = TEMPORARY.match(path.name)
         # The lock of the run is ours, so that nothing else of this process is being written now.
         if match and (int(match[1]) == os.getpid() or not alive(int(match[1]))):
@@ -262,6 +264,10 @@ def remove(path: Path) -> None:
 
 def alive(pid: int) -> bool:
     """Whether a process of that id runs on this machine."""
+    if os.name == "nt":
+        # There os.kill ends the process, whatever the signal.
+        handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
+        return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

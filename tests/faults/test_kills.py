@@ -97,6 +97,7 @@ def kill_while_saving(saver, run, first, delay_s):
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
+        torch.set_num_threads(1)  # the parent's threads are not there
         step = first
         while True:
             saver.save(run, step)

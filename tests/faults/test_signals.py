@@ -262,3 +262,17 @@ def test_a_signal_in_the_middle_of_an_import_ends_the_run_politely(tmp_path, mod
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.returncode == code and f"stopped by {number.name}" in ended.stderr, ended.stderr
     assert "Traceback" not in ended.stderr and not (tmp_path / "outputs" / "run").exists()
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal closed", "nohup"])
+def test_a_closed_terminal_stops_the_run_politely(start, tmp_path, ignored):
+    hang_up = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" if ignored else ""
+    process, _ = start(hang_up + LOOP, tmp_path, 0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGHUP)
+    if ignored:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == (143 if ignored else 129)
+    assert (tmp_path / "saved").exists()
