@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -20,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from segtrain.catalogue import show
@@ -27,6 +29,7 @@ from segtrain.compose import flatten
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run_folder import Lock, Stop, check_name, create, write_atomic, write_json
+from segtrain.settings import GROUPS, SECTIONS
 
 OUTPUTS = Path("outputs")
 CONFIG, RECORD, METRICS, DEBUG_LOG = "config.yaml", "run.json", "metrics.jsonl", "debug.log"
@@ -131,14 +134,19 @@ def saved_config(folder: Path) -> dict:
             raise
         raise CheckpointError(str(error)) from error
     if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path} is not a config; restore it from the description in {folder}/checkpoints"
-        )
+        raise CheckpointError(f"{path} is not a config; {_restore(folder)}")
     check_plain(config, path, ("defaults",))
+    for key in {*SECTIONS["train"], *GROUPS["train"]} - {""}:
+        if not isinstance(config.get(key), (Mapping, NoneType)):
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}, not a mapping; {_restore(folder)}")
     for key, value in flatten(config).items():
         if "${" in str(value):
             raise ConfigError(f"{path}: {key} holds '${{'; the config of a run holds plain values only")
     return config
+
+
+def _restore(folder: Path) -> str:
+    return f"restore it from the description in {folder}/checkpoints"
 
 
 def checked_saved(folder: Path) -> dict:
@@ -254,6 +262,10 @@ def debug_log(folder: Path | None) -> Iterator[None]:
     except (MemoryError, BrokenPipeError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(
+                f"{error.filename}: the name is too long; allowed: 255 bytes a folder"
+            ) from error
         # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called
         # OutOfMemoryError.
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
@@ -322,11 +334,20 @@ class Record:
 
 
 def read_record(folder: Path) -> dict:
-    """What run.json says; {} if there is none or it cannot be read."""
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads((folder / RECORD).read_text("utf-8"))
-        return record if isinstance(record, dict) else {}
-    return {}
+    """What run.json says; {} if there is none or it cannot be read. Values of another type are left out."""
+    record, path = {}, folder / RECORD
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        record = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    kinds = {"exit_code": int, "seconds": (int, float), "scores": dict, "earlier": list}
+    fields = record.items() if isinstance(record, dict) else ()
+    kept = {key: value for key, value in fields if isinstance(value, kinds.get(key, object))}
+    if "scores" in kept:
+        number_or_text = (int, float, str)
+        scores = {key: value for key, value in kept["scores"].items() if isinstance(value, number_or_text)}
+        score = scores.get("score")
+        whole = isinstance(score, str) and isinstance(scores.get(score, 0), (int, float))
+        kept["scores"] = scores if whole else {}
+    return kept
 
 
 def _now() -> str:

@@ -194,7 +194,7 @@ def _parsed(line: str):
 
     try:
         return OverridesParser.create().parse_override(line)
-    except HydraException:
+    except (HydraException, ValueError):  # Python reads no number of more than 4300 digits
         return None
 
 
@@ -208,9 +208,7 @@ def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
         inner = _parsed(f"{key}=[{written}]")
         return Typed(key, text, inner.value(), _line(key, f"[{written}]", keys))
     hint = "" if key in keys.choices else f", or quote a text with a comma: '{key}=\"{text}\"'"
-    raise ConfigError(
-        f"{key}={text} gives several values to one key; add --multirun for one run each{hint}"
-    )
+    raise ConfigError(f"{key}={text} gives several values to one key; add --multirun for one run each{hint}")
 
 
 def _no_choice(key: str, keys: Keys) -> Typed:
