@@ -194,7 +194,7 @@ def _parsed(line: str):
 
     try:
         return OverridesParser.create().parse_override(line)
-    except HydraException:
+    except (HydraException, ValueError):  # Python reads no number of more than 4300 digits
         return None
 
 

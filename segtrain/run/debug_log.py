@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from segtrain.errors import CheckpointError, SegtrainError
+from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.run.layout import DEBUG_LOG
 from segtrain.run.own import check_own
 
@@ -30,6 +31,10 @@ def debug_log(folder: Path | None) -> Iterator[None]:
     except (MemoryError, BrokenPipeError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(
+                f"{error.filename}: the name is too long; allowed: 255 bytes a folder"
+            ) from error
         # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called
         # OutOfMemoryError.
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):

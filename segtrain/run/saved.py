@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.run.layout import CONFIG
 from segtrain.run.plain_yaml import check_plain, read_yaml
+from segtrain.settings import COMMANDS
 from segtrain.text import flatten, show
 
 RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")
@@ -28,14 +30,20 @@ def saved_config(folder: Path) -> dict:
             raise
         raise CheckpointError(str(error)) from error
     if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path} is not a config; restore it from the description in {folder}/checkpoints"
-        )
+        raise CheckpointError(f"{path} is not a config; {_restore(folder)}")
     check_plain(config, path, ("defaults",))
+    row = COMMANDS["train"]
+    for key in {*row.sections, *row.groups} - {""}:
+        if not isinstance(config.get(key), (Mapping, NoneType)):
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}, not a mapping; {_restore(folder)}")
     for key, value in flatten(config).items():
         if "${" in str(value):
             raise ConfigError(f"{path}: {key} holds '${{'; the config of a run holds plain values only")
     return _upgraded(config)
+
+
+def _restore(folder: Path) -> str:
+    return f"restore it from the description in {folder}/checkpoints"
 
 
 def _upgraded(config: dict) -> dict:

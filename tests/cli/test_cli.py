@@ -379,6 +379,65 @@ def test_memory_that_torch_cannot_have(segtrain, training):
     segtrain("train", "name=x").refused("out of memory", code=6)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "run={}"],
+        ["compare", "runs=[{}]"],
+        ["predict", "run={}", "input=x", "output=y"],
+        ["train", "resume={}"],
+        ["train", "init={}", "dry_run=true"],
+        ["train", "data=folder", "data.root={}", "dry_run=true"],
+        ["train", "hydra.run.dir={}"],
+        ["train", "hydra.run.dir={}/x"],
+        ["train", "--config-dir", "{}"],
+        ["list", "models", "--config-dir", "{}"],
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_name_that_no_file_can_have(segtrain, words):
+    result = segtrain(*(word.format("x" * 300) for word in words))
+    result.refused("xxx", code=result.code)
+    assert result.code in (2, 4)
+    assert "fault of segtrain" not in result.err
+
+
+RECORDS = [
+    {"earlier": 5},
+    {"earlier": {"a": 1}},
+    {"exit_code": "0"},
+    {"exit_code": 0, "scores": [1], "seconds": "x"},
+    {"exit_code": 0, "scores": {"score": [1], "step": {}}},
+    {"exit_code": 0, "scores": {"score": "val/miou", "val/miou": "x"}},
+    [1],
+    5,
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=str)
+def test_record_with_values_of_another_type(segtrain, training, record):
+    sweep = ["train", "-m", "name=s", "seed=1,2", "trainer.steps=2"]
+    assert segtrain("train", "name=x", "trainer.steps=2").code == segtrain(*sweep).code == 0
+    for folder in ("outputs/x", "outputs/s/seed-1"):
+        Path(folder, "run.json").write_text(json.dumps(record))
+    assert segtrain("train", "resume=outputs/x").code == segtrain(*sweep).code == 0
+
+
+def test_record_that_no_reader_survives(segtrain, training):
+    segtrain("train", "name=x", "trainer.steps=2")
+    Path("outputs/x/run.json").write_text("[" * 100_000)
+    assert segtrain("train", "resume=outputs/x").code == 0
+
+
+@pytest.mark.parametrize("value", ["5", "x", "[1]", "true"])
+@pytest.mark.parametrize("key", ["predictor", "model", "data", "tta", "loss"])
+def test_saved_config_with_values_of_another_type(segtrain, key, value):
+    Path("r").mkdir()
+    Path("r/config.yaml").write_text(f"{key}: {value}\n")
+    for words in (["evaluate", "run=r", "model=unet"], ["train", "resume=r"], ["compare", "runs=[r]"]):
+        segtrain(*words).refused("r/config.yaml", key, code=4)
+
+
 # --- order at the start
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -490,6 +492,33 @@ def test_yaml_bombs(own):
     lines = ["a0: xxxxxxxxxx"] + [f"a{i}: ${{a{i - 1}}}${{a{i - 1}}}" for i in range(1, 40)]
     own("experiment/refs.yaml", GLOBAL + "\n".join(lines) + "\n")
     assert "interpolations" in refused("experiment=refs", config_dir=own.folder)
+
+
+COSTLY = {
+    "aliases": "a0: &a0 [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 5)),
+    "long list": f"seed: [{','.join(['1'] * 99_000)}]\n",
+    "longer list": f"seed: [{','.join(['1'] * 240_000)}]\n",
+    "number in base 60": f"seed: 1{':1' * 240_000}\n",
+    "hexadecimal number": f"seed: 0x{'1' * 6000}\n",
+    "long number": f"seed: {'1' * 6000}\n",
+    "number as a key": f"? {'1' * 6000}\n: 1\n",
+    "deep": f"seed: {'[' * 400_000}\n",
+    "number on the command line": None,
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_what_costs_without_meaning_is_refused_at_once(own, kind):
+    refused("nix=1")  # what is imported once counts for nobody
+    own("experiment/x.yaml", GLOBAL + (COSTLY[kind] or ""))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    if COSTLY[kind]:
+        assert "x.yaml" in refused("experiment=x", config_dir=own.folder)
+    else:
+        assert "seed" in refused(f"seed={'1' * 6000}")
+    assert time.process_time() - start < 2
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 300
 
 
 def test_own_file_that_is_none(own, tmp_path):
