@@ -92,7 +92,8 @@ def read_record(folder: Path) -> dict:
 
 def _is_like(key: str, value) -> bool:
     if key == "scores" and isinstance(value, dict):
-        return all(isinstance(one, (str, int, float, type(None))) for one in value.values())
+        plain = all(isinstance(one, (str, int, float, type(None))) for one in value.values())
+        return plain and isinstance(value.get(value.get("score"), 0), (int, float, type(None)))
     return isinstance(value, KINDS.get(key, object)) and not (key == "exit_code" and isinstance(value, bool))
 
 
