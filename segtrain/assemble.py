@@ -48,7 +48,6 @@ from segtrain.predictor import (
     build_from,
     choose_device,
     ensemble_of,
-    output_stride_of,
     predictor,
     without_weights,
 )
@@ -106,9 +105,7 @@ def _complete(facts: Facts, model: nn.Module) -> Facts:
     """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to
     -1..1."""
     neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
-    return replace(
-        facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral
-    )
+    return replace(facts, normalisation=facts.normalisation or model.normalisation or neutral)
 
 
 def _as_settled(config: Mapping, description: Mapping) -> dict:
@@ -262,7 +259,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     scoring.prediction(
         parts.model, device
     )  # what is wrong with it is said before the first step, not after the last
-    if hasattr(parts.model, "fit"):
+    if parts.model.fits_itself:
         return _fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = _augmentation_and_loss(config, parts, train_split)
     if config["trainer"]["freeze_batch_norm"]:
@@ -325,7 +322,7 @@ def _fit(
         )
     settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
     state = training.new_state(model, {}, settings, device)
-    if resumed is not None and hasattr(model, "resize_for"):
+    if resumed is not None:
         model.resize_for(checkpoints.load_weights(resumed))
     started = _resume_or_init(config, resumed, state, parts)
     if folder is not None:
@@ -521,8 +518,7 @@ def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: L
 def _about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
     count = sum(p.numel() for p in parts.model.parameters())
     return [
-        f"model     {config['model']['name']}, {count:,} parameters; "
-        f"{getattr(parts.model, 'weights_report', 'no pretrained weights')}",
+        f"model     {config['model']['name']}, {count:,} parameters; {parts.model.weights_report}",
         f"data      {config['data']['name']}: {num_train} train, {num_val} val; {parts.facts.num_classes} "
         f"classes",
     ]
@@ -697,10 +693,7 @@ def evaluate(config: dict, stop) -> dict:
     probe(output, 1 << 20)
     scores = _scored(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
     # Rates as they are at this output stride.
-    used = {
-        key: getattr(getattr(model, "recipe", None), key, None) or value
-        for key, value in config["model"].items()
-    }
+    used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
         "split": config["split"],
         "checkpoint": description["step"],
@@ -807,7 +800,7 @@ def _name_of_scores(config: Mapping, model: nn.Module, description: Mapping) -> 
     """val-1000-flip-os8-crf-5b0a9c: the split, the step, and what makes these scores others than those of the
     training: in a word each, and a hash of what the words leave open."""
     words = [config["split"], str(description["step"]), *config["tta"]]
-    stride, settings = output_stride_of(model), PredictorSettings(**config["predictor"])
+    stride, settings = model.output_stride, PredictorSettings(**config["predictor"])
     if stride != description["config"]["model"].get("output_stride", stride):
         words.append(f"os{stride}")
     words += [name for name in ("boxes", "ensemble", "crf") if getattr(settings, name) is not None]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain import checkpoint as checkpoints
 from segtrain.boxes import check_box_sides, merged_over_boxes
@@ -26,6 +26,7 @@ from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
 from segtrain.model.limits import as_typed, typed
+from segtrain.model.network import Network
 from segtrain.model.sides import check_side
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import PredictorSettings
@@ -50,7 +51,7 @@ class Predictor:
     tiles are enough to make them; views of the image and a CRF need all of it.
     """
 
-    def __init__(self, model: nn.Module, strips: Strips):
+    def __init__(self, model: Network, strips: Strips):
         self._model, self._strips = model, strips
 
     @torch.inference_mode()
@@ -77,7 +78,7 @@ class Ensemble:
 
 
 def predictor(
-    model: nn.Module,
+    model: Network,
     normalisation: Normalisation,
     activate: Predict,
     settings: PredictorSettings,
@@ -92,7 +93,7 @@ def predictor(
     # Not every network has something to train.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     check_settings(model, settings)
-    margin = getattr(model, "margin", 0)
+    margin = model.margin
 
     def scores(normalised: Tensor) -> Tensor:
         between()
@@ -128,9 +129,9 @@ def predictor(
     return Predictor(model, strips)
 
 
-def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
+def check_settings(model: Network, settings: PredictorSettings) -> None:
     """ConfigError for settings that this network cannot be run with."""
-    margin = getattr(model, "margin", 0)
+    margin = model.margin
     if margin and (settings.boxes or settings.ensemble):
         key = "boxes" if settings.boxes else "ensemble"
         raise ConfigError(
@@ -142,7 +143,7 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
         check_side(model, "predictor.box_input", settings.box_input)
     elif settings.tile is not None and not margin:
         check_side(model, "predictor.tile", settings.tile)
-    if settings.boxes and getattr(model, "log_probabilities", False):
+    if settings.boxes and model.log_probabilities:
         raise ConfigError(
             f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
             f"log-probabilities, none above 0; use null"
@@ -150,13 +151,9 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
     _check_merge(model, "this network", settings)
 
 
-def _check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
+def _check_merge(model: Network, which: str, settings: PredictorSettings) -> None:
     """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
-    if (
-        settings.ensemble
-        and settings.ensemble_merge == "product"
-        and getattr(model, "log_probabilities", False)
-    ):
+    if settings.ensemble and settings.ensemble_merge == "product" and model.log_probabilities:
         raise ConfigError(
             f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
             f"log-probabilities, none above 0; "
@@ -217,7 +214,7 @@ def ensemble_of(settings: PredictorSettings, facts: Facts, device: torch.device)
         raise ConfigError(
             f"{where} was trained on images of {its}, the run on {mine}; use a run with the same"
         )
-    if getattr(model, "margin", 0):
+    if model.margin:
         raise ConfigError(
             f"{where} answers for the inner part of its input only; use a run of another network"
         )
@@ -232,7 +229,7 @@ def ensemble_of(settings: PredictorSettings, facts: Facts, device: torch.device)
     return Ensemble(scores, settings.ensemble, description["step"])
 
 
-def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
+def protocol(model: Network, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
     """How probabilities are made, for the record beside scores."""
     made_by_crf = None
     if settings.crf:
@@ -243,7 +240,7 @@ def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble |
             "window": settings.crf_window if solver == "torch" else None,
         }
     return {
-        "output_stride": output_stride_of(model),
+        "output_stride": model.output_stride,
         "tile": settings.tile,
         "overlap": settings.overlap if settings.tile else None,
         "amp": settings.amp,
@@ -254,11 +251,6 @@ def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble |
         and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
         "crf": made_by_crf,
     }
-
-
-def output_stride_of(model: nn.Module) -> int | None:
-    """None for a network whose features come at the strides of its paper."""
-    return getattr(getattr(model, "recipe", None), "output_stride", None)
 
 
 def choose_device(wish: str) -> torch.device:
@@ -277,7 +269,7 @@ def choose_device(wish: str) -> torch.device:
     return device
 
 
-def build_from(checkpoint: Path, options: dict | None = None) -> tuple[nn.Module, Facts, dict]:
+def build_from(checkpoint: Path, options: dict | None = None) -> tuple[Network, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 
     options: of the network, all or some, in place of those that it was trained with: an output stride, which
@@ -325,20 +317,21 @@ def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
     return saved, {key: value for key, value in wanted.items() if value != saved[key]}
 
 
-def _of_training(changed: dict, saved: dict, model: nn.Module) -> str:
+def _of_training(changed: dict, saved: dict, model: Network) -> str:
     new, old = typed(changed), typed({key: saved[key] for key in changed})
     # A network that is fitted takes nothing over from another run.
     way_out = (
-        "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+        "train a new run with these options" if model.fits_itself else f"`segtrain train init=RUN {new}`"
     )
     return f"the weights were trained with {old}, and {new} needs others: {way_out}"
 
 
-def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) -> None:
-    recipe = getattr(model, "recipe", None)
-    moved = recipe and recipe.at(output_stride)
+def _refuse_what_follows(model: Network, output_stride: int, changed: dict) -> None:
+    if model.options is None:
+        return
+    before, after = vars(model.options), vars(model.options.at(output_stride))
     for key in changed:
-        if recipe and getattr(moved, key, None) != getattr(recipe, key, None):
+        if before.get(key) != after.get(key):
             raise ConfigError(
                 f"model.{key} follows model.output_stride={output_stride}; set only one of them"
             )
@@ -354,11 +347,10 @@ def without_weights(model_config: dict) -> dict:
 
 
 def load_exactly(
-    model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
+    model: Network, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
 ) -> None:
     """All tensors into the model, or an error that says which do not fit."""
-    if hasattr(model, "resize_for"):
-        model.resize_for(weights)  # of a network that was fitted, the data decided how much there is
+    model.resize_for(weights)
     own = model.state_dict()
     wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
     wrong += [name for name in own if name in weights and own[name].shape != weights[name].shape]

@@ -8,6 +8,7 @@ from torch import nn
 from segtrain import checkpoint as checkpoints
 from segtrain.boxes import box_sides, merged_over_boxes
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor import Ensemble, ensemble_of, predictor
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.settings import PredictorSettings
@@ -15,7 +16,7 @@ from segtrain.settings import PredictorSettings
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
-class Strided(nn.Module):
+class Strided(Network):
     """Logits at stride 2 from a 3×3 neighbourhood."""
 
     def __init__(self):

@@ -11,6 +11,7 @@ from torch import nn
 from segtrain import crf as module
 from segtrain.crf import PRESETS, colours, crf, mean_field, permutohedral
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor import predictor
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
@@ -138,7 +139,7 @@ def test_a_solver_that_is_not_there_is_named(monkeypatch):
     assert module.chosen_solver("auto") == module.chosen_solver("torch") == "torch"
 
 
-class Painted(nn.Module):
+class Painted(Network):
     """Says what the first channel says."""
 
     def __init__(self):

@@ -9,6 +9,7 @@ from segtrain.catalogue import _amount, load
 from segtrain.describe import build, described, lines
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
+from segtrain.model.network import Network
 
 TINY = {"name": "unet", "widths": (4, 8)}
 
@@ -90,7 +91,7 @@ def test_no_weights_are_asked_for(segtrain, monkeypatch):
         (["model=unett"], ["model=unett does not exist", "did you mean 'unet'"]),
         (["sise=3"], ["sise", "did you mean 'size'"]),
         (["size=0"], ["size is 0", "from 1"]),
-        (["size=[0,4]"], ["size[0] is 0", "pixels from 1"]),
+        (["size=[0,4]"], ["size[0] is 0", "from 1"]),
         (["size=[1,2,3]"], ["size is"]),
         (["depth=0"], ["depth is 0"]),
         (["optimizer.lr=1"], ["optimizer.lr is not a key of segtrain describe"]),
@@ -149,7 +150,7 @@ def test_amounts_keep_three_digits():
 
 
 def test_a_size_that_breaks_a_network_is_refused():
-    class Picky(torch.nn.Module):
+    class Picky(Network):
         def __init__(self):
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 2, 5)

@@ -7,21 +7,22 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from segtrain import assemble, checkpoint
 from segtrain.errors import ConfigError, DataError, Interrupted
 from segtrain.loader import Samples
 from segtrain.model import MODEL
+from segtrain.model.network import Network
 from segtrain.predictor import load
 from segtrain.run_folder import Stop
 from segtrain.sample import Normalisation, Output
 
 
-class Means(nn.Module):
+class Means(Network):
     """The nearest mean colour of a class. How many classes were seen is known only after the fit."""
 
     head_keys = ("colours",)
+    fits_itself = True
 
     def __init__(self, num_classes: int):
         super().__init__()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor import average, choose_device, predictor
 from segtrain.sample import Normalisation, Output
 from segtrain.settings import PredictorSettings
@@ -15,7 +16,7 @@ from segtrain.tta import TTA
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
-class Pointwise(nn.Module):
+class Pointwise(Network):
     """Looks at one pixel at a time: tiling and flipping must change nothing."""
 
     def __init__(self):
@@ -79,9 +80,8 @@ def test_average_is_the_mean_over_views():
 
 
 def test_training_mode_is_given_back_and_no_gradient_is_kept():
-    model = nn.Sequential(Pointwise()).train()
-    model.forward = lambda x: model[0](x)
-    assert not run(model)(images()).requires_grad and model.training and model[0].training
+    model = Pointwise().train()
+    assert not run(model)(images()).requires_grad and model.training and model.layers.training
 
 
 def test_a_wrong_device_is_refused():

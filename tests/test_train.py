@@ -14,6 +14,7 @@ from torch import nn
 from segtrain import assemble, checkpoint
 from segtrain.errors import ConfigError, DivergedError, Interrupted, ResourceError
 from segtrain.loader import Batch
+from segtrain.model.network import Network
 from segtrain.run_folder import Stop
 from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer, in_steps
@@ -210,7 +211,7 @@ def test_scores_that_the_task_has_not_are_refused_before_the_first_step(tmp_path
 # --- one step
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)

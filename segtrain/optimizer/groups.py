@@ -31,8 +31,7 @@ def parameter_groups(
     ):
         if value < 0:
             raise ConfigError(f"optimizer.{name} is {value}; allowed: 0 or more")
-    encoder = getattr(network, "encoder", None)
-    in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
+    in_encoder = set() if network.encoder is None else {id(p) for p in network.encoder.parameters()}
     norms, biases = _norms_and_biases(network)
     no_decay = set() if decay_all else norms | biases
     faster = biases if bias_factor != 1 else set()
