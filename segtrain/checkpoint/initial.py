@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.imports import recognised
+from segtrain.model.network import Network
 from segtrain.sample import Facts
 
 
 def start_from(
-    model: nn.Module,
+    model: Network,
     facts: Facts,
     source: str,
     found: Path | None = None,
@@ -33,8 +34,8 @@ def start_from(
     weights, classes = _read(source, found or checkpoint_of(source), description)
     imported = recognised(weights, f"init={source}") if classes is None else None
     weights = imported.tensors if imported else weights
-    own, heads = model.state_dict(), set(getattr(model, "head_keys", ()))
-    of_classes = heads | set(getattr(model, "mixing_keys", ()))
+    own, heads = model.state_dict(), set(model.head_keys)
+    of_classes = heads | set(model.mixing_keys)
     others = [name for name in own if name not in of_classes]
     wrong = [name for name in others if not _fits(own[name], weights.get(name))]
     if wrong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.finite import not_finite
@@ -13,20 +13,16 @@ from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
 from segtrain.model.limits import as_typed, typed
+from segtrain.model.network import Network
 from segtrain.sample import Facts
 from segtrain.task import TASK
-
-
-def output_stride_of(model: nn.Module) -> int | None:
-    """None for a network whose features come at the strides of its paper."""
-    return getattr(getattr(model, "recipe", None), "output_stride", None)
 
 
 # Initialisation, whose values are overwritten, draws no random numbers from the caller's generator.
 @torch.random.fork_rng(devices=[])
 def build_from(
     checkpoint: Path, options: dict | None = None, description: dict | None = None
-) -> tuple[nn.Module, Facts, dict]:
+) -> tuple[Network, Facts, dict]:
     """The network of a checkpoint with its weights, on the CPU; its facts; its description.
 
     options: of the network, all or some, in place of those that it was trained with: an output stride, which
@@ -75,20 +71,21 @@ def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
     return saved, {key: value for key, value in wanted.items() if value != saved[key]}
 
 
-def _of_training(changed: dict, saved: dict, model: nn.Module) -> str:
+def _of_training(changed: dict, saved: dict, model: Network) -> str:
     new, old = typed(changed), typed({key: saved[key] for key in changed})
     # A network that is fitted takes nothing over from another run.
     way_out = (
-        "train a new run with these options" if hasattr(model, "fit") else f"`segtrain train init=RUN {new}`"
+        "train a new run with these options" if model.fits_itself else f"`segtrain train init=RUN {new}`"
     )
     return f"the weights were trained with {old}, and {new} needs others: {way_out}"
 
 
-def _refuse_what_follows(model: nn.Module, output_stride: int, changed: dict) -> None:
-    recipe = getattr(model, "recipe", None)
-    moved = recipe and recipe.at(output_stride)
+def _refuse_what_follows(model: Network, output_stride: int, changed: dict) -> None:
+    if model.options is None:
+        return
+    before, after = vars(model.options), vars(model.options.at(output_stride))
     for key in changed:
-        if recipe and getattr(moved, key, None) != getattr(recipe, key, None):
+        if before.get(key) != after.get(key):
             raise ConfigError(
                 f"model.{key} follows model.output_stride={output_stride}; set only one of them"
             )
@@ -104,7 +101,7 @@ def without_weights(model_config: dict) -> dict:
 
 
 def load_exactly(
-    model: nn.Module, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
+    model: Network, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
 ) -> None:
     """All tensors into the model, or an error that says which do not fit or are not finite."""
     resize(model, weights, source)
@@ -130,10 +127,8 @@ def load_exactly(
     model.load_state_dict(weights)
 
 
-def resize(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+def resize(model: Network, weights: dict[str, Tensor], source: str) -> None:
     """Gives a network that was fitted, whose size the data decided, the room that `weights` take."""
-    if not hasattr(model, "resize_for"):
-        return
     try:
         model.resize_for(weights)
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:

@@ -221,9 +221,7 @@ def numbers(name: str) -> dict:
     except ConfigError:
         return nothing  # fitted, not trained
     found = _of_nearest_size(net)
-    encoder = defaults.get(
-        "encoder", type(getattr(net, "encoder", None)).__name__ if "weights" in options else None
-    )
+    encoder = defaults.get("encoder", type(net.encoder).__name__ if "weights" in options else None)
     return {
         "parameters": found.parameters,
         "multiply_adds": found.multiply_adds,
@@ -243,8 +241,7 @@ def _of_nearest_size(net: nn.Module) -> Description:
 
 def _output_strides(name: str, defaults: Mapping, net: nn.Module) -> list[int] | None:
     if "output_stride" not in defaults:
-        reductions = getattr(getattr(net, "encoder", None), "reductions", None)
-        return None if reductions is None else [reductions[-1]]
+        return None if net.encoder_stride is None else [net.encoder_stride]
     found = []
     for stride in STRIDES:
         with contextlib.suppress(ConfigError):

@@ -33,10 +33,7 @@ def evaluate(config: dict, stop) -> dict:
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
     # Rates as they are at this output stride.
-    used = {
-        key: getattr(getattr(model, "recipe", None), key, None) or value
-        for key, value in config["model"].items()
-    }
+    used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
         "split": config["split"],
         "checkpoint": description["step"],

@@ -41,9 +41,7 @@ def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
     """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to
     -1..1."""
     neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
-    return replace(
-        facts, normalisation=facts.normalisation or getattr(model, "normalisation", None) or neutral
-    )
+    return replace(facts, normalisation=facts.normalisation or model.normalisation or neutral)
 
 
 def as_settled(config: Mapping, description: Mapping) -> dict:

@@ -118,8 +118,7 @@ def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
     """Lines about the network and the data of a run."""
     count = sum(p.numel() for p in parts.model.parameters())
     return [
-        f"model     {config['model']['name']}, {count:,} parameters; "
-        f"{getattr(parts.model, 'weights_report', 'no pretrained weights')}",
+        f"model     {config['model']['name']}, {count:,} parameters; {parts.model.weights_report}",
         f"data      {config['data']['name']}: {num_train} train, {num_val} val; "
         f"{parts.facts.num_classes or 'no'} "
         f"classes",

@@ -39,7 +39,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     check_score(scoring)
     # What is wrong with the predictor's settings is said before the first step, not after the last one.
     scoring.predictor(parts.model, device)
-    if hasattr(parts.model, "fit"):
+    if parts.model.fits_itself:
         return fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)

@@ -12,6 +12,7 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.encoder import encoder_of
+from segtrain.model.network import Network
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output
 
@@ -29,7 +30,7 @@ def cascade(
     blocks: Literal[4, 5, 6, 7] = 7,
     contract_dilation: bool = True,
     multi_grid: tuple[int, ...] | None = None,
-) -> nn.Module:
+) -> Network:
     """Cascade: further copies of ResNet's last block, with ever wider dilation in place of strides.
 
     Chen et al. 2017. The logits come at the output stride. With 21 classes: 63 714 389 parameters on resnet50
@@ -52,7 +53,6 @@ def cascade(
     net = Cascade(
         Recipe(out_channels, in_channels, encoder, output_stride, blocks, contract_dilation, multi_grid)
     )
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
 
@@ -85,7 +85,7 @@ class Recipe:
         return replace(self, output_stride=output_stride)
 
 
-class Cascade(nn.Module):
+class Cascade(Network):
     """B×K×H×W -> Output with logits at the output stride, for any H and W."""
 
     head_keys = ("head.weight", "head.bias")
@@ -93,7 +93,7 @@ class Cascade(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.options = recipe
         self.encoder = encoder_of(
             recipe.encoder,
             recipe.in_channels,

@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from segtrain.errors import ConfigError, DataError
 from segtrain.model.forest import Forest
 from segtrain.model.limits import check_counts
+from segtrain.model.network import Network
 from segtrain.model.potts import agreement, alpha_expansion, contrast_weights, iterated_conditional_modes
 from segtrain.model.regions import around, histograms, neighbours, regions_of, sums
 from segtrain.model.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
@@ -46,7 +46,7 @@ def classical(
     max_regions: int = 100_000,
     smoothing: Literal["expansion", "icm", "none"] = "expansion",
     smoothing_weight: float = 0.5,
-) -> nn.Module:
+) -> Network:
     """Classical segmentation: regions, colour and texture features, a random forest and a Potts model.
     Fitted, not trained.
 
@@ -104,7 +104,7 @@ def _need(module: str, package: str, otherwise: str = "") -> None:
         )
 
 
-class Classical(nn.Module):
+class Classical(Network):
     """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely
     as any other.
 
@@ -114,6 +114,7 @@ class Classical(nn.Module):
 
     head_keys = ("forest.values",)
     log_probabilities = True
+    fits_itself = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch import nn
 
 from segtrain.model.atrous import head_of
 from segtrain.model.limits import check_counts
+from segtrain.model.network import Network
 from segtrain.model.vgg import DEPTHS, VGG16, load_vgg16_weights
 from segtrain.sample import Output
 
@@ -23,7 +24,7 @@ def deconvnet(
     width: float = 1.0,
     fc_width: int = 4096,
     conv_bias: bool = True,
-) -> nn.Module:
+) -> Network:
     """DeconvNet: VGG16, and its mirror image, which puts every value back to where the pooling took it from.
 
     Noh et al. 2015. With 21 classes: 251 805 653 parameters (1 GB), bias-free 251 788 949; width=0.25
@@ -41,12 +42,11 @@ def deconvnet(
             that it computes
     """
     net = DeconvNet(out_channels, in_channels, width, fc_width, conv_bias)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
     return net
 
 
-class DeconvNet(nn.Module):
+class DeconvNet(Network):
     """B×K×H×W -> Output with B×C×H×W logits, for any H and W; the arguments are the factory's options."""
 
     head_keys = ("head.weight", "head.bias")

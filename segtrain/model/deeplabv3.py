@@ -13,6 +13,7 @@ from segtrain.model.atrous import conv_norm_relu, head_of, initialise, start_at_
 from segtrain.model.encoder import encoder_of
 from segtrain.model.fcn_head import FCNHead
 from segtrain.model.limits import check_counts, check_dropout, check_rates
+from segtrain.model.network import Network
 from segtrain.model.tap import Tap, is_mobilenetv3, tap_at, tapped
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output
@@ -35,7 +36,7 @@ def deeplabv3(
     aspp_start: Literal["kaiming", "centre"] = "kaiming",
     align_corners: bool = False,
     norm_eps: float | None = None,
-) -> nn.Module:
+) -> Network:
     """DeepLabv3: atrous spatial pyramid pooling with the image's mean on any dilated encoder.
 
     Chen et al. 2017. The logits come at the output stride. With torchvision's head and 21 classes: 39 638 869
@@ -77,7 +78,6 @@ def deeplabv3(
     )  # fmt: skip
     if aspp_start == "centre":
         start_at_centre(net.aspp)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
 
@@ -116,13 +116,13 @@ class Recipe:
         return replace(self, output_stride=output_stride, rates=rescaled(*given, output_stride), given=given)
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(Network):
     """B×K×H×W -> Output with logits at the output stride, for any H and W; auxiliary logits in training
     only."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.options = recipe
         self.encoder = encoder_of(
             recipe.encoder,
             recipe.in_channels,
@@ -148,7 +148,7 @@ class DeepLabV3(nn.Module):
     @property
     def head_keys(self) -> tuple[str, ...]:
         """The tensors whose first dimension is the classes."""
-        heads = ("head", "aux.logits") if self.recipe.aux else ("head",)
+        heads = ("head", "aux.logits") if self.options.aux else ("head",)
         return tuple(f"{head}.{kind}" for head in heads for kind in ("weight", "bias"))
 
     def forward(self, x: torch.Tensor) -> Output:
@@ -158,5 +158,5 @@ class DeepLabV3(nn.Module):
             self.head(self.extra(self.aspp(last))),
             tuple(x.shape[-2:]),
             aux,
-            align_corners=self.recipe.align_corners,
+            align_corners=self.options.align_corners,
         )

@@ -17,6 +17,7 @@ from segtrain.model.aspp import ASPP, rates_at, rescaled
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise, start_at_centre
 from segtrain.model.encoder import encoder_of
 from segtrain.model.limits import check_counts, check_dropout, check_rates
+from segtrain.model.network import Network
 from segtrain.model.separable import Form, separable
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output
@@ -44,7 +45,7 @@ def deeplabv3plus(
     dropout: float = 0.1,
     aspp_start: Literal["kaiming", "centre"] = "kaiming",
     align_corners: bool = False,
-) -> nn.Module:
+) -> Network:
     """DeepLabv3+: atrous pyramid pooling on any encoder, with a small decoder that sharpens the borders.
 
     Chen et al. 2018. The logits come at stride 4, or at 2 with fine_width. With resnet50, 21 classes: 40 352
@@ -95,7 +96,6 @@ def deeplabv3plus(
     )  # fmt: skip
     if aspp_start == "centre":
         start_at_centre(net.aspp)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
 
@@ -148,7 +148,7 @@ class Recipe:
         return replace(self, output_stride=output_stride, rates=rescaled(*given, output_stride), given=given)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Network):
     """B×K×H×W -> Output with B×C×ceil(H/4)×ceil(W/4) logits, or at stride 2 with a fine stage, for any H and
     W.
 
@@ -157,7 +157,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.options = recipe
         self.encoder = encoder_of(
             recipe.encoder,
             recipe.in_channels,
@@ -211,13 +211,13 @@ class DeepLabV3Plus(nn.Module):
         if self.middle is not None:
             high = self.middle(high, features[self.middle_index])
         high = F.interpolate(
-            high, size=low.shape[-2:], mode="bilinear", align_corners=self.recipe.align_corners
+            high, size=low.shape[-2:], mode="bilinear", align_corners=self.options.align_corners
         )
         y = self.decoder(torch.cat([high, low], dim=1))
         logits = self.head(y)
         if self.fine is not None:
             logits = self.fine(logits, y, features[self.fine_index])
-        return Output(logits, tuple(x.shape[-2:]), align_corners=self.recipe.align_corners)
+        return Output(logits, tuple(x.shape[-2:]), align_corners=self.options.align_corners)
 
 
 class Joined(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.model.vgg import VGG16, load_vgg16_weights
 from segtrain.sample import Output
 
@@ -33,7 +34,7 @@ def dilated(
     context: Context = "basic",
     context_dilations: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1),
     context_noise: float = 0.01,
-) -> nn.Module:
+) -> Network:
     """Dilated convolutions: VGG16 without its last two poolings, and a module that looks ever further around
     in its scores.
 
@@ -55,12 +56,11 @@ def dilated(
         context_noise: standard deviation of what is added to the identity that the module starts as
     """
     net = Dilated(out_channels, in_channels, width, dropout, context, context_dilations, context_noise)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
     return net
 
 
-class Dilated(nn.Module):
+class Dilated(Network):
     """B×K×H×W -> Output, for any H and W, with B×C×H/8×W/8 logits, or at the image's size if 8 does not
     divide both."""
 

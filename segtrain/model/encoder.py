@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, nearest
+from segtrain.model.network import Network
 from segtrain.model.norm import freeze_batch_norm, is_frozen
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -133,7 +134,7 @@ class DilatedAverage(nn.Module):
 
 
 def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_grid: tuple[int, ...]) -> None:
-    units = getattr(features, "layer4", None)
+    units = dict(features.named_children()).get("layer4")
     if units is None:
         raise ConfigError(
             f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has "
@@ -200,27 +201,26 @@ def _unsupported(name: str, output_stride: int) -> str:
     )
 
 
-def at_output_stride(net: nn.Module, output_stride: int) -> nn.Module:
+def at_output_stride(net: Network, output_stride: int) -> Network:
     """A twin of `net` that computes at another output stride with the same tensors: what trains one changes
     the other.
 
     Rates that depend on the output stride follow. The twin has the modes and the frozen parts of `net`.
     """
-    if not hasattr(net, "recipe"):
+    if net.options is None:
         raise ConfigError(
             f"model.output_stride is not an option of {type(net).__name__}: its features come at the "
             f"strides of its paper"
         )
     with torch.device("meta"):
-        twin = type(net)(net.recipe.at(output_stride))
+        twin = type(net)(net.options.at(output_stride))
     _share_tensors(net, twin)
     for name, module in net.named_modules():
         copy = twin.get_submodule(name)
         copy.training = module.training
         if is_frozen(module):
             freeze_batch_norm(copy)
-    for name in vars(net).keys() & {"normalisation", "weights_report", "pretrained"}:
-        setattr(twin, name, getattr(net, name))
+    twin.normalisation, twin.weights_report = net.normalisation, net.weights_report
     return twin
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from segtrain.model.encoder import encoder_of
 from segtrain.model.fcn_head import FCNHead
 from segtrain.model.limits import check_dropout
+from segtrain.model.network import Network
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output
 
@@ -24,7 +24,7 @@ def fcn(
     multi_grid: tuple[int, ...] | None = None,
     aux: bool = False,
     dropout: float = 0.1,
-) -> nn.Module:
+) -> Network:
     """FCN on a dilated ResNet: two convolutions score the encoder's last features, and that is interpolated.
 
     Long et al. 2015 in the form of torchvision. With 21 classes: 32 957 013 parameters on resnet50 (with aux
@@ -46,7 +46,6 @@ def fcn(
     net = FCN(
         Recipe(out_channels, in_channels, encoder, output_stride, contract_dilation, multi_grid, aux, dropout)
     )
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
 
@@ -71,13 +70,13 @@ class Recipe:
         return replace(self, output_stride=output_stride)
 
 
-class FCN(nn.Module):
+class FCN(Network):
     """B×K×H×W -> Output with logits at the output stride, for any H and W; auxiliary logits in training
     only."""
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.options = recipe
         self.encoder = encoder_of(
             recipe.encoder,
             recipe.in_channels,
@@ -93,7 +92,7 @@ class FCN(nn.Module):
         """The tensors whose first dimension is the classes."""
         return tuple(
             f"{head}.logits.{kind}"
-            for head in ("head", "aux")[: 1 + self.recipe.aux]
+            for head in ("head", "aux")[: 1 + self.options.aux]
             for kind in ("weight", "bias")
         )
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from segtrain.model.network import Network
 from segtrain.model.vgg import VGG16, BilinearUpsampling, load_vgg16_weights
 from segtrain.sample import Output
 
@@ -27,7 +28,7 @@ def fcn32s(
     weights: str = "imagenet",
     width: float = 1.0,
     dropout: float = 0.5,
-) -> nn.Module:
+) -> Network:
     """FCN-32s: VGG16 with convolutions for its classifier, scored at stride 32 and interpolated to the image.
 
     Long et al. 2015. With 21 classes: 134 346 581 parameters. The upsampling is bilinear and frozen, as in
@@ -49,7 +50,7 @@ def fcn16s(
     width: float = 1.0,
     dropout: float = 0.5,
     at_once: bool = False,
-) -> nn.Module:
+) -> Network:
     """FCN-16s: FCN-32s with the scores of VGG16's fourth pooling added at stride 16.
 
     Long et al. 2015. With 21 classes: 134 357 354 parameters. It starts from an FCN-32s (init=RUN): the new
@@ -72,7 +73,7 @@ def fcn8s(
     width: float = 1.0,
     dropout: float = 0.5,
     at_once: bool = False,
-) -> nn.Module:
+) -> Network:
     """FCN-8s: FCN-16s with the scores of VGG16's third pooling added at stride 8.
 
     Long et al. 2015. With 21 classes: 134 362 751 parameters. It starts from an FCN-16s (init=RUN): the new
@@ -89,14 +90,13 @@ def fcn8s(
     return _fcn(out_channels, in_channels, 8, weights, width, dropout, at_once)
 
 
-def _fcn(out_channels, in_channels, stride, weights, width, dropout, at_once=False) -> nn.Module:
+def _fcn(out_channels, in_channels, stride, weights, width, dropout, at_once=False) -> Network:
     net = FCN(out_channels, in_channels, stride, width, dropout, at_once)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
     return net
 
 
-class FCN(nn.Module):
+class FCN(Network):
     """B×K×H×W -> Output with B×C×H×W logits, for any H and W.
 
     The scores are upsampled here and not by the loss: the paper's frozen kernels and its crops (the offsets

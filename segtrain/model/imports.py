@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain.errors import CheckpointError
 from segtrain.model.aspp import rates_at
 from segtrain.model.encoder import encoder_of
 from segtrain.model.limits import typed
+from segtrain.model.network import Network
 
 Tensors = Mapping[str, Tensor]
 Rules = Mapping[str, str]
@@ -46,7 +47,7 @@ class Import:
     def needs(self) -> str:
         return f"it holds {self.title}, which needs {typed(self.options)}{self.about_encoder}"
 
-    def check_spare(self, net: nn.Module, source: str) -> list[str]:
+    def check_spare(self, net: Network, source: str) -> list[str]:
         """Names of tensors that `net` has no place for and can do without; CheckpointError if it cannot."""
         own = net.state_dict()
         left = [name for name in self.tensors if name not in own]
@@ -59,7 +60,7 @@ class Import:
             )
         return left
 
-    def about(self, net: nn.Module, source: str) -> list[str]:
+    def about(self, net: Network, source: str) -> list[str]:
         """What was taken, and options that change no tensor but what is computed from them."""
         left = self.check_spare(net, source)
         parts = sorted({name.partition(".")[0] for name in left})
@@ -314,10 +315,10 @@ def _unet_widths(tensors: Tensors) -> tuple[int, ...]:
     return tuple(found[i] for i in sorted(found))
 
 
-def _option(net: nn.Module, key: str, default):
+def _option(net: Network, key: str, default):
     """What `net` was built with; `default` if it does not say. Rates that follow the output stride are given
     as numbers."""
-    recipe = getattr(net, "recipe", None)
-    if key == "rates" and hasattr(recipe, "rates") and recipe.rates is None:
-        return rates_at(recipe.output_stride)
-    return getattr(recipe, key, default)
+    options = net.built_with()
+    if key == "rates" and options.get("rates", ()) is None:
+        return rates_at(net.output_stride)
+    return options.get(key, default)

@@ -11,6 +11,7 @@ from torch import nn
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.encoder import encoder_of
 from segtrain.model.limits import check_counts
+from segtrain.model.network import Network
 from segtrain.model.tap import tap_at, tapped
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output
@@ -25,7 +26,7 @@ def lraspp(
     contract_dilation: bool = True,
     width: int = 128,
     norm_eps: float | None = None,
-) -> nn.Module:
+) -> Network:
     """LR-ASPP: the light head of MobileNetV3; the image's mean gates the last features, and finer ones are
     scored beside them.
 
@@ -45,7 +46,6 @@ def lraspp(
     net = LRASPP(
         Recipe(out_channels, in_channels, encoder, output_stride, contract_dilation, width, norm_eps)
     )
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
     return net
 
@@ -69,7 +69,7 @@ class Recipe:
         return replace(self, output_stride=output_stride)
 
 
-class LRASPP(nn.Module):
+class LRASPP(Network):
     """B×K×H×W -> Output with logits at stride 8, for any H and W."""
 
     head_keys = tuple(f"{head}.{kind}" for head in ("low_head", "high_head") for kind in ("weight", "bias"))
@@ -77,7 +77,7 @@ class LRASPP(nn.Module):
 
     def __init__(self, recipe: Recipe):
         super().__init__()
-        self.recipe = recipe
+        self.options = recipe
         self.encoder = encoder_of(
             recipe.encoder,
             recipe.in_channels,

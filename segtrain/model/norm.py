@@ -126,7 +126,7 @@ def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, wid
 def _too_small(
     net: nn.Module, batch_size: int, height: int, width: int, name: str, shape: tuple[int, ...]
 ) -> str:
-    pooled = getattr(getattr(net, "recipe", None), "image_pooling", False)
+    pooled = net.built_with().get("image_pooling", False)
     return (
         f"loader.batch_size leaves {batch_size} image of {height}x{width} px per process and micro-batch: "
         f"batch normalisation {name} gets "

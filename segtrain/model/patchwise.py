@@ -12,6 +12,7 @@ from segtrain.errors import ConfigError
 from segtrain.model.encoder import check_name
 from segtrain.model.fc_to_conv import fc_to_conv
 from segtrain.model.limits import check_counts
+from segtrain.model.network import Network
 from segtrain.model.norm import freeze_batch_norm
 from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Output, Window
@@ -33,7 +34,7 @@ def patchwise(
     stride: int = 8,
     batch: int = 256,
     dense: bool = False,
-) -> nn.Module:
+) -> Network:
     """Patch-wise classification: an image classifier on a window round each point of a grid, its last layers
     made anew.
 
@@ -64,12 +65,11 @@ def patchwise(
     net = Patchwise(trunk, size, _head(channels, hidden, out_channels), patch, stride, batch, dense)
     if freeze == "trunk":
         _freeze(trunk, tuned_layers)
-    net.pretrained = weights != "none"
     net.normalisation, net.weights_report = load_encoder_weights(trunk, encoder, weights, in_channels)
     return net
 
 
-class Patchwise(nn.Module):
+class Patchwise(Network):
     """B×K×H×W -> Output with the logits of windows of `patch` px whose centres lie at (i + ½)·stride, for any
     H and W.
 

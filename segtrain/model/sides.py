@@ -3,26 +3,25 @@ may vanish."""
 
 from __future__ import annotations
 
-from torch import nn
-
 from segtrain.errors import ConfigError, SizeError
+from segtrain.model.network import Network
 
 
-def valid_side(net: nn.Module, at_least: int) -> int:
+def valid_side(net: Network, at_least: int) -> int:
     """The smallest side in pixels, from `at_least` on, that `net` takes: one of first + k·step of its
     `tile_sides`, else any."""
-    first, step = getattr(net, "tile_sides", (1, 1))
+    first, step = net.tile_sides
     return first + max(0, -(-(at_least - first) // step)) * step
 
 
-def check_side(net: nn.Module, key: str, side: int) -> None:
+def check_side(net: Network, key: str, side: int) -> None:
     """A ConfigError that names `key`, which sets this side, and the nearest valid ones if `net` takes no such
     images."""
     if valid_side(net, side) != side:
         raise ConfigError(f"{key} is {side}; allowed for this network: {_allowed(net, [side])}")
 
 
-def check_sides(net: nn.Module, height: int, width: int) -> None:
+def check_sides(net: Network, height: int, width: int) -> None:
     """A SizeError that names the nearest valid sides if `net` takes no images of this size."""
     wrong = [side for side in (height, width) if valid_side(net, side) != side]
     if wrong:
@@ -32,7 +31,7 @@ def check_sides(net: nn.Module, height: int, width: int) -> None:
         )
 
 
-def _allowed(net: nn.Module, wrong: list[int]) -> str:
+def _allowed(net: Network, wrong: list[int]) -> str:
     first, step = net.tile_sides
     if step == 1:
         return f"sides from {first} px"

@@ -11,6 +11,7 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.encoder import encoder_of
+from segtrain.model.network import Network
 from segtrain.model.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.sample import Output
 
@@ -27,7 +28,7 @@ def unet(
     stem_stride: Literal[1, 2] = 2,
     decoder_widths: tuple[int, ...] | None = None,
     skips: bool = True,
-) -> nn.Module:
+) -> Network:
     """U-Net: an encoder, and a decoder that gets the encoder's features of every resolution back.
 
     Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution
@@ -50,9 +51,8 @@ def unet(
     """
     net = UNet(out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips)
     weights = weights or ("none" if encoder == SMALL else "imagenet")
-    net.pretrained = weights != "none"
     if encoder == SMALL:
-        if net.pretrained:
+        if weights != "none":
             raise ConfigError(
                 f"model.weights={weights}: the small encoder has no published weights; use null or one of "
                 f"timm's encoders"
@@ -94,7 +94,7 @@ class SmallEncoder(nn.Module):
         return features
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """B×K×H×W -> Output, for any H and W, with logits at the image's size or the stem's stride; the arguments
     are the factory's options."""
 
@@ -110,11 +110,11 @@ class UNet(nn.Module):
             else encoder_of(encoder, in_channels, 32)
         )
         reductions = self.encoder.reductions
-        self.stride, self.logit_stride = reductions[-1], stem_stride if small else 1
+        self.encoder_stride, self.logit_stride = reductions[-1], stem_stride if small else 1
         decoder_widths = tuple(decoder_widths or (widths[-2::-1] if small else DECODER_WIDTHS))
         # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay
         # unused, as in segmentation_models_pytorch.
-        strides = _halvings(self.stride, self.logit_stride)
+        strides = _halvings(self.encoder_stride, self.logit_stride)
         _check_widths(decoder_widths, strides)
         skips_from = strides if small else strides[:-1]
         self.skip_levels = [
@@ -135,7 +135,7 @@ class UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Output:
         height, width = x.shape[-2:]
-        features = self.encoder(F.pad(x, (0, -width % self.stride, 0, -height % self.stride)))
+        features = self.encoder(F.pad(x, (0, -width % self.encoder_stride, 0, -height % self.encoder_stride)))
         y = self.centre(features[-1])
         for block, level in zip(self.decoder, self.skip_levels, strict=True):
             y = F.interpolate(y, scale_factor=2, mode="nearest")

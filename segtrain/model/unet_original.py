@@ -12,6 +12,7 @@ from torch import nn
 
 from segtrain.model.atrous import head_of
 from segtrain.model.limits import check_dropout
+from segtrain.model.network import Network
 from segtrain.model.sides import check_sides
 from segtrain.model.vgg import scaled
 from segtrain.model.weights import IMAGENET, adapted
@@ -24,7 +25,7 @@ POOLINGS = 4
 
 def unet_original(
     out_channels: int, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5
-) -> nn.Module:
+) -> Network:
     """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388
     out.
 
@@ -38,12 +39,12 @@ def unet_original(
             training
     """
     net = UNetOriginal(out_channels, in_channels, width, dropout)
-    net.pretrained, net.normalisation = False, adapted(IMAGENET, in_channels)
+    net.normalisation = adapted(IMAGENET, in_channels)
     net.weights_report = "original U-Net: starts from scratch (it has no published weights for these classes)"
     return net
 
 
-class UNetOriginal(nn.Module):
+class UNetOriginal(Network):
     """B×K×H×W -> Output whose logits are B×C×(H-184)×(W-184), those of the window in the middle.
 
     margin: pixels at each side that are seen, but not answered for. tile_sides: the smallest valid side, and

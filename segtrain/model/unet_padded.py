@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.model.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.network import Network
 from segtrain.model.sides import check_sides
 from segtrain.model.vgg import scaled
 from segtrain.model.weights import IMAGENET, adapted
@@ -20,7 +21,7 @@ POOLINGS = 4
 
 def unet_padded(
     out_channels: int, in_channels: int = 3, width: float = 1.0, bilinear: bool = False
-) -> nn.Module:
+) -> Network:
     """U-Net with the channels of the paper, padded convolutions and batch normalisation: logits at the
     image's own size.
 
@@ -33,12 +34,12 @@ def unet_padded(
             the lowest level and the decoder then have half the channels
     """
     net = UNetPadded(out_channels, in_channels, width, bilinear)
-    net.pretrained, net.normalisation = False, adapted(IMAGENET, in_channels)
+    net.normalisation = adapted(IMAGENET, in_channels)
     net.weights_report = "padded U-Net: starts from scratch (it has no published weights)"
     return net
 
 
-class UNetPadded(nn.Module):
+class UNetPadded(Network):
     """B×K×H×W -> Output with B×C×H×W logits, for any H and W from 16 on.
 
     tile_sides: the smallest valid side, and the step to the next.

@@ -28,8 +28,8 @@ def parameter_groups(
     lr × bias_factor. Norm layers and biases do not decay unless `decay_all`. Groups of one name learn at one
     rate: encoder, encoder_bias, rest, bias.
     """
-    encoder = getattr(network, "encoder", None)
-    in_encoder = {id(p) for p in encoder.parameters()} if encoder is not None else set()
+    encoder = network.encoder
+    in_encoder = set() if encoder is None else {id(p) for p in encoder.parameters()}
     norms, biases = _norms_and_biases(network)
     no_decay = set() if decay_all else norms | biases
     faster = biases if bias_factor != 1 else set()

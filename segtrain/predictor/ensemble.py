@@ -20,7 +20,7 @@ def read_ensemble(settings: PredictorSettings, device: torch.device) -> Ensemble
     model, facts, description = build_from(
         checkpoints.find(settings.ensemble, "best", key="predictor.ensemble")
     )
-    if getattr(model, "margin", 0):
+    if model.margin:
         raise ConfigError(
             f"{where} answers for the inner part of its input only; use a run of another network"
         )

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segtrain.checkpoint.restore import output_stride_of
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.model.sides import check_side
 from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
@@ -34,7 +34,7 @@ class Predictor:
     The model runs in evaluation mode without gradients; its own modes and the grad mode are restored.
     """
 
-    def __init__(self, model: nn.Module, strips: Strips):
+    def __init__(self, model: Network, strips: Strips):
         self._model, self._strips = model, strips
 
     @torch.inference_mode()
@@ -86,7 +86,7 @@ class Ensemble:
 
 
 def predictor(
-    model: nn.Module,
+    model: Network,
     normalisation: Normalisation,
     activate: Callable[[Tensor, Tensor], Tensor],
     settings: PredictorSettings,
@@ -102,7 +102,7 @@ def predictor(
     # Not every network has something to train.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     check_settings(model, settings)
-    margin = getattr(model, "margin", 0)
+    margin = model.margin
 
     def scores(normalised: Tensor) -> Tensor:
         between()
@@ -140,9 +140,9 @@ def predictor(
     return Predictor(model, strips)
 
 
-def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
+def check_settings(model: Network, settings: PredictorSettings) -> None:
     """ConfigError for settings that this network cannot be run with."""
-    margin = getattr(model, "margin", 0)
+    margin = model.margin
     if margin and (settings.boxes or settings.ensemble):
         key = "boxes" if settings.boxes else "ensemble"
         raise ConfigError(
@@ -154,7 +154,7 @@ def check_settings(model: nn.Module, settings: PredictorSettings) -> None:
         check_side(model, "predictor.box_input", settings.box_input)
     elif settings.tile is not None and not margin:
         check_side(model, "predictor.tile", settings.tile)
-    if settings.boxes and getattr(model, "log_probabilities", False):
+    if settings.boxes and model.log_probabilities:
         raise ConfigError(
             f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
             f"log-probabilities, none above 0; use null"
@@ -171,13 +171,9 @@ def check_target(target: Target, settings: PredictorSettings) -> None:
             raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
 
 
-def check_merge(model: nn.Module, which: str, settings: PredictorSettings) -> None:
+def check_merge(model: Network, which: str, settings: PredictorSettings) -> None:
     """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
-    if (
-        settings.ensemble
-        and settings.ensemble_merge == "product"
-        and getattr(model, "log_probabilities", False)
-    ):
+    if settings.ensemble and settings.ensemble_merge == "product" and model.log_probabilities:
         raise ConfigError(
             f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
             f"log-probabilities, none above 0; "
@@ -213,7 +209,7 @@ def refined(predict: Predict, refine: Refine | None) -> Predict:
     return function
 
 
-def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
+def protocol(model: Network, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
     """How probabilities are made, for the record beside scores."""
     made_by_crf = None
     if settings.crf:
@@ -224,7 +220,7 @@ def protocol(model: nn.Module, settings: PredictorSettings, ensemble: Ensemble |
             "window": settings.crf_window if solver == "torch" else None,
         }
     return {
-        "output_stride": output_stride_of(model),
+        "output_stride": model.output_stride,
         "tile": settings.tile,
         "overlap": settings.overlap if settings.tile else None,
         "amp": settings.amp,

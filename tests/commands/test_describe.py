@@ -9,6 +9,7 @@ from segtrain.cli.catalogue import _amount, load
 from segtrain.commands.describe import build, described, lines
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
+from segtrain.model.network import Network
 
 TINY = {"name": "unet", "widths": (4, 8)}
 
@@ -149,7 +150,7 @@ def test_amounts_keep_three_digits():
 
 
 def test_a_size_that_breaks_a_network_is_refused():
-    class Picky(torch.nn.Module):
+    class Picky(Network):
         def __init__(self):
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 2, 5)

@@ -7,7 +7,6 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from segtrain import build, checkpoint
 from segtrain.commands import train as train_command
@@ -16,15 +15,17 @@ from segtrain.errors import ConfigError, DataError, Interrupted
 from segtrain.evaluate import loop as evaluation
 from segtrain.loader.samples import Samples
 from segtrain.model import MODEL
+from segtrain.model.network import Network
 from segtrain.predictor.mask import load
 from segtrain.run.stop import Stop
 from segtrain.sample import Normalisation, Output
 
 
-class Means(nn.Module):
+class Means(Network):
     """The nearest mean colour of a class. How many classes were seen is known only after the fit."""
 
     head_keys = ("colours",)
+    fits_itself = True
 
     def __init__(self, num_classes: int):
         super().__init__()

@@ -75,7 +75,7 @@ def test_output_stride_can_be_changed_without_touching_weights(rates):
 
 def test_rates_find_their_way_back():
     with torch.device("meta"):
-        recipe = deeplabv3(5, rates=(5, 7, 9), **TINY).recipe
+        recipe = deeplabv3(5, rates=(5, 7, 9), **TINY).options
     assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
     assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
 

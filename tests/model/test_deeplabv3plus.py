@@ -91,7 +91,7 @@ def test_dilation_of_the_encoder_follows_the_options():
         )
     assert [unit.conv2.dilation[0] for unit in smp.encoder.layer4] == [2, 2, 2]
     assert [unit.conv2.dilation[0] for unit in grid.encoder.layer4] == [2, 4, 8]
-    assert smp.recipe.at(8).contract_dilation is False and grid.recipe.at(8).multi_grid == (1, 2, 4)
+    assert smp.options.at(8).contract_dilation is False and grid.options.at(8).multi_grid == (1, 2, 4)
 
 
 def test_corners_are_aligned_where_they_are_asked_to():
@@ -147,7 +147,7 @@ def test_rates_cover_the_same_pixels_at_every_output_stride():
 
 def test_rates_find_their_way_back():
     with torch.device("meta"):
-        recipe = deeplabv3plus(5, rates=(5, 7, 9), **TINY).recipe
+        recipe = deeplabv3plus(5, rates=(5, 7, 9), **TINY).options
     assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
     assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
 

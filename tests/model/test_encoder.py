@@ -267,7 +267,7 @@ class WithConstant(DeepLabV3Plus):
 
 
 def test_twin_shares_buffers_that_are_not_saved(net):
-    net = WithConstant(net.recipe)
+    net = WithConstant(net.options)
     twin = at_output_stride(net, 8)
     assert twin.constant is net.constant
     assert twin.load_state_dict(net.state_dict())

@@ -100,7 +100,7 @@ def test_torchvisions_logits(tmp_path, name):
     assert lines[1] == f"init: torchvision's {name}, {count} of {count} tensors under our names"
     assert lines[2:] == ["init: heads copied as they are"]
     # In the last one the features are wide enough to see the outer taps of the largest rate, 36.
-    assert_equal_logits(ours, theirs, [(65, 65), (64, 96), (17, 38 * ours.recipe.output_stride + 1)])
+    assert_equal_logits(ours, theirs, [(65, 65), (64, 96), (17, 38 * ours.options.output_stride + 1)])
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def batch_of(samples: list[Sample]) -> Batch:
 def drawn(name: str, net, samples: list[Sample], rng: np.random.Generator) -> Batch:
     """What a step learns from: the images, with mirrored borders for a network that answers for the inner
     part only, or windows."""
-    if margin := getattr(net, "margin", 0):
+    if margin := net.margin:
         sides = ((margin, margin), (margin, margin))
         image = [np.pad(sample.image, (*sides, (0, 0)), mode="reflect") for sample in samples]
         target = [np.pad(sample.target, sides, constant_values=IGNORE) for sample in samples]
@@ -87,10 +87,10 @@ def accuracy(net, samples: list[Sample]) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_four_images_are_learnt(name):
     net = build(name, classes=CLASSES, **OPTIONS.get(name, {}))
-    margin = getattr(net, "margin", 0)
+    margin = net.margin
     samples, rng = four_images(valid_side(net, 96 + 2 * margin) - 2 * margin), np.random.default_rng(0)
     wanted = 0.9 if name in COARSE else 0.98
-    if hasattr(net, "fit"):
+    if net.fits_itself:
         net.fit(samples, rng)
         assert accuracy(net, samples) >= wanted
         return

@@ -79,7 +79,6 @@ def test_padding_is_by_the_images_own_size_and_cropped_again(size, stem_stride):
 def test_the_small_encoder_starts_from_scratch_and_says_so():
     net = unet(4)
     assert net.weights_report == "small encoder: starts from scratch (it has no published weights)"
-    assert not net.pretrained
     with pytest.raises(ConfigError, match="no published weights"):
         unet(4, weights="imagenet")
 

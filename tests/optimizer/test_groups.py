@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network as BaseNetwork
 from segtrain.optimizer import OPTIMIZER
 
 
-class Network(nn.Module):
+class Network(BaseNetwork):
     def __init__(self):
         super().__init__()
         self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))

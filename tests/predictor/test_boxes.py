@@ -7,6 +7,7 @@ from torch import nn
 
 from segtrain import checkpoint as checkpoints
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor.boxes import box_sides, merged_over_boxes
 from segtrain.predictor.ensemble import read_ensemble
 from segtrain.predictor.predictor import Ensemble, predictor
@@ -16,7 +17,7 @@ from segtrain.settings import PredictorSettings
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
-class Strided(nn.Module):
+class Strided(Network):
     """Logits at stride 2 from a 3×3 neighbourhood."""
 
     def __init__(self):

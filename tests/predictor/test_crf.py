@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor import crf as module
 from segtrain.predictor.crf import PRESETS, colours, crf, mean_field, permutohedral
 from segtrain.predictor.predictor import predictor
@@ -138,7 +139,7 @@ def test_a_solver_that_is_not_there_is_named(monkeypatch):
     assert module.chosen_solver("auto") == module.chosen_solver("torch") == "torch"
 
 
-class Painted(nn.Module):
+class Painted(Network):
     """Says what the first channel says."""
 
     def __init__(self):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor.device import choose_device
 from segtrain.predictor.predictor import predictor
 from segtrain.predictor.tiles import starts
@@ -16,7 +17,7 @@ from segtrain.tta import TTA
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
-class Pointwise(nn.Module):
+class Pointwise(Network):
     """Looks at one pixel at a time: tiling and flipping must change nothing."""
 
     def __init__(self):
@@ -65,9 +66,8 @@ def test_flips_of_a_pointwise_network_change_nothing(axes):
 
 
 def test_training_mode_is_given_back_and_no_gradient_is_kept():
-    model = nn.Sequential(Pointwise()).train()
-    model.forward = lambda x: model[0](x)
-    assert not run(model)(images()).requires_grad and model.training and model[0].training
+    model = Pointwise().train()
+    assert not run(model)(images()).requires_grad and model.training and model.layers.training
 
 
 def test_a_module_that_stays_in_evaluation_mode_does_so():

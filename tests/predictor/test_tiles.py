@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor import tiles as module
 from segtrain.predictor.predictor import predictor
 from segtrain.predictor.tiles import aligned_starts, assembled, mirrored, overlap_tile, sliding, starts
@@ -92,7 +93,7 @@ def test_aligned_tiles_cover_everything(length, tile, step):
     )
 
 
-class Valid(nn.Module):
+class Valid(Network):
     """A U-Net of two levels without padding: sides of 16 + 2i give 16 + 2i - 12, and only even places may
     start a tile."""
 
@@ -205,6 +206,12 @@ def test_boxes_want_a_network_that_answers_for_all_it_sees(key):
 
 
 def test_a_network_of_the_inner_part_that_does_not_say_so_is_refused():
-    model = nn.Sequential(Valid())  # without the attributes
+    class Silent(Valid):
+        margin = 0
+
+        def forward(self, x):
+            return Valid.forward(Valid(), x)
+
+    model = Silent()
     with pytest.raises(ConfigError, match="inner part"):
         predictor(model, NORM, lambda logits, images: logits, PredictorSettings())(image(30, 30))

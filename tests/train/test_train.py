@@ -19,6 +19,7 @@ from segtrain.errors import ConfigError, DivergedError, Interrupted, ResourceErr
 from segtrain.evaluate import loop as evaluation
 from segtrain.loader.batch import Batch
 from segtrain.model import MODEL
+from segtrain.model.network import Network
 from segtrain.optimizer import OPTIMIZER
 from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Output
@@ -220,7 +221,7 @@ def test_metrics_without_the_score_of_the_task_are_refused_before_the_first_step
 # --- one step
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
