@@ -28,7 +28,7 @@ def parameter_groups(
     lr × bias_factor. Norm layers and biases do not decay unless `decay_all`. Groups of one name learn at one
     rate: encoder, encoder_bias, rest, bias.
     """
-    encoder = network.encoder
+    encoder = dict(network.named_children()).get("encoder")
     in_encoder = set() if encoder is None else {id(p) for p in encoder.parameters()}
     norms, biases = _norms_and_biases(network)
     no_decay = set() if decay_all else norms | biases

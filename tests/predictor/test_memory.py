@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from segtrain.model.network import Network
 from segtrain.predictor.predictor import predictor
 from segtrain.sample import Normalisation, Output, Window
 from segtrain.settings import PredictorSettings
@@ -35,7 +36,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
-class Pixelwise(nn.Module):
+class Pixelwise(Network):
     def __init__(self):
         super().__init__()
         self.layer = nn.Conv2d(3, CLASSES, 1)

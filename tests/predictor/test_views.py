@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.predictor.predictor import predictor
 from segtrain.predictor.views import IDENTITY, average
 from segtrain.sample import Normalisation, Output, View
@@ -79,7 +80,7 @@ CHOICES = [
 ]
 
 
-class Local(nn.Module):
+class Local(Network):
     """Looks at 3×3 pixels."""
 
     def __init__(self):
