@@ -85,14 +85,15 @@ def undisturbed(make: Callable):
 
     Dead workers are found when the next batch is asked for.
     """
-    known = hasattr(signal, "pthread_sigmask") and hasattr(signal, "SIGCHLD")
-    if not known or threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         return make()
     before = signal.getsignal(signal.SIGCHLD)
+    can_mask = hasattr(signal, "pthread_sigmask")
     # Workers start with these held back, until they ignore them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK) if can_mask else None
     try:
         return make()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if can_mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGCHLD, before)

@@ -63,7 +63,7 @@ def test_without_skips_only_the_inputs_of_the_decoder_shrink():
 def test_padding_is_by_the_images_own_size_and_cropped_again(size, stem_stride):
     net = unet(4, stem_stride=stem_stride).eval()
     x = torch.randn(1, 3, *size)
-    padded = F.pad(x, (0, -size[1] % net.stride, 0, -size[0] % net.stride))
+    padded = F.pad(x, (0, -size[1] % net.encoder_stride, 0, -size[0] % net.encoder_stride))
     with torch.no_grad():
         alone, whole = net(x), net(padded)
     assert alone.size == size
