@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 from segtrain.augmentation import AUGMENTATION
 from segtrain.data import DATA
-from segtrain.errors import ConfigError, nearest
 from segtrain.loss import LOSS
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.options import check_options, options_of
+from segtrain.options import check_sections, path_options
 from segtrain.registry import Table
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import COMMANDS, COMPOSITES
@@ -27,46 +26,28 @@ def check(command: str, config: Mapping) -> dict:
     """The config with every key and value checked and every default filled in; ConfigError names the key as
     typed."""
     row = COMMANDS[command]
-    sections, groups = row.sections, row.groups
-    top = {key: value for key, value in config.items() if key not in sections and key not in groups}
-    _refuse_unknown(command, top)
-    checked = _filled(top, sections[""], "")
-    _refuse_empty(checked, sections[""])
-    for name, settings in sections.items():
-        if name:
-            checked[name] = _filled(config.get(name) or {}, settings, name)
-    for group in groups:
-        checked[group] = _checked_group(group, config.get(group))
-    return checked
+    return check_groups(command, check_sections(config, command, row.sections, row.groups))
 
 
-def _refuse_unknown(command: str, top: Mapping) -> None:
-    row = COMMANDS[command]
-    known = [
-        *options_of(row.sections[""]),
-        *(name for name in row.sections if name),
-        *row.groups,
+def check_groups(command: str, config: Mapping) -> dict:
+    """The same for a config whose sections are checked: the groups, by the signatures of their factories."""
+    return {
+        **config,
+        **{group: _checked_group(group, config.get(group)) for group in COMMANDS[command].groups},
+    }
+
+
+def path_keys(config: Mapping) -> list[str]:
+    """The keys of a training config that hold files or folders, such as data.root."""
+    row = COMMANDS["train"]
+    found = [
+        f"{name}.{option}".lstrip(".") for name, one in row.sections.items() for option in path_options(one)
     ]
-    for key in top:
-        if key not in known:
-            raise ConfigError(
-                f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are "
-                f"{', '.join(sorted(known))}"
-            )
-
-
-def _refuse_empty(top: Mapping, settings) -> None:
-    """ConfigError for a text of nothing: an empty path would be taken for the current folder."""
-    for key, option in options_of(settings).items():
-        if top[key] == "":
-            raise ConfigError(f"{key} is empty (an unset variable of the shell?); give {option.meaning}")
-
-
-def _filled(values: Mapping, settings, where: str) -> dict:
-    what = f"section {where}" if where else "the command"
-    given = check_options(values, settings, where, what)
-    defaults = {name: option.default for name, option in options_of(settings).items()}
-    return {**defaults, **given}
+    for group in (group for group in row.groups if group not in COMPOSITES):
+        found += [
+            f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))
+        ]
+    return found
 
 
 def _checked_group(group: str, config) -> dict:

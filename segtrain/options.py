@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -69,6 +69,10 @@ PROBABILITY = between(0, 1)
 SIDE_PX = between(1, 32766)
 """Sides of images that OpenCV can warp."""
 
+IS_PATH = "is a path"
+FilePath = Annotated[str, IS_PATH]
+"""A file or folder. Of a resumed run it may have another place, as long as it holds the same."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -94,6 +98,18 @@ def options_of(factory: Callable) -> dict[str, Option]:
         if name not in RUNTIME
         and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     }
+
+
+def path_options(factory: Callable) -> list[str]:
+    """Names of the options that can hold a file or folder."""
+    return [name for name, option in options_of(factory).items() if _is_path(option.annotation)]
+
+
+def _is_path(annotation) -> bool:
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        return IS_PATH in inner
+    return _is_union(annotation) and any(map(_is_path, inner))
 
 
 def _fields(settings) -> dict[str, Option]:
@@ -152,6 +168,43 @@ def check_options(config: Mapping, factory: Callable, where: str, what: str) -> 
     return {
         key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()
     }
+
+
+def check_sections(
+    config: Mapping, command: str, sections: Mapping[str, Callable], groups: Collection[str]
+) -> dict:
+    """The config of a command with its top-level keys and its fixed sections checked and their defaults
+    filled in.
+
+    sections: {name: settings dataclass}, "" for the top level. groups: names of the groups, whose content is
+    left as it is.
+    """
+    top = {key: value for key, value in config.items() if key not in sections and key not in groups}
+    known = [*options_of(sections[""]), *filter(None, sections), *groups]
+    for key in top:
+        if key not in known:
+            raise ConfigError(
+                f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are "
+                f"{', '.join(sorted(known))}"
+            )
+    checked = _filled(top, sections[""], "", f"segtrain {command}")
+    for key, option in options_of(sections[""]).items():
+        if checked[key] == "":  # an empty path would be taken for the current folder
+            raise ConfigError(f"{key} is empty (an unset variable of the shell?); give {option.meaning}")
+    for name in filter(None, sections):
+        values = config.get(name)
+        if not isinstance(values, (Mapping, types.NoneType)):
+            raise ConfigError(
+                f"{name} is {values!r}; it is a section, set its keys one by one: {name}.KEY=VALUE"
+            )
+        checked[name] = _filled(values or {}, sections[name], name, f"section {name}")
+    return {**checked, **{group: config.get(group) for group in groups}}
+
+
+def _filled(values: Mapping, settings, where: str, what: str) -> dict:
+    """The checked options of a settings dataclass, with its defaults."""
+    defaults = {name: option.default for name, option in options_of(settings).items()}
+    return {**defaults, **check_options(values, settings, where, what)}
 
 
 def _allows_none(annotation) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from segtrain.options import ABOVE_0, FROM_0, FROM_1, ODD, SEED, SHARE, Limits, at_least, between
+from segtrain.options import ABOVE_0, FROM_0, FROM_1, IS_PATH, ODD, SEED, SHARE, Limits, at_least, between
 
 THREADS = between(1, 1024)
 EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
@@ -28,7 +28,7 @@ class Run:
     resume: str | None = key(
         None, "auto: go on with the run of this name, or start it; or the folder of a run to go on with"
     )
-    init: str | None = key(
+    init: Annotated[str, IS_PATH] | None = key(
         None, "run folder or weights file to start a new run from; heads are copied by class name"
     )
     seed: Annotated[int, SEED] = key(0, "seed of weight initialisation, sample order and augmentation")
@@ -129,7 +129,7 @@ class PredictorSettings:
         "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112",
     )
     box_input: Annotated[int, FROM_1] = key(224, "side in pixels that boxes are resized to for the network")
-    ensemble: str | None = key(
+    ensemble: Annotated[str, IS_PATH] | None = key(
         None, "folder of a second run with the same classes; the scores of its best checkpoint are merged in"
     )
     ensemble_merge: Literal["product", "mean"] = key(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from segtrain.commands import train as train_command
+from segtrain.run.saved import write_config
 
 
 @dataclass
@@ -57,6 +58,7 @@ class FakeTraining:
         self.configs.append(config)
         self.folders.append(folder)
         if folder is not None:
+            write_config(folder, config)
             (folder / "checkpoints" / "2").mkdir(parents=True, exist_ok=True)
         if self.act is not None:
             self.act(config, folder, stop)

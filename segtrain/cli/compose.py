@@ -17,8 +17,8 @@ from segtrain.cli.hydra_errors import as_config_error
 from segtrain.cli.overrides import Typed, check_choice, quoted
 from segtrain.cli.own_yaml import checked_folder, register_source, source_of
 from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
-from segtrain.errors import ConfigError, nearest
-from segtrain.options import check_options, options_of
+from segtrain.errors import ConfigError
+from segtrain.options import check_sections, options_of
 from segtrain.settings import COMMANDS
 from segtrain.text import flatten
 
@@ -99,7 +99,19 @@ class Composer:
             for one in chosen:
                 if one.key in self.keys.composites:
                     config[one.key] = _of_chosen_entries(config.get(one.key), plain.get(one.key), one.value)
-        return checked_sections(self._with_one_length(config, typed), self.keys)
+        return checked_sections(self._with_one_length(self._with_saved_data(config, typed), typed), self.keys)
+
+    def _with_saved_data(self, config: dict, typed: list[Typed]) -> dict:
+        """`config` with what the saved run decided about its data, where the same kind of data set is chosen
+        anew (data=folder data.root=/other): class names, label_map. A path is not taken over, and a typed
+        null counts.
+        """
+        data, saved = config.get("data"), (self.saved or {}).get("data")
+        if isinstance(data, dict) and isinstance(saved, Mapping) and data.get("name") == saved.get("name"):
+            for key in data.keys() - {one.key.removeprefix("data.") for one in typed}:
+                if data[key] is None and not isinstance(saved.get(key), str):
+                    data[key] = saved.get(key)
+        return config
 
     def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
         """The resolved config and which entry each group was given."""
@@ -254,28 +266,14 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
 
 def checked_sections(config: dict, keys: Keys) -> dict:
     """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
-    for name in config:
-        if not keys.known(name) or name == "experiment":
-            hint = (
-                "; an experiment begins with the line `# @package _global_`"
-                if name == "experiment"
-                else nearest(name, keys.first_words())
-            )
-            raise ConfigError(f"{name} is not a key of segtrain {keys.command}{hint}")
-    for group in keys.groups:
-        config[group] = _group(config.get(group), group, keys)
-    sections = COMMANDS[keys.command].sections
-    top = {name: value for name, value in config.items() if name in options_of(sections[""])}
-    config.update(check_options(top, sections[""], "", f"segtrain {keys.command}"))
-    for name, settings in sections.items():
-        if name:
-            if not isinstance(config.get(name), Mapping):
-                raise ConfigError(
-                    f"{name} is {config.get(name)!r}; it is a section, set its keys one by one: "
-                    f"{name}.KEY=VALUE"
-                )
-            config[name] = check_options(config[name], settings, name, f"the section {name!r}")
-    return config
+    if "experiment" in config:
+        raise ConfigError(
+            f"experiment is not a key of segtrain {keys.command}; an experiment begins with the line "
+            f"`# @package _global_`"
+        )
+    groups = {group: _group(config.get(group), group, keys) for group in keys.groups}
+    row = COMMANDS[keys.command]
+    return check_sections({**config, **groups}, row.name, row.sections, row.groups)
 
 
 def _group(value: Any, group: str, keys: Keys) -> dict:

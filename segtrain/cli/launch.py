@@ -12,11 +12,10 @@ from segtrain.run.existing import remove_run, run_folder_of
 from segtrain.run.layout import CONFIG, METRICS
 from segtrain.run.lock import Lock
 from segtrain.run.own import check_own
-from segtrain.run.plain_yaml import to_yaml
 from segtrain.run.record import Record, read_record
-from segtrain.run.saved import check_unchanged, plain_data, saved_config
+from segtrain.run.saved import check_unchanged, relocated, saved_config
 from segtrain.run.stop import Stop
-from segtrain.run.storage import remove_leftovers, write_atomic
+from segtrain.run.storage import remove_leftovers
 from segtrain.settings import COMMANDS
 
 # Imported late: both bring torch, which takes seconds, and the lock is taken before.
@@ -32,8 +31,9 @@ def command(name: str) -> Callable:
 
 
 def check(name: str, config: Mapping) -> dict:
-    """The config of a command with every key checked and every default filled in."""
-    return importlib.import_module("segtrain.build").check(name, config)
+    """The composed config of a command, whose sections are checked, with the options of its groups checked
+    and every default filled in."""
+    return importlib.import_module("segtrain.build").check_groups(name, config)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -51,9 +51,20 @@ def scores_if_finished(folder: Path) -> dict | None:
     return scores if damage_of(folder / "checkpoints" / str(scores["step"])) is None else None
 
 
-def checked_saved(folder: Path) -> dict:
-    """The saved config of a training run, checked and with the defaults of keys that it does not know yet."""
-    return check("train", saved_config(folder))
+def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
+    """The checked config with which the run in `folder` goes on: relative paths of its data are looked for
+    where the run was started, too. ConfigError if it differs from the saved config in what a resumed run may
+    not change.
+
+    finished: nothing will be trained that could compare the samples, so their paths must end alike.
+    """
+    build = importlib.import_module("segtrain.build")
+    saved = build.check("train", saved_config(folder))
+    paths = build.path_keys(saved)
+    of_data = [key for key in paths if key.startswith("data.")]
+    check_unchanged(saved, config, folder, paths, () if finished else of_data)
+    names = [key.removeprefix("data.") for key in of_data]
+    return {**config, "data": relocated(config["data"], names, folder)}
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
@@ -79,11 +90,11 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             stop.at_once = True  # until the loop begins
             checked = check("train", config)
             if has_checkpoint(folder):
-                check_unchanged(checked_saved(folder), checked, folder)
-                if (scores := scores_if_finished(folder)) is not None:
+                scores = scores_if_finished(folder)
+                checked = as_resumed(checked, folder, finished=scores is not None)
+                if scores is not None:
                     print(f"{folder} is finished: nothing is left to do", flush=True)
                     return scores
-            write_atomic(folder / CONFIG, to_yaml(plain_data(checked)).encode())
             with Record(folder, checked, words) as record:
                 record.scores = command("train")(checked, folder, stop)
             return record.scores

@@ -22,7 +22,6 @@ from segtrain.run.folder import create
 from segtrain.run.layout import CONFIG
 from segtrain.run.lock import Lock
 from segtrain.run.record import read_record
-from segtrain.run.saved import check_unchanged
 from segtrain.run.stop import Stop
 
 WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment")
@@ -138,7 +137,7 @@ def _train_each(stages: list[Stage], folder: Path, stop: Stop, words: list[str])
         with _named(stage):
             record = read_record(place)
             if record.get("exit_code") == 0:
-                check_unchanged(launch.checked_saved(place), stage.config, place)
+                launch.as_resumed(stage.config, place, finished=True)
                 print(f"{_title(stage)} finished before: {place}", flush=True)
                 scores = record.get("scores") or {}
                 continue

@@ -24,7 +24,6 @@ from segtrain.run.folder import check_name, create
 from segtrain.run.layout import CONFIG, OUTPUTS
 from segtrain.run.lock import Lock
 from segtrain.run.record import read_record
-from segtrain.run.saved import check_unchanged
 from segtrain.run.stop import Stop
 from segtrain.run.storage import write_atomic
 
@@ -210,7 +209,7 @@ def _name_folders(trials: list[Trial], folder: Path) -> None:
         record = read_record(trial.folder)
         finished = record.get("exit_code") == 0
         if finished or launch.has_checkpoint(trial.folder):
-            check_unchanged(launch.checked_saved(trial.folder), trial.config, trial.folder)
+            launch.as_resumed(trial.config, trial.folder, finished)
         if finished:
             trial.status, trial.scores, trial.seconds = (
                 "finished",

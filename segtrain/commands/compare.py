@@ -8,7 +8,7 @@ from pathlib import Path
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
-from segtrain.commands.parts import as_settled, same_classes
+from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import data_of, prediction_of, score_split, scoring_of, split_of
 from segtrain.errors import ConfigError, printable
@@ -31,7 +31,6 @@ def compare(config: dict, stop) -> dict:
     described = {run: checkpoints.describe(checkpoint) for run, checkpoint in found.items()}
     first = described[config["runs"][0]]
     task = TASK.build(first["config"]["task"])
-    config = as_settled(config, first)
     data = data_of(config, config["runs"][0], first, task.target)
     split = split_of(data, config["split"])
     output = Path(config["output"])

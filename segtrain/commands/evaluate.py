@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import build_from
-from segtrain.commands.parts import as_settled, same_classes
+from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import contact_sheet, data_of, score_split, scoring_of, split_of
 from segtrain.evaluate.table import as_record, lines
@@ -24,7 +24,6 @@ def evaluate(config: dict, stop) -> dict:
     found = checkpoints.find(config["run"], config["checkpoint"])
     model, facts, description = build_from(found, config["model"])
     task = TASK.build(description["config"]["task"])
-    config = as_settled(config, description)
     data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
     split = split_of(data, config["split"])

@@ -15,6 +15,7 @@ from segtrain.commands.parts import Parts
 from segtrain.commands.resume import resume_or_init
 from segtrain.commands.run import RunOutput, about, result_of
 from segtrain.commands.scoring import Scoring
+from segtrain.commands.settle import settle
 from segtrain.errors import ConfigError
 from segtrain.loader.samples import Samples
 from segtrain.report.events import Events
@@ -34,8 +35,7 @@ def fit(
     device: torch.device,
     stop,
 ) -> dict:
-    """Lets a network that learns by itself (`fit(samples, rng)`) do so: one step in place of the loop's
-    many."""
+    """Trains a network that fits itself (`fit(samples, rng)`): one step in place of the loop's many."""
     model, loader = parts.model.to(device), Loader(**config["loader"])
     if config["init"]:
         raise ConfigError(
@@ -47,16 +47,19 @@ def fit(
     if resumed is not None:
         resize(model, checkpoints.load_weights(resumed), str(resumed))
     started = resume_or_init(config, resumed, state, parts)
+    settled = settle(config, folder, parts, None if resumed is None else parts.saved, None)
     if folder is not None:
         probe(folder, FITTED_BYTES)
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     count = len(train_split) if folder else min(len(train_split), 4)
     samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
     events = Events(folder, state.step, 1, state.evaluation_due)
-    run = RunOutput(config, folder, parts, scoring, val_split, device, events, stop, settings)
+    run = RunOutput(
+        settled.config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
+    )
     try:
         plan = f"plan      fitted on {len(samples)} images"
-        for line in [*about(config, parts, len(train_split), len(val_split)), plan, *started]:
+        for line in [*about(config, parts, len(train_split), len(val_split)), plan, *settled.lines, *started]:
             events.say(line)
         if state.step == 0:
             start = time.perf_counter()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
 
-from segtrain import checkpoint as checkpoints
 from segtrain.augmentation import AUGMENTATION, output_size
 from segtrain.commands.parts import Parts
 from segtrain.data.stats import frequency
@@ -50,21 +49,13 @@ def _refuse_frequency(task: str):
     )
 
 
-def with_memory_format(config: dict, resumed: Path | None, parts: Parts, loss, shape, device, split) -> dict:
-    """The config with trainer.memory_format=auto replaced by its answer: that of the run's start if it goes
-    on."""
-    if config["trainer"]["memory_format"] != "auto":
-        return config
-    if resumed is not None:
-        answer = checkpoints.describe(resumed)["config"]["trainer"]["memory_format"]
-    else:
-        answer = faster_memory_format(
-            parts.model, parts.facts.normalisation, loss, shape, split[0].target, device
-        )
-    return {**config, "trainer": {**config["trainer"], "memory_format": answer}}
+def memory_format_probe(parts: Parts, loss, shape, split, device) -> Callable[[], str]:
+    """What times the network in both memory formats on micro-batches of `shape` (B, K, H, W) when called."""
+    normalise = parts.facts.normalisation
+    return lambda: faster_memory_format(parts.model, normalise, loss, shape, split[0].target, device)
 
 
-def build_learning(config, parts: Parts, settings: Trainer, steps: int, loss, device):
+def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     """The step's tools and the state before the first step."""
     model = parts.model
     if settings.batch_norm_momentum is not None:
@@ -79,7 +70,7 @@ def build_learning(config, parts: Parts, settings: Trainer, steps: int, loss, de
     learning = Learning(
         loss=loss,
         normalise=parts.facts.normalisation,
-        schedule=SCHEDULE.build(config["schedule"], steps=steps),
+        schedule=SCHEDULE.build(config["schedule"], steps=settings.steps),
         settings=settings,
         device=device,
         forward=compiled(model, settings.compile) if settings.compile else None,

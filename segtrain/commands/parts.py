@@ -44,21 +44,11 @@ def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
     return replace(facts, normalisation=facts.normalisation or model.normalisation or neutral)
 
 
-def as_settled(config: Mapping, description: Mapping) -> dict:
-    """The config with what the run's data decided by looking at its files (`Data.settled`), where nothing
-    else was typed."""
-    saved, data = description["config"]["data"], config["data"]
-    if saved["name"] != data["name"]:
-        return dict(config)
-    return {
-        **config,
-        "data": {key: saved.get(key) if value is None else value for key, value in data.items()},
-    }
-
-
 def build_parts(config: Mapping, resumed: Path | None, description: dict | None = None) -> Parts:
-    """resumed: the checkpoint that will be gone on with; description: its own. From a run's weights, these or
-    those of `init`, no others are asked for."""
+    """The parts of a training run.
+
+    resumed: checkpoint to resume from, or None; description: of that checkpoint. If weights come from a
+    checkpoint (resume or init=RUN), pretrained encoder weights are not loaded."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"], target=task.target)
     facts = data.facts

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.initial import start_from
-from segtrain.commands.parts import Parts, as_settled
+from segtrain.commands.parts import Parts
+from segtrain.data import DATA
+from segtrain.data.parts import Data, Split
+from segtrain.errors import ConfigError, DataError
+from segtrain.evaluate.loop import spread
+from segtrain.options import path_options
+from segtrain.run.saved import as_decided
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
@@ -27,26 +36,81 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
     return []
 
 
-def order_of(split) -> dict:
-    """How many samples a split has and a hash of their names in order: what the order of training follows
-    from."""
-    names = hashlib.sha256()
-    for index in range(len(split)):
-        names.update(split.name(index).encode("utf-8", "surrogateescape") + b"\n")
-    return {"samples": len(split), "names": names.hexdigest()}
+COMPARED = 4
+"""Samples of a split whose content is hashed."""
 
 
-def about_other_samples(description: dict | None, order: dict) -> list[str]:
-    """What a run that goes on is told if files came, went or changed their names since its checkpoint, which
-    `description` is of; [] if none did."""
-    before = None if description is None else description.get("order")
-    if not isinstance(before, dict) or before == order:
+def fingerprints(data: Data) -> dict[str, dict]:
+    """{"train": …, "val": …}: by what a resumed run knows its samples again, wherever the files lie.
+
+    Each holds the number of samples, a SHA-256 of their names in order below their common folder, and one of
+    the decoded images and targets of a few samples.
+    """
+    return {name: _fingerprint(data.splits[name]) for name in ("train", "val")}
+
+
+def _fingerprint(split: Split) -> dict:
+    names = [split.name(index) for index in range(len(split))]
+    # Names of other than absolute paths have no common folder or an empty one.
+    shared = os.path.commonpath([os.path.dirname(name) for name in names])
+    content = hashlib.sha256()
+    for index in spread(len(split), COMPARED):
+        with contextlib.suppress(DataError):  # of an unreadable sample only its name counts
+            sample = split[index]
+            for array in (sample.image, sample.target):
+                content.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
+    below = "\n".join(name.removeprefix(shared) for name in names)
+    return {
+        "samples": len(split),
+        "names": hashlib.sha256(below.encode("utf-8", "surrogateescape")).hexdigest(),
+        "content": content.hexdigest(),
+    }
+
+
+def check_samples(config: Mapping, description: dict | None, now: Mapping[str, dict]) -> list[str]:
+    """What a resumed run is told about its data: that the files have moved, or that the training split has
+    changed. ConfigError if a path of the data set changed and other samples lie there.
+
+    description: of the checkpoint to resume from. now: `fingerprints` of today's data.
+    """
+    if description is None:
         return []
-    counts = f"{before.get('samples')} samples then, {order['samples']} now"
-    return [
-        f"the training split is no longer that of the checkpoint ({counts}): from here on the run sees "
-        f"images in another order"
-    ]
+    was = description["config"]["data"]
+    paths = path_options(DATA.factory(was["name"]))
+    moved = [f"data.{name}" for name in paths if was.get(name) != config["data"].get(name)]
+    changed = _changes(description, now)
+    if moved and changed:
+        path = config["data"][moved[0].removeprefix("data.")]
+        raise ConfigError(
+            f"{moved[0]}={path} does not hold the samples that the run was started with "
+            f"({', '.join(changed.values())}); give the place of the same files, or start a new run"
+        )
+    if moved:
+        return [
+            f"data      {', '.join(moved)} changed; the samples are the same by number, names and content"
+        ]
+    if "train" in changed:
+        return [
+            f"the training split is no longer that of the checkpoint ({changed['train']}): from here on the "
+            f"run sees other images, or images in another order"
+        ]
+    return []
+
+
+def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
+    """{split: what is different} of the splits that are not those of the checkpoint."""
+    # Checkpoints of earlier versions hold the number of training samples alone.
+    before = description.get("samples") or {
+        "train": {"samples": (description.get("order") or {}).get("samples")}
+    }
+    changes = {}
+    for split, today in now.items():
+        then = before.get(split) or {}
+        for key, words in (("samples", ""), ("names", "other names"), ("content", "other content")):
+            if then.get(key) not in (None, today[key]):
+                changes[split] = f"{split}: {words or f'{then[key]} samples then, {today[key]} now'}"
+                break
+    return changes
 
 
 def _link_best(resumed: Path, description: dict, best: float | None, score: str) -> None:
@@ -67,10 +131,10 @@ def _link_best(resumed: Path, description: dict, best: float | None, score: str)
 
 
 def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict | None, dict]:
-    """The checkpoint to resume from and its description, None if the folder holds none; the config with what
-    that run settled."""
+    """The checkpoint to resume from and its description, None if the folder holds none; the config with the
+    values that the run decided at its start."""
     resumed = None if folder is None else checkpoints.to_resume(folder)
     if resumed is None:
         return None, None, config
     description = checkpoints.describe(resumed)
-    return resumed, description, as_settled(config, description)
+    return resumed, description, as_decided(config, description["config"])

@@ -33,11 +33,11 @@ class RunOutput:
         events: Events,
         stop,
         settings: Trainer,
-        order: dict | None = None,
+        samples: dict | None,
     ):
         self.config, self.folder, self.parts, self.scoring, self.split = config, folder, parts, scoring, split
         self.device, self.events, self.stop, self.settings = device, events, stop, settings
-        self.order = order
+        self.samples = samples
 
     def evaluate(self, state) -> Scores | None:
         """None if a signal came: the evaluation is then still to be done."""
@@ -86,7 +86,7 @@ class RunOutput:
             "step": state.step,
             "scores": None if scores is None else as_record(scores, self.parts.facts),
             "protocol": None if scores is None else scores.protocol,
-            "order": self.order,
+            "samples": self.samples,
         }
         self.events.flush()
         checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)

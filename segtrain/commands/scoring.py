@@ -19,10 +19,12 @@ from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
+from segtrain.options import path_options
 from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
 from segtrain.run.record import read_record
+from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Target
 from segtrain.settings import EvaluateSettings
 
@@ -115,16 +117,17 @@ def check_score(scoring: Scoring) -> None:
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set. Where a relative path of the run does not exist from here, the error names the directory
-    that the run was started in."""
+    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
+    there, in the directory that the run was started in, which the error names if they exist in neither."""
+    paths = path_options(DATA.factory(config["data"]["name"]))
     try:
-        return DATA.build(config["data"], target=target)
+        return DATA.build(relocated(config["data"], paths, Path(run)), target=target)
     except ConfigError as error:
         saved, started = description["config"]["data"], _started_in(run)
         kept = (
             value
             for key, value in config["data"].items()
-            if value and isinstance(value, str) and value == saved.get(key)
+            if key in paths and value and isinstance(value, str) and value == saved.get(key)
         )
         lost = any(f"'{value}" in str(error) and not Path(value).is_absolute() for value in kept)
         if lost and started is not None and Path(started) != Path.cwd():

@@ -8,12 +8,18 @@ from pathlib import Path
 import torch
 
 from segtrain.commands.fit import fit
-from segtrain.commands.learning import augmentation_and_loss, batch_shape, build_learning, with_memory_format
+from segtrain.commands.learning import (
+    augmentation_and_loss,
+    batch_shape,
+    build_learning,
+    memory_format_probe,
+)
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
-from segtrain.commands.resume import about_other_samples, order_of, resume_or_init, to_resume
+from segtrain.commands.resume import resume_or_init, to_resume
 from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
+from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
 from segtrain.loader.loader import training_batches
 from segtrain.report.events import Events
@@ -21,18 +27,17 @@ from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
 from segtrain.train.compiled import compile_errors
-from segtrain.train.plan import Plan, plan_of
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
-    """Runs or goes on with a training; the last scores, e.g. {"step": 1000, "val/miou": 0.66}.
+    """Starts or resumes a training; the last scores, e.g. {"step": 1000, "val/miou": 0.66}.
 
-    folder: the run's, None for a dry run. A checkpoint in it is gone on with.
+    config: checked. folder: of the run, None for a dry run; if it holds a checkpoint, the run resumes from
+    it.
     """
     device = prepare(config)
     resumed, description, config = to_resume(folder, config)
     parts = build_parts(config, resumed, description)
-    config = {**config, "data": {**config["data"], **parts.data.settled}}
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
     loader = Loader(**config["loader"])
     scoring = scoring_of(config, parts.task, parts.facts)
@@ -43,20 +48,22 @@ def train(config: dict, folder: Path | None, stop) -> dict:
         return fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    config = with_memory_format(config, resumed, parts, loss.to(device), shape, device, train_split)
+    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device)
+    settled = settle(config, folder, parts, description, probe)
+    config, plan = settled.config, settled.plan
     settings = Trainer(**config["trainer"])
-    plan = plan_of(settings, loader, len(train_split))
-    learning, state = build_learning(config, parts, settings, plan.steps, loss, device)
-    plan = plan if folder else Plan(1, 1, None, None)
-    order = order_of(train_split)
-    started = resume_or_init(config, resumed, state, parts) + about_other_samples(description, order)
+    learning, state = build_learning(config, parts, settings, loss, device)
+    started = resume_or_init(config, resumed, state, parts)
     if folder is not None:
         check_room(folder, state)
 
     events = Events(folder, state.step, plan.steps, state.evaluation_due)
-    for line in [*_summary(config, parts, plan, len(train_split), len(val_split), loader, device), *started]:
+    summary = _summary(config, parts, plan, len(train_split), len(val_split), loader, device)
+    for line in [*summary, *settled.lines, *started]:
         events.say(line)
-    run = RunOutput(config, folder, parts, scoring, val_split, device, events, stop, settings, order)
+    run = RunOutput(
+        config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
+    )
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)

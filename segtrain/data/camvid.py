@@ -9,6 +9,7 @@ from segtrain.data.files import Pair, PairedFiles, find_images
 from segtrain.data.labels import Labels
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
+from segtrain.options import FilePath
 from segtrain.sample import Facts
 from segtrain.text import count
 
@@ -42,7 +43,7 @@ THINGS = (8, 9, 10)
 DRIVES = {"train": ("0016E5", "0001TP"), "val": ("0006R0",)}
 
 
-def camvid(root: str, split: Literal["standard", "drive"] = "standard") -> Data:
+def camvid(root: FilePath, split: Literal["standard", "drive"] = "standard") -> Data:
     """CamVid street scenes, 11 classes, 480x360: 367 training and 101 validation frames.
 
     Brostow, Fauqueur, Cipolla: Semantic object classes in video, PRL 2009; classes as in Badrinarayanan et

@@ -13,7 +13,7 @@ from segtrain.data.reading import MAX_PIXELS
 from segtrain.data.scan import few_hold, mask_values
 from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
-from segtrain.options import FROM_1, SEED, WITHIN_0_1, between
+from segtrain.options import FROM_1, SEED, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
 from segtrain.text import count
 
@@ -25,14 +25,14 @@ NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of 
 
 
 def folder(
-    root: str | None = None,
-    images: str | None = None,
-    masks: str | None = None,
-    classes: list[str] | str | None = None,
+    root: FilePath | None = None,
+    images: FilePath | None = None,
+    masks: FilePath | None = None,
+    classes: list[str] | FilePath | None = None,
     label_map: dict[int | str, Annotated[int, between(0, 255)]] | None = None,
     ignore_value: Annotated[int, between(0, 65535)] = IGNORE,
-    train_list: str | None = None,
-    val_list: str | None = None,
+    train_list: FilePath | None = None,
+    val_list: FilePath | None = None,
     val_fraction: Annotated[float, WITHIN_0_1] = 0.2,
     split_seed: Annotated[int, SEED] = 0,
     mask_suffix: str = "",

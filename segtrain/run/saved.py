@@ -1,22 +1,30 @@
-"""The config that a run was saved with, and what a resumed run may change of it."""
+"""config.yaml of a run: written once all of it is decided, read by whatever works on the run, and what a
+resumed run may change of it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.run.layout import CONFIG
-from segtrain.run.plain_yaml import check_plain, read_yaml
+from segtrain.run.own import parsed, read_own
+from segtrain.run.plain_yaml import check_plain, read_yaml, to_yaml
+from segtrain.run.record import read_record
+from segtrain.run.storage import write_atomic
 from segtrain.settings import COMMANDS
 from segtrain.text import flatten, show
 
 RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")
 """Keys that may change while a run goes on: they change no weights."""
+AUTO = "auto"
+MAX_DESCRIPTION = 16 << 20
 
 
 def saved_config(folder: Path) -> dict:
@@ -39,22 +47,91 @@ def saved_config(folder: Path) -> dict:
     for key, value in flatten(config).items():
         if "${" in str(value):
             raise ConfigError(f"{path}: {key} holds '${{'; the config of a run holds plain values only")
-    return _upgraded(config)
+    return _upgraded(config, folder)
+
+
+def write_config(folder: Path, config: Mapping) -> None:
+    """Writes config.yaml. CheckpointError if the storage refuses."""
+    write_atomic(folder / CONFIG, to_yaml(plain_data(config)).encode())
 
 
 def _restore(folder: Path) -> str:
     return f"restore it from the description in {folder}/checkpoints"
 
 
-def _upgraded(config: dict) -> dict:
-    """A config of an earlier version in today's keys: boundary scores were asked for by
-    evaluate.boundary_px."""
+def _upgraded(config: dict, folder: Path) -> dict:
+    """A config of an earlier version in today's keys, with the values that its checkpoints alone held:
+    boundary scores were asked for by evaluate.boundary_px, and config.yaml was written before class names and
+    label_map were read from the files."""
+    data = config.get("data") or {}
+    if None in data.values():
+        config = {**config, "data": with_decided(data, _of_last_checkpoint(folder).get("data"))}
     evaluate = dict(config.get("evaluate") or {})
     tolerance_px = evaluate.pop("boundary_px", None)
     if tolerance_px is None:
         return {**config, "evaluate": evaluate} if "evaluate" in config else config
     metric = {"confusion": {}, "boundary": {"tolerance_px": tolerance_px}}
     return {**config, "evaluate": evaluate, "metric": metric}
+
+
+def _of_last_checkpoint(folder: Path) -> dict:
+    """The config in the description of the newest checkpoint; {} if there is none. Damage is found by the
+    reader of checkpoints."""
+    with contextlib.suppress(OSError, ValueError):
+        description = parsed(read_own(folder / "checkpoints" / "last" / "description.json", MAX_DESCRIPTION))
+        return dict(description["config"])
+    return {}
+
+
+def with_decided(options: Mapping, saved: Any) -> dict:
+    """The options of a group; those left open (null) have the values that a run decided for the same
+    entry."""
+    if not isinstance(saved, Mapping) or saved.get("name") != options.get("name"):
+        return dict(options)
+    return {key: saved.get(key) if value is None else value for key, value in options.items()}
+
+
+def as_decided(config: Mapping, saved: Mapping) -> dict:
+    """The config of a run that is resumed; what it leaves open has the values that the run decided at its
+    start.
+
+    Open are null options of the data set, trainer.steps=null, trainer.memory_format=auto and
+    predictor.crf_solver=auto. saved: the run's config.
+    """
+    trainer, predictor = dict(config["trainer"]), dict(config["predictor"])
+    old_trainer, old_predictor = saved["trainer"], saved.get("predictor") or {}
+    if trainer["steps"] is None:
+        trainer["steps"] = old_trainer.get("steps")
+    if trainer["epochs"] is None and trainer["steps"] == old_trainer.get("steps"):
+        trainer["epochs"] = old_trainer.get("epochs")  # from which those steps follow
+    if trainer["memory_format"] == AUTO:
+        trainer["memory_format"] = old_trainer.get("memory_format", AUTO)
+    if predictor["crf_solver"] == AUTO:
+        predictor["crf_solver"] = old_predictor.get("crf_solver", AUTO)
+    return {
+        **config,
+        "data": with_decided(config["data"], saved["data"]),
+        "trainer": trainer,
+        "predictor": predictor,
+    }
+
+
+def relocated(data: Mapping, paths: Collection[str], folder: Path) -> dict:
+    """The options of a run's data set. A relative path that does not exist from here but from the directory
+    that the run was started in is made absolute.
+
+    paths: names of the options that hold files or folders. folder: of the run.
+    """
+    started = read_record(folder).get("directory")
+    found = dict(data)
+    for name in paths:
+        value = data.get(name)
+        if started is None or not isinstance(value, str) or os.path.isabs(value) or os.path.exists(value):
+            continue
+        there = os.path.join(started, value)
+        if os.path.exists(there):
+            found[name] = there
+    return found
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
@@ -69,28 +146,30 @@ def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
             )
 
 
-def check_unchanged(saved: Mapping, config: Mapping, folder: Path) -> None:
-    """ConfigError if a run that goes on would do so with a value that matters and that it was not started
-    with."""
-    old, new = flatten(plain_data(saved)), flatten(plain_data(config))
+def check_unchanged(
+    saved: Mapping, config: Mapping, folder: Path, paths: Collection[str], compared: Collection[str] = ()
+) -> None:
+    """ConfigError if a resumed run would go on with a value that matters and that it was not started with.
+
+    paths: keys that hold files or folders, which may have moved: their last part is compared alone. compared:
+    those of them whose content the training compares with that of its start; they may change altogether.
+    """
+    old, new = flatten(plain_data(saved)), flatten(plain_data(as_decided(config, saved)))
     for key in dict.fromkeys([*new, *old]):
-        if (
-            old.get(key) == new.get(key)
-            or RESUMABLE.fullmatch(key)
-            or _settled(key, old.get(key), new.get(key))
-        ):
+        before, now = old.get(key), new.get(key)
+        moved = key in paths and (key in compared or _base_name(before) == _base_name(now))
+        if before == now or moved or RESUMABLE.fullmatch(key) or AUTO in (before, now):
             continue
         raise ConfigError(
-            f"{key} is {show(new.get(key))}, but {folder} was started with {show(old.get(key))}; a run "
+            f"{key} is {show(now)}, but {folder} was started with {show(before)}; a run "
             f"that goes on may change only "
             f"workers, device, threads, trainer.compile and *_every: choose another name, with "
             f"init={folder} to start from its weights"
         )
 
 
-def _settled(key: str, old: Any, new: Any) -> bool:
-    """`auto` was settled by the run itself, which saved its answer."""
-    return key == "trainer.memory_format" and "auto" in (old, new)
+def _base_name(path: Any) -> Any:
+    return os.path.basename(os.path.normpath(path)) if isinstance(path, str) else path
 
 
 def plain_data(config: Mapping) -> dict:

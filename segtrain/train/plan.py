@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from segtrain.errors import ConfigError
-from segtrain.settings import Loader, Trainer
+from segtrain.settings import Trainer
+from segtrain.text import show
 
 
 @dataclass(frozen=True)
@@ -26,34 +27,22 @@ class Plan:
 
 
 def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
-    """The optimizer steps of the run, from trainer.steps or trainer.epochs."""
-    if (settings.steps is None) == (settings.epochs is None):
+    """The optimizer steps of the run, from trainer.steps or trainer.epochs; ConfigError if there are neither
+    or both and they differ."""
+    steps = settings.steps
+    if settings.epochs is not None:
+        steps = max(1, math.ceil(settings.epochs * steps_per_epoch - 1e-9))
+    if steps is None or settings.steps not in (None, steps):
         raise ConfigError(
-            f"trainer.steps is {settings.steps} and trainer.epochs is {settings.epochs}; give one of them "
-            f"and set the other to null"
-        )
-    steps = (
-        settings.steps if settings.steps is not None else math.ceil(settings.epochs * steps_per_epoch - 1e-9)
-    )
-    if steps < 1:
-        raise ConfigError(
-            f"trainer.{'steps' if settings.steps is not None else 'epochs'} gives {steps} steps; allowed: "
-            f"1 or more"
+            f"trainer.steps is {show(settings.steps)} and trainer.epochs is {show(settings.epochs)}"
+            f"{'' if steps is None else f' ({steps} steps)'}; give one of them and set the other to null"
         )
     return steps
 
 
-def plan_of(settings: Trainer, loader: Loader, num_samples: int) -> Plan:
-    """The plan of a run on `num_samples` training samples."""
-    per_epoch = num_samples / loader.batch_size
-    if settings.log_every < 1:
-        raise ConfigError(f"trainer.log_every is {settings.log_every}; allowed: a number of steps from 1")
-    return Plan(
-        steps_of(settings, per_epoch),
-        settings.log_every,
-        in_steps(settings.evaluate_every, per_epoch, "trainer.evaluate_every"),
-        in_steps(settings.save_every, per_epoch, "trainer.save_every"),
-    )
+def plan_of(settings: Trainer) -> Plan:
+    """The plan of a run whose intervals are in optimizer steps."""
+    return Plan(settings.steps, settings.log_every, settings.evaluate_every, settings.save_every)
 
 
 def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:

@@ -14,7 +14,7 @@ from segtrain.cli.catalogue import Keys
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import parse_overrides
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.run.saved import check_overrides_of_saved, check_unchanged, saved_config
+from segtrain.run.saved import as_decided, check_overrides_of_saved, check_unchanged, saved_config
 
 
 def composed(*words: str, command: str = "train", config_dir=None, saved=None) -> dict:
@@ -606,14 +606,14 @@ def test_what_may_change_when_a_run_goes_on():
         "trainer.evaluate_every=4",
         "name=n",
     ]
-    check_unchanged(saved, composed(*words), Path("r"))
+    check_unchanged(saved, composed(*words), Path("r"), ())
     for word, old, new in [
         ("seed=4", "0", "4"),
         ("trainer.accumulate=9", "1", "9"),
         ("model.widths=[4]", "[16,32,64,128]", "[4]"),
     ]:
         with pytest.raises(ConfigError, match="may change only") as error:
-            check_unchanged(saved, composed(word), Path("r"))
+            check_unchanged(saved, composed(word), Path("r"), ())
         key = word.partition("=")[0]
         assert f"{key} is {new}, but r was started with {old}" in str(error.value)
         assert "init=r" in str(error.value)
@@ -621,7 +621,36 @@ def test_what_may_change_when_a_run_goes_on():
 
 def test_settled_memory_format_is_no_change():
     saved = composed("trainer.memory_format=channels_last")
-    check_unchanged(saved, composed("trainer.memory_format=auto"), Path("r"))
+    check_unchanged(saved, composed("trainer.memory_format=auto"), Path("r"), ())
+
+
+def test_a_path_of_a_resumed_run_may_change_its_place():
+    saved = composed("init=outputs/a/stage1", "data=camvid", "data.root=/old/camvid")
+    paths = ("init", "data.root")
+    check_unchanged(
+        saved, composed("init=/b/stage1", "data=camvid", "data.root=/new/camvid"), Path("r"), paths
+    )
+    elsewhere = composed("init=outputs/a/stage1", "data=camvid", "data.root=/other")
+    check_unchanged(saved, elsewhere, Path("r"), paths, compared=["data.root"])
+    with pytest.raises(ConfigError, match=r"data\.root is /other, but r was started with /old/camvid"):
+        check_unchanged(saved, elsewhere, Path("r"), paths)
+    with pytest.raises(ConfigError, match="init is /b/last"):
+        check_unchanged(saved, {**saved, "init": "/b/last"}, Path("r"), paths)
+
+
+def test_open_values_of_a_resumed_run_are_those_that_it_decided():
+    saved = composed(
+        "trainer.epochs=3", "data=folder", "data.classes=[a,b]", "trainer.memory_format=channels_last"
+    )
+    saved["trainer"]["steps"], fast = 12, "trainer.memory_format=channels_last"
+    again = composed("trainer.epochs=3", "data=folder", "trainer.memory_format=auto")
+    check_unchanged(saved, again, Path("r"), ())
+    trainer, data = (as_decided(again, saved)[section] for section in ("trainer", "data"))
+    assert (trainer["steps"], trainer["epochs"], trainer["memory_format"]) == (12, 3, "channels_last")
+    assert data["classes"] == ["a", "b"]
+    check_unchanged(saved, composed("trainer.steps=12", "data=folder", fast), Path("r"), ())
+    with pytest.raises(ConfigError, match=r"trainer\.epochs is 4"):
+        check_unchanged(saved, composed("trainer.epochs=4", "data=folder", fast), Path("r"), ())
 
 
 @pytest.mark.parametrize(

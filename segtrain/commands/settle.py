@@ -1,0 +1,97 @@
+"""What a training config leaves open is decided here, once, before config.yaml is written.
+
+`device=auto` and `threads=null` stay open: a run may be resumed on another machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segtrain.commands.parts import Parts
+from segtrain.commands.resume import check_samples, fingerprints
+from segtrain.predictor.crf import chosen_solver
+from segtrain.run.saved import AUTO, write_config
+from segtrain.settings import Loader, Trainer
+from segtrain.text import flatten, show
+from segtrain.train.plan import Plan, in_steps, plan_of, steps_of
+
+MAX_SHOWN = 100
+"""Characters of a decided value that the summary shows."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """config: with every open value decided, as it is saved. plan: when the loop logs, evaluates and saves;
+    of a dry run, one step. samples: `fingerprints` of the data, for later starts of the run; None for a dry
+    run. lines: what was decided and what a resumed run is told about its data."""
+
+    config: dict
+    plan: Plan
+    samples: dict | None
+    lines: list[str]
+
+
+def settle(
+    config: Mapping,
+    folder: Path | None,
+    parts: Parts,
+    description: Mapping | None,
+    faster_memory_format: Callable[[], str] | None,
+) -> Settled:
+    """Decides what the config leaves open and writes config.yaml.
+
+    folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
+    faster_memory_format: measures both formats; None for a network that fits itself, which has no loop.
+    ConfigError if the paths of a resumed run's data changed and other samples lie there.
+    """
+    saved = None if description is None else description["config"]
+    decided = _decided(config, saved, parts, faster_memory_format)
+    lines = _about_decisions(config, decided)
+    if folder is None:
+        return Settled(decided, Plan(1, 1, None, None), None, lines)
+    samples = fingerprints(parts.data)
+    lines += check_samples(decided, description, samples)
+    write_config(folder, decided)
+    return Settled(decided, plan_of(Trainer(**decided["trainer"])), samples, lines)
+
+
+def _decided(
+    config: Mapping, saved: Mapping | None, parts: Parts, faster_memory_format: Callable[[], str] | None
+) -> dict:
+    """The config with class names and label_map as found in the masks, the solver of the CRF, the length and
+    the intervals of the run in optimizer steps, and the memory format."""
+    predictor, trainer = dict(config["predictor"]), config["trainer"]
+    if predictor["crf"] is not None:
+        predictor["crf_solver"] = chosen_solver(predictor["crf_solver"])
+    if faster_memory_format is not None:
+        trainer = _in_steps(config, saved, len(parts.data.splits["train"]), faster_memory_format)
+    data = {**config["data"], **parts.data.settled}
+    return {**config, "data": data, "predictor": predictor, "trainer": trainer}
+
+
+def _in_steps(
+    config: Mapping, saved: Mapping | None, num_samples: int, faster_memory_format: Callable[[], str]
+) -> dict:
+    settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
+    steps_per_epoch = num_samples / loader.batch_size
+    trainer = dict(config["trainer"])
+    # The number of steps of a resumed run holds, however many samples there are now.
+    if saved is None or saved["trainer"].get("steps") is None:
+        trainer["steps"] = steps_of(settings, steps_per_epoch)
+    for interval in ("evaluate_every", "save_every"):
+        trainer[interval] = in_steps(trainer[interval], steps_per_epoch, f"trainer.{interval}")
+    if settings.memory_format == AUTO:
+        trainer["memory_format"] = faster_memory_format()
+    return trainer
+
+
+def _about_decisions(config: Mapping, decided: Mapping) -> list[str]:
+    """One line with what was decided: the keys whose values differ from those of the composed config."""
+    before = flatten(config)
+    changed = {key: show(value) for key, value in flatten(decided).items() if before.get(key) != value}
+    words = [
+        f"{key}={text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}" for key, text in changed.items()
+    ]
+    return [f"settled   {' '.join(words)}"] if words else []
