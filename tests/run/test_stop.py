@@ -46,9 +46,8 @@ def test_a_signal_from_before_is_obeyed_on_entering(stop):
 
 
 def test_what_swallows_the_exception_does_not_swallow_the_signal(stop):
-    with pytest.raises(Interrupted), stop.at_once():
-        with contextlib.suppress(Exception):
-            receive()
+    with pytest.raises(Interrupted), stop.at_once(), contextlib.suppress(Exception):
+        receive()
     with pytest.raises(Interrupted):
         stop.raise_if_requested()
 
