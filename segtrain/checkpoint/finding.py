@@ -7,8 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-from segtrain.checkpoint.format import MANIFEST, MAX_MANIFEST, REPLACED, damage_of, read_json, stat_of_file
+from segtrain.checkpoint.format import MANIFEST, MAX_MANIFEST, REPLACED, damage_of, read_json
 from segtrain.errors import CheckpointError, ConfigError, nearest, printable
+from segtrain.run.own import stat_of_file
 
 
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:

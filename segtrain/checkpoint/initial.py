@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import Tensor
 
 from segtrain import checkpoint as checkpoints
-from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.imports import recognised
 from segtrain.model.network import Network
 from segtrain.sample import Facts
+from segtrain.tensors import existing_file, not_finite, read_weights
 
 
 def start_from(
@@ -81,7 +81,7 @@ def _read(
 ) -> tuple[dict[str, Tensor], list[str] | None]:
     """The tensors, and the class names if the source is a run."""
     if found is None:
-        return checkpoints.read_weights(source, key="init"), None
+        return read_weights(existing_file(source, "init", others="the folder of a run")), None
     description = checkpoints.describe(found) if description is None else description
     return checkpoints.load_weights(found), list(description["facts"]["classes"])
 

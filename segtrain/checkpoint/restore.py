@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from segtrain import checkpoint as checkpoints
-from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
@@ -16,6 +15,7 @@ from segtrain.model.limits import as_typed, typed
 from segtrain.model.network import Network
 from segtrain.sample import Facts
 from segtrain.task import TASK
+from segtrain.tensors import not_finite
 
 
 # Initialisation, whose values are overwritten, draws no random numbers from the caller's generator.

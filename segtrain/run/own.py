@@ -34,6 +34,14 @@ def check_own(path: Path, folder: bool = False) -> None:
         )
 
 
+def stat_of_file(path: Path) -> os.stat_result:
+    """Its stat; CheckpointError unless it is a plain file (opening a pipe would wait for ever)."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path} is not a regular file")
+    return found
+
+
 def read_own(path: Path, at_most: int) -> bytes:
     """The first bytes of a regular file; OSError for anything else, which is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
