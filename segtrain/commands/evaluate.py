@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.parts import as_settled, same_classes
 from segtrain.commands.prepare import prepare
@@ -21,8 +21,9 @@ from segtrain.task import TASK
 def evaluate(config: dict, stop) -> dict:
     """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
     device = prepare(config)
-    found = checkpoints.find(config["run"], config["checkpoint"])
-    model, facts, description = build_from(found, config["model"])
+    checkpoint = read(config["run"], config["checkpoint"])
+    model, facts = build_from(checkpoint, config["model"])
+    description = checkpoint.description
     task = TASK.build(description["config"]["task"])
     config = as_settled(config, description)
     data = data_of(config, config["run"], description, task.target)
