@@ -4,12 +4,11 @@ from segtrain.checkpoint.finding import find, has_checkpoint, read_link, to_resu
 from segtrain.checkpoint.format import check_description, check_state, describe, plain_config
 from segtrain.checkpoint.retention import link, prune
 from segtrain.checkpoint.saving import save
-from segtrain.checkpoint.tensors import clean_names, load_state, load_weights, read_weights, weights_bytes
+from segtrain.checkpoint.tensors import load_state, load_weights, weights_bytes
 
 __all__ = [
     "check_description",
     "check_state",
-    "clean_names",
     "describe",
     "find",
     "has_checkpoint",
@@ -19,7 +18,6 @@ __all__ = [
     "plain_config",
     "prune",
     "read_link",
-    "read_weights",
     "save",
     "to_resume",
     "weights_bytes",

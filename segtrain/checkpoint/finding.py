@@ -7,8 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-from segtrain.checkpoint.format import MANIFEST, MAX_MANIFEST, REPLACED, damage_of, read_json, stat_of_file
+from segtrain.checkpoint.format import MANIFEST, MAX_MANIFEST, REPLACED, damage_of, read_json
 from segtrain.errors import CheckpointError, ConfigError, nearest, printable
+from segtrain.run.own import stat_of_file
 
 
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
@@ -104,20 +105,25 @@ def _unfinished(folder: Path, over_step: int) -> str:
 
 
 def newest_whole(folder: Path, with_state: bool = False) -> Path:
-    passed = []
-    for step, path in candidates_in(folder):
-        damage = damage_of(path, with_state=with_state)
-        if damage is None:
-            unfinished = _unfinished(folder, step)
-            if passed or unfinished:
-                tell(f"using {path}; passed over {'; '.join(passed) or 'nothing complete'}{unfinished}")
-            return path
-        if path.exists():
-            passed.append(damage)
-    raise CheckpointError(
-        f"{folder} holds no whole checkpoint: {'; '.join(passed) or 'they were removed meanwhile'}; train "
-        f"again or restore a copy"
-    )
+    while True:
+        passed, removed = [], 0
+        for step, path in candidates_in(folder):
+            damage = damage_of(path, with_state=with_state)
+            if damage is None:
+                unfinished = _unfinished(folder, step)
+                if passed or unfinished:
+                    tell(f"using {path}; passed over {'; '.join(passed) or 'nothing complete'}{unfinished}")
+                return path
+            if path.exists():
+                passed.append(damage)
+            else:
+                removed += 1
+        # A training that goes on removes one when the next one is whole.
+        if not removed:
+            raise CheckpointError(
+                f"{folder} holds no whole checkpoint{': ' if passed else ''}{'; '.join(passed)}; train again "
+                f"or restore a copy"
+            )
 
 
 def _best(folder: Path, key: str) -> Path:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import stat
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.run.own import stat_of_file
 from segtrain.run.storage import in_words
+from segtrain.tensors import kind_name
 
 FORMAT = 1
 
@@ -57,11 +57,6 @@ def check_state(value, where: str = "state") -> None:
             check_state(one, f"{where}[{index}]")
     elif kind not in (torch.Tensor, torch.nn.Parameter, str, int, float, bool, type(None)):
         raise TypeError(f"{where} is {kind_name(value)}; a checkpoint holds tensors and plain Python only")
-
-
-def kind_name(value) -> str:
-    """'numpy.float64' of np.float64(1)."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def plain_config(config, where: str = "config", error: type[Exception] = ConfigError):
@@ -173,14 +168,6 @@ def damage_of(checkpoint: Path, hashes: bool = True, with_state: bool = True) ->
     except OSError as error:
         return f"{error.filename or checkpoint}: {error.strerror}"
     return None
-
-
-def stat_of_file(path: Path) -> os.stat_result:
-    """Its stat; CheckpointError unless it is a plain file (opening a pipe would wait for ever)."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise CheckpointError(f"{path} is not a regular file")
-    return found
 
 
 def read_json(path: Path, max_bytes: int) -> dict:

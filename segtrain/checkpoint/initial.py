@@ -6,20 +6,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from segtrain import checkpoint as checkpoints
-from segtrain.checkpoint.finite import not_finite
+from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.imports import recognised
 from segtrain.model.network import Network
 from segtrain.sample import Facts
+from segtrain.tensors import existing_file, not_finite, read_weights
 
 
 def start_from(
     model: Network,
     facts: Facts,
     source: str,
-    found: Path | None = None,
-    description: dict | None = None,
+    found: Checkpoint | None = None,
 ) -> list[str]:
     """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was
     done.
@@ -29,9 +28,9 @@ def start_from(
     another (`model.mixing_keys`) are copied if the classes are the same in the same order. Every other tensor
     must be there in its shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
     networks are known by their names and renamed.
-    found, description: the run's best checkpoint, where it was found already, and its description.
+    found: the run's best checkpoint, where it was read already.
     """
-    weights, classes = _read(source, found or checkpoint_of(source), description)
+    weights, classes = _read(source, found or checkpoint_of(source))
     imported = recognised(weights, f"init={source}") if classes is None else None
     weights = imported.tensors if imported else weights
     own, heads = model.state_dict(), set(model.head_keys)
@@ -70,20 +69,17 @@ def start_from(
     return [*lines, *_about_heads(facts, classes, fresh)]
 
 
-def checkpoint_of(source: str | None) -> Path | None:
+def checkpoint_of(source: str | None) -> Checkpoint | None:
     """The best checkpoint of the run that `source` names; None where it names no run but a file, or
     nothing."""
-    return checkpoints.find(source, "best", key="init") if source and Path(source).is_dir() else None
+    return read(source, "best", key="init") if source and Path(source).is_dir() else None
 
 
-def _read(
-    source: str, found: Path | None, description: dict | None
-) -> tuple[dict[str, Tensor], list[str] | None]:
+def _read(source: str, found: Checkpoint | None) -> tuple[dict[str, Tensor], list[str] | None]:
     """The tensors, and the class names if the source is a run."""
     if found is None:
-        return checkpoints.read_weights(source, key="init"), None
-    description = checkpoints.describe(found) if description is None else description
-    return checkpoints.load_weights(found), list(description["facts"]["classes"])
+        return read_weights(existing_file(source, "init", others="the folder of a run")), None
+    return found.weights, list(found.description["facts"]["classes"])
 
 
 def _fits(tensor: Tensor, other: Tensor | None) -> bool:

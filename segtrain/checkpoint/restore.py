@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from segtrain import checkpoint as checkpoints
-from segtrain.checkpoint.finite import not_finite
+from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
 from segtrain.model.encoder import at_output_stride
@@ -16,21 +13,19 @@ from segtrain.model.limits import as_typed, typed
 from segtrain.model.network import Network
 from segtrain.sample import Facts
 from segtrain.task import TASK
+from segtrain.tensors import not_finite
 
 
 # Initialisation, whose values are overwritten, draws no random numbers from the caller's generator.
 @torch.random.fork_rng(devices=[])
-def build_from(
-    checkpoint: Path, options: dict | None = None, description: dict | None = None
-) -> tuple[Network, Facts, dict]:
-    """The network of a checkpoint with its weights, on the CPU; its facts; its description.
+def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Network, Facts]:
+    """The network of a checkpoint with its weights, on the CPU, and its facts.
 
     options: of the network, all or some, in place of those that it was trained with: an output stride, which
     rates of dilation follow, or anything else that changes neither name nor shape of a tensor. ConfigError
     names what does.
-    description: of the checkpoint, where it was read already.
     """
-    description = checkpoints.describe(checkpoint) if description is None else description
+    description = checkpoint.description
     facts = Facts.from_plain(description["facts"])
     task = TASK.build(description["config"]["task"])
     saved, changed = _options_of(description["config"]["model"], options or {})
@@ -52,15 +47,15 @@ def build_from(
     )
     load_exactly(
         model,
-        checkpoints.load_weights(checkpoint),
-        str(checkpoint),
+        checkpoint.weights,
+        str(checkpoint.path),
         hint,
         ConfigError if changed else CheckpointError,
     )
     if output_stride is not None:
         _refuse_what_follows(model, output_stride, changed)
         model = at_output_stride(model, output_stride)
-    return model.eval(), facts, description
+    return model.eval(), facts
 
 
 def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:

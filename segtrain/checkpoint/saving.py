@@ -22,8 +22,9 @@ from segtrain.checkpoint.format import (
     check_state,
     damage_of,
 )
-from segtrain.checkpoint.tensors import clean_names, weights_bytes
+from segtrain.checkpoint.tensors import weights_bytes
 from segtrain.run.storage import json_bytes, remove, storage, sync_folder, temporary_name
+from segtrain.tensors import clean_names
 
 
 def save(

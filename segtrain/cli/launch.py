@@ -87,14 +87,14 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                 check_own(own, folder=True)
                 remove_leftovers(own)
             _import_torch(stop)
-            stop.at_once = True  # until the loop begins
-            checked = check("train", config)
-            if has_checkpoint(folder):
-                scores = scores_if_finished(folder)
-                checked = as_resumed(checked, folder, finished=scores is not None)
-                if scores is not None:
-                    print(f"{folder} is finished: nothing is left to do", flush=True)
-                    return scores
+            with stop.at_once():
+                checked = check("train", config)
+                if has_checkpoint(folder):
+                    scores = scores_if_finished(folder)
+                    checked = as_resumed(checked, folder, finished=scores is not None)
+                    if scores is not None:
+                        print(f"{folder} is finished: nothing is left to do", flush=True)
+                        return scores
             with Record(folder, checked, words) as record:
                 record.scores = command("train")(checked, folder, stop)
             return record.scores
@@ -102,11 +102,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             # Under the lock: another process may have found the new folder and begun in it.
             if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
                 remove_run(folder)
-            if stop.at_once:
-                stop.raise_if_requested()  # the signal came while something took every exception for its own
             raise
-        finally:
-            stop.at_once = False
 
 
 def _import_torch(stop: Stop) -> None:

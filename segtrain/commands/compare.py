@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
@@ -27,9 +27,9 @@ def compare(config: dict, stop) -> dict:
     if not config["runs"]:
         raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
     device = prepare(config)
-    found = {run: checkpoints.find(run, config["checkpoint"], key="runs") for run in config["runs"]}
-    described = {run: checkpoints.describe(checkpoint) for run, checkpoint in found.items()}
-    first = described[config["runs"][0]]
+    # All of them at once: a training that goes on may remove a checkpoint while another is scored.
+    found = {run: read(run, config["checkpoint"], key="runs") for run in config["runs"]}
+    first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
     data = data_of(config, config["runs"][0], first, task.target)
     split = split_of(data, config["split"])
@@ -43,7 +43,7 @@ def compare(config: dict, stop) -> dict:
             config,
             prediction,
             run,
-            build_from(found[run], None, described[run]),
+            found[run],
             task,
             data.facts,
             split,
@@ -71,10 +71,10 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, prediction, run: str, built: tuple, task, facts: Facts, split, device, stop
+    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts: Facts, split, device, stop
 ) -> comparing.Entry:
-    """One run of a comparison, scored. built: its network, facts and description."""
-    model, own, description = built
+    """One run of a comparison, scored."""
+    (model, own), description = build_from(checkpoint), checkpoint.description
     if description["config"]["task"]["name"] != task.name:
         raise ConfigError(
             f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for "

@@ -8,21 +8,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import contact_sheet, data_of, score_split, scoring_of, split_of
 from segtrain.evaluate.table import as_record, lines
-from segtrain.run.storage import probe, storage, write_json
+from segtrain.run.own import check_own
+from segtrain.run.storage import probe, storage, write_json, written
 from segtrain.task import TASK
 
 
 def evaluate(config: dict, stop) -> dict:
     """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
     device = prepare(config)
-    found = checkpoints.find(config["run"], config["checkpoint"])
-    model, facts, description = build_from(found, config["model"])
+    checkpoint = read(config["run"], config["checkpoint"])
+    model, facts = build_from(checkpoint, config["model"])
+    description = checkpoint.description
     task = TASK.build(description["config"]["task"])
     data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
@@ -53,22 +55,28 @@ def evaluate(config: dict, stop) -> dict:
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
     """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other
     scores."""
-    with storage(picture_path):
-        picture_path.unlink(missing_ok=True)
-        if picture is not None:
-            picture.save(picture_path)
+    if picture is None:
+        with storage(picture_path):
+            picture_path.unlink(missing_ok=True)
+    else:
+        with written(picture_path) as file:
+            picture.save(file, "PNG")
     write_json(path, record)
     return f"written   {path}" + ("" if picture is None else f", {picture_path}")
 
 
 def _output_folder(config: Mapping, step: int) -> Path:
     """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; what makes the scores differ is
-    in their protocol."""
+    in their protocol.
+
+    What the user chose may be a link; RUN/evaluate may not, nor is a file in either written through one.
+    """
     if config["output"]:
         with storage(Path(config["output"])):
             Path(config["output"]).mkdir(parents=True, exist_ok=True)
         return Path(config["output"])
     plain = Path(config["run"]) / "evaluate" / f"{config['split']}-{step}"
+    check_own(plain.parent, folder=True)
     with storage(plain):
         plain.parent.mkdir(exist_ok=True)
         for number in itertools.count(1):

@@ -42,34 +42,36 @@ def fit(
             f"init={config['init']}: model={config['model']['name']} is fitted to the data alone; leave "
             f"init out"
         )
-    settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
-    state = new_state(model, {}, settings, device)
-    if resumed is not None:
-        resize(model, checkpoints.load_weights(resumed), str(resumed))
-    started = resume_or_init(config, resumed, state, parts)
-    settled = settle(config, folder, parts, None if resumed is None else parts.saved, None)
-    if folder is not None:
-        probe(folder, FITTED_BYTES)
-    train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
-    count = len(train_split) if folder else min(len(train_split), 4)
-    samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
-    events = Events(folder, state.step, 1, state.evaluation_due)
-    run = RunOutput(
-        settled.config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
-    )
+    with stop.at_once():
+        settings = replace(Trainer(**config["trainer"]), ema=None, amp="none")
+        state = new_state(model, {}, settings, device)
+        if resumed is not None:
+            resize(model, checkpoints.load_weights(resumed), str(resumed))
+        started = resume_or_init(config, resumed, state, parts)
+        settled = settle(config, folder, parts, None if resumed is None else parts.saved, None)
+        if folder is not None:
+            probe(folder, FITTED_BYTES)
+        train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
+        count = len(train_split) if folder else min(len(train_split), 4)
+        samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
+        events = Events(folder, state.step, 1, state.evaluation_due)
+        run = RunOutput(
+            settled.config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
+        )
     try:
-        plan = f"plan      fitted on {len(samples)} images"
-        for line in [*about(config, parts, len(train_split), len(val_split)), plan, *settled.lines, *started]:
-            events.say(line)
-        if state.step == 0:
+        with stop.at_once():
+            plan = f"plan      fitted on {len(samples)} images"
+            summary = about(config, parts, len(train_split), len(val_split))
+            for line in [*summary, plan, *settled.lines, *started]:
+                events.say(line)
             start = time.perf_counter()
-            model.fit(samples, np.random.default_rng(config["seed"]))
-            stop.at_once = False  # from here on there is something to lose
+            if state.step == 0:
+                model.fit(samples, np.random.default_rng(config["seed"]))
+        if state.step == 0:
             state.step, state.evaluation_due = 1, True
             run.save(state, None)
             events.say(f"fitted    in {time.perf_counter() - start:.1f} s")
             events.progress(1)
-        stop.at_once = False
         # What is left of the loop is its last evaluation, with the save behind it.
         scores = training.train(
             state, None, Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop

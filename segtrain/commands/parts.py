@@ -11,6 +11,7 @@ from torch import nn
 
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.initial import checkpoint_of
+from segtrain.checkpoint.reading import Checkpoint
 from segtrain.checkpoint.restore import without_weights
 from segtrain.data import DATA
 from segtrain.data.parts import Data
@@ -26,7 +27,7 @@ class Parts:
     """What is built before anything runs.
 
     source: the checkpoint that the weights come from, of this run or of that which init= names; None without
-    one. saved: its description.
+    one. saved: its description. initial: that of init=, as it was read.
     """
 
     task: object
@@ -35,6 +36,7 @@ class Parts:
     model: nn.Module
     source: Path | None = None
     saved: dict | None = None
+    initial: Checkpoint | None = None
 
 
 def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
@@ -52,7 +54,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     task = TASK.build(config["task"])
     data = DATA.build(config["data"], target=task.target)
     facts = data.facts
-    source = checkpoint_of(config["init"]) if resumed is None else resumed
+    initial = checkpoint_of(config["init"]) if resumed is None else None
+    source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
     model = MODEL.build(
         chosen,
@@ -65,14 +68,17 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     if source is None:
         return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"
-    described = checkpoints.describe(source) if resumed is None or description is None else description
+    if initial is not None:
+        described = initial.description
+    else:
+        described = checkpoints.describe(source) if description is None else description
     saved = Facts.from_plain(described["facts"])
     if resumed is None:
         # The network learnt on images normalised in that way; other channels are refused when the weights are
         # copied.
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
         facts = with_normalisation(replace(facts, normalisation=own), model)
-        return Parts(task, data, facts, model, source, described)
+        return Parts(task, data, facts, model, source, described, initial)
     same_classes(saved, facts, str(resumed.parent.parent))
     facts = replace(facts, normalisation=saved.normalisation)
     return Parts(task, data, facts, model, source, described)

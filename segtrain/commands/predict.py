@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
 from segtrain.commands.prepare import prepare
@@ -16,10 +16,9 @@ from segtrain.text import count
 def predict(config: dict, stop) -> dict:
     """Masks of files."""
     device = prepare(config)
-    model, facts, description = build_from(
-        checkpoints.find(config["run"], config["checkpoint"]), config["model"]
-    )
-    task = TASK.build(description["config"]["task"])
+    checkpoint = read(config["run"], config["checkpoint"])
+    model, facts = build_from(checkpoint, config["model"])
+    task = TASK.build(checkpoint.description["config"]["task"])
     mask = mask_of(
         model.to(device),
         facts,

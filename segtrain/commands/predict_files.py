@@ -15,6 +15,7 @@ from tqdm import tqdm
 from segtrain.data.reading import SUFFIXES, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
+from segtrain.run.own import check_below
 from segtrain.run.storage import written
 
 RESULTS = ("colours", "overlay", "probabilities")
@@ -71,10 +72,21 @@ def predict(
 
     An image that cannot be read, or has a size that the network does not take, is named and left out; the
     others are done. Returns the counts.
+    OUTPUT may be a link. The folders below it may not (CheckpointError), and a link in the place of a file is
+    replaced.
     mask: `segtrain.predictor.Mask`. task: names the folder of the predictions and makes their pictures.
     """
     files, results = list(inputs(source, output, folders(task))), Path(output)
     _refuse_same_names(files)
+    wanted = {
+        task.folder: True,
+        "colours": True,
+        "overlay": with_overlay,
+        "probabilities": with_probabilities,
+    }
+    below = {name.parent for _, name in files}
+    for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
+        check_below(results, folder)
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
         try:

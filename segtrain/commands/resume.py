@@ -29,7 +29,7 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
         return [f"going on from {resumed}"]
     if config["init"]:
         with torch.no_grad():
-            lines = start_from(parts.model, parts.facts, config["init"], parts.source, parts.saved)
+            lines = start_from(parts.model, parts.facts, config["init"], parts.initial)
         if state.ema is not None:
             state.ema.load_state_dict(parts.model.state_dict())
         return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,6 +36,14 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     config: checked. folder: of the run, None for a dry run; if it holds a checkpoint, the run resumes from
     it.
     """
+    with stop.at_once():
+        learn = _prepared(config, folder, stop)
+    return learn()
+
+
+def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
+    """All that comes before the first step, which nothing is lost by breaking off; the function that trains
+    from there on and returns the scores."""
     device = prepare(config)
     resumed, description, config = to_resume(folder, config)
     parts = build_parts(config, resumed, description)
@@ -45,7 +54,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     # What is wrong with the predictor's settings is said before the first step, not after the last one.
     scoring.predictor(parts.model, device)
     if parts.model.fits_itself:
-        return fit(config, folder, parts, scoring, resumed, device, stop)
+        return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     probe = memory_format_probe(parts, loss.to(device), shape, train_split, device)
@@ -68,22 +77,24 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
     served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)
-    stop.at_once = False
-    try:
-        stop.raise_if_requested()
-        with compile_errors(settings.compile):
-            scores = training.train(
-                state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
-            )
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # The CPU's allocator has no exception of its own.
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
-            raise
-        raise ResourceError(_too_large(settings, loader, device)) from error
-    finally:
-        batches.close()
-        events.close()
-    return result_of(state, scores, folder, parts)
+
+    def learn() -> dict:
+        try:
+            with compile_errors(settings.compile):
+                scores = training.train(
+                    state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
+                )
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # The CPU's allocator has no exception of its own.
+            if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+                raise
+            raise ResourceError(_too_large(settings, loader, device)) from error
+        finally:
+            batches.close()
+            events.close()
+        return result_of(state, scores, folder, parts)
+
+    return learn
 
 
 def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:

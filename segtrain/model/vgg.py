@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model.weights import IMAGENET, adapted, existing, hub_tensors, read_tensors
+from segtrain.model.weights import IMAGENET, adapted, existing, hub_tensors
 from segtrain.sample import Normalisation
+from segtrain.tensors import read_weights
 
 CHANNELS = (64, 128, 256, 512, 512)
 """Of the five levels, each of which ends with a pooling."""
@@ -144,7 +145,7 @@ def load_vgg16_weights(net: VGG16, weights: str, width: float, in_channels: int)
         )
         tensors, source = hub_tensors("vgg16", "VGG16", ways_out)
     else:
-        tensors, source = read_tensors(existing(weights)), weights
+        tensors, source = read_weights(existing(weights)), weights
     found = as_convolutions(net, tensors, in_channels, source)
     net.load_state_dict(found, strict=False)
     fresh = (

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from segtrain.errors import CheckpointError, ConfigError, nearest
+from segtrain.errors import CheckpointError
 from segtrain.sample import Normalisation
+from segtrain.tensors import existing_file, read_weights
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PACKAGED = {
@@ -44,7 +45,7 @@ def load_encoder_weights(
     entry, architecture = _entry(name), name.partition(".")[0]
     normalisation = Normalisation(tuple(entry["mean"]), tuple(entry["std"]))
     if weights != "imagenet":
-        tensors, source = read_tensors(existing(weights)), weights
+        tensors, source = read_weights(existing(weights)), weights
     elif packaged_file(architecture):
         tensors, source = _packaged_tensors(architecture), _package_title(architecture)
     else:
@@ -104,37 +105,7 @@ def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, sourc
 
 def existing(weights: str) -> Path:
     """The file that model.weights names, or a ConfigError."""
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        hint = nearest(weights, ("imagenet", "none"))
-        raise ConfigError(
-            f"model.weights={weights} is not a file{hint}; allowed: imagenet, none, or the path of a "
-            f".safetensors or .pth file"
-        )
-    return path
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors or PyTorch file by name, nothing of which is run; CheckpointError if it
-    cannot be read."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            found = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}); it must be a .safetensors file or a .pth file "
-            f"of tensors"
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        found = found[wrapper] if isinstance(found, dict) and isinstance(found.get(wrapper), dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise CheckpointError(f"{path} does not hold named tensors; save a state_dict() there")
-    return {key.removeprefix("module."): value for key, value in found.items()}
+    return existing_file(weights, "model.weights", words=("imagenet", "none"))
 
 
 def packaged_file(name: str) -> Path | None:
@@ -159,7 +130,7 @@ def _packaged_tensors(name: str) -> dict[str, torch.Tensor]:
 
     stored = {
         key: value
-        for key, value in read_tensors(packaged_file(name)).items()
+        for key, value in read_weights(packaged_file(name)).items()
         if not key.endswith("num_batches_tracked")
     }
     with torch.device("meta"):
@@ -188,7 +159,7 @@ def hub_tensors(name: str, called: str, ways_out: str) -> tuple[dict, str]:
             f"timm publishes no ImageNet weights for {called}; use model.weights=none or the path of a file"
         )
     path = _cached(repository) or _downloaded(repository, called, ways_out)
-    return read_tensors(path), f"{repository} ({path.name})"
+    return read_weights(path), f"{repository} ({path.name})"
 
 
 def _cached(repository: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import autocast
@@ -17,9 +17,8 @@ def read_ensemble(settings: PredictorSettings, device: torch.device) -> Ensemble
     """The best network of the run `predictor.ensemble`, on the device. ConfigError if its scores cannot be
     merged with those of another one."""
     where = f"predictor.ensemble={settings.ensemble}"
-    model, facts, description = build_from(
-        checkpoints.find(settings.ensemble, "best", key="predictor.ensemble")
-    )
+    checkpoint = read(settings.ensemble, "best", key="predictor.ensemble")
+    model, facts = build_from(checkpoint)
     if model.margin:
         raise ConfigError(
             f"{where} answers for the inner part of its input only; use a run of another network"
@@ -32,4 +31,4 @@ def read_ensemble(settings: PredictorSettings, device: torch.device) -> Ensemble
             output = model(facts.normalisation(images))
         return output.upsampled()
 
-    return Ensemble(scores, facts, settings.ensemble, description["step"])
+    return Ensemble(scores, facts, settings.ensemble, checkpoint.description["step"])

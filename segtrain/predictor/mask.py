@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
 from segtrain.predictor.device import choose_device
@@ -122,8 +122,9 @@ def load(
     ConfigError for what cannot be chosen so, CheckpointError for a run whose files cannot be used.
     """
     place = choose_device(device)
-    model, facts, description = build_from(checkpoints.find(run, checkpoint), dict(model_options or {}))
-    config = description["config"]
+    found = read(run, checkpoint)
+    model, facts = build_from(found, dict(model_options or {}))
+    config = found.description["config"]
     prediction = saved_prediction(config, settings, views)
     return mask_of(model.to(place), facts, TASK.build(config["task"]), prediction, place)
 

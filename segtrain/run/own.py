@@ -18,8 +18,11 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(o
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
-def check_own(path: Path, folder: bool = False) -> None:
-    """CheckpointError, naming what is there, unless `path` is free or a regular file (a folder)."""
+def check_own(path: Path, folder: bool = False, of: str = "run") -> None:
+    """CheckpointError, naming what is there, unless `path` is free or a regular file (a folder).
+
+    of: what it belongs to, for the message: a run or an output.
+    """
     try:
         mode = stat.S_IFMT(os.lstat(path).st_mode)
     except FileNotFoundError:
@@ -29,9 +32,27 @@ def check_own(path: Path, folder: bool = False) -> None:
     wanted = stat.S_IFDIR if folder else stat.S_IFREG
     if mode != wanted:
         raise CheckpointError(
-            f"{path} is {KINDS.get(mode, 'a device')}, where a run has {KINDS[wanted]} of its own; move it "
-            f"away or choose another run"
+            f"{path} is {KINDS.get(mode, 'a device')}, where the {of} has {KINDS[wanted]} of its own; move "
+            f"it away or choose another {of}"
         )
+
+
+def check_below(output: Path, folder: Path) -> None:
+    """CheckpointError where `folder`, or one between it and `output`, is a link or no folder.
+
+    `output` is what the user chose, and may be a link itself.
+    """
+    for part in (*reversed(folder.relative_to(output).parents), folder.relative_to(output)):
+        if part != Path():
+            check_own(output / part, folder=True, of="output")
+
+
+def stat_of_file(path: Path) -> os.stat_result:
+    """Its stat; CheckpointError unless it is a plain file (opening a pipe would wait for ever)."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path} is not a regular file")
+    return found
 
 
 def read_own(path: Path, at_most: int) -> bytes:

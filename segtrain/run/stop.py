@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 
 from segtrain.errors import Interrupted
 
@@ -24,16 +25,14 @@ class Stop:
     """Whether somebody asked the run to end. `Stop().install()` watches SIGNALS; `Stop()` alone
     never asks.
 
-    The first signal is only noted: the loop ends the step, saves, and calls `raise_if_requested`. A second
-    SIGINT ends this process and its children at once with 130.
-
-    at_once: true while nothing has begun that could be lost; a signal then raises errors.Interrupted wherever
-    the program is.
+    The first signal is only noted: the program goes on to its next safe point (the loop ends the step and
+    saves) and calls `raise_if_requested` there. Within `at_once()` the signal itself raises. A second SIGINT
+    ends this process and its children at once with 130.
     """
 
     def __init__(self):
         self.requested: int | None = None
-        self.at_once = False
+        self._at_once = False
         self._previous: dict[int, object] = {}
         self._pipe: tuple[socket.socket, socket.socket] | None = None
 
@@ -69,11 +68,26 @@ class Stop:
     def _note(self, number: int, _frame) -> None:
         if self.requested is None:
             self.requested = int(number)
-            if self.at_once:
+            if self._at_once:
                 self.raise_if_requested()
             # Not print: the handler may run inside another print to the same stream.
             hint = "; Ctrl-C again ends at once" if number == signal.SIGINT else ""
             _say(f"segtrain: {signal.Signals(number).name}: stopping after this step{hint}\n")
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing has begun that could be lost: a signal raises errors.Interrupted wherever the program
+        is, and so does one that came before."""
+        self.raise_if_requested()
+        outer, self._at_once = self._at_once, True
+        try:
+            yield
+        except Exception:
+            self.raise_if_requested()  # a library that takes every exception for its own raised another
+            raise
+        finally:
+            self._at_once = outer
+        self.raise_if_requested()
 
     def raise_if_requested(self, message: str | None = None) -> None:
         """Raises errors.Interrupted, whose exit code is 128 + the signal, if a signal came."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from segtrain.checkpoint.finite import not_finite
 from segtrain.checkpoint.restore import load_exactly
 from segtrain.errors import CheckpointError
 from segtrain.settings import Trainer
+from segtrain.tensors import not_finite
 from segtrain.train.fits import first, misfit, optimizer_misfit
 from segtrain.train.random_state import random_state, restore_random_state
 

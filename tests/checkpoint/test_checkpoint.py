@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import pickle
 import random
 import subprocess
 import sys
@@ -15,12 +14,12 @@ import zipfile
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from segtrain import checkpoint
 from segtrain.checkpoint.format import MAX_DESCRIPTION
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.tensors import clean_names
 from segtrain.train.random_state import random_state, restore_random_state
 
 FACTS = {
@@ -147,9 +146,9 @@ def test_wrappers_leave_no_trace_in_the_names(tmp_path):
         "encoder._orig_mod.b": torch.ones(2),
         "neck.module.c": torch.ones(3),
     }
-    assert list(checkpoint.clean_names(wrapped)) == ["a", "encoder.b", "neck.module.c"]
+    assert list(clean_names(wrapped)) == ["a", "encoder.b", "neck.module.c"]
     with pytest.raises(CheckpointError, match="two weights are called 'a'"):
-        checkpoint.clean_names({"a": torch.ones(1), "module.a": torch.ones(1)})
+        clean_names({"a": torch.ones(1), "module.a": torch.ones(1)})
 
 
 def test_transposed_tied_and_sliced_weights_are_saved(tmp_path):
@@ -446,11 +445,6 @@ def test_a_pickle_is_never_run(tmp_path, monkeypatch):
     path = forged(tmp_path / "run", "state.pt", data)
     with pytest.raises(CheckpointError, match="never run"):
         checkpoint.load_state(path)
-    for name, content in {"a.pth": data, "b.pt": pickle.dumps(Attack()), "c.safetensors": data}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError) as caught:
-            checkpoint.read_weights(tmp_path / name)
-        assert "\n" not in str(caught.value) and name in str(caught.value)
     assert not trace.exists()
     # The pickle is real: a plain load does run it.
     torch.load(io.BytesIO(data), weights_only=False)
@@ -467,55 +461,6 @@ def test_a_state_that_grows_when_it_is_read_is_refused(tmp_path):
     assert len(packed.getvalue()) < 100_000
     with pytest.raises(CheckpointError, match="compressed"):
         checkpoint.load_state(forged(tmp_path, "state.pt", packed.getvalue()))
-
-
-# --- weights from elsewhere
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda w: w,
-        lambda w: {"state_dict": w, "epoch": 3},
-        lambda w: {"model": {"module." + k: v for k, v in w.items()}},
-    ],
-)
-@pytest.mark.parametrize("legacy", [False, True])
-def test_foreign_weights_are_unwrapped(tmp_path, wrap, legacy):
-    torch.save(wrap(weights()), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    assert same(checkpoint.read_weights(tmp_path / "w.pth"), weights())
-
-
-def test_foreign_safetensors_are_known_by_their_content(tmp_path):
-    safetensors.torch.save_file(weights(), tmp_path / "w.bin", metadata={"a": "1", "b": "2"})
-    assert same(checkpoint.read_weights(tmp_path / "w.bin"), weights())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"<!DOCTYPE html><html>",
-        b"PK\x03\x04 torn",
-        b"\x10\0\0\0\0\0\0\0{torn",
-        b"\xff" * 7 + b"\x7f{" + b"a" * 99,
-    ],
-)
-def test_files_that_are_no_weights_are_one_line(tmp_path, content):
-    (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.pth") as caught:
-        checkpoint.read_weights(tmp_path / "w.pth")
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_that_are_not_there_or_hold_none(tmp_path):
-    torch.save({"epoch": 3, "names": ["a"]}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="no weights but epoch, names"):
-        checkpoint.read_weights(tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=r"init=.*v\.pth does not exist \(did you mean 'w\.pth'\?\)"):
-        checkpoint.read_weights(tmp_path / "v.pth")
-    with pytest.raises(ConfigError, match="is not a file"):
-        checkpoint.read_weights(tmp_path)
 
 
 # --- random numbers

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint import reading
+from segtrain.checkpoint.format import describe
+from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.cli.main import main
 from segtrain.commands.parts import build_parts
@@ -80,7 +82,7 @@ def rates(net: nn.Module) -> list[int]:
     ("run", "before", "after"), [("os16", [6, 12, 18], [12, 24, 36]), ("rates", [2, 4], [4, 8])]
 )
 def test_another_output_stride_changes_dilations_and_no_tensor(place, run, before, after):
-    found = checkpoints.find(place / "outputs" / run)
+    found = read(place / "outputs" / run)
     plain, other = build_from(found)[0], build_from(found, {"output_stride": 8})[0]
     assert (dilations(plain), rates(plain)) == ([1, 2, 2, 2], before)
     assert (dilations(other), rates(other)) == ([2, 4, 4, 4], after)
@@ -102,7 +104,7 @@ def test_scores_at_another_output_stride(segtrain):
 
 
 def test_rates_may_change_alone(place, segtrain):
-    net = build_from(checkpoints.find(place / "outputs" / "os16"), {"rates": [1, 2, 3], "dropout": 0.3})[0]
+    net = build_from(read(place / "outputs" / "os16"), {"rates": [1, 2, 3], "dropout": 0.3})[0]
     assert (dilations(net), rates(net), net.aspp.dropout.p) == ([1, 2, 2, 2], [1, 2, 3], 0.3)
     scores, where = evaluated(segtrain, "model.rates=[1,2,3]")
     assert where.startswith("val-2-")
@@ -214,12 +216,10 @@ def test_mistakes_in_the_predictor_are_named(segtrain, words, parts):
 
 
 def test_a_second_network_with_other_classes_is_refused(place, segtrain, monkeypatch):
-    found = checkpoints.find(place / "outputs" / "unet")
-    description = checkpoints.describe(found)
-    other = {**description["facts"], "classes": [*description["facts"]["classes"][:-1], "snow"]}
-    describe = checkpoints.describe
+    facts = read(place / "outputs" / "unet").description["facts"]
+    other = {**facts, "classes": [*facts["classes"][:-1], "snow"]}
     monkeypatch.setattr(
-        checkpoints,
+        reading,
         "describe",
         lambda path: {**describe(path), "facts": other} if "unet" in str(path) else describe(path),
     )

@@ -1,11 +1,13 @@
 """Boxes and two networks: scores merged before they become probabilities."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain import checkpoint as checkpoints
+from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
 from segtrain.predictor.boxes import box_sides, merged_over_boxes
@@ -122,9 +124,10 @@ def test_log_probabilities_are_not_merged_from_0_on(settings, message):
 
 def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     facts = Facts(("a", "b"), ((0, 0, 0),) * 2, normalisation=NORM)
-    monkeypatch.setattr(checkpoints, "find", lambda *words, **more: None)
+    found = Checkpoint(Path("forest/checkpoints/1"), {"step": 1}, {})
+    monkeypatch.setattr("segtrain.predictor.ensemble.read", lambda *words, **more: found)
     monkeypatch.setattr(
-        "segtrain.predictor.ensemble.build_from", lambda checkpoint: (LogProbabilities(), facts, {"step": 1})
+        "segtrain.predictor.ensemble.build_from", lambda checkpoint: (LogProbabilities(), facts)
     )
     with pytest.raises(
         ConfigError, match=r"those of predictor\.ensemble=forest are log-probabilities.*ensemble_merge=mean"

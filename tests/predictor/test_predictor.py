@@ -158,13 +158,14 @@ def run_of(folder, model: dict, net: nn.Module):
 
 
 def test_advice_is_written_as_it_is_typed(tmp_path):
+    from segtrain.checkpoint.reading import read_folder
     from segtrain.checkpoint.restore import build_from
     from segtrain.model.deeplabv3 import deeplabv3
 
     options = {"encoder": "test_resnet", "weights": "none", "aspp_width": 8}
     found = run_of(tmp_path / "run", {"name": "deeplabv3", **options}, deeplabv3(3, **options))
     with pytest.raises(ConfigError) as error:
-        build_from(found, {"rates": [1, 2], "aux": True, "multi_grid": [2]})
+        build_from(read_folder(found), {"rates": [1, 2], "aux": True, "multi_grid": [2]})
     assert str(error.value).endswith(
         "the weights were trained with model.rates=null model.aux=false model.multi_grid=null, and "
         "model.rates=[1,2] model.aux=true "
@@ -177,6 +178,7 @@ def test_advice_is_written_as_it_is_typed(tmp_path):
     ("options", "typed"), [({"textons": 4}, "model.textons=4"), ({"name": "unet"}, "model=unet")]
 )
 def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
+    from segtrain.checkpoint.reading import read_folder
     from segtrain.checkpoint.restore import build_from
 
     classical = pytest.importorskip("segtrain.model.classical", exc_type=ImportError).classical
@@ -187,7 +189,7 @@ def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
         classical(3, textons=8, smoothing="none"),
     )
     with pytest.raises(ConfigError, match=rf"and {typed} needs others: train a new run with these options$"):
-        build_from(found, options)
+        build_from(read_folder(found), options)
 
 
 def test_training_mode_is_given_back_when_nobody_takes_all_strips():

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from segtrain import build, checkpoint
+from segtrain.checkpoint.reading import read_folder
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands import train as train_command
 from segtrain.errors import CheckpointError
@@ -134,7 +135,7 @@ def test_weights_that_do_not_fit_are_named(run, change):
     with pytest.raises(CheckpointError, match=r"checkpoints/1.*(other|conv|weight|running_mean)"):
         train_command.train(config(), run, Stop())
     with pytest.raises(CheckpointError, match=r"checkpoints/1.*(other|conv|weight|running_mean)"):
-        build_from(run / "checkpoints" / "1")
+        build_from(read_folder(run / "checkpoints" / "1"))
 
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES)
