@@ -185,9 +185,15 @@ def write_json(path: Path | str, value) -> None:
 
 
 def append_line(path: Path | str, line: str, durable: bool = False) -> None:
-    """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which
-    costs milliseconds."""
-    data = line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n"
+    """`append_bytes` of one line of text."""
+    append_bytes(path, line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n", durable)
+
+
+def append_bytes(path: Path | str, data: bytes, durable: bool = False) -> None:
+    """Appends to a file, which is made if it does not exist; if the disk refuses, the file is as before.
+
+    durable: the data survive a power cut, which costs milliseconds.
+    """
     check_own(Path(path))
     with storage(path, len(data)):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_WAIT | NO_LINK, 0o666)
