@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from program import SMALL, one_line, run
 
 from segtrain import checkpoint
 from segtrain.checkpoint import saving
+from segtrain.commands.evaluate import write_scores
 from segtrain.errors import CheckpointError
 from segtrain.run.folder import create
 from segtrain.run.lock import Lock
@@ -229,11 +231,15 @@ def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
 
 
 def test_a_contact_sheet_that_finds_no_room_leaves_nothing_half_written(tmp_path):
-    assert run("train", *SMALL, "name=run", cwd=tmp_path).returncode == 0
-    refused = run("evaluate", "run=outputs/run", cwd=tmp_path, shell='ulimit -f 20; exec "$0" "$@"')
-    said = one_line(refused, 4)
-    assert "sheet.png" in said and "ulimit -f" in said
-    assert not [*(tmp_path / "outputs/run/evaluate").rglob("*.png*")]
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        write_scores(tmp_path / "scores.json", {}, tmp_path / "sheet.png", noise)
+
+    said = in_child(limited)
+    assert "cannot write" in said and "sheet.png" in said and "ulimit -f" in said
+    assert not os.listdir(tmp_path)
 
 
 def test_a_disk_that_turns_read_only_is_one_line(tmp_path):
