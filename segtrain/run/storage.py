@@ -34,11 +34,14 @@ _REASONS = {
 }
 
 
+def reason_and_remedy(error: OSError) -> tuple[str, str]:
+    """Why the system refused a write, and what to do about it, as parts of a message."""
+    return _REASONS.get(error.errno, (error.strerror or str(error), "check the folder and its disk"))
+
+
 def storage_error(error: OSError, path: Path | str, needed_bytes: int | None = None) -> CheckpointError:
     """One line for a write that the system refused: why, where, what was needed, what is free, what to do."""
-    reason, remedy = _REASONS.get(
-        error.errno, (error.strerror or str(error), "check the folder and its disk")
-    )
+    reason, remedy = reason_and_remedy(error)
     numbers = [] if needed_bytes is None else [f"needed {in_words(needed_bytes)}"]
     free = free_bytes(path)
     numbers += [] if free is None else [f"free {in_words(free)}"]
