@@ -48,8 +48,13 @@ class ResourceError(SegtrainError):
     exit_code = 6
 
 
+SIGPIPE = 13
+"""The signal's number also where a system does not know it: stdout has lost its reader."""
+
+
 class Interrupted(SegtrainError):
-    """A signal asked the run to end; the exit code is 128 + the signal's number."""
+    """A signal, or a stdout without a reader, asked the run to end; the exit code is 128 + the signal's
+    number: 129 SIGHUP, 130 SIGINT, 141 SIGPIPE, 143 SIGTERM."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

@@ -3,12 +3,12 @@ locks its folder first."""
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 
 import segtrain
-from segtrain.errors import ConfigError, SegtrainError, nearest
+from segtrain.cli.streams import Output, prepare
+from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
 from segtrain.settings import COMMANDS, Command
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
@@ -38,16 +38,16 @@ class Arguments:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and gives its exit code; whatever goes wrong ends in one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    output = prepare()
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
+        code = _run(arguments, output)
+        if output.stop is None:
+            output.check()
         return code
     except SegtrainError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        # The reader of a pipe left (`segtrain list | head`); nothing may be written to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 128 + SIGPIPE  # without a word, as is usual: `segtrain list | head`
     except KeyboardInterrupt:
         return 130
     except MemoryError:
@@ -63,7 +63,7 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], output: Output) -> int:
     arguments = parse_arguments(words)
     if arguments.version:
         print(f"segtrain {segtrain.__version__}")
@@ -76,7 +76,7 @@ def _run(words: list[str]) -> int:
     from segtrain.run.debug_log import debug_log
 
     with debug_log(None):
-        return _command(arguments, words)
+        return _command(arguments, words, output)
 
 
 def parse_arguments(words: list[str]) -> Arguments:
@@ -134,7 +134,7 @@ def _take_command(words: list[str]) -> str:
     raise ConfigError(f"{word} is not a command{hint}; commands are {', '.join(COMMANDS)}")
 
 
-def _command(arguments: Arguments, words: list[str]) -> int:
+def _command(arguments: Arguments, words: list[str], output: Output) -> int:
     if arguments.command == "list":
         from segtrain.cli.catalogue import listing
 
@@ -144,15 +144,17 @@ def _command(arguments: Arguments, words: list[str]) -> int:
         return _config(arguments)
     if arguments.cfg:
         return _print_config(arguments)
-    return _signalled(arguments, words)
+    return _signalled(arguments, words, output)
 
 
-def _signalled(arguments: Arguments, words: list[str]) -> int:
+def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
     from segtrain.run.stop import Stop
 
     # Before anything slow: a signal that comes while torch is imported must end the run as one that comes
     # later does.
     stop = Stop().install()
+    if arguments.command == "train":
+        output.stop = stop
     try:
         if arguments.multirun:
             from segtrain.cli.sweep import sweep

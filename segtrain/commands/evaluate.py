@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import contact_sheet, data_of, score_split, scoring_of, split_of
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.own import check_own
-from segtrain.run.storage import probe, storage, write_json, written
+from segtrain.run.storage import probe, storage, write_atomic, write_json
 from segtrain.task import TASK
 
 
@@ -59,8 +60,9 @@ def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
         with storage(picture_path):
             picture_path.unlink(missing_ok=True)
     else:
-        with written(picture_path) as file:
-            picture.save(file, "PNG")
+        data = io.BytesIO()
+        picture.save(data, "png")  # to a file, Pillow would not say why the system refused it
+        write_atomic(picture_path, data.getvalue())
     write_json(path, record)
     return f"written   {path}" + ("" if picture is None else f", {picture_path}")
 

@@ -88,7 +88,6 @@ class RunOutput:
             "protocol": None if scores is None else scores.protocol,
             "samples": self.samples,
         }
-        self.events.flush()
         checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)
         checkpoints.link(self.folder, "last", state.step)
         if better:

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator
 
-from segtrain.errors import Interrupted
+from segtrain.errors import SIGPIPE, Interrupted
 
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
@@ -92,7 +92,13 @@ class Stop:
     def raise_if_requested(self, message: str | None = None) -> None:
         """Raises errors.Interrupted, whose exit code is 128 + the signal, if a signal came."""
         if self.requested is not None:
-            raise Interrupted(self.requested, message or f"stopped by {signal.Signals(self.requested).name}")
+            raise Interrupted(self.requested, message or f"stopped by {_name(self.requested)}")
+
+    def request(self, number: int) -> None:
+        """Asks the run to end at its next safe point, as the signal of that number does."""
+        if self.requested is None:
+            self.requested = number
+            _say(f"segtrain: {_name(number)}: stopping after this step\n")
 
     def _leave_child(self) -> None:
         """In a forked child (a loader's worker): the parent decides, and its `terminate` must work."""
@@ -128,6 +134,10 @@ def _watch(pipe: socket.socket) -> None:
         if interrupts >= 2:
             end_at_once(128 + signal.SIGINT)
     pipe.close()
+
+
+def _name(number: int) -> str:
+    return "SIGPIPE (stdout has no reader)" if number == SIGPIPE else signal.Signals(number).name
 
 
 def _say(text: str) -> None:

@@ -34,11 +34,14 @@ _REASONS = {
 }
 
 
+def reason_and_remedy(error: OSError) -> tuple[str, str]:
+    """Why the system refused a write, and what to do about it, as parts of a message."""
+    return _REASONS.get(error.errno, (error.strerror or str(error), "check the folder and its disk"))
+
+
 def storage_error(error: OSError, path: Path | str, needed_bytes: int | None = None) -> CheckpointError:
     """One line for a write that the system refused: why, where, what was needed, what is free, what to do."""
-    reason, remedy = _REASONS.get(
-        error.errno, (error.strerror or str(error), "check the folder and its disk")
-    )
+    reason, remedy = reason_and_remedy(error)
     numbers = [] if needed_bytes is None else [f"needed {in_words(needed_bytes)}"]
     free = free_bytes(path)
     numbers += [] if free is None else [f"free {in_words(free)}"]
@@ -185,9 +188,15 @@ def write_json(path: Path | str, value) -> None:
 
 
 def append_line(path: Path | str, line: str, durable: bool = False) -> None:
-    """Adds one line; if the disk refuses, the file is as it was. durable: it survives a power cut, which
-    costs milliseconds."""
-    data = line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n"
+    """`append_bytes` of one line of text."""
+    append_bytes(path, line.rstrip("\n").encode("utf-8", "surrogatepass") + b"\n", durable)
+
+
+def append_bytes(path: Path | str, data: bytes, durable: bool = False) -> None:
+    """Appends to a file, which is made if it does not exist; if the disk refuses, the file is as before.
+
+    durable: the data survive a power cut, which costs milliseconds.
+    """
     check_own(Path(path))
     with storage(path, len(data)):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_WAIT | NO_LINK, 0o666)

@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from program import SMALL, one_line, run
 
 from segtrain import checkpoint
 from segtrain.checkpoint import saving
+from segtrain.commands.evaluate import write_scores
 from segtrain.errors import CheckpointError
 from segtrain.run.folder import create
 from segtrain.run.lock import Lock
+from segtrain.run.record import read_record
 from segtrain.run.storage import append_line, free_bytes, probe, write_json
 from segtrain.tensors import read_weights
 
@@ -206,6 +210,37 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
         with pytest.raises(CheckpointError, match="the disk is full"):
             write_json(run / "run.json", {"a": "b" * 10000})
         assert checkpoint.find(run, "last").name == "2" and "run.json" not in os.listdir(run)
+
+
+def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
+    """The event file takes the contact sheet and is the first to meet the limit, after the checkpoint."""
+    words = ("train", *SMALL, "name=run", "resume=auto")
+    refused = run(*words, cwd=tmp_path, shell='ulimit -f 60; exec "$0" "$@"')
+    said = one_line(refused, 4)
+    assert "events.out.tfevents" in said and "ulimit -f" in said
+    folder = tmp_path / "outputs" / "run"
+    assert read_record(folder)["exit_code"] == 4 and checkpoint.find(folder, "last").name == "3"
+    resumed = run(*words, cwd=tmp_path)
+    assert resumed.returncode == 0 and "going on from outputs/run/checkpoints/3" in resumed.stdout
+    whole = run("train", *SMALL, "name=whole", cwd=tmp_path)
+    assert whole.returncode == 0
+    of = [
+        checkpoint.load_weights(tmp_path / "outputs" / name / "checkpoints" / "4")
+        for name in ("run", "whole")
+    ]
+    assert all(torch.equal(of[0][name], of[1][name]) for name in of[1])
+
+
+def test_a_contact_sheet_that_finds_no_room_leaves_nothing_half_written(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8))
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        write_scores(tmp_path / "scores.json", {}, tmp_path / "sheet.png", noise)
+
+    said = in_child(limited)
+    assert "cannot write" in said and "sheet.png" in said and "ulimit -f" in said
+    assert not os.listdir(tmp_path)
 
 
 def test_a_disk_that_turns_read_only_is_one_line(tmp_path):
