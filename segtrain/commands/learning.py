@@ -10,7 +10,7 @@ import torch
 from segtrain import checkpoint as checkpoints
 from segtrain.augmentation import AUGMENTATION, output_size
 from segtrain.commands.parts import Parts
-from segtrain.data.stats import frequency
+from segtrain.data.survey.stats import frequency
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
 from segtrain.model.norm import check_batch, set_momentum

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
-from segtrain.data.labels import Labels
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number
+from segtrain.data.files.reading import MAX_PIXELS
+from segtrain.data.files.scan import few_hold, mask_values
+from segtrain.data.files.splits import by_folder, by_fraction, by_list
 from segtrain.data.parts import Data, notice
-from segtrain.data.reading import MAX_PIXELS
-from segtrain.data.scan import few_hold, mask_values
-from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
 from segtrain.options import FROM_1, SEED, WITHIN_0_1, between
 from segtrain.sample import IGNORE, Facts, voc_palette

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segtrain.data import DATA
-from segtrain.data.check import problems
+from segtrain.data.survey.check import problems
 from segtrain.errors import ConfigError, DataError
 
 

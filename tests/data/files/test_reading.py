@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.data.reading import read_image, read_mask, read_mask_and_palette, read_size, without_colour
+from segtrain.data.files.reading import (
+    read_image,
+    read_mask,
+    read_mask_and_palette,
+    read_size,
+    without_colour,
+)
 from segtrain.errors import DataError
 
 

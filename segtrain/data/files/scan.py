@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from segtrain.data.files.reading import read_mask, without_colour
 from segtrain.data.parts import notice
-from segtrain.data.reading import read_mask, without_colour
 from segtrain.errors import DataError
 from segtrain.text import count
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.data.labels import Labels
-from segtrain.data.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask_and_palette, read_size
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask_and_palette, read_size
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
