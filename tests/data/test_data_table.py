@@ -16,9 +16,8 @@ CONF = Path(__file__).parents[2] / "conf/data"
 
 
 @pytest.fixture(params=DATA.names())
-def built(request, tmp_path, monkeypatch):
+def built(request, tmp_path):
     """Each entry on data small enough for a test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part in ("train", "val"):
         for number in range(3):
             for kind, mode in (("images", "RGB"), ("masks", "L")):

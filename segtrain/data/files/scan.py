@@ -1,41 +1,58 @@
-"""Which values the masks hold: one pass over all of them, remembered in the user's cache folder."""
+"""Which values the masks hold."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
+import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Collection
 
 import numpy as np
 
+from segtrain.data.files.per_file import per_file
 from segtrain.data.files.reading import read_mask, without_colour
 from segtrain.data.parts import notice
 from segtrain.errors import DataError
 from segtrain.text import count
 
-VERSION = 1  # of the cache file's content
 FEW = 8  # masks that are sampled where reading all of them would take too long
+THREADS = min(8, os.cpu_count() or 1)
 
 
-def mask_values(paths: list[str], max_pixels: int) -> dict[int, int]:
-    """Mask value -> its number of pixels over all masks, in ascending order of the values, from the cache if
-    the files are unchanged. DataError for RGB masks, whose classes only data.classes can tell."""
-    cache = _cache_file(paths)
-    known = _load(cache)
-    if known is not None:
-        return known
-    notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
-    counts: Counter[int] = Counter()
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for found in pool.map(lambda path: _values(path, max_pixels), paths):
-            counts.update(found)
-    values = dict(sorted(counts.items()))
-    _save(cache, values)
-    return values
+def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = frozenset()) -> dict[int, int]:
+    """Mask value -> its number of pixels over all masks, in ascending order of the values; of unchanged files
+    from the cache. DataError for RGB masks, whose classes only data.classes can tell.
+
+    may_fail: masks that are left out, with a notice, if they cannot be read.
+    """
+    first = threading.Lock()
+
+    def values_or_error(path: str) -> dict[int, int] | DataError:
+        if first.acquire(blocking=False):  # once only: it is never given back
+            notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
+        try:
+            return _values(path, max_pixels)
+        except DataError as error:
+            if path not in may_fail:
+                raise
+            return error
+
+    read = per_file("masks", paths, values_or_error, _parsed, THREADS)
+    errors = [one for one in read if isinstance(one, DataError)]
+    if errors:
+        if len(errors) == len(paths):
+            raise errors[0]
+        unreadable = count(len(errors), "mask is", "masks are")
+        notice(f"warning: {unreadable} left out where classes are looked for, the first: {errors[0]}")
+    total: Counter[int] = Counter()
+    for values in read:
+        if not isinstance(values, DataError):
+            total.update(values)
+    return dict(sorted(total.items()))
+
+
+def _parsed(plain: dict) -> dict[int, int]:
+    return {int(value): int(pixels) for value, pixels in plain.items()}
 
 
 def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
@@ -62,36 +79,3 @@ def _values(path: str, max_pixels: int) -> dict[int, int]:
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)
     return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
-
-
-def _cache_file(paths: list[str]) -> Path:
-    """Named by the paths, sizes and times of the masks, so that a changed file is scanned again."""
-    digest = hashlib.sha256(str(VERSION).encode())
-    for path in paths:
-        state = os.stat(path)
-        digest.update(
-            f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(
-                "utf-8", "surrogateescape"
-            )
-        )
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "segtrain" / f"masks-{digest.hexdigest()[:32]}.json"
-
-
-def _load(cache: Path) -> dict[int, int] | None:
-    try:
-        plain = json.loads(cache.read_text())
-        return {int(value): int(count) for value, count in plain["pixels"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-
-
-def _save(cache: Path, values: dict[int, int]) -> None:
-    """A cache that cannot be written costs time, nothing else."""
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False) as file:
-            json.dump({"pixels": values}, file)
-        os.replace(file.name, cache)
-    except OSError:
-        pass
