@@ -60,7 +60,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     """resumed: the checkpoint that will be gone on with; description: its own. From a run's weights, these or
     those of `init`, no others are asked for."""
     task = TASK.build(config["task"])
-    data = DATA.build(config["data"], target=task.target)
+    data = DATA.build(config["data"], target=task.target, skip_bad=config["loader"]["on_bad"] == "skip")
     facts = data.facts
     source = checkpoint_of(config["init"]) if resumed is None else resumed
     chosen = config["model"] if source is None else without_weights(config["model"])

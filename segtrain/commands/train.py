@@ -15,7 +15,7 @@ from segtrain.commands.resume import about_other_samples, order_of, resume_or_in
 from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.errors import ResourceError
-from segtrain.loader.loader import training_batches
+from segtrain.loader.loader import check_evaluation, training_batches
 from segtrain.report.events import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -37,8 +37,10 @@ def train(config: dict, folder: Path | None, stop) -> dict:
     loader = Loader(**config["loader"])
     scoring = scoring_of(config, parts.task, parts.facts)
     check_score(scoring)
-    # What is wrong with the predictor's settings is said before the first step, not after the last one.
+    # What would end the first evaluation (the predictor's settings, validation images) ends the run before
+    # its first step.
     scoring.predictor(parts.model, device)
+    check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
         return fit(config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
