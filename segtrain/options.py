@@ -27,8 +27,9 @@ RUNTIME = frozenset(
         "in_channels",  # K of its images
         "out_channels",  # channels that the task asks of the network
         "target",  # segtrain.sample.Target of the task
+        "skip_bad",  # whether unreadable training samples are left out (loader.on_bad)
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
-        "class_frequency",  # () -> data.stats.Frequency of the training split, counted when first called
+        "class_frequency",  # () -> survey.stats.Frequency of the training split, counted when first called
         "fill",  # K image values that stand for "nothing here": the mean pixel
         "network",  # the built network (optimizers)
         "steps",  # optimizer steps of the whole run (schedules)

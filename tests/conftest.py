@@ -31,6 +31,12 @@ class Result:
             assert part in lines[0]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """What is remembered of files is remembered for one test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def segtrain(capsys, tmp_path, monkeypatch) -> Callable[..., Result]:
     """`segtrain("train", "model=unet")` in an empty working directory."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from segtrain.build import TABLES
-from segtrain.data.stats import Frequency
+from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.options import REQUIRED, Limits, check_options, check_value, options_of
 from segtrain.sample import IGNORE, Facts, Output, Sample

@@ -9,8 +9,9 @@ import torch
 
 from segtrain.augmentation import AUGMENTATION, output_size
 from segtrain.commands.parts import Parts
-from segtrain.data.stats import frequency
+from segtrain.data.survey.stats import frequency
 from segtrain.errors import ConfigError
+from segtrain.loader.usable import first_usable, training_headers
 from segtrain.loss import LOSS
 from segtrain.model.norm import check_batch, set_momentum
 from segtrain.model.sides import check_sides
@@ -27,7 +28,8 @@ def augmentation_and_loss(config, parts: Parts, split):
     """What needs to know how often classes occur; they are counted only if somebody asks."""
     facts = parts.facts
     target = parts.task.target
-    counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index))
+    skip_bad = config["loader"]["on_bad"] == "skip"
+    counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad))
     if not target.classes:
         counted = functools.partial(_refuse_frequency, parts.task.name)
     runtime = {
@@ -49,10 +51,15 @@ def _refuse_frequency(task: str):
     )
 
 
-def memory_format_probe(parts: Parts, loss, shape, split, device) -> Callable[[], str]:
+def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:
     """What times the network in both memory formats on micro-batches of `shape` (B, K, H, W) when called."""
     normalise = parts.facts.normalisation
-    return lambda: faster_memory_format(parts.model, normalise, loss, shape, split[0].target, device)
+
+    def faster() -> str:
+        target = first_usable(split, skip_bad).target
+        return faster_memory_format(parts.model, normalise, loss, shape, target, device)
+
+    return faster
 
 
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):
@@ -95,15 +102,15 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
             f"parts of an image or more"
         )
     size = output_size(ops)
-    height, width = size or split.size(0)
-    if size is None and loader.batch_size > 1:
-        sizes = {split.size(i) for i in range(min(len(split), 64))}
-        if len(sizes) > 1:
-            shown = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
-            raise ConfigError(
-                f"the images have different sizes ({shown} …) and cannot share a batch; set "
-                f"augmentation.warp.size=256"
-            )
+    headers = training_headers(split, loader.on_bad == "skip")
+    sizes = sorted({(header.height, header.width) for header in headers})
+    height, width = size or headers[0][:2]
+    if size is None and loader.batch_size > 1 and len(sizes) > 1:
+        shown = ", ".join(f"{h}x{w}" for h, w in sizes[:3])
+        raise ConfigError(
+            f"the images have different sizes ({shown} …) and cannot share a batch; set "
+            f"augmentation.warp.size=256"
+        )
     count = loader.batch_size // accumulate
     check_sides(parts.model, height, width)
     check_batch(parts.model, count, parts.facts.channels, height, width)

@@ -52,7 +52,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     resumed: checkpoint to resume from, or None; description: of that checkpoint. If weights come from a
     checkpoint (resume or init=RUN), pretrained encoder weights are not loaded."""
     task = TASK.build(config["task"])
-    data = DATA.build(config["data"], target=task.target)
+    data = DATA.build(config["data"], target=task.target, skip_bad=config["loader"]["on_bad"] == "skip")
     facts = data.facts
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from segtrain.data.reading import SUFFIXES, read_image
+from segtrain.data.files.reading import SUFFIXES, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below

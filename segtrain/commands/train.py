@@ -22,7 +22,7 @@ from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
-from segtrain.loader.loader import training_batches
+from segtrain.loader.loader import check_evaluation, training_batches
 from segtrain.report.events import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -51,13 +51,15 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     loader = Loader(**config["loader"])
     scoring = scoring_of(config, parts.task, parts.facts)
     check_score(scoring)
-    # What is wrong with the predictor's settings is said before the first step, not after the last one.
+    # What would end the first evaluation (the predictor's settings, validation images) ends the run before
+    # its first step.
     scoring.predictor(parts.model, device)
+    check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device)
+    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.on_bad == "skip")
     settled = settle(config, folder, parts, description, probe)
     config, plan = settled.config, settled.plan
     settings = Trainer(**config["trainer"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from segtrain.data.files import Pair, PairedFiles, find_images
-from segtrain.data.labels import Labels
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.pairs import Pair, PairedFiles, find_images
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
 from segtrain.options import FilePath

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from segtrain.data.files import Pair, PairedFiles, find_images, prefix_and_number
-from segtrain.data.labels import Labels
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number
+from segtrain.data.files.reading import MAX_PIXELS
+from segtrain.data.files.scan import few_hold, mask_values
+from segtrain.data.files.splits import by_folder, by_fraction, by_list
 from segtrain.data.parts import Data, notice
-from segtrain.data.reading import MAX_PIXELS
-from segtrain.data.scan import few_hold, mask_values
-from segtrain.data.splits import by_folder, by_fraction, by_list
 from segtrain.errors import ConfigError, DataError
 from segtrain.options import FROM_1, SEED, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
@@ -37,6 +39,7 @@ def folder(
     split_seed: Annotated[int, SEED] = 0,
     mask_suffix: str = "",
     max_pixels: Annotated[int, FROM_1] = MAX_PIXELS,
+    skip_bad: bool = False,
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
@@ -71,9 +74,12 @@ def folder(
     splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
     mapping = _checked_map(label_map)
     named = _read_classes(classes, root)
-    settled, mapping = _settled_map(named, mapping, ignore_value, pairs, max_pixels)
+    masks = [pair.mask for pair in pairs]
+    may_fail = {pair.mask for pair in splits["train"]} if skip_bad else frozenset()
+    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
+    settled, mapping = _settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
     if not named.names:
-        named = Named(BINARY_NAMES if settled else _found_names(mapping, ignore_value, pairs, max_pixels))
+        named = Named(BINARY_NAMES if settled else _found_names(mapping, ignore_value, masks, counted()))
         settled = {**settled, "classes": list(named.names)}
     labels = _labels(named, mapping, ignore_value)
     facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
@@ -219,23 +225,28 @@ def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
 
 
 def _settled_map(
-    named: Named, mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int
+    named: Named,
+    mapping: dict[int, int],
+    ignore_value: int,
+    masks: list[str],
+    max_pixels: int,
+    counted: Callable[[], dict[int, int]],
 ):
     """What 255 means where it could mean two things, as a label_map: the second class where masks hold 0 and
     255 alone, else no label.
 
-    Returns the options that this settles, and the map to go on with.
+    counted: the masks' values, all of them read. Returns the options that this settles, and the map to go on
+    with.
     """
     if mapping or named.colours or ignore_value != IGNORE:
         return {}, mapping
-    masks = [pair.mask for pair in pairs]
     if len(named.names) not in (0, 2):
         if few_hold(masks, set(BINARY), max_pixels):
             notice(_binary_warning(len(named.names)))
         return {}, mapping
-    values = set(mask_values(masks, max_pixels))
+    values = set(counted())
     if values == {IGNORE}:
-        raise _unlabelled(pairs, IGNORE)
+        raise _unlabelled(masks, IGNORE)
     if values == {0, 255}:
         names = named.names or BINARY_NAMES
         notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
@@ -255,10 +266,10 @@ def _binary_warning(num_classes: int) -> str:
     )
 
 
-def _unlabelled(pairs: list[Pair], ignore_value: int) -> DataError:
-    images = count(len(pairs), "image")
+def _unlabelled(masks: list[str], ignore_value: int) -> DataError:
+    images = count(len(masks), "image")
     return DataError(
-        f"the masks of {images} hold no value but {ignore_value} (no label), {pairs[0].mask} first; "
+        f"the masks of {images} hold no value but {ignore_value} (no label), {masks[0]} first; "
         f"expected class indices"
     )
 
@@ -282,10 +293,9 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
 
 
 def _found_names(
-    mapping: dict[int, int], ignore_value: int, pairs: list[Pair], max_pixels: int
+    mapping: dict[int, int], ignore_value: int, masks: list[str], values: dict[int, int]
 ) -> tuple[str, ...]:
     """Names for the indices that the masks hold; gaps are refused with what closes them."""
-    values = mask_values([pair.mask for pair in pairs], max_pixels)
     labelled = [value for value in values if value != ignore_value or value in mapping]
     if mapping:
         indices = sorted({index for index in mapping.values() if index != IGNORE})
@@ -300,7 +310,7 @@ def _found_names(
         else ""
     )
     if not indices:
-        raise _unlabelled(pairs, ignore_value)
+        raise _unlabelled(masks, ignore_value)
     if indices != list(range(len(indices))):
         raise DataError(
             f"class indices must run from 0 without gaps; the masks hold {shown}; "
@@ -310,7 +320,7 @@ def _found_names(
         raise DataError(
             f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map"
         )
-    found = f"{count(len(indices), 'class', 'classes')} in {count(len(pairs), 'mask')}"
+    found = f"{count(len(indices), 'class', 'classes')} in {count(len(masks), 'mask')}"
     notice(f"found {found}: {shown}; name them with data.classes")
     return tuple(f"class_{index}" for index in indices)
 

@@ -5,14 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from segtrain.errors import printable
 from segtrain.sample import Facts, Sample
 
 
+class Header(NamedTuple):
+    """What is known of an image that is not decoded. dtype: numpy's name of its pixels' type; None: not
+    known."""
+
+    height: int
+    width: int
+    dtype: str | None = None
+
+
 class Split(Protocol):
-    """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files."""
+    """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
+
+    Two methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
+    DataError of a sample that cannot be used (many files are read faster together than with `size`), and
+    `target(index)`, the sample's target without the image.
+    """
 
     def __len__(self) -> int: ...
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from segtrain.errors import ConfigError
 from segtrain.loader.batches import Batches
 from segtrain.loader.reader import EvaluationReader, Reader, TrainingPlan
+from segtrain.loader.usable import evaluation_headers, training_dtype
 from segtrain.sample import IGNORE
 from segtrain.settings import Loader
 
@@ -14,7 +15,9 @@ from segtrain.settings import Loader
 def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
     """Endless batches from position `start` on. `ops`: augmentation operations, in order."""
     check_settings(settings)
-    reader = Reader(split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory")
+    reader = Reader(
+        split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory", training_dtype(split)
+    )
     return Batches(reader, TrainingPlan(start, settings.batch_size), settings.workers)
 
 
@@ -25,8 +28,8 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
     shape.
     """
     groups: dict[tuple[int, int], list[int]] = {}
-    for index in range(len(split)):
-        groups.setdefault(split.size(index), []).append(index)
+    for index, header in enumerate(evaluation_headers(split)):
+        groups.setdefault((header.height, header.width), []).append(index)
     plan, filled_to = [], {}
     for group in groups.values():
         for first in range(0, len(group), batch_size):
@@ -34,6 +37,12 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
             # A size of which there are only a few images needs no more places than that.
             filled_to[group[first]] = min(batch_size, len(group))
     return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
+
+
+def check_evaluation(split, training_split) -> None:
+    """DataError if a sample of `split` cannot be evaluated, as far as headers tell: damaged, of another size
+    than its mask, of another pixel type than the training images."""
+    evaluation_headers(split, training_dtype(training_split))
 
 
 def check_settings(settings: Loader) -> None:

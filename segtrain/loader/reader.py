@@ -15,6 +15,7 @@ import numpy as np
 from segtrain.augmentation import apply
 from segtrain.errors import DataError
 from segtrain.loader.batch import Batch, collated
+from segtrain.loader.usable import read_sample
 from segtrain.loader.workers import note_reading
 from segtrain.sample import Sample, no_label
 
@@ -41,9 +42,16 @@ class Reader:
     """Training samples by position, put together to batches."""
 
     def __init__(
-        self, split, ops: tuple[Callable, ...], seed: int, skip_bad: bool = False, cached: bool = False
+        self,
+        split,
+        ops: tuple[Callable, ...],
+        seed: int,
+        skip_bad: bool = False,
+        cached: bool = False,
+        dtype: str | None = None,
     ):
-        self.split, self.ops, self.seed, self.skip_bad = split, ops, seed, skip_bad
+        """dtype: pixel type that every image must have; None: whichever."""
+        self.split, self.ops, self.seed, self.skip_bad, self.dtype = split, ops, seed, skip_bad, dtype
         self.cache: dict[int, Sample] | None = {} if cached else None
         self.orders: dict[int, np.ndarray] = {}
 
@@ -69,7 +77,7 @@ class Reader:
 
     def _read(self, index: int) -> Sample:
         note_reading(index)
-        return self.split[index]
+        return read_sample(self.split, index, self.dtype)
 
     def sample(self, position: int, index: int, skipped: list[str]) -> Sample:
         """The augmented sample."""

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from segtrain.errors import DataError, printable
 from segtrain.loader.batches import BAD_SHARE
+from segtrain.loader.usable import read_sample, training_dtype
 from segtrain.sample import Sample
 
 
@@ -24,11 +25,11 @@ class Samples:
         return self._count
 
     def __iter__(self) -> Iterator[Sample]:
-        bad = 0
+        bad, dtype = 0, training_dtype(self._split)
         for index in tqdm(range(self._count), unit="image", desc="reading", leave=False, disable=None):
             self._between()
             try:
-                sample = self._split[index]
+                sample = read_sample(self._split, index, dtype)
             except DataError as error:
                 bad += 1
                 if not self._skip_bad or bad > max(1, BAD_SHARE * self._count):

@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from segtrain.data.reading import read_image, rgb_of, was_cut_to_8_bit
+from segtrain.data.files.reading import read_image, rgb_of, was_cut_to_8_bit
 from segtrain.errors import ConfigError, DataError
 
 PIXELS = ("uint8", "uint16", "float32", "float64")

@@ -9,7 +9,7 @@ import yaml
 
 from segtrain.augmentation import AUGMENTATION, apply, output_size
 from segtrain.data import DATA
-from segtrain.data.stats import Frequency
+from segtrain.data.survey.stats import Frequency
 from segtrain.options import options_of
 from segtrain.sample import IGNORE
 

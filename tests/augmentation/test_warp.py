@@ -10,7 +10,7 @@ from segtrain.augmentation import AUGMENTATION
 from segtrain.augmentation.class_pixel import pixel_of_a_class
 from segtrain.augmentation.warp import Placement, warped
 from segtrain.data import DATA
-from segtrain.data.stats import Frequency
+from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Sample
 

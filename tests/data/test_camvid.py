@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from segtrain.data import DATA
-from segtrain.data.stats import frequency
+from segtrain.data.survey.stats import frequency
 from segtrain.errors import ConfigError, DataError
 
 ROOT = Path(os.environ.get("CAMVID", Path(__file__).parents[2] / "../shared/data/camvid")).resolve()

@@ -9,8 +9,6 @@ import yaml
 from PIL import Image
 
 from segtrain.data import DATA
-from segtrain.data.stats import Frequency, frequency
-from segtrain.errors import DataError
 from segtrain.options import REQUIRED, options_of
 from segtrain.sample import IGNORE, Facts
 
@@ -18,9 +16,8 @@ CONF = Path(__file__).parents[2] / "conf/data"
 
 
 @pytest.fixture(params=DATA.names())
-def built(request, tmp_path, monkeypatch):
+def built(request, tmp_path):
     """Each entry on data small enough for a test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for part in ("train", "val"):
         for number in range(3):
             for kind, mode in (("images", "RGB"), ("masks", "L")):
@@ -66,33 +63,3 @@ def test_the_yaml_is_the_signature(name):
     for key, option in options.items():
         assert written[key] == (None if option.default is REQUIRED else option.default), key
         assert option.meaning, key
-
-
-def test_frequency_by_hand():
-    class Two:
-        targets = (np.array([[0, 0, 1]], np.uint8), np.array([[1, 255, 2], [1, 1, 1]], np.uint8))
-
-        def __len__(self):
-            return 2
-
-        def target(self, index):
-            return self.targets[index]
-
-    found = frequency(Two(), 4)
-    assert isinstance(found, Frequency) and found.pixels.dtype == found.in_images.dtype == np.int64
-    assert found.pixels.tolist() == [2, 5, 1, 0] and found.in_images.tolist() == [3, 8, 5, 0]
-
-
-def test_frequency_of_nothing_is_refused():
-    class Unlabelled:
-        def __len__(self):
-            return 1
-
-        def target(self, index):
-            return np.full((2, 2), IGNORE, np.uint8)
-
-        def name(self, index):
-            return "images/a.png"
-
-    with pytest.raises(DataError, match=r"no pixel of 1 sample has a label, images/a\.png first"):
-        frequency(Unlabelled(), 2)

@@ -7,13 +7,9 @@ import pytest
 from PIL import Image
 
 from segtrain.data import DATA
-from segtrain.data.check import problems
+from segtrain.data.files import per_file
+from segtrain.data.survey.check import problems
 from segtrain.errors import ConfigError, DataError
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def write(root, name, mask, suffix="png", size=None):
@@ -231,7 +227,8 @@ def test_wrong_options(tmp_path, options, message):
         assert caught.type is ConfigError
 
 
-def test_classes_are_found_once_and_remembered(tmp_path, capsys):
+def test_classes_are_found_once_and_remembered(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(per_file, "SETTLED_S", 0)
     some(tmp_path, 6)
     write(tmp_path, "b", [[255, 255], [0, 1]])
     data = build(tmp_path)

@@ -188,7 +188,7 @@ SLOW_SCAN = """
 import sys, time
 import numpy as np
 from segtrain.cli import main as cli
-from segtrain.data import scan
+from segtrain.data.files import scan
 def slow(path, max_pixels):
     time.sleep(1.0)
     return np.zeros((8, 8), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segtrain.data.stats import Frequency
+from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
 from segtrain.loss.cross_entropy import class_weights

@@ -10,12 +10,14 @@ import contextlib
 import os
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from segtrain.data.parts import Header
 from segtrain.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -40,9 +42,7 @@ def rgb_of(image: Image.Image, what: str) -> np.ndarray:
     if upright.mode.startswith("I;16"):
         return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
     if upright.mode in ("I", "F"):
-        raise DataError(
-            f"{what} holds {upright.mode} pixels (32 bit); allowed: 8 or 16 bits a channel; convert it"
-        )
+        check_depth("float32", what)
     return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
@@ -96,16 +96,37 @@ def without_colour(mask: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(mask[..., 0])
 
 
-def read_size(path: str) -> tuple[int, int]:
-    """(H, W) of the upright image, from the header."""
+def read_header(path: str) -> Header:
+    """Size of the upright image and type of its pixels ("float32" stands for all of 32 bits), without
+    decoding it."""
     with _opened(path, max_pixels=None) as (image, file):
+        if image.mode.startswith("I;16") or _holds_16_bit_colour(image, file):
+            dtype = "uint16"
+        else:
+            dtype = "float32" if image.mode in ("I", "F") else "uint8"
         if image.format == "TIFF":
             orientation = 1  # Pillow turns TIFFs itself
         elif image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
             orientation = 1  # Pillow would decode the whole file to look for a chunk behind the pixels
         else:
             orientation = image.getexif().get(ORIENTATION, 1)
-        return (image.width, image.height) if orientation in ON_ITS_SIDE else (image.height, image.width)
+        height, width = image.height, image.width
+        return Header(width, height, dtype) if orientation in ON_ITS_SIDE else Header(height, width, dtype)
+
+
+def check_pixels(path: str, height: int, width: int, max_pixels: int) -> None:
+    """DataError for more than `max_pixels`."""
+    if width * height > max_pixels:
+        raise DataError(
+            f"{path} has {width}x{height} = {width * height} pixels; allowed: {max_pixels} "
+            f"(data.max_pixels); make it smaller or raise the limit"
+        )
+
+
+def check_depth(dtype: str, what: str) -> None:
+    """DataError for an image of 32 bits a channel."""
+    if dtype == "float32":
+        raise DataError(f"{what} holds 32 bits a channel; allowed: 8 or 16 bits a channel; convert it")
 
 
 @contextlib.contextmanager
@@ -115,12 +136,9 @@ def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, ob
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(f"{path} is not a regular file; allowed: {', '.join(FORMATS)} files")
-        with open(path, "rb") as file, _pillow_limit_off(), Image.open(file, formats=FORMATS) as image:
-            if max_pixels is not None and image.width * image.height > max_pixels:
-                raise DataError(
-                    f"{path} has {image.width}x{image.height} = {image.width * image.height} pixels; "
-                    f"allowed: {max_pixels} (data.max_pixels); make it smaller or raise the limit"
-                )
+        with open(path, "rb") as file, _pillow_limit_off, Image.open(file, formats=FORMATS) as image:
+            if max_pixels is not None:
+                check_pixels(path, image.height, image.width, max_pixels)
             yield image, file
     except (DataError, MemoryError):
         raise
@@ -138,14 +156,27 @@ def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, ob
         ) from error
 
 
-@contextlib.contextmanager
-def _pillow_limit_off() -> Iterator[None]:
-    """Our own limit holds, which the user can set."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+class _PillowLimitOff:
+    """While a block in any thread is entered, Pillow has no limit of pixels of its own: ours holds, which the
+    user can set."""
+
+    def __init__(self):
+        self._lock, self._entered, self._limit = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._entered == 0:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._entered += 1
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self._entered -= 1
+            if self._entered == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_pillow_limit_off = _PillowLimitOff()
 
 
 def _png_header(file) -> tuple[int, int]:

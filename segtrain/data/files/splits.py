@@ -7,9 +7,9 @@ import os
 
 import numpy as np
 
-from segtrain.data.files import Pair, check_inside, prefix_and_number
+from segtrain.data.files.pairs import Pair, check_inside, prefix_and_number
+from segtrain.data.files.reading import SUFFIXES
 from segtrain.data.parts import notice
-from segtrain.data.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
 from segtrain.text import count
 

@@ -20,14 +20,19 @@ class Frequency:
     in_images: np.ndarray
 
 
-def frequency(split, num_classes: int, ignore_index: int = IGNORE) -> Frequency:
+def frequency(split, num_classes: int, ignore_index: int = IGNORE, skip_bad: bool = False) -> Frequency:
     """Counts over all targets of a split; by its method `target(index)` if it has one, so that images are not
-    read. DataError if no pixel has a label."""
+    read. skip_bad: without those that cannot be read. DataError if no pixel has a label."""
     pixels = np.zeros(num_classes, np.int64)
     in_images = np.zeros(num_classes, np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)
     for index in range(len(split)):
-        labels = target(index)
+        try:
+            labels = target(index)
+        except DataError:  # the loader says so when it comes to this sample
+            if not skip_bad:
+                raise
+            continue
         counts = np.bincount(labels[labels != ignore_index].ravel(), minlength=num_classes)
         pixels += counts
         in_images += np.where(counts > 0, counts.sum(), 0)

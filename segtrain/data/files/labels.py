@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from segtrain.data.reading import without_colour
+from segtrain.data.files.reading import without_colour
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 

@@ -9,8 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.data.labels import Labels
-from segtrain.data.reading import MAX_PIXELS, SUFFIXES, read_image, read_mask_and_palette, read_size
+from segtrain.data.files.headers import read_headers
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.reading import (
+    MAX_PIXELS,
+    SUFFIXES,
+    check_depth,
+    check_pixels,
+    read_header,
+    read_image,
+    read_mask_and_palette,
+)
+from segtrain.data.parts import Header
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -32,6 +42,7 @@ class PairedFiles:
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
+        self._headers: dict[int, Header | DataError] = {}
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -40,12 +51,7 @@ class PairedFiles:
         pair = self.pairs[index]
         image = read_image(pair.image, self.max_pixels)
         target = self.target(index)
-        if image.shape[:2] != target.shape:
-            raise DataError(
-                f"image {pair.image} is {_size(image)} and its mask {pair.mask} is {_size(target)} (height "
-                f"x width); "
-                "they must be equal; correct or remove the pair"
-            )
+        _check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image=image, target=target, name=pair.name, group=pair.group)
 
     def target(self, index: int) -> np.ndarray:
@@ -58,11 +64,38 @@ class PairedFiles:
         return self.pairs[index].image
 
     def size(self, index: int) -> tuple[int, int]:
-        return read_size(self.pairs[index].image)
+        return read_header(self.pairs[index].image)[:2]
+
+    def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
+        """The header of each image, or what is wrong with it, its mask's header and the two together. Each is
+        read once."""
+        missing = [index for index in indices if index not in self._headers]
+        if missing:
+            read = read_headers([path for index in missing for path in self.pairs[index][:2]])
+            for index, image, mask in zip(missing, read[::2], read[1::2], strict=True):
+                self._headers[index] = self._checked(self.pairs[index], image, mask)
+        return [self._headers[index] for index in indices]
+
+    def _checked(self, pair: Pair, image: Header | DataError, mask: Header | DataError) -> Header | DataError:
+        """The image's header; the DataError if one of the two cannot be used."""
+        for header in (image, mask):
+            if isinstance(header, DataError):
+                return header
+        try:
+            check_pixels(pair.image, image.height, image.width, self.max_pixels)
+            check_depth(image.dtype, pair.image)
+            _check_same_size(pair, image[:2], mask[:2])
+        except DataError as error:
+            return error
+        return image
 
 
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]}x{array.shape[1]}"
+def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+    if image != mask:
+        raise DataError(
+            f"image {pair.image} is {image[0]}x{image[1]} and its mask {pair.mask} is {mask[0]}x{mask[1]} "
+            f"(height x width); they must be equal; correct or remove the pair"
+        )
 
 
 def find_images(folder: str, root: str) -> dict[str, str]:

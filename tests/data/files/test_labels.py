@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segtrain.data.labels import Labels
+from segtrain.data.files.labels import Labels
 from segtrain.errors import DataError
 from segtrain.sample import voc_palette
 

@@ -1,0 +1,81 @@
+"""Which values the masks hold."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Collection
+
+import numpy as np
+
+from segtrain.data.files.per_file import per_file
+from segtrain.data.files.reading import read_mask, without_colour
+from segtrain.data.parts import notice
+from segtrain.errors import DataError
+from segtrain.text import count
+
+FEW = 8  # masks that are sampled where reading all of them would take too long
+THREADS = min(8, os.cpu_count() or 1)
+
+
+def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = frozenset()) -> dict[int, int]:
+    """Mask value -> its number of pixels over all masks, in ascending order of the values; of unchanged files
+    from the cache. DataError for RGB masks, whose classes only data.classes can tell.
+
+    may_fail: masks that are left out, with a notice, if they cannot be read.
+    """
+    first = threading.Lock()
+
+    def values_or_error(path: str) -> dict[int, int] | DataError:
+        if first.acquire(blocking=False):  # once only: it is never given back
+            notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
+        try:
+            return _values(path, max_pixels)
+        except DataError as error:
+            if path not in may_fail:
+                raise
+            return error
+
+    read = per_file("masks", paths, values_or_error, _parsed, THREADS)
+    errors = [one for one in read if isinstance(one, DataError)]
+    if errors:
+        if len(errors) == len(paths):
+            raise errors[0]
+        unreadable = count(len(errors), "mask is", "masks are")
+        notice(f"warning: {unreadable} left out where classes are looked for, the first: {errors[0]}")
+    total: Counter[int] = Counter()
+    for values in read:
+        if not isinstance(values, DataError):
+            total.update(values)
+    return dict(sorted(total.items()))
+
+
+def _parsed(plain: dict) -> dict[int, int]:
+    return {int(value): int(pixels) for value, pixels in plain.items()}
+
+
+def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
+    """Whether at most FEW masks, evenly spaced in the list, hold exactly `values` together; reading stops at
+    the first other value."""
+    seen: set[int] = set()
+    for path in paths[:: -(-len(paths) // FEW)]:
+        try:
+            seen.update(_values(path, max_pixels))
+        except DataError:  # it is told when the mask is used
+            return False
+        if not seen <= values:
+            return False
+    return seen == values
+
+
+def _values(path: str, max_pixels: int) -> dict[int, int]:
+    mask = without_colour(read_mask(path, max_pixels))
+    if mask.ndim == 3:
+        raise DataError(
+            f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
+            f"class"
+        )
+    counts = np.bincount(mask.ravel())
+    present = np.flatnonzero(counts)
+    return dict(zip(present.tolist(), counts[present].tolist(), strict=True))

@@ -1,0 +1,1 @@
+"""What a data set holds: samples that cannot be used, how often each class occurs."""
