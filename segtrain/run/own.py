@@ -25,7 +25,7 @@ def check_own(path: Path, folder: bool = False, of: str = "run") -> None:
     """
     try:
         mode = stat.S_IFMT(os.lstat(path).st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise CheckpointError(f"{path} cannot be looked at: {error.strerror}") from error
