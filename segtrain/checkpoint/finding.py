@@ -7,8 +7,10 @@ import re
 import sys
 from pathlib import Path
 
-from segtrain.checkpoint.format import MANIFEST, MAX_MANIFEST, REPLACED, damage_of, read_json
+from segtrain.checkpoint.format import MAX_MANIFEST, REPLACED, damage_of, read_json
 from segtrain.errors import CheckpointError, ConfigError, nearest, printable
+from segtrain.run.existing import check_single
+from segtrain.run.layout import MANIFEST
 from segtrain.run.own import stat_of_file
 
 
@@ -54,11 +56,7 @@ def has_checkpoint(run: Path | str) -> bool:
 def _checkpoints(run: Path, key: str) -> Path:
     if not run.exists():
         raise ConfigError(f"{key}={run} does not exist{_siblings(run)}")
-    if (run / MANIFEST).is_file():
-        which = "" if key == "init" else f", and checkpoint={run.name}"
-        raise ConfigError(
-            f"{key}={run} is a checkpoint; give the run's folder, {run.absolute().parent.parent}{which}"
-        )
+    check_single(run, key)
     if not run.is_dir():
         raise ConfigError(f"{key}={run} is not a folder; give the folder of a run")
     folder = run / "checkpoints"
@@ -181,7 +179,7 @@ def read_link(path: Path | str) -> int | None:
         return None
     if not re.fullmatch(r"\d{1,18}", target):
         raise CheckpointError(
-            f"{path} points at {target!r:.80}; allowed: a step of its own folder; remove it and use "
-            f"checkpoint=last"
+            f"{path} points at {target!r:.80}; allowed: a step of its own folder; remove it: the newest "
+            f"checkpoint then takes its place"
         )
     return int(target)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.run.layout import MANIFEST
 from segtrain.run.own import stat_of_file
 from segtrain.run.storage import in_words
 from segtrain.tensors import kind_name
@@ -24,7 +25,7 @@ from segtrain.tensors import kind_name
 FORMAT = 1
 
 
-WEIGHTS, STATE, DESCRIPTION, MANIFEST = "model.safetensors", "state.pt", "description.json", "manifest.json"
+WEIGHTS, STATE, DESCRIPTION = "model.safetensors", "state.pt", "description.json"
 
 
 FILES = (WEIGHTS, STATE, DESCRIPTION)

@@ -9,6 +9,7 @@ from torch import Tensor
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.imports import recognised
+from segtrain.model.limits import typed
 from segtrain.model.network import Network
 from segtrain.sample import Facts
 from segtrain.tensors import existing_file, not_finite, read_weights
@@ -30,7 +31,8 @@ def start_from(
     networks are known by their names and renamed.
     found: the run's best checkpoint, where it was read already.
     """
-    weights, classes = _read(source, found or checkpoint_of(source))
+    found = found or checkpoint_of(source)
+    weights, classes = _read(source, found)
     imported = recognised(weights, f"init={source}") if classes is None else None
     weights = imported.tensors if imported else weights
     own, heads = model.state_dict(), set(model.head_keys)
@@ -42,7 +44,7 @@ def start_from(
             f"init={source} does not fit the network: {len(wrong)} of {len(own)} tensors are missing or of "
             f"another shape, "
             f"the first is {wrong[0]}; "
-            f"{imported.needs() if imported else 'use the model options of that run'}"
+            f"{imported.needs() if imported else _options_of(found)}"
         )
     bad = not_finite({name: weights[name] for name in others})
     if bad is not None:
@@ -73,6 +75,15 @@ def checkpoint_of(source: str | None) -> Checkpoint | None:
     """The best checkpoint of the run that `source` names; None where it names no run but a file, or
     nothing."""
     return read(source, "best", key="init") if source and Path(source).is_dir() else None
+
+
+def _options_of(found: Checkpoint | None) -> str:
+    if found is None:
+        return "use the network that the file is of, with its options"
+    saved = found.description["config"].get("model", {})
+    # Where the weights of its encoder came from, none of its tensors shows.
+    options = {key: value for key, value in saved.items() if key != "weights"}
+    return f"use the network of that run: {typed(options)}"
 
 
 def _read(source: str, found: Checkpoint | None) -> tuple[dict[str, Tensor], list[str] | None]:

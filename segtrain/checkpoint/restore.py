@@ -38,10 +38,10 @@ def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Net
         num_classes=facts.num_classes,
     )
     for key in changed.keys() & {"name", "weights"}:
-        advice = _of_training({key: changed[key]}, saved, model)
+        advice = _of_training({key: changed[key]}, saved)
         raise ConfigError(f"model.{key}={as_typed(changed[key])} cannot change here; {advice}")
     hint = (
-        f"; {_of_training(changed, saved, model)}"
+        f"; {_of_training(changed, saved)}"
         if changed
         else "; use the model options that the run was trained with"
     )
@@ -66,13 +66,12 @@ def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
     return saved, {key: value for key, value in wanted.items() if value != saved[key]}
 
 
-def _of_training(changed: dict, saved: dict, model: Network) -> str:
-    new, old = typed(changed), typed({key: saved[key] for key in changed})
-    # A network that is fitted takes nothing over from another run.
-    way_out = (
-        "train a new run with these options" if model.fits_itself else f"`segtrain train init=RUN {new}`"
+def _of_training(changed: dict, saved: dict) -> str:
+    # Not init=RUN: where these weights do not fit, it would not take them either.
+    return (
+        f"the weights were trained with {typed({key: saved[key] for key in changed})}; for others train a "
+        f"new run with {typed(changed)}"
     )
-    return f"the weights were trained with {old}, and {new} needs others: {way_out}"
 
 
 def _refuse_what_follows(model: Network, output_stride: int, changed: dict) -> None:

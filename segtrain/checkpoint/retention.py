@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from segtrain.checkpoint.finding import candidates_in, read_link
-from segtrain.checkpoint.format import MANIFEST, REPLACED, damage_of
+from segtrain.checkpoint.format import REPLACED, damage_of
+from segtrain.run.layout import MANIFEST
 from segtrain.run.storage import remove, remove_leftovers, storage, sync_folder, temporary_name, write_atomic
 
 

@@ -14,7 +14,6 @@ from segtrain.checkpoint.finite import check_finite
 from segtrain.checkpoint.format import (
     DESCRIPTION,
     FORMAT,
-    MANIFEST,
     REPLACED,
     STATE,
     WEIGHTS,
@@ -23,6 +22,7 @@ from segtrain.checkpoint.format import (
     damage_of,
 )
 from segtrain.checkpoint.tensors import weights_bytes
+from segtrain.run.layout import MANIFEST
 from segtrain.run.storage import json_bytes, remove, storage, sync_folder, temporary_name
 from segtrain.tensors import clean_names
 

@@ -88,6 +88,11 @@ class Composer:
                     f"{one.key}={one.text} gives several names; a run has one {one.key}: add --multirun "
                     f"for one run each"
                 )
+            if one.key == "experiment" and self._config_name() == "resumed":
+                raise ConfigError(
+                    f"experiment={one.text} cannot be chosen for a run that goes on, which keeps its own "
+                    f"config; leave experiment out, or leave resume out for a new run"
+                )
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
         config, _ = self._composed(typed)

@@ -17,6 +17,7 @@ from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, printable
 from segtrain.model import MODEL
+from segtrain.model.limits import as_typed
 from segtrain.model.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
 from segtrain.task import TASK
@@ -92,5 +93,14 @@ def same_classes(run: Facts, data: Facts, where: str) -> None:
         raise ConfigError(
             f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they "
             f"differ from index {place}: "
-            f"{a} and {b}; use the data set of the run, or data.label_map"
+            f"{a} and {b}; {_advice(run, data)}"
         )
+
+
+def _advice(run: Facts, data: Facts) -> str:
+    if run.num_classes != data.num_classes:
+        return "use a data set of the run's classes, or one whose masks data.label_map brings to them"
+    return (
+        f"if they are the same under other names, use data.classes={as_typed(run.classes)} (data=folder), "
+        f"else a data set of the run's classes"
+    )

@@ -280,7 +280,8 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
     if not mapping and ignore_value < num:
         raise ConfigError(
             f"data.ignore_value is {ignore_value}, which is a class index; allowed: {num}..65535 (classes "
-            f"are 0..{num - 1})"
+            f"are 0..{num - 1}); where the masks number the classes around it, set "
+            f"data.label_map='{_around(ignore_value, num)}'"
         )
     beyond = sorted(index for index in mapping.values() if num <= index != IGNORE)
     if beyond:
@@ -290,6 +291,12 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
             f"{classes}"
         )
     return Labels(num, ignore_value, mapping, named.colours, named.ignored)
+
+
+def _around(ignore_value: int, num: int) -> str:
+    """'{1: 0, 2: 1}' for two classes with 0 for no label: a label map of the values from 0 on without it."""
+    values = [value for value in range(num + 1) if value != ignore_value]
+    return "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(values)) + "}"
 
 
 def _found_names(

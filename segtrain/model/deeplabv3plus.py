@@ -273,6 +273,6 @@ def _level_of_stride(stride: int, encoder: nn.Module, name: str) -> int:
     if stride not in encoder.reductions:
         raise ConfigError(
             f"model.encoder={name} has no features of stride {stride} (it has {encoder.reductions}), which "
-            f"the decoder needs; use resnet50"
+            f"the decoder needs; use model.encoder=resnet50"
         )
     return encoder.reductions.index(stride)

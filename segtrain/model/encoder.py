@@ -138,7 +138,7 @@ def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_gr
     if units is None:
         raise ConfigError(
             f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has "
-            f"not; use null or resnet50"
+            f"not; use model.multi_grid=null or model.encoder=resnet50"
         )
     if len(units) != len(multi_grid) or min(multi_grid) < 1:
         raise ConfigError(
@@ -197,7 +197,7 @@ def _unsupported(name: str, output_stride: int) -> str:
         f"model.encoder={name} cannot hand out its features at output stride {output_stride} "
         f"(transformers, HRNet, DenseNet and "
         "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or "
-        "Xception, such as resnet50"
+        "Xception, such as model.encoder=resnet50"
     )
 
 

@@ -205,15 +205,15 @@ def _feature_shape(trunk: nn.Module, name: str, in_channels: int, patch: int) ->
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"model.encoder={name} takes no windows of model.patch={patch} px ({reason}); use more, or "
-            f"resnet18"
+            f"model.encoder={name} takes no windows of model.patch={patch} px ({reason}); use a "
+            f"larger model.patch, or model.encoder=resnet18"
         ) from error
     finally:
         trunk.train()
     if features.ndim != 4 or not getattr(trunk, "feature_info", None):
         raise ConfigError(
-            f"model.encoder={name} is not convolutional to its end; use resnet18 or another one with "
-            f"feature maps"
+            f"model.encoder={name} is not convolutional to its end; use model.encoder=resnet18 or "
+            f"another one with feature maps"
         )
     return features.shape[1], tuple(features.shape[2:])
 

@@ -54,8 +54,8 @@ def unet(
     if encoder == SMALL:
         if weights != "none":
             raise ConfigError(
-                f"model.weights={weights}: the small encoder has no published weights; use null or one of "
-                f"timm's encoders"
+                f"model.weights={weights}: the small encoder has no published weights; use "
+                f"model.weights=null, or one of timm's encoders such as model.encoder=resnet18"
             )
         net.normalisation = adapted(IMAGENET, in_channels)
         net.weights_report = "small encoder: starts from scratch (it has no published weights)"

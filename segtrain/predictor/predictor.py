@@ -147,7 +147,7 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
         key = "boxes" if settings.boxes else "ensemble"
         raise ConfigError(
             f"predictor.{key} needs a network that answers for all of its input, not for the inner part "
-            f"only; use null"
+            f"only; use predictor.{key}=null"
         )
     check_box_sides(settings.box_sides)
     if settings.boxes:
@@ -157,7 +157,7 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
     if settings.boxes and model.log_probabilities:
         raise ConfigError(
             f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
-            f"log-probabilities, none above 0; use null"
+            f"log-probabilities, none above 0; use predictor.boxes=null"
         )
     check_merge(model, "this network", settings)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segtrain.errors import ConfigError
 from segtrain.run.folder import check_name, create
-from segtrain.run.layout import CONFIG, OUTPUTS
+from segtrain.run.layout import CONFIG, MANIFEST, OUTPUTS
 
 
 def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
@@ -44,16 +44,27 @@ def existing_run(folder: str, key: str) -> Path:
         )
     if not path.is_dir():
         raise ConfigError(f"{key}={folder} does not exist{_last_runs()}")
-    stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))
-    if stages and not (path / CONFIG).is_file():
-        raise ConfigError(
-            f"{key}={folder} holds stages; give one of them: {', '.join(stages)}. To go on with all of "
-            f"them, repeat the command "
-            f"with resume=auto and name=NAME or hydra.run.dir={folder}"
-        )
+    check_single(path, key)
     if not (path / CONFIG).is_file():
         raise ConfigError(f"{key}={folder} is not the folder of a run: it holds no {CONFIG}{_last_runs()}")
     return path
+
+
+def check_single(path: Path, key: str) -> None:
+    """ConfigError if a folder that somebody typed for a run is one of its checkpoints, or holds the runs of
+    stages."""
+    if (path / MANIFEST).is_file():
+        which = f", and checkpoint={path.name}" if key in ("run", "runs") else ""
+        raise ConfigError(f"{key}={path} is a checkpoint; give the run's folder, {path.parent.parent}{which}")
+    stages = sorted(str(stage.parent) for stage in path.glob(f"stage*/{CONFIG}"))
+    if stages and not (path / CONFIG).is_file():
+        whole = (
+            f". To go on with all of them, repeat the command with resume=auto and name=NAME or "
+            f"hydra.run.dir={path}"
+        )
+        raise ConfigError(
+            f"{key}={path} holds stages; give one of them: {', '.join(stages)}{whole * (key == 'resume')}"
+        )
 
 
 def _last_runs() -> str:

@@ -142,7 +142,7 @@ def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
             raise ConfigError(
                 f"model={one.text} cannot change here: the weights of {run} were trained with "
                 f"{(saved.get('model') or {}).get('name')}; "
-                f"train a new run with `segtrain train init={run} model={one.text}`"
+                f"train a new run with model={one.text}"
             )
 
 

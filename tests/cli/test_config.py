@@ -580,7 +580,9 @@ def test_typo_over_a_saved_run():
 
 def test_evaluate_chooses_no_other_network():
     typed, _ = parse_overrides(["model=unet"], Keys("evaluate"))
-    with pytest.raises(ConfigError, match=r"model=unet cannot change.*deeplabv3plus.*init=run"):
+    with pytest.raises(
+        ConfigError, match=r"model=unet cannot change.*deeplabv3plus.*train a new run with model=unet"
+    ):
         check_overrides_of_saved(typed, SAVED, "run")
     typed, _ = parse_overrides(["model.output_stride=8", "tta=none", "data.root=x"], Keys("evaluate"))
     check_overrides_of_saved(typed, SAVED, "run")

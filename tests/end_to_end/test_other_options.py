@@ -122,7 +122,7 @@ def test_rates_may_change_alone(place, segtrain):
             (
                 "tensors differ",
                 "trained with model.encoder=resnet18",
-                "segtrain train init=RUN model.encoder=resnet34",
+                "train a new run with model.encoder=resnet34",
             ),
         ),
         ("model.aspp_width=16", ("aspp", "trained with model.aspp_width=8")),

@@ -107,7 +107,7 @@ class LogProbabilities(Strided):
     [
         (
             {"boxes": "grid"},
-            r"predictor\.boxes=grid merges scores from 0 on, .* log-probabilities, none above 0; use null",
+            r"predictor\.boxes=grid merges scores from 0 on, .* log-probabilities, none above 0; use predictor\.boxes=null",
         ),
         (
             {"ensemble": "other"},

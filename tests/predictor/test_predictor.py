@@ -167,10 +167,8 @@ def test_advice_is_written_as_it_is_typed(tmp_path):
     with pytest.raises(ConfigError) as error:
         build_from(read_folder(found), {"rates": [1, 2], "aux": True, "multi_grid": [2]})
     assert str(error.value).endswith(
-        "the weights were trained with model.rates=null model.aux=false model.multi_grid=null, and "
-        "model.rates=[1,2] model.aux=true "
-        "model.multi_grid=[2] needs others: `segtrain train init=RUN model.rates=[1,2] model.aux=true "
-        "model.multi_grid=[2]`"
+        "the weights were trained with model.rates=null model.aux=false model.multi_grid=null; for others "
+        "train a new run with model.rates=[1,2] model.aux=true model.multi_grid=[2]"
     )
 
 
@@ -188,7 +186,7 @@ def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
         {"name": "classical", "textons": 8, "smoothing": "none"},
         classical(3, textons=8, smoothing="none"),
     )
-    with pytest.raises(ConfigError, match=rf"and {typed} needs others: train a new run with these options$"):
+    with pytest.raises(ConfigError, match=rf"; for others train a new run with {typed}$"):
         build_from(read_folder(found), options)
 
 
