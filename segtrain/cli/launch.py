@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from segtrain.errors import ConfigError, SegtrainError
+from segtrain.errors import ConfigError, SegtrainError, printable
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run, run_folder_of
 from segtrain.run.layout import CONFIG, METRICS
@@ -81,7 +81,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             if has_checkpoint(folder):
                 check_unchanged(checked_saved(folder), checked, folder)
                 if (scores := scores_if_finished(folder)) is not None:
-                    print(f"{folder} is finished: nothing is left to do", flush=True)
+                    print(printable(f"{folder} is finished: nothing is left to do"), flush=True)
                     return scores
             write_atomic(folder / CONFIG, to_yaml(plain_data(checked)).encode())
             with Record(folder, checked, words) as record:

@@ -16,6 +16,7 @@ from segtrain.commands.scoring import contact_sheet, data_of, score_split, scori
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.storage import probe, storage, write_json
 from segtrain.task import TASK
+from segtrain.text import say
 
 
 def evaluate(config: dict, stop) -> dict:
@@ -47,7 +48,7 @@ def evaluate(config: dict, stop) -> dict:
     )
     picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
     written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-    print("\n".join([*lines(scores.numbers, facts), written]))
+    say(*lines(scores.numbers, facts), written)
     return record
 
 
