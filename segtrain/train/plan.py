@@ -46,8 +46,6 @@ def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
 def plan_of(settings: Trainer, loader: Loader, num_samples: int) -> Plan:
     """The plan of a run on `num_samples` training samples."""
     per_epoch = num_samples / loader.batch_size
-    if settings.log_every < 1:
-        raise ConfigError(f"trainer.log_every is {settings.log_every}; allowed: a number of steps from 1")
     return Plan(
         steps_of(settings, per_epoch),
         settings.log_every,

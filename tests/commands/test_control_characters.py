@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 QUICK = ("device=cpu", "threads=1", "loader.batch_size=2", "loader.workers=0", "evaluate.workers=0")
 NAMES = ["sky\x1b]0;title\x07", "road \x9b31m\x0bside"]
@@ -12,16 +11,11 @@ SHOWN = ["sky\\x1b]0;title\\x07", "road \\x9b31m side"]
 
 
 @pytest.fixture
-def run(segtrain, tmp_path):
+def run(segtrain, tmp_path, write_pair):
     """A run on classes and files of such names."""
     for number in range(6):
-        for kind, array in (
-            ("images", np.zeros((16, 16, 3), np.uint8)),
-            ("masks", np.eye(16, dtype=np.uint8)),
-        ):
-            path = tmp_path / "files" / kind / f"{number}\x1b[2J.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
+        image, mask = np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=np.uint8)
+        write_pair(tmp_path / "files", f"{number}\x1b[2J", image, mask)
     (tmp_path / "files" / "classes.txt").write_text("\n".join(NAMES))
     words = ("data=folder", "data.root=files", "data.classes=classes.txt", "name=run", "trainer.steps=1")
     return segtrain("train", "model.widths=[4,8]", "augmentation=none", *QUICK, *words)
