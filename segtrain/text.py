@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segtrain.errors import printable
+
+
+def say(*lines: str) -> None:
+    """Lines on stdout. Control characters, which names of files and classes may hold, are escaped."""
+    print("\n".join(map(printable, lines)), flush=True)
+
+
+def notice(line: str) -> None:
+    """One line on stderr that does not stop anything, escaped as by `say`."""
+    print(f"segtrain: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def show(value) -> str:

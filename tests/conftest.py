@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from segtrain.commands import train as train_command
 from segtrain.run.saved import write_config
@@ -35,6 +37,19 @@ class Result:
 def own_cache(tmp_path_factory, monkeypatch) -> None:
     """What is remembered of files is remembered for one test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def write_pair() -> Callable:
+    """write_pair(root, name, image, mask): ROOT/images/NAME.png and ROOT/masks/NAME.png."""
+
+    def write(root: Path, name: object, image: np.ndarray, mask: np.ndarray) -> None:
+        for kind, array in (("images", image), ("masks", mask)):
+            path = root / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+
+    return write
 
 
 @pytest.fixture

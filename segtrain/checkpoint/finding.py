@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 
 from segtrain.checkpoint.format import MAX_MANIFEST, REPLACED, damage_of, read_json
-from segtrain.errors import CheckpointError, ConfigError, nearest, printable
+from segtrain.errors import CheckpointError, ConfigError, nearest
 from segtrain.run.existing import check_single
 from segtrain.run.layout import MANIFEST
 from segtrain.run.own import stat_of_file
+from segtrain.text import notice
 
 
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
@@ -110,7 +110,7 @@ def newest_whole(folder: Path, with_state: bool = False) -> Path:
             if damage is None:
                 unfinished = _unfinished(folder, step)
                 if passed or unfinished:
-                    tell(f"using {path}; passed over {'; '.join(passed) or 'nothing complete'}{unfinished}")
+                    notice(f"using {path}; passed over {'; '.join(passed) or 'nothing complete'}{unfinished}")
                 return path
             if path.exists():
                 passed.append(damage)
@@ -129,7 +129,7 @@ def _best(folder: Path, key: str) -> Path:
         step = read_link(folder / "best")
         if step is None:
             newest = newest_whole(folder)
-            tell(f"{folder.parent} has no best checkpoint yet; using the last one, step {newest.name}")
+            notice(f"{folder.parent} has no best checkpoint yet; using the last one, step {newest.name}")
             return newest
         try:
             return _whole(folder, step, f"the best checkpoint of {folder.parent}, step {step},", key)
@@ -156,10 +156,6 @@ def _whole(folder: Path, step: int, what: str, key: str) -> Path:
     choice = f", use checkpoint={other}" if key in ("run", "runs") else ""
     hint = "" if other is None else f"; step {other} is whole{choice}"
     raise CheckpointError(f"{what} cannot be used: {'; '.join(damages) or 'its folder is missing'}{hint}")
-
-
-def tell(text: str) -> None:
-    print(printable(f"segtrain: {text}"), file=sys.stderr, flush=True)
 
 
 def read_link(path: Path | str) -> int | None:

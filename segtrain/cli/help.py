@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from segtrain.cli.catalogue import Keys, load
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, nearest, printable
 from segtrain.settings import COMMANDS
 from segtrain.text import show
 
@@ -75,7 +75,8 @@ def config_table(keys: Keys, config: dict, setters: dict[str, str], typed: list[
     rows = [("KEY", "VALUE", "DEFAULT", "SET BY", "MEANING")]
     for key, value, option in _walk(keys, config):
         default = show(option["default"]) if "default" in option else "(needed)" if "type" in option else ""
-        rows.append((key, show(value), default, _setter(key, setters, typed), option.get("meaning", "")))
+        shown, setter = printable(show(value)), _setter(key, setters, typed)
+        rows.append((key, shown, default, setter, option.get("meaning", "")))
     widths = [min(40, max(len(row[column]) for row in rows)) for column in range(4)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()

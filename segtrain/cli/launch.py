@@ -17,6 +17,7 @@ from segtrain.run.saved import check_unchanged, relocated, saved_config
 from segtrain.run.stop import Stop
 from segtrain.run.storage import remove_leftovers
 from segtrain.settings import COMMANDS
+from segtrain.text import say
 
 # Imported late: both bring torch, which takes seconds, and the lock is taken before.
 
@@ -93,7 +94,7 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                     scores = scores_if_finished(folder)
                     checked = as_resumed(checked, folder, finished=scores is not None)
                     if scores is not None:
-                        print(f"{folder} is finished: nothing is left to do", flush=True)
+                        say(f"{folder} is finished: nothing is left to do")
                         return scores
             with Record(folder, checked, words) as record:
                 record.scores = command("train")(checked, folder, stop)

@@ -10,6 +10,7 @@ import segtrain
 from segtrain.cli.streams import Output, prepare
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
 from segtrain.settings import COMMANDS, Command
+from segtrain.text import say
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
 VALUED = {"-c": "cfg", "--cfg": "cfg", "-cd": "config_dir", "--config-dir": "config_dir"}
@@ -174,7 +175,7 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     stop.raise_if_requested()
     if arguments.command == "train":
         folder, scores = _train(arguments, config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
-        print(f"{folder or 'dry run'}: {_in_words(scores)}")
+        say(f"{folder or 'dry run'}: {_in_words(scores)}")
         return 0
     # A comparison belongs to no run.
     with debug_log(existing_run(config["run"], "run") if "run" in config else None):

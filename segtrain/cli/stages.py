@@ -23,6 +23,7 @@ from segtrain.run.layout import CONFIG
 from segtrain.run.lock import Lock
 from segtrain.run.record import read_record
 from segtrain.run.stop import Stop
+from segtrain.text import say
 
 WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment")
 """Keys that belong to all stages together."""
@@ -117,7 +118,7 @@ def _dry_run(stages: list[Stage], stop: Stop) -> dict:
     scores: dict = {}
     for stage in stages:
         stop.raise_if_requested()
-        print(_title(stage), flush=True)
+        say(_title(stage))
         config = stage.config
         if stage.number > 1:
             unweighted = {"weights": "none"} if "weights" in config["model"] else {}
@@ -138,10 +139,10 @@ def _train_each(stages: list[Stage], folder: Path, stop: Stop, words: list[str])
             record = read_record(place)
             if record.get("exit_code") == 0:
                 launch.as_resumed(stage.config, place, finished=True)
-                print(f"{_title(stage)} finished before: {place}", flush=True)
+                say(f"{_title(stage)} finished before: {place}")
                 scores = record.get("scores") or {}
                 continue
-            print(f"{_title(stage)} -> {place}", flush=True)
+            say(f"{_title(stage)} -> {place}")
             made = not place.is_dir()
             if made:
                 create(folder, stage.folder_name)

@@ -26,6 +26,7 @@ from segtrain.run.lock import Lock
 from segtrain.run.record import read_record
 from segtrain.run.stop import Stop
 from segtrain.run.storage import write_atomic
+from segtrain.text import say, table
 
 TABLE = "sweep.csv"
 NOT_SWEPT = ("name", "resume", "run", "input", "output", "dry_run")
@@ -178,13 +179,12 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
         for number, trial in enumerate(trials, 1):
             stop.raise_if_requested()
             if trial.status == "waiting":
-                print(f"--- run {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}", flush=True)
+                say(f"--- run {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}")
                 _run_one(trial, stop, command_line)
                 _write_table(trials, folder)
     finally:
         rows = _write_table(trials, folder)
-        print(_as_text(rows), flush=True)
-        print(f"{folder / TABLE}")
+        say(*_as_text(rows), str(folder / TABLE))
     return 1 if any(trial.status == "failed" for trial in trials) else 0
 
 
@@ -231,7 +231,7 @@ def _run_one(trial: Trial, stop: Stop, command_line: list[str]) -> None:
         raise
     except SegtrainError as error:
         trial.status, trial.error = "failed", str(error)
-        print(f"segtrain: run {_in_words(trial)} failed: {error}", flush=True)
+        say(f"segtrain: run {_in_words(trial)} failed: {error}")
     except MemoryError:
         trial.status, trial.error = "failed", "out of memory"
     finally:
@@ -277,12 +277,8 @@ def _row(rank: int, trial: Trial, score: str) -> dict:
     }
 
 
-def _as_text(rows: list[dict]) -> str:
-    cells = [list(rows[0])] + [
+def _as_text(rows: list[dict]) -> list[str]:
+    cells = [
         [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    )
+    return table(list(rows[0]), cells, left=len(rows[0]))

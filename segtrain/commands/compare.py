@@ -19,6 +19,7 @@ from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
 from segtrain.sample import Facts
 from segtrain.task import TASK
+from segtrain.text import say
 
 
 def compare(config: dict, stop) -> dict:
@@ -66,7 +67,7 @@ def compare(config: dict, stop) -> dict:
             rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
         )
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
-    print("\n".join([*comparing.lines(entries, task.score, task.lower_is_better), written]))
+    say(*comparing.lines(entries, task.score, task.lower_is_better), written)
     return record
 
 

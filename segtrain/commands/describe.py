@@ -15,6 +15,7 @@ from segtrain.errors import ConfigError
 from segtrain.model import MODEL
 from segtrain.options import options_of
 from segtrain.sample import IGNORE, Output
+from segtrain.text import say
 
 CLASSES, SIZE = 21, 512
 """Of the numbers in `segtrain list models`."""
@@ -253,5 +254,5 @@ def _output_strides(name: str, defaults: Mapping, net: nn.Module) -> list[int] |
 def describe(config: dict, stop) -> list[str]:
     """A network's layers, printed."""
     lines = layers(config)
-    print("\n".join(lines))
+    say(*lines)
     return lines

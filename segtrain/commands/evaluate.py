@@ -18,6 +18,7 @@ from segtrain.evaluate.table import as_record, lines
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
 from segtrain.task import TASK
+from segtrain.text import say
 
 
 def evaluate(config: dict, stop) -> dict:
@@ -49,7 +50,7 @@ def evaluate(config: dict, stop) -> dict:
     )
     picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
     written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-    print("\n".join([*lines(scores.numbers, facts), written]))
+    say(*lines(scores.numbers, facts), written)
     return record
 
 

@@ -96,7 +96,7 @@ def _optimizer(config, network) -> torch.optim.Optimizer:
 def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:
     """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different
     sizes, a batch that cannot be split, batch-norm on single values."""
-    if loader.batch_size < 1 or accumulate < 1 or loader.batch_size < accumulate:
+    if loader.batch_size < accumulate:
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
             f"parts of an image or more"

@@ -10,7 +10,7 @@ from segtrain.errors import DataError
 from segtrain.predictor.mask import mask_of
 from segtrain.predictor.prediction import Prediction
 from segtrain.task import TASK
-from segtrain.text import count
+from segtrain.text import count, say
 
 
 def predict(config: dict, stop) -> dict:
@@ -40,9 +40,7 @@ def predict(config: dict, stop) -> dict:
         f"{name}/" for name in files.folders(task) if config.get(name, True)
     ]  # classes and colours need no asking
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    print(
-        f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}"
-    )
+    say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
     if counts["left_out"]:
         total, left = counts["images"] + counts["left_out"], counts["left_out"]
         raise DataError(f"{left} of {total} images {'has' if left == 1 else 'have'} no mask (reasons above)")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from segtrain.data import DATA
 from segtrain.data.parts import Data
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, nearest, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
@@ -35,7 +35,7 @@ def score_split(
     """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     predict = run.predictor(model, device, interrupt)
-    bar = tqdm(total=len(split), unit="image", desc=progress, leave=False, disable=None)
+    bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
 
     def counted(batches):
         for batch in itertools.islice(batches, num_batches):

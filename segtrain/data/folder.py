@@ -13,11 +13,11 @@ from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and
 from segtrain.data.files.reading import MAX_PIXELS
 from segtrain.data.files.scan import few_hold, mask_values
 from segtrain.data.files.splits import by_folder, by_fraction, by_list
-from segtrain.data.parts import Data, notice
+from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
 from segtrain.options import FROM_1, SEED, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
-from segtrain.text import count
+from segtrain.text import count, notice
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
@@ -204,7 +204,8 @@ def _class_lines(path: str, root: str | None) -> list[str]:
         )
     try:
         with open(found, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file.read(1_000_000).splitlines()]
+            # Not splitlines: a name may hold a character that it takes for the end of a line.
+            lines = [line.strip() for line in file.read(1_000_000).split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.classes={found} cannot be read as UTF-8 text ({error})") from error
     return [line for line in lines if line and not line.startswith("#")]

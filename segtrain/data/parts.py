@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from segtrain.errors import printable
 from segtrain.sample import Facts, Sample
 
 
@@ -51,8 +49,3 @@ class Data:
     facts: Facts
     splits: Mapping[str, Split]
     settled: Mapping[str, object] = field(default_factory=dict)
-
-
-def notice(text: str) -> None:
-    """One line on stderr that does not stop anything."""
-    print(f"segtrain: {printable(text)}", file=sys.stderr)

@@ -6,6 +6,7 @@ All of it follows from the scores' types; no metric is known here by name.
 
 from __future__ import annotations
 
+from segtrain.errors import printable
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Curve, Facts, Number, PerClass, ScoreDict
 from segtrain.text import number, table
@@ -53,7 +54,8 @@ def flat_scores(numbers: ScoreDict, facts: Facts) -> dict:
             flat[f"val/{key}"] = score.value
             continue
         if isinstance(score, PerClass):
-            points = zip(facts.classes, score.values, strict=True)
+            # TensorBoard shows names as they are.
+            points = zip(map(printable, facts.classes), score.values, strict=True)
         else:
             points = zip((f"{x:g}" for x in score.x), score.y, strict=True)
         flat.update({f"val/{key}/{name}": value for name, value in points})

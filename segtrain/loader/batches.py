@@ -7,7 +7,6 @@ import functools
 import math
 import multiprocessing.sharedctypes
 import signal
-import sys
 import threading
 import time
 import weakref
@@ -16,10 +15,11 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from segtrain.errors import DataError, ResourceError, SegtrainError, printable
+from segtrain.errors import DataError, ResourceError, SegtrainError
 from segtrain.loader.batch import SHARED_MEMORY_FIX, Batch
 from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.workers import Work, WorkerStart, as_it_is, undisturbed
+from segtrain.text import notice
 
 BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM positions are served
 
@@ -115,7 +115,7 @@ class Batches:
         self.bad += len(batch.skipped)
         self._served += batch.count
         for message in batch.skipped:
-            print(f"segtrain: skipped: {printable(message)}", file=sys.stderr)
+            notice(f"skipped: {message}")
         # Every bad sample turns up once an epoch, early or late in it: the share is that of whole epochs.
         epochs = math.ceil(self._served / len(self._split))
         if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from segtrain.errors import ConfigError
 from segtrain.loader.batches import Batches
 from segtrain.loader.reader import EvaluationReader, Reader, TrainingPlan
 from segtrain.loader.usable import evaluation_headers, training_dtype
@@ -14,7 +13,6 @@ from segtrain.settings import Loader
 
 def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
     """Endless batches from position `start` on. `ops`: augmentation operations, in order."""
-    check_settings(settings)
     reader = Reader(
         split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory", training_dtype(split)
     )
@@ -43,13 +41,3 @@ def check_evaluation(split, training_split) -> None:
     """DataError if a sample of `split` cannot be evaluated, as far as headers tell: damaged, of another size
     than its mask, of another pixel type than the training images."""
     evaluation_headers(split, training_dtype(training_split))
-
-
-def check_settings(settings: Loader) -> None:
-    """ConfigError for numbers that no loader can have."""
-    if settings.batch_size < 1:
-        raise ConfigError(f"loader.batch_size is {settings.batch_size}; allowed: an integer from 1")
-    if settings.workers < 0:
-        raise ConfigError(
-            f"loader.workers is {settings.workers}; allowed: 0 (read in the main process) or more"
-        )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-from segtrain.errors import DataError, printable
+from segtrain.errors import DataError
 from segtrain.loader.batches import BAD_SHARE
 from segtrain.loader.usable import read_sample, training_dtype
 from segtrain.sample import Sample
+from segtrain.text import notice
 
 
 class Samples:
@@ -34,6 +34,6 @@ class Samples:
                 bad += 1
                 if not self._skip_bad or bad > max(1, BAD_SHARE * self._count):
                     raise
-                print(f"segtrain: skipped: {printable(str(error))}", file=sys.stderr)
+                notice(f"skipped: {error}")
                 continue
             yield sample

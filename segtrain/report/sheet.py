@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segtrain.errors import printable
 from segtrain.sample import Facts
 
 GAP_PX = 6
@@ -59,10 +60,11 @@ def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, t
         "RGB", (legend.width, top + len(cells) * (cell[1] + GAP_PX) + legend.height), BACKGROUND
     )
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    draw.text((GAP_PX, 3), title, INK, font)
+    draw.text((GAP_PX, 3), printable(title), INK, font)
     for column, lines in enumerate(heads):
+        left = GAP_PX + column * (cell[0] + GAP_PX)
         for number, line in enumerate(lines, 1):
-            draw.text((GAP_PX + column * (cell[0] + GAP_PX), LINE_PX * number + 1), line, INK, font)
+            draw.text((left, LINE_PX * number + 1), printable(line), INK, font)
     for row, pictures in enumerate(cells):
         for column, pixels in enumerate(pictures):
             how = Image.Resampling.LANCZOS if column == 0 and scale < 1 else Image.Resampling.NEAREST
@@ -86,7 +88,7 @@ def _legend(facts: Facts, width: int) -> Image.Image:
     """The classes with their colours, broken into lines."""
     font = ImageFont.load_default(13)
     places, x, y = [], GAP_PX, 4
-    for name, colour in zip(facts.classes, facts.palette, strict=True):
+    for name, colour in zip(map(printable, facts.classes), facts.palette, strict=True):
         need = 18 + int(font.getlength(name)) + 14
         if x + need > width and x > GAP_PX:
             x, y = GAP_PX, y + LINE_PX

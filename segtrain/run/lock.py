@@ -9,14 +9,14 @@ import getpass
 import json
 import os
 import socket
-import sys
 import time
 import weakref
 from pathlib import Path
 
-from segtrain.errors import ConfigError, printable
+from segtrain.errors import ConfigError
 from segtrain.run.own import NO_LINK, NO_WAIT, check_own, parsed
 from segtrain.run.storage import alive, storage
+from segtrain.text import notice
 
 try:
     import fcntl
@@ -78,11 +78,7 @@ class Lock:
         if owner and locked is None and alive(owner["pid"]) and owner["pid"] != os.getpid():
             raise ConfigError(self._taken(owner))
         if owner:
-            print(
-                printable(f"segtrain: took over the lock of {_called(owner)}, which is gone"),
-                file=sys.stderr,
-                flush=True,
-            )
+            notice(f"took over the lock of {_called(owner)}, which is gone")
         with storage(self.path):
             _write_owner(descriptor)
 

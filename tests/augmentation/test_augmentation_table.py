@@ -10,7 +10,6 @@ import yaml
 from segtrain.augmentation import AUGMENTATION, apply, output_size
 from segtrain.data import DATA
 from segtrain.data.survey.stats import Frequency
-from segtrain.options import options_of
 from segtrain.sample import IGNORE
 
 CONF = Path(__file__).parents[2] / "conf/augmentation"
@@ -26,17 +25,6 @@ def build(config):
     return AUGMENTATION.build_each(
         config, ignore_index=IGNORE, fill=(1, 2, 3), class_frequency=lambda: frequency
     )
-
-
-@pytest.mark.parametrize("name", AUGMENTATION.names())
-def test_the_yaml_is_the_signature(name):
-    options = options_of(AUGMENTATION.factory(name))
-    plain = {
-        key: list(option.default) if isinstance(option.default, tuple) else option.default
-        for key, option in options.items()
-    }
-    assert written(name) == {name: plain}
-    assert all(option.meaning for option in options.values())
 
 
 @pytest.mark.parametrize("name", MENUS)

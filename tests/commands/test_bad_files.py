@@ -24,17 +24,14 @@ NETWORKS = {
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, write_pair):
     """train/0 … 29 and val/0, 1 of 16×16 pixels, in files/images and files/masks: the path to an image of a
     given name."""
     rng = np.random.default_rng(0)
     for name in [*(f"train/{number}" for number in range(30)), "val/0", "val/1"]:
         mask = np.repeat([0, 1], 8)[None].repeat(16, 0).astype(np.uint8)
         image = rng.integers(0, 90, (16, 16, 3)) + 150 * mask[..., None]
-        for kind, array in (("images", image.astype(np.uint8)), ("masks", mask)):
-            path = tmp_path / "files" / kind / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
+        write_pair(tmp_path / "files", name, image.astype(np.uint8), mask)
     return lambda name, kind="images": tmp_path / "files" / kind / f"{name}.png"
 
 

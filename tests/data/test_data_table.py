@@ -1,30 +1,21 @@
 """Every entry of the table keeps the promises that the other parts build on."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from PIL import Image
 
 from segtrain.data import DATA
-from segtrain.options import REQUIRED, options_of
 from segtrain.sample import IGNORE, Facts
-
-CONF = Path(__file__).parents[2] / "conf/data"
 
 
 @pytest.fixture(params=DATA.names())
-def built(request, tmp_path):
+def built(request, tmp_path, write_pair):
     """Each entry on data small enough for a test."""
     for part in ("train", "val"):
         for number in range(3):
-            for kind, mode in (("images", "RGB"), ("masks", "L")):
-                (tmp_path / kind / part).mkdir(parents=True, exist_ok=True)
-                Image.new(mode, (20, 16), number if mode == "L" else (9, 9, 9)).save(
-                    tmp_path / kind / part / f"{number}.png"
-                )
+            image, mask = np.full((16, 20, 3), 9, np.uint8), np.full((16, 20), number, np.uint8)
+            write_pair(tmp_path, f"{part}/{number}", image, mask)
     options = {} if request.param == "shapes" else {"root": str(tmp_path)}
     return DATA.build({"name": request.param, **options})
 
@@ -53,13 +44,3 @@ def test_samples_keep_the_contract(built):
 def test_splits_can_be_sent_to_workers(built):
     split = pickle.loads(pickle.dumps(built.splits["train"]))
     assert np.array_equal(split[1].image, built.splits["train"][1].image)
-
-
-@pytest.mark.parametrize("name", DATA.names())
-def test_the_yaml_is_the_signature(name):
-    written = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    options = options_of(DATA.factory(name))
-    assert list(written) == ["name", *options] and written["name"] == name
-    for key, option in options.items():
-        assert written[key] == (None if option.default is REQUIRED else option.default), key
-        assert option.meaning, key

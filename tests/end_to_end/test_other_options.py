@@ -275,6 +275,7 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
         "evaluate": {},
         "init": None,
         "metric": {},
+        "loader": {"on_bad": "error"},
     }
     settings["trainer"] = {"freeze_batch_norm": False}
     parts = build_parts({**config, **settings}, None)

@@ -160,12 +160,9 @@ def test_more_than_one_in_a_hundred_is_too_many():
         take(1, split=Numbers(broken=range(23)), on_bad="skip")
 
 
-def test_a_damaged_file_and_a_wrong_value_in_mid_epoch(tmp_path):
-    for kind in ("images", "masks"):
-        for number in range(12):
-            path = tmp_path / kind / f"{number}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.new("RGB" if kind == "images" else "L", (16, 16)).save(path)
+def test_a_damaged_file_and_a_wrong_value_in_mid_epoch(tmp_path, write_pair):
+    for number in range(12):
+        write_pair(tmp_path, number, np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8))
     data = DATA.build({"name": "folder", "root": str(tmp_path), "classes": ["a", "b", "c"]})
     (bad,) = [pair for pair in data.splits["train"].pairs if pair == data.splits["train"].pairs[4]]
     Path(bad.image).write_bytes(Path(bad.image).read_bytes()[:50])
@@ -315,9 +312,3 @@ def test_different_types_in_one_batch_name_another_remedy():
     )
     with pytest.raises(ConfigError, match=r"uint8 .*uint16 .*save all images with as many bits"):
         collated([eight, sixteen], [0, 1])
-
-
-@pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("workers", -1)])
-def test_numbers_out_of_range(option, value):
-    with pytest.raises(ConfigError, match=rf"loader\.{option} is {value}"):
-        training_batches(Numbers(), [], Loader(**{option: value}), 0)

@@ -19,12 +19,12 @@ from segtrain.loader.usable import evaluation_headers, training_dtype, training_
 from segtrain.settings import Loader
 
 
-def write(root, name, height=8, width=8):
-    """images/NAME.png and masks/NAME.png."""
-    for kind, channels in (("images", (3,)), ("masks", ())):
-        path = root / kind / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((height, width, *channels), np.uint8)).save(path)
+@pytest.fixture
+def write(tmp_path, write_pair):
+    """write(name, height, width): a black image of 8×8 pixels, or as said, and its mask."""
+    return lambda name, *size: write_pair(
+        tmp_path, name, np.zeros((*(size or (8, 8)), 3), np.uint8), np.zeros(size or (8, 8), np.uint8)
+    )
 
 
 def as_16_bit(path):
@@ -48,11 +48,11 @@ FAULTS = {
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path, write):
     """120 training images, 6 of validation."""
     for part, count in (("train", 120), ("val", 6)):
         for number in range(count):
-            write(tmp_path, f"{part}/{number}")
+            write(f"{part}/{number}")
     return DATA.build({"name": "folder", "root": str(tmp_path), "classes": ["a", "b"]})
 
 
@@ -126,10 +126,10 @@ def test_nothing_usable_is_an_error(data):
         training_headers(data.splits["train"], skip_bad=True)
 
 
-def test_too_many_pixels_and_32_bits_show_in_the_header(tmp_path):
+def test_too_many_pixels_and_32_bits_show_in_the_header(tmp_path, write):
     for number in range(3):
-        write(tmp_path, f"val/{number}", 10, 10)
-        write(tmp_path, f"train/{number}")
+        write(f"val/{number}", 10, 10)
+        write(f"train/{number}")
     options = {"name": "folder", "root": str(tmp_path), "classes": ["a"]}
     with pytest.raises(DataError, match=r"val/0\.png has 10x10 = 100 pixels; allowed: 99"):
         evaluation_headers(DATA.build({**options, "max_pixels": 99}).splits["val"])
@@ -159,13 +159,13 @@ def test_unreadable_training_masks_leave_the_classes_to_the_others(data, tmp_pat
         DATA.build(options, skip_bad=True)
 
 
-def test_evaluations_read_the_headers_of_a_data_set_once(tmp_path, monkeypatch):
+def test_evaluations_read_the_headers_of_a_data_set_once(tmp_path, write, monkeypatch):
     reads = []
     original = header_files.read_header
     monkeypatch.setattr(header_files, "read_header", lambda path: reads.append(path) or original(path))
     monkeypatch.setattr(per_file, "SETTLED_S", 0)
     for number in range(10):
-        write(tmp_path, number, 8 + number % 2)
+        write(number, 8 + number % 2, 8)
     options = {"name": "folder", "root": str(tmp_path), "classes": ["a", "b"], "val_fraction": 0.4}
     data = DATA.build(options)
     for _ in range(3):

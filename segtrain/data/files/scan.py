@@ -11,9 +11,8 @@ import numpy as np
 
 from segtrain.data.files.per_file import per_file
 from segtrain.data.files.reading import read_mask, without_colour
-from segtrain.data.parts import notice
 from segtrain.errors import DataError
-from segtrain.text import count
+from segtrain.text import count, notice
 
 FEW = 8  # masks that are sampled where reading all of them would take too long
 THREADS = min(8, os.cpu_count() or 1)

@@ -9,9 +9,8 @@ import numpy as np
 
 from segtrain.data.files.pairs import Pair, check_inside, prefix_and_number
 from segtrain.data.files.reading import SUFFIXES
-from segtrain.data.parts import notice
 from segtrain.errors import ConfigError, DataError, nearest
-from segtrain.text import count
+from segtrain.text import count, notice
 
 
 def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
