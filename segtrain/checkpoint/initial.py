@@ -9,7 +9,7 @@ from torch import Tensor
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.finite import not_finite
 from segtrain.errors import CheckpointError, printable
-from segtrain.model.imports import recognised
+from segtrain.model.convert import recognised
 from segtrain.model.network import Network
 from segtrain.sample import Facts
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.network import Network
 from segtrain.model.output_stride import MultiGridOptions, StridedNetwork
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
 from segtrain.options import key, with_options
 from segtrain.sample import Output
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import head_of
-from segtrain.model.limits import CHANNELS
+from segtrain.model.encoder.vgg import DEPTHS, VGG16, VGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import DEPTHS, VGG16, VGGOptions, load_vgg16_weights
+from segtrain.model.parts.atrous import head_of
+from segtrain.model.parts.limits import CHANNELS
 from segtrain.options import key, with_options
 from segtrain.sample import Output
 

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.aspp import PyramidOptions
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.limits import CHANNELS
 from segtrain.model.network import Network
 from segtrain.model.output_stride import StridedNetwork
-from segtrain.model.separable import Form, separable
+from segtrain.model.parts.aspp import PyramidOptions
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.limits import CHANNELS
+from segtrain.model.parts.separable import Form, separable
 from segtrain.options import between, key, with_options
 from segtrain.sample import Output
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.limits import RATE
+from segtrain.model.encoder.vgg import VGG16, DropoutVGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import VGG16, DropoutVGGOptions, load_vgg16_weights
+from segtrain.model.parts.limits import RATE
 from segtrain.options import Length, between, key, with_options
 from segtrain.sample import Output
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import torch
 
-from segtrain.model.fcn_head import FCNHead
 from segtrain.model.network import Network
 from segtrain.model.output_stride import MultiGridOptions, StridedNetwork
+from segtrain.model.parts.fcn_head import FCNHead
 from segtrain.options import SHARE, key, with_options
 from segtrain.sample import Output
 

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from segtrain.model.encoder.vgg import VGG16, BilinearUpsampling, DropoutVGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import VGG16, BilinearUpsampling, DropoutVGGOptions, load_vgg16_weights
 from segtrain.options import key, with_options
 from segtrain.sample import Output
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.limits import CHANNELS
+from segtrain.model.encoder.tap import tap_at, tapped
 from segtrain.model.network import Network
 from segtrain.model.output_stride import EncoderOptions, NormEpsOptions, StridedNetwork
-from segtrain.model.tap import tap_at, tapped
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.limits import CHANNELS
 from segtrain.options import key, with_options
 from segtrain.sample import Output
 

@@ -9,11 +9,11 @@ from typing import Annotated, Literal, Self
 import torch
 
 from segtrain.errors import ConfigError
-from segtrain.model.encoder import encoder_of
-from segtrain.model.limits import EPS, RATE
+from segtrain.model.encoder.timm_encoder import encoder_of
+from segtrain.model.encoder.weights import load_encoder_weights
 from segtrain.model.network import Network
-from segtrain.model.norm import freeze_batch_norm, is_frozen
-from segtrain.model.weights import load_encoder_weights
+from segtrain.model.parts.limits import EPS, RATE
+from segtrain.model.parts.norm import freeze_batch_norm, is_frozen
 from segtrain.options import key
 
 

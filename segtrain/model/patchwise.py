@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.encoder import check_name
-from segtrain.model.fc_to_conv import fc_to_conv
-from segtrain.model.limits import CHANNELS
+from segtrain.model.encoder.timm_encoder import check_name
+from segtrain.model.encoder.weights import load_encoder_weights
 from segtrain.model.network import Network
-from segtrain.model.norm import freeze_batch_norm
-from segtrain.model.weights import load_encoder_weights
+from segtrain.model.parts.fc_to_conv import fc_to_conv
+from segtrain.model.parts.limits import CHANNELS
+from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.options import FROM_0, Length, between, key, with_options
 from segtrain.sample import Output, Window
 

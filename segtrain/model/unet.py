@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.encoder import encoder_of
-from segtrain.model.limits import CHANNELS
+from segtrain.model.encoder.timm_encoder import encoder_of
+from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.model.network import Network
-from segtrain.model.weights import IMAGENET, adapted, load_encoder_weights
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.limits import CHANNELS
 from segtrain.options import Length, key, with_options
 from segtrain.sample import Output
 

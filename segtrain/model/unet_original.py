@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import head_of
+from segtrain.model.encoder.vgg import WIDTH, scaled
+from segtrain.model.encoder.weights import IMAGENET, adapted
 from segtrain.model.network import Network
-from segtrain.model.sides import check_sides
-from segtrain.model.vgg import WIDTH, scaled
-from segtrain.model.weights import IMAGENET, adapted
+from segtrain.model.parts.atrous import head_of
+from segtrain.model.parts.sides import check_sides
 from segtrain.options import SHARE
 from segtrain.sample import Output, Window
 

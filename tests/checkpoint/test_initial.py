@@ -7,8 +7,8 @@ from segtrain import checkpoint
 from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError
 from segtrain.model.dilated import Dilated, Options
+from segtrain.model.encoder.vgg import DropoutVGGOptions
 from segtrain.model.fcn_vgg import FCN
-from segtrain.model.vgg import DropoutVGGOptions
 from segtrain.sample import Facts, Normalisation
 
 CLASSES = ("road", "car", "tree")

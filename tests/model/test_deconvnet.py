@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.model import MODEL
 from segtrain.model.deconvnet import deconvnet, unpooled
-from segtrain.model.vgg import as_convolutions
+from segtrain.model.encoder.vgg import as_convolutions
 
 
 def tiny(classes=3, **options):

@@ -105,7 +105,7 @@ def test_auxiliary_head_answers_in_training_only():
 
 
 def test_single_image_is_told_about_image_pooling():
-    from segtrain.model.norm import check_batch
+    from segtrain.model.parts.norm import check_batch
 
     with pytest.raises(ConfigError, match=r"model\.image_pooling=false"):
         check_batch(deeplabv3(3, **TINY), 1, 3, 128, 128)

@@ -7,9 +7,9 @@ import torch
 
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
-from segtrain.model.aspp import rates_at
 from segtrain.model.deeplabv3plus import deeplabv3plus
 from segtrain.model.output_stride import at_output_stride
+from segtrain.model.parts.aspp import rates_at
 
 TINY = {
     "encoder": "test_resnet",

@@ -9,7 +9,7 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
 from segtrain.model.dilated import ContextModule, Dilated, Options, dilated, reflected
-from segtrain.model.vgg import VGG16
+from segtrain.model.encoder.vgg import VGG16
 
 BASIC = (1, 1, 2, 4, 8, 16, 1)
 CITYSCAPES = (1, 1, 2, 4, 8, 16, 32, 64, 1)

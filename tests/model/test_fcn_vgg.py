@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segtrain.model.encoder.vgg import DropoutVGGOptions, bilinear_kernel
 from segtrain.model.fcn_vgg import CROPS, FCN, SKIPS, fcn8s, fcn16s, fcn32s
-from segtrain.model.vgg import DropoutVGGOptions, bilinear_kernel
 
 STRIDES = (32, 16, 8)
 FACTORIES = {32: fcn32s, 16: fcn16s, 8: fcn8s}

@@ -6,10 +6,10 @@ import torch
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
 from segtrain.model.deeplabv3 import deeplabv3
-from segtrain.model.encoder import encoder_of
+from segtrain.model.encoder.tap import tap_at, tapped
+from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.lraspp import lraspp
 from segtrain.model.output_stride import at_output_stride
-from segtrain.model.tap import tap_at, tapped
 
 TINY = {"encoder": "mobilenetv3_small_050", "weights": "none"}
 

@@ -11,7 +11,7 @@ from segtrain.augmentation.patch import patch as patch_of
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
 from segtrain.model import MODEL
-from segtrain.model.norm import is_frozen
+from segtrain.model.parts.norm import is_frozen
 from segtrain.model.patchwise import Options, Patchwise, bordered, patchwise
 from segtrain.sample import IGNORE, Sample, Window
 
@@ -249,7 +249,7 @@ def test_impossible_options_are_refused(options, words):
 
 
 def test_the_weights_of_the_package_are_taken_with_their_normalisation():
-    from segtrain.model.weights import packaged_file
+    from segtrain.model.encoder.weights import packaged_file
 
     if packaged_file("tf_efficientnet_lite0") is None:
         pytest.skip("needs segtrain[offline]")

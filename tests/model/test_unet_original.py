@@ -10,7 +10,7 @@ from segtrain.errors import ConfigError
 from segtrain.loss.cross_entropy import CrossEntropy
 from segtrain.model import MODEL
 from segtrain.model.network import Network
-from segtrain.model.sides import check_sides, valid_side
+from segtrain.model.parts.sides import check_sides, valid_side
 from segtrain.model.unet_original import unet_original
 from segtrain.sample import IGNORE, Window
 

@@ -17,10 +17,12 @@ from safetensors.torch import load, save
 from segtrain.data.shapes import shapes
 from segtrain.errors import ConfigError, DataError
 from segtrain.model import MODEL
-from segtrain.model.classical import classical, majority
+from segtrain.model.classical.classical import classical, majority
 from segtrain.sample import IGNORE, Normalisation, Sample
 
-module = importlib.import_module("segtrain.model.classical")  # the package has the factory under this name
+module = importlib.import_module(
+    "segtrain.model.classical.classical"
+)  # the package has the factory under this name
 OPTIONS = {"num_regions": 60, "textons": 8, "trees": 10, "min_leaf": 2}
 
 

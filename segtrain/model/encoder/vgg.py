@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model.weights import IMAGENET, adapted, existing, hub_tensors, read_tensors
+from segtrain.model.encoder.weights import IMAGENET, adapted, existing, hub_tensors, read_tensors
 from segtrain.options import SHARE, Limits, key
 from segtrain.sample import Normalisation
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.deeplabv3plus import DeepLabV3Plus, deeplabv3plus
-from segtrain.model.encoder import encoder_of
-from segtrain.model.norm import freeze_batch_norm
+from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.output_stride import at_output_stride
+from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.model.unet import unet
 
 EXACT = [

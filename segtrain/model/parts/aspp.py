@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 import torch
 from torch import nn
 
-from segtrain.model.atrous import conv_norm_relu, initialise, start_at_centre
-from segtrain.model.limits import CHANNELS, RATE
 from segtrain.model.output_stride import MultiGridOptions
+from segtrain.model.parts.atrous import conv_norm_relu, initialise, start_at_centre
+from segtrain.model.parts.limits import CHANNELS, RATE
 from segtrain.options import SHARE, Length, key
 
 

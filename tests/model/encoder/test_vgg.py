@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model import weights as weights_module
-from segtrain.model.vgg import (
+from segtrain.model.encoder import weights as weights_module
+from segtrain.model.encoder.vgg import (
     CONVOLUTIONS,
     VGG16,
     BilinearUpsampling,
@@ -16,7 +16,7 @@ from segtrain.model.vgg import (
     load_vgg16_weights,
     scaled,
 )
-from segtrain.model.weights import IMAGENET, adapted
+from segtrain.model.encoder.weights import IMAGENET, adapted
 
 
 class Classifier(nn.Module):

@@ -16,11 +16,16 @@ import numpy as np
 import torch
 
 from segtrain.errors import ConfigError, DataError
-from segtrain.model.forest import Forest
+from segtrain.model.classical.forest import Forest
+from segtrain.model.classical.potts import (
+    agreement,
+    alpha_expansion,
+    contrast_weights,
+    iterated_conditional_modes,
+)
+from segtrain.model.classical.regions import around, histograms, neighbours, regions_of, sums
+from segtrain.model.classical.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
 from segtrain.model.network import Network
-from segtrain.model.potts import agreement, alpha_expansion, contrast_weights, iterated_conditional_modes
-from segtrain.model.regions import around, histograms, neighbours, regions_of, sums
-from segtrain.model.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
 from segtrain.options import between, key, with_options
 from segtrain.sample import Normalisation, Output
 
