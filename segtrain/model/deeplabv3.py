@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from segtrain.model.deeplab import PyramidOptions
 from segtrain.model.encoder.tap import Tap, is_mobilenetv3, tap_at, tapped
 from segtrain.model.network import Network
 from segtrain.model.output_stride import NormEpsOptions, StridedNetwork
-from segtrain.model.parts.aspp import PyramidOptions
 from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.parts.fcn_head import FCNHead
 from segtrain.options import key, with_options

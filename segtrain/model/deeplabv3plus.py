@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.deeplab import PyramidOptions
 from segtrain.model.network import Network
 from segtrain.model.output_stride import StridedNetwork
-from segtrain.model.parts.aspp import PyramidOptions
 from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
 from segtrain.model.parts.limits import CHANNELS
 from segtrain.model.parts.separable import Form, separable
