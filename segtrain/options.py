@@ -1,13 +1,15 @@
 """Options: the keywords of a factory or the fields of a settings dataclass, and one checker for every key a
 user can type.
 
-A factory's signature is the schema of its options. Numeric limits stand in the annotation:
-`lr: Annotated[float, ABOVE_0]`, `scales: tuple[Annotated[float, ABOVE_0], ...]`.
+A factory's signature is the schema of its options, or a dataclass where several factories share options
+(`with_options`). Numeric limits stand in the annotation: `lr: Annotated[float, ABOVE_0]`,
+`scales: tuple[Annotated[float, ABOVE_0], ...]`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 import sys
@@ -48,6 +50,13 @@ class Limits(NamedTuple):
     accepts: Callable[[Any], bool]
 
 
+class Length(NamedTuple):
+    """How many entries a list may have."""
+
+    least: int
+    most: int
+
+
 def at_least(least: int) -> Limits:
     """Integers from `least`."""
     return Limits(f"an integer from {least}", lambda value: value >= least)
@@ -85,10 +94,41 @@ class Option:
     meaning: str = ""
 
 
+def key(default: Any, meaning: str) -> Any:
+    """A field of an options dataclass, with its default and with its meaning for help texts."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
+
+
+def with_options(options_class: type) -> Callable[[Callable], Callable]:
+    """Decorator of a factory whose options are the fields of a dataclass, stated there with `key`.
+
+    The decorated function takes one instance of that dataclass before the runtime keywords; callers of the
+    factory pass the fields as keywords:
+
+        @with_options(PyramidOptions)
+        def pyramid(options: PyramidOptions, out_channels: int): ...
+
+        pyramid(5, rates=(1, 2))  # calls the function with PyramidOptions(rates=(1, 2)) and 5
+    """
+    names = [field.name for field in dataclasses.fields(options_class)]
+
+    def decorate(build: Callable) -> Callable:
+        @functools.wraps(build)
+        def factory(*runtime, **keywords):
+            chosen = {name: keywords.pop(name) for name in names if name in keywords}
+            return build(options_class(**chosen), *runtime, **keywords)
+
+        factory.options_class = options_class
+        return factory
+
+    return decorate
+
+
 def options_of(factory: Callable) -> dict[str, Option]:
     """The options of a factory or of a settings dataclass, by name, without what the program supplies."""
-    if dataclasses.is_dataclass(factory):
-        return _fields(factory)
+    options_class = getattr(factory, "options_class", factory)
+    if dataclasses.is_dataclass(options_class):
+        return _fields(options_class)
     hints = typing.get_type_hints(
         factory.__init__ if inspect.isclass(factory) else factory, include_extras=True
     )
@@ -252,6 +292,10 @@ def _check_limits(value: Any, annotation: Any, where: str) -> None:
     if origin is Annotated:
         _check_limits(value, arguments[0], where)
         for limits in arguments[1:]:
+            if isinstance(limits, Length) and not limits.least <= len(value) <= limits.most:
+                raise ConfigError(
+                    f"{where} is {list(value)}; allowed: {limits.least} to {limits.most} entries"
+                )
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if isinstance(limits, Limits) and is_number and not limits.accepts(value):
                 raise ConfigError(f"{where} is {value}; allowed: {limits.words}")
@@ -334,6 +378,8 @@ def describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is Annotated:
         plain = describe(typing.get_args(annotation)[0])
         limits = [one.words for one in typing.get_args(annotation)[1:] if isinstance(one, Limits)]
+        lengths = [one for one in typing.get_args(annotation)[1:] if isinstance(one, Length)]
+        plain += "".join(f" ({one.least} to {one.most} entries)" for one in lengths)
         return " and ".join(one if one.startswith(plain) else f"{plain} {one}" for one in limits) or plain
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     words = {

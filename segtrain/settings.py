@@ -5,17 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from segtrain.options import ABOVE_0, FROM_0, FROM_1, IS_PATH, ODD, SEED, SHARE, Limits, at_least, between
+from segtrain.options import (
+    ABOVE_0,
+    FROM_0,
+    FROM_1,
+    IS_PATH,
+    ODD,
+    SEED,
+    SHARE,
+    Limits,
+    at_least,
+    between,
+    key,
+)
 
 THREADS = between(1, 1024)
 EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
-
-
-def key(default: Any, meaning: str) -> Any:
-    """A field with what it means, for `segtrain config`."""
-    return field(default=default, metadata={"meaning": meaning})
 
 
 @dataclass(frozen=True)

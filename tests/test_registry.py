@@ -10,9 +10,19 @@ import pytest
 
 from segtrain import registry
 from segtrain.errors import ConfigError
-from segtrain.options import ABOVE_0, REQUIRED, between, check_options, check_value, describe, options_of
+from segtrain.options import (
+    ABOVE_0,
+    REQUIRED,
+    Length,
+    between,
+    check_options,
+    check_value,
+    describe,
+    key,
+    options_of,
+    with_options,
+)
 from segtrain.registry import Table
-from segtrain.settings import key
 
 
 def dice(
@@ -68,6 +78,55 @@ def test_options_of_a_settings_class():
 
     assert options_of(Trainer)["steps"].meaning == "how many"
     assert options_of(Trainer)["steps"].default is None
+
+
+@dataclass(frozen=True)
+class Family:
+    width: Annotated[int, between(1, 8)] = key(4, "channels")
+    rates: Annotated[tuple[int, ...], Length(1, 2)] = key((1,), "rates")
+
+
+@dataclass(frozen=True)
+class Member(Family):
+    width: Annotated[int, between(1, 16)] = key(8, "channels of all layers")
+    aux: bool = key(False, "a second head")
+
+
+@with_options(Member)
+def member(options: Member, num_classes: int):
+    """A member of a family."""
+    return options, num_classes
+
+
+def test_options_of_a_family_are_stated_once_and_come_as_one_object():
+    options = options_of(member)
+    assert {name: (one.default, one.meaning) for name, one in options.items()} == {
+        "width": (8, "channels of all layers"),
+        "rates": ((1,), "rates"),
+        "aux": (False, "a second head"),
+    }
+    table = Table("model", {"member": member})
+    built = table.build({"name": "member", "rates": [2, 3]}, num_classes=5, ignore_index=255)
+    assert built == (Member(rates=(2, 3)), 5) == member(5, rates=(2, 3))
+    assert member.__doc__ == "A member of a family."
+    wrong = {
+        "wdith": "model.wdith is not an option of model 'member' (did you mean 'width'?)",
+        "num_classes": "model.num_classes comes from the data and the network",
+        "width": "model.width is 17; allowed: from 1 to 16",
+    }
+    for name, words in wrong.items():
+        assert message(table.build, {"name": "member", name: 17}).startswith(words)
+    with pytest.raises(TypeError):
+        member(5, wdith=3)
+
+
+def test_length_of_a_list():
+    annotation = Annotated[tuple[Annotated[int, between(1, 8)], ...], Length(1, 2)] | None
+    assert check_value([1, 2], annotation, "x") == (1, 2) and check_value(None, annotation, "x") is None
+    assert message(check_value, [], annotation, "x") == "x is []; allowed: 1 to 2 entries"
+    assert message(check_value, [1, 2, 3], annotation, "x") == "x is [1, 2, 3]; allowed: 1 to 2 entries"
+    assert message(check_value, [1, 9], annotation, "x") == "x[1] is 9; allowed: from 1 to 8"
+    assert describe(annotation) == "a list, each an integer from 1 to 8 (1 to 2 entries) or null"
 
 
 def test_build_passes_checked_options_and_the_runtime_values_that_are_named(table):

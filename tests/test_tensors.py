@@ -10,10 +10,10 @@ import torch
 
 from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model.encoder import encoder_of
+from segtrain.model.encoder.timm_encoder import encoder_of
+from segtrain.model.encoder.vgg import VGG16, load_vgg16_weights
+from segtrain.model.encoder.weights import load_encoder_weights
 from segtrain.model.unet import unet
-from segtrain.model.vgg import VGG16, load_vgg16_weights
-from segtrain.model.weights import load_encoder_weights
 from segtrain.sample import Facts
 from segtrain.tensors import read_weights
 

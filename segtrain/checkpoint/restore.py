@@ -8,9 +8,9 @@ from torch import Tensor
 from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
-from segtrain.model.encoder import at_output_stride
-from segtrain.model.limits import as_typed, typed
 from segtrain.model.network import Network
+from segtrain.model.output_stride import at_output_stride
+from segtrain.model.parts.limits import as_typed, typed
 from segtrain.sample import Facts
 from segtrain.task import TASK
 from segtrain.tensors import not_finite

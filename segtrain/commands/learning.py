@@ -13,8 +13,8 @@ from segtrain.data.survey.stats import frequency
 from segtrain.errors import ConfigError
 from segtrain.loader.usable import first_usable, training_headers
 from segtrain.loss import LOSS
-from segtrain.model.norm import check_batch, set_momentum
-from segtrain.model.sides import check_sides
+from segtrain.model.parts.norm import check_batch, set_momentum
+from segtrain.model.parts.sides import check_sides
 from segtrain.optimizer import OPTIMIZER
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import Loader, Trainer

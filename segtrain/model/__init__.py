@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from segtrain.errors import ConfigError
 from segtrain.model.cascade import cascade
-from segtrain.model.classical import classical
+from segtrain.model.classical.classical import classical
 from segtrain.model.deconvnet import deconvnet
 from segtrain.model.deeplabv3 import deeplabv3
 from segtrain.model.deeplabv3plus import deeplabv3plus

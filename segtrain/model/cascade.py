@@ -3,17 +3,17 @@ sec. 3.2)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.encoder import encoder_of
 from segtrain.model.network import Network
-from segtrain.model.weights import load_encoder_weights
+from segtrain.model.output_stride import MultiGridOptions, StridedNetwork
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.options import key, with_options
 from segtrain.sample import Output
 
 UNITS = 3
@@ -21,53 +21,16 @@ UNITS = 3
 OUTPUT_STRIDES = (8, 16, 32, 64, 128, 256)
 
 
-def cascade(
-    out_channels: int,
-    in_channels: int = 3,
-    encoder: str = "resnet50",
-    weights: str = "imagenet",
-    output_stride: int = 16,
-    blocks: Literal[4, 5, 6, 7] = 7,
-    contract_dilation: bool = True,
-    multi_grid: tuple[int, ...] | None = None,
-) -> Network:
-    """Cascade: further copies of ResNet's last block, with ever wider dilation in place of strides.
-
-    Chen et al. 2017. The logits come at the output stride. With 21 classes: 63 714 389 parameters on resnet50
-    with block 7. The added blocks start as the identity (He et al. 2019, "Bag of tricks": their last
-    normalisation begins at 0).
-
-    Options:
-        encoder: one of timm's names that takes an output stride (`segtrain list encoders`)
-        weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
-        output_stride: how much smaller than the image the last features are: 8, 16, 32, or, with fewer
-            dilated blocks, 64, 128, 256
-        blocks: number of the last block; the encoder ends with block 4
-        contract_dilation: let the first convolution of a block without its stride keep the dilation of the
-            block before, so that every output stride computes the same function (not with squeeze-excitation
-            or anti-aliasing, nor tf_ encoders at even sizes and ConvNeXt at 8); false gives a block one
-            dilation
-        multi_grid: factors of the dilation of the three units of the encoder's last block and of each added
-            one, the paper's are [1, 2, 1]; null follows contract_dilation
-    """
-    net = Cascade(
-        Recipe(out_channels, in_channels, encoder, output_stride, blocks, contract_dilation, multi_grid)
-    )
-    net.normalisation, net.weights_report = load_encoder_weights(net.encoder, encoder, weights, in_channels)
-    return net
-
-
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides the shape of the network and what it computes."""
+class Options(MultiGridOptions):
+    """Options of the cascade."""
 
-    out_channels: int
-    in_channels: int
-    encoder: str
-    output_stride: int
-    blocks: int
-    contract_dilation: bool
-    multi_grid: tuple[int, ...] | None
+    output_stride: Literal[8, 16, 32, 64, 128, 256] = key(
+        16,
+        "side of the image divided by the side of the last features: 8, 16, 32, or, with added blocks that "
+        "keep their stride, 64, 128, 256",
+    )
+    blocks: Literal[4, 5, 6, 7] = key(7, "number of the last block; the encoder ends with block 4")
 
     def __post_init__(self):
         allowed = OUTPUT_STRIDES[: self.blocks - 1]
@@ -76,50 +39,49 @@ class Recipe:
                 f"model.output_stride is {self.output_stride}; allowed: {', '.join(map(str, allowed))} "
                 f"(model.blocks={self.blocks})"
             )
-        if self.multi_grid is not None and (len(self.multi_grid) != UNITS or min(self.multi_grid) < 1):
+        if self.multi_grid is not None and len(self.multi_grid) != UNITS:
             raise ConfigError(
                 f"model.multi_grid is {list(self.multi_grid)}; allowed: null or {UNITS} integers from 1"
             )
 
-    def at(self, output_stride: int) -> Recipe:
-        return replace(self, output_stride=output_stride)
+
+@with_options(Options)
+def cascade(options: Options, out_channels: int, in_channels: int = 3) -> Network:
+    """Cascade: further copies of ResNet's last block, with ever larger dilation instead of strides.
+
+    Chen et al. 2017. The logits come at the output stride. With 21 classes: 63 714 389 parameters on resnet50
+    with block 7. The added blocks start as the identity (He et al. 2019, "Bag of tricks": the weight of their
+    last batch normalisation is initialised with 0).
+    """
+    return Cascade(options, out_channels, in_channels).with_weights()
 
 
-class Cascade(Network):
+class Cascade(StridedNetwork):
     """B×K×H×W -> Output with logits at the output stride, for any H and W."""
 
     head_keys = ("head.weight", "head.bias")
-    """The tensors whose first dimension is the classes."""
 
-    def __init__(self, recipe: Recipe):
-        super().__init__()
-        self.options = recipe
-        self.encoder = encoder_of(
-            recipe.encoder,
-            recipe.in_channels,
-            min(recipe.output_stride, 32),
-            recipe.contract_dilation,
-            recipe.multi_grid,
-        )
+    def __init__(self, options: Options, out_channels: int, in_channels: int):
+        super().__init__(options, out_channels, in_channels, multi_grid=options.multi_grid)
         channels = self.encoder.channels[-1]
         self.blocks = nn.Sequential(
-            *(_block(channels, 32 << index, recipe) for index in range(1, recipe.blocks - 3))
+            *(_block(channels, 32 << index, options) for index in range(1, options.blocks - 3))
         )
-        self.head = head_of(channels, recipe.out_channels)
+        self.head = head_of(channels, out_channels)
 
     def forward(self, x: torch.Tensor) -> Output:
         return Output(self.head(self.blocks(self.encoder(x)[-1])), tuple(x.shape[-2:]))
 
 
-def _block(channels: int, stride: int, recipe: Recipe) -> nn.Sequential:
+def _block(channels: int, stride: int, options: Options) -> nn.Sequential:
     """The block whose features have `stride` in a network without atrous convolution."""
-    rate = max(1, stride // recipe.output_stride)
+    rate = max(1, stride // options.output_stride)
     rates = [rate] * UNITS
-    if recipe.multi_grid is not None:
-        rates = [rate * factor for factor in recipe.multi_grid]
-    elif recipe.contract_dilation:
+    if options.multi_grid is not None:
+        rates = [rate * factor for factor in options.multi_grid]
+    elif options.contract_dilation:
         rates[0] = max(1, rate // 2)
-    strides = [2 if stride <= recipe.output_stride else 1, *[1] * (UNITS - 1)]
+    strides = [2 if stride <= options.output_stride else 1, *[1] * (UNITS - 1)]
     return nn.Sequential(*(Bottleneck(channels, step, one) for step, one in zip(strides, rates, strict=True)))
 
 

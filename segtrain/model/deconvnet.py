@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import head_of
-from segtrain.model.limits import check_counts
+from segtrain.model.encoder.vgg import DEPTHS, VGG16, VGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import DEPTHS, VGG16, load_vgg16_weights
+from segtrain.model.parts.atrous import head_of
+from segtrain.model.parts.limits import CHANNELS
+from segtrain.options import key, with_options
 from segtrain.sample import Output
 
 STRIDE = 32
@@ -17,46 +21,54 @@ SMALLEST = 224
 """Pixels a side: five poolings leave 7×7, all of which fc6 takes for one value."""
 
 
-def deconvnet(
-    out_channels: int,
-    in_channels: int = 3,
-    weights: str = "imagenet",
-    width: float = 1.0,
-    fc_width: int = 4096,
-    conv_bias: bool = True,
-) -> Network:
-    """DeconvNet: VGG16, and its mirror image, which puts every value back to where the pooling took it from.
+@dataclass(frozen=True)
+class Options(VGGOptions):
+    """Options of DeconvNet."""
+
+    fc_width: Annotated[int, CHANNELS] = key(
+        4096,
+        "channels of fc6 and fc7, which hold nine tenths of the weights; only 4096 takes published weights "
+        "there, any other number starts from scratch",
+    )
+    conv_bias: bool = key(
+        True,
+        "biases in front of batch normalisation, as in the published network; they do not change its output",
+    )
+
+
+@with_options(Options)
+def deconvnet(options: Options, out_channels: int, in_channels: int = 3) -> Network:
+    """DeconvNet: VGG16 and its mirror image, whose unpoolings put values back to where the poolings took them
+    from.
 
     Noh et al. 2015. With 21 classes: 251 805 653 parameters (1 GB), bias-free 251 788 949; width=0.25
     fc_width=512 suits a laptop. Images are padded to a multiple of 32, at least 224. It is meant for crops
     around objects (augmentation=object_crops).
-
-    Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
-            .safetensors)
-        width: channels of the 3x3 convolutions, both ways, as a share of the paper's; published weights need
-            1
-        fc_width: channels of fc6 and fc7, which hold nine tenths of the weights; with another number than
-            4096 they start from scratch
-        conv_bias: biases in front of batch normalisation, as in the published network; they change nothing
-            that it computes
     """
-    net = DeconvNet(out_channels, in_channels, width, fc_width, conv_bias)
-    net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
+    net = DeconvNet(options, out_channels, in_channels)
+    net.normalisation, net.weights_report = load_vgg16_weights(
+        net.encoder, options.weights, options.width, in_channels
+    )
     return net
 
 
 class DeconvNet(Network):
-    """B×K×H×W -> Output with B×C×H×W logits, for any H and W; the arguments are the factory's options."""
+    """B×K×H×W -> Output with B×C×H×W logits, for any H and W."""
 
     head_keys = ("head.weight", "head.bias")
-    """The tensors whose first dimension is the classes."""
 
-    def __init__(self, out_channels: int, in_channels: int, width: float, fc_width: int, conv_bias: bool):
+    def __init__(self, options: Options, out_channels: int, in_channels: int):
         super().__init__()
-        check_counts(fc_width=fc_width)
-        # The published network drops nothing: batch normalisation regularises it.
-        self.encoder = VGG16(in_channels, width, norm=True, dropout=0.0, bias=conv_bias, fc_channels=fc_width)
+        conv_bias = options.conv_bias
+        # The published network has no dropout: batch normalisation regularises it.
+        self.encoder = VGG16(
+            in_channels,
+            options.width,
+            norm=True,
+            dropout=0.0,
+            bias=conv_bias,
+            fc_channels=options.fc_width,
+        )
         *channels, fc_channels = self.encoder.channels
         self.fc = nn.Sequential(*_deconv(fc_channels, channels[-1], 7, 0, conv_bias))
         self.levels = nn.ModuleList(

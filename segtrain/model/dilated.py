@@ -3,16 +3,19 @@ context module."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
+from segtrain.model.encoder.vgg import VGG16, DropoutVGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import VGG16, load_vgg16_weights
+from segtrain.model.parts.limits import RATE
+from segtrain.options import Length, between, key, with_options
 from segtrain.sample import Output
 
 STRIDE = 8
@@ -22,41 +25,47 @@ MARGIN = 186
 LARGE_WIDTHS = (2, 2, 4, 8, 16, 32, 32)
 """Channels of the large context module's dilated layers, in numbers of classes (the paper's table 1)."""
 
-Context = Literal["none", "basic", "large"]
+
+@dataclass(frozen=True)
+class Options(DropoutVGGOptions):
+    """Options of dilated convolutions."""
+
+    context: Literal["none", "basic", "large"] = key(
+        "basic",
+        "context module after the front end. none: the front end alone, from whose run one with a module can "
+        "start (init=RUN); basic: layers of as many channels as classes; large: 2, 2, 4, 8, 16, 32, 32 times "
+        "as many",
+    )
+    context_dilations: Annotated[tuple[Annotated[int, RATE], ...], Length(1, 32)] = key(
+        (1, 1, 2, 4, 8, 16, 1),
+        "dilations of the context module's 3x3 convolutions, which a 1x1 one follows; "
+        "1, 1, 2, 4, 8, 16, 32, 64, 1 are the paper's for Cityscapes",
+    )
+    context_noise: Annotated[float, between(0, 1)] = key(
+        0.01, "standard deviation of the noise on the identity that the context module is initialised as"
+    )
+
+    def __post_init__(self):
+        if self.context == "large" and len(self.context_dilations) != len(LARGE_WIDTHS):
+            raise ConfigError(
+                f"model.context_dilations has {len(self.context_dilations)} entries; model.context=large has "
+                f"{len(LARGE_WIDTHS)} dilated layers: give as many, or use model.context=basic"
+            )
 
 
-def dilated(
-    out_channels: int,
-    in_channels: int = 3,
-    weights: str = "imagenet",
-    width: float = 1.0,
-    dropout: float = 0.5,
-    context: Context = "basic",
-    context_dilations: tuple[int, ...] = (1, 1, 2, 4, 8, 16, 1),
-    context_noise: float = 0.01,
-) -> Network:
-    """Dilated convolutions: VGG16 without its last two poolings, and a module that looks ever further around
-    in its scores.
+@with_options(Options)
+def dilated(options: Options, out_channels: int, in_channels: int = 3) -> Network:
+    """Dilated convolutions: VGG16 without its last two poolings, and a context module of growing dilations on
+    its logits.
 
     Yu & Koltun 2016. The logits come at stride 8. No convolution of VGG16 is padded; the image is mirrored at
-    its edges by 186 pixels.
-    With 21 classes: front end 134 346 581 parameters, basic context module 28 392 (19 classes and 32, 64 in
-    addition: 29 792).
-
-    Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
-            .safetensors)
-        width: channels of VGG16's layers as a share of the paper's; published weights need 1
-        dropout: probability that a value of fc6 or fc7 is dropped in training
-        context: what follows the front end: none (the front end alone), basic (as many channels as classes)
-            or large (2, 2, 4, 8, 16, 32, 32 times as many); a run with none starts one with a module
-            (init=RUN)
-        context_dilations: distances of the taps of the module's 3x3 convolutions, followed by a 1x1 one;
-            1, 1, 2, 4, 8, 16, 32, 64, 1 is the paper's for Cityscapes
-        context_noise: standard deviation of what is added to the identity that the module starts as
+    its edges by 186 pixels. With 21 classes: front end 134 346 581 parameters, basic context module 28 392
+    (19 classes and dilations 32, 64 in addition: 29 792).
     """
-    net = Dilated(out_channels, in_channels, width, dropout, context, context_dilations, context_noise)
-    net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
+    net = Dilated(options, out_channels, in_channels)
+    net.normalisation, net.weights_report = load_vgg16_weights(
+        net.encoder, options.weights, options.width, in_channels
+    )
     return net
 
 
@@ -65,27 +74,19 @@ class Dilated(Network):
     divide both."""
 
     head_keys = ("final.weight", "final.bias")
-    """The tensors whose first dimension is the classes."""
 
-    def __init__(
-        self,
-        out_channels: int,
-        in_channels: int,
-        width: float,
-        dropout: float,
-        context: Context,
-        context_dilations: tuple[int, ...],
-        context_noise: float,
-    ):
+    def __init__(self, options: Options, out_channels: int, in_channels: int):
         super().__init__()
-        self.encoder = VGG16(in_channels, width, padding=0, poolings=3, dropout=dropout)
+        self.encoder = VGG16(in_channels, options.width, padding=0, poolings=3, dropout=options.dropout)
         self.final = nn.Conv2d(self.encoder.channels[-1], out_channels, 1)
         nn.init.normal_(self.final.weight, std=0.001)
         nn.init.zeros_(self.final.bias)
         self.context = (
             nn.Identity()
-            if context == "none"
-            else ContextModule(out_channels, context, context_dilations, context_noise)
+            if options.context == "none"
+            else ContextModule(
+                out_channels, options.context, options.context_dilations, options.context_noise
+            )
         )
 
     @property
@@ -134,18 +135,6 @@ class ContextModule(nn.Module):
         self, classes: int, kind: Literal["basic", "large"], dilations: tuple[int, ...], noise: float
     ):
         super().__init__()
-        if not dilations or min(dilations) < 1:
-            raise ConfigError(
-                f"model.context_dilations is {list(dilations)}; allowed: one integer from 1 or more of them"
-            )
-        if noise < 0:
-            raise ConfigError(f"model.context_noise is {noise}; allowed: a number from 0")
-        if kind == "large" and len(dilations) != len(LARGE_WIDTHS):
-            raise ConfigError(
-                f"model.context_dilations has {len(dilations)} entries; model.context=large has "
-                f"{len(LARGE_WIDTHS)} dilated layers: "
-                f"give as many, or use model.context=basic"
-            )
         factors = LARGE_WIDTHS if kind == "large" else (1,) * len(dilations)
         channels = (classes, *(factor * classes for factor in factors))
         self.layers = nn.ModuleList(

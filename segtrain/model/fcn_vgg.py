@@ -3,13 +3,15 @@ segmentation") on VGG16."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
+from segtrain.model.encoder.vgg import VGG16, BilinearUpsampling, DropoutVGGOptions, load_vgg16_weights
 from segtrain.model.network import Network
-from segtrain.model.vgg import VGG16, BilinearUpsampling, load_vgg16_weights
+from segtrain.options import key, with_options
 from segtrain.sample import Output
 
 FIRST_PADDING = 100
@@ -22,77 +24,52 @@ CROPS = {32: 19, 16: 27, 8: 31}
 """By the stride of the last upsampling: rows and columns cut off its result."""
 
 
-def fcn32s(
-    out_channels: int,
-    in_channels: int = 3,
-    weights: str = "imagenet",
-    width: float = 1.0,
-    dropout: float = 0.5,
-) -> Network:
-    """FCN-32s: VGG16 with convolutions for its classifier, scored at stride 32 and interpolated to the image.
+@dataclass(frozen=True)
+class SkipOptions(DropoutVGGOptions):
+    """Options of FCN-16s and FCN-8s."""
+
+    at_once: bool = key(
+        False,
+        "scale the features of the skip connections by 0.01 (pool4) and 0.0001 (pool3), to train without a "
+        "coarser FCN before it",
+    )
+
+
+@with_options(DropoutVGGOptions)
+def fcn32s(options: DropoutVGGOptions, out_channels: int, in_channels: int = 3) -> Network:
+    """FCN-32s: VGG16 with convolutions for its classifier; logits at stride 32 are upsampled to the image.
 
     Long et al. 2015. With 21 classes: 134 346 581 parameters. The upsampling is bilinear and frozen, as in
     the published networks.
-
-    Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
-            .safetensors)
-        width: channels of every layer as a share of the paper's; published weights need 1
-        dropout: probability that a value of fc6 or fc7 is dropped in training
     """
-    return _fcn(out_channels, in_channels, 32, weights, width, dropout)
+    return _fcn(options, out_channels, in_channels, stride=32)
 
 
-def fcn16s(
-    out_channels: int,
-    in_channels: int = 3,
-    weights: str = "imagenet",
-    width: float = 1.0,
-    dropout: float = 0.5,
-    at_once: bool = False,
-) -> Network:
-    """FCN-16s: FCN-32s with the scores of VGG16's fourth pooling added at stride 16.
+@with_options(SkipOptions)
+def fcn16s(options: SkipOptions, out_channels: int, in_channels: int = 3) -> Network:
+    """FCN-16s: FCN-32s with a skip connection from VGG16's fourth pooling, at stride 16.
 
-    Long et al. 2015. With 21 classes: 134 357 354 parameters. It starts from an FCN-32s (init=RUN): the new
-    scores begin at 0.
-
-    Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
-            .safetensors)
-        width: channels of every layer as a share of the paper's; published weights need 1
-        dropout: probability that a value of fc6 or fc7 is dropped in training
-        at_once: scale the features of the skip by 0.01, to train without an FCN-32s before it
+    Long et al. 2015. With 21 classes: 134 357 354 parameters. It starts from an FCN-32s (init=RUN): the
+    weights of the skip connection are initialised with 0.
     """
-    return _fcn(out_channels, in_channels, 16, weights, width, dropout, at_once)
+    return _fcn(options, out_channels, in_channels, stride=16, at_once=options.at_once)
 
 
-def fcn8s(
-    out_channels: int,
-    in_channels: int = 3,
-    weights: str = "imagenet",
-    width: float = 1.0,
-    dropout: float = 0.5,
-    at_once: bool = False,
-) -> Network:
-    """FCN-8s: FCN-16s with the scores of VGG16's third pooling added at stride 8.
+@with_options(SkipOptions)
+def fcn8s(options: SkipOptions, out_channels: int, in_channels: int = 3) -> Network:
+    """FCN-8s: FCN-16s with a skip connection from VGG16's third pooling, at stride 8.
 
-    Long et al. 2015. With 21 classes: 134 362 751 parameters. It starts from an FCN-16s (init=RUN): the new
-    scores begin at 0.
-
-    Options:
-        weights: what VGG16 starts from: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth,
-            .safetensors)
-        width: channels of every layer as a share of the paper's; published weights need 1
-        dropout: probability that a value of fc6 or fc7 is dropped in training
-        at_once: scale the features of the skips by 0.01 and 0.0001, to train without an FCN-32s and an
-            FCN-16s before it
+    Long et al. 2015. With 21 classes: 134 362 751 parameters. It starts from an FCN-16s (init=RUN): the
+    weights of the new skip connection are initialised with 0.
     """
-    return _fcn(out_channels, in_channels, 8, weights, width, dropout, at_once)
+    return _fcn(options, out_channels, in_channels, stride=8, at_once=options.at_once)
 
 
-def _fcn(out_channels, in_channels, stride, weights, width, dropout, at_once=False) -> Network:
-    net = FCN(out_channels, in_channels, stride, width, dropout, at_once)
-    net.normalisation, net.weights_report = load_vgg16_weights(net.encoder, weights, width, in_channels)
+def _fcn(options: DropoutVGGOptions, out_channels: int, in_channels: int, **kind) -> Network:
+    net = FCN(options, out_channels, in_channels, **kind)
+    net.normalisation, net.weights_report = load_vgg16_weights(
+        net.encoder, options.weights, options.width, in_channels
+    )
     return net
 
 
@@ -106,15 +83,16 @@ class FCN(Network):
 
     def __init__(
         self,
+        options: DropoutVGGOptions,
         out_channels: int,
         in_channels: int,
         stride: Literal[8, 16, 32],
-        width: float,
-        dropout: float,
-        at_once: bool,
+        at_once: bool = False,
     ):
         super().__init__()
-        self.encoder = VGG16(in_channels, width, first_padding=FIRST_PADDING, ceil_mode=True, dropout=dropout)
+        self.encoder = VGG16(
+            in_channels, options.width, first_padding=FIRST_PADDING, ceil_mode=True, dropout=options.dropout
+        )
         self.score_fr = _scores(self.encoder.channels[-1], out_channels)
         self.skips = SKIPS[: {32: 0, 16: 1, 8: 2}[stride]]
         for name, level, _, _ in self.skips:
@@ -125,7 +103,6 @@ class FCN(Network):
 
     @property
     def head_keys(self) -> tuple[str, ...]:
-        """The tensors whose first dimension is the classes."""
         layers = ("score_fr", *(name for name, *_ in self.skips))
         return tuple(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
 

@@ -70,8 +70,10 @@ class Network(nn.Module):
         return None if self.options is None else self.options.output_stride
 
     def built_with(self) -> Mapping[str, Any]:
-        """`options` by name; empty for networks without a chosen output stride."""
-        return {} if self.options is None else vars(self.options)
+        """`options` by name, without the pretrained weights; empty for networks without a chosen output
+        stride."""
+        options = {} if self.options is None else vars(self.options)
+        return {name: value for name, value in options.items() if name != "weights"}
 
     def fit(self, samples: Iterable, rng: np.random.Generator) -> None:
         """Fits the network to the `Sample`s of the training split. samples: have a length; may be iterated

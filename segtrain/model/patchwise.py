@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.encoder import check_name
-from segtrain.model.fc_to_conv import fc_to_conv
-from segtrain.model.limits import check_counts
+from segtrain.model.encoder.timm_encoder import check_name
+from segtrain.model.encoder.weights import load_encoder_weights
 from segtrain.model.network import Network
-from segtrain.model.norm import freeze_batch_norm
-from segtrain.model.weights import load_encoder_weights
+from segtrain.model.parts.fc_to_conv import fc_to_conv
+from segtrain.model.parts.limits import CHANNELS
+from segtrain.model.parts.norm import freeze_batch_norm
+from segtrain.options import FROM_0, Length, between, key, with_options
 from segtrain.sample import Output, Window
 
 WINDOW_BYTES = 1 << 28
@@ -22,50 +24,62 @@ WINDOW_BYTES = 1 << 28
 times as much."""
 
 
-def patchwise(
-    out_channels: int,
-    in_channels: int = 3,
-    encoder: str = "tf_efficientnet_lite0",
-    weights: str = "imagenet",
-    freeze: Literal["trunk", "none"] = "trunk",
-    tuned_layers: int = 0,
-    hidden: tuple[int, ...] = (),
-    patch: int = 65,
-    stride: int = 8,
-    batch: int = 256,
-    dense: bool = False,
-) -> Network:
-    """Patch-wise classification: an image classifier on a window round each point of a grid, its last layers
-    made anew.
+@dataclass(frozen=True)
+class Options:
+    """Options of patch-wise classification."""
+
+    encoder: str = key(
+        "tf_efficientnet_lite0",
+        "name of a convolutional network of timm (`segtrain list encoders`; VGG and DenseNet too)",
+    )
+    weights: str = key(
+        "imagenet",
+        "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file",
+    )
+    freeze: Literal["trunk", "none"] = key(
+        "trunk", "trunk: the encoder is not trained, nor its batch normalisation; none: all of it is trained"
+    )
+    tuned_layers: Annotated[int, FROM_0] = key(
+        0,
+        "how many of the last convolutions and fully connected layers of a frozen encoder are trained",
+    )
+    hidden: Annotated[tuple[Annotated[int, CHANNELS], ...], Length(0, 8)] = key(
+        (), "channels of new fully connected layers between the encoder and the logits"
+    )
+    patch: Annotated[int, between(1, 2048)] = key(
+        65, "side of the window in pixels that one prediction sees; the border of the image is reflected"
+    )
+    stride: Annotated[int, between(1, 512)] = key(
+        8, "distance in pixels between the points of an image that are predicted"
+    )
+    batch: Annotated[int, between(1, 65536)] = key(
+        256, "most windows that go through the network at a time; of large ones as many as fit into 256 MB"
+    )
+    dense: bool = key(
+        False,
+        "predict a whole image in one pass, with the fully connected layers as convolutions; the points then "
+        "lie at the stride of the encoder's last features. The weights are the same; the logits too if the "
+        "encoder does not pad",
+    )
+
+
+@with_options(Options)
+def patchwise(options: Options, out_channels: int, in_channels: int = 3) -> Network:
+    """Patch-wise classification: an image classifier, with new last layers, on a window around each point of
+    a grid.
 
     The way before fully convolutional networks (Ciresan et al. 2012, with windows of 65 px). It is trained on
-    windows, one a
-    sample: `augmentation=patch loader.batch_size=128 loader.cache=memory`. Larger crops are answered for at
-    every point of the grid.
-
-    Options:
-        encoder: a convolutional network of timm's (`segtrain list encoders`; VGG and DenseNet too)
-        weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file
-        freeze: trunk keeps the encoder as it is, with its batch normalisation; none trains all of it
-        tuned_layers: so many of a frozen trunk's last convolutions and fully connected layers are trained all
-            the same
-        hidden: widths of new fully connected layers between the encoder and the classes
-        patch: side in pixels of the window that one answer sees; the border of the image is reflected
-        stride: distance in pixels of the points at which an image is answered for
-        batch: most windows that go through the network at a time; of large ones as many as fit into 256 MB
-        dense: answer for a whole image in one pass, the fully connected layers turned into convolutions; the
-            points then lie at the stride of the encoder's last features. The weights are the same; the
-            answers too if the encoder does not pad
+    windows, one a sample: `augmentation=patch loader.batch_size=128 loader.cache=memory`. Of larger crops
+    every point of the grid is predicted.
     """
-    check_counts(
-        patch=patch, stride=stride, batch=batch, **{f"hidden[{i}]": width for i, width in enumerate(hidden)}
+    trunk = _trunk(options.encoder, in_channels)
+    channels, feature_size = _feature_shape(trunk, options.encoder, in_channels, options.patch)
+    net = Patchwise(options, trunk, feature_size, _head(channels, options.hidden, out_channels))
+    if options.freeze == "trunk":
+        _freeze(trunk, options.tuned_layers)
+    net.normalisation, net.weights_report = load_encoder_weights(
+        trunk, options.encoder, options.weights, in_channels
     )
-    trunk = _trunk(encoder, in_channels)
-    channels, size = _feature_shape(trunk, encoder, in_channels, patch)
-    net = Patchwise(trunk, size, _head(channels, hidden, out_channels), patch, stride, batch, dense)
-    if freeze == "trunk":
-        _freeze(trunk, tuned_layers)
-    net.normalisation, net.weights_report = load_encoder_weights(trunk, encoder, weights, in_channels)
     return net
 
 
@@ -74,30 +88,16 @@ class Patchwise(Network):
     H and W.
 
     In training, an image of patch×patch is one window, and only its centre pixel (number patch // 2) is
-    answered for.
-    feature_size: height and width of the encoder's features of one window. The other arguments are the
-    factory's.
+    predicted. feature_size: height and width of the encoder's features of one window.
     """
 
     def __init__(
-        self,
-        encoder: nn.Module,
-        feature_size: tuple[int, int],
-        head: nn.Sequential,
-        patch: int,
-        stride: int,
-        batch: int,
-        dense: bool,
+        self, options: Options, encoder: nn.Module, feature_size: tuple[int, int], head: nn.Sequential
     ):
         super().__init__()
-        self.encoder, self.head = encoder, head
-        self.feature_size, self.patch, self.stride, self.batch, self.dense = (
-            feature_size,
-            patch,
-            stride,
-            batch,
-            dense,
-        )
+        self.encoder, self.head, self.feature_size = encoder, head, feature_size
+        self.patch, self.stride = options.patch, options.stride
+        self.batch, self.dense = options.batch, options.dense
         self.head_keys = tuple(f"head.{len(head) - 1}.{name}" for name in ("weight", "bias"))
 
     def forward(self, x: torch.Tensor) -> Output:

@@ -2,56 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.encoder import encoder_of
+from segtrain.model.encoder.timm_encoder import encoder_of
+from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.model.network import Network
-from segtrain.model.weights import IMAGENET, adapted, load_encoder_weights
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.limits import CHANNELS
+from segtrain.options import Length, key, with_options
 from segtrain.sample import Output
 
 SMALL = "small"
 DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 
-def unet(
-    out_channels: int,
-    in_channels: int = 3,
-    encoder: str = SMALL,
-    weights: str | None = None,
-    widths: tuple[int, ...] = (16, 32, 64, 128),
-    stem_stride: Literal[1, 2] = 2,
-    decoder_widths: tuple[int, ...] | None = None,
-    skips: bool = True,
-) -> Network:
-    """U-Net: an encoder, and a decoder that gets the encoder's features of every resolution back.
+@dataclass(frozen=True)
+class Options:
+    """Options of U-Net."""
+
+    encoder: str = key(
+        SMALL,
+        "small (two 3x3 convolutions a level, trained from scratch on a laptop) or the name of a network of "
+        "timm (`segtrain list encoders`)",
+    )
+    weights: str | None = key(
+        None,
+        "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file; null: "
+        "imagenet for timm's encoders, none for small, which has no published weights",
+    )
+    widths: Annotated[tuple[Annotated[int, CHANNELS], ...], Length(2, 10)] = key(
+        (16, 32, 64, 128), "channels of the small encoder's levels, finest first; each halves the resolution"
+    )
+    stem_stride: Literal[1, 2] = key(
+        2,
+        "stride of the small encoder's first convolution. 2: features and logits start at half the image's "
+        "resolution, four times as fast; 1: at the image's own",
+    )
+    decoder_widths: tuple[Annotated[int, CHANNELS], ...] | None = key(
+        None,
+        "channels of the decoder's blocks, coarsest first; null: the small encoder's widths in reverse, or "
+        "256, 128, 64, 32, 16 for timm's encoders",
+    )
+    skips: bool = key(
+        True, "skip connections from encoder to decoder; false: the same network without them, to compare"
+    )
+
+
+@with_options(Options)
+def unet(options: Options, out_channels: int, in_channels: int = 3) -> Network:
+    """U-Net: an encoder, and a decoder with skip connections from every resolution of the encoder.
 
     Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution
     (nearest) and convolves twice; the logits come at the resolution of its last block. Images are padded to a
     multiple of the encoder's last stride. resnet34 with 21 classes has 24 439 269 parameters, resnet50 32 524
     005, as in segmentation_models_pytorch.
-
-    Options:
-        encoder: small (two 3x3 convolutions a level, learns on a laptop without published weights) or one of
-            timm's names that takes an output stride (`segtrain list encoders`)
-        weights: what the encoder starts from: imagenet, none, or the path of a .safetensors or .pth file;
-            null is imagenet for timm's encoders and none for small, which has no published weights
-        widths: channels of the small encoder's levels, finest first; each level halves the resolution
-        stem_stride: of the small encoder's first convolution. 2: the network works and answers at half the
-            image's resolution, four times as fast; 1: at the image's own
-        decoder_widths: channels of the decoder's blocks, coarsest first; null is the small encoder's
-            widths in reverse, or 256, 128, 64, 32, 16 for timm's
-        skips: hand the encoder's features to the decoder; false is the same network without them, for
-            comparison
     """
-    net = UNet(out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips)
-    weights = weights or ("none" if encoder == SMALL else "imagenet")
-    if encoder == SMALL:
+    net = UNet(options, out_channels, in_channels)
+    weights = options.weights or ("none" if options.encoder == SMALL else "imagenet")
+    if options.encoder == SMALL:
         if weights != "none":
             raise ConfigError(
                 f"model.weights={weights}: the small encoder has no published weights; use "
@@ -61,7 +75,7 @@ def unet(
         net.weights_report = "small encoder: starts from scratch (it has no published weights)"
     else:
         net.normalisation, net.weights_report = load_encoder_weights(
-            net.encoder, encoder, weights, in_channels
+            net.encoder, options.encoder, weights, in_channels
         )
     return net
 
@@ -72,10 +86,6 @@ class SmallEncoder(nn.Module):
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], stem_stride: int):
         super().__init__()
-        if len(widths) < 2 or min(widths) < 1:
-            raise ConfigError(
-                f"model.widths is {list(widths)}; it needs at least two levels, each of 1 channel or more"
-            )
         self.channels, self.reductions = (
             tuple(widths),
             tuple(stem_stride * 2**level for level in range(len(widths))),
@@ -95,35 +105,37 @@ class SmallEncoder(nn.Module):
 
 
 class UNet(Network):
-    """B×K×H×W -> Output, for any H and W, with logits at the image's size or the stem's stride; the arguments
-    are the factory's options."""
+    """B×K×H×W -> Output, for any H and W, with logits at the image's size or, of the small encoder, at the
+    stem's stride."""
 
     head_keys = ("head.weight", "head.bias")
-    """The tensors whose first dimension is the classes."""
 
-    def __init__(self, out_channels, in_channels, encoder, widths, stem_stride, decoder_widths, skips):
+    def __init__(self, options: Options, out_channels: int, in_channels: int):
         super().__init__()
-        small = encoder == SMALL
+        small = options.encoder == SMALL
         self.encoder = (
-            SmallEncoder(in_channels, tuple(widths), stem_stride)
+            SmallEncoder(in_channels, options.widths, options.stem_stride)
             if small
-            else encoder_of(encoder, in_channels, 32)
+            else encoder_of(options.encoder, in_channels, 32)
         )
         reductions = self.encoder.reductions
-        self.encoder_stride, self.logit_stride = reductions[-1], stem_stride if small else 1
-        decoder_widths = tuple(decoder_widths or (widths[-2::-1] if small else DECODER_WIDTHS))
+        self.encoder_stride, self.logit_stride = reductions[-1], options.stem_stride if small else 1
+        decoder_widths = options.decoder_widths
+        if decoder_widths is None:
+            decoder_widths = options.widths[-2::-1] if small else DECODER_WIDTHS
         # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay
         # unused, as in segmentation_models_pytorch.
         strides = _halvings(self.encoder_stride, self.logit_stride)
         _check_widths(decoder_widths, strides)
         skips_from = strides if small else strides[:-1]
         self.skip_levels = [
-            reductions.index(s) if skips and s in skips_from and s in reductions else None for s in strides
+            reductions.index(s) if options.skips and s in skips_from and s in reductions else None
+            for s in strides
         ]
         skip_channels = [0 if level is None else self.encoder.channels[level] for level in self.skip_levels]
         deepest = self.encoder.channels[-1]
         # VGG's last feature comes straight out of a pooling: nothing has looked at it yet.
-        self.centre = double_conv(deepest, deepest) if encoder.startswith("vgg") else nn.Identity()
+        self.centre = double_conv(deepest, deepest) if options.encoder.startswith("vgg") else nn.Identity()
         inputs = (deepest, *decoder_widths)
         self.decoder = nn.ModuleList(
             double_conv(below + skip, width)
@@ -164,7 +176,7 @@ def _halvings(coarsest: int, finest: int) -> list[int]:
 
 
 def _check_widths(decoder_widths: tuple[int, ...], strides: list[int]) -> None:
-    if len(decoder_widths) != len(strides) or min(decoder_widths) < 1:
+    if len(decoder_widths) != len(strides):
         raise ConfigError(
             f"model.decoder_widths is {list(decoder_widths)}; this encoder needs {len(strides)} numbers of "
             f"channels, "

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import head_of
-from segtrain.model.limits import check_dropout
+from segtrain.model.encoder.vgg import WIDTH, scaled
+from segtrain.model.encoder.weights import IMAGENET, adapted
 from segtrain.model.network import Network
-from segtrain.model.sides import check_sides
-from segtrain.model.vgg import scaled
-from segtrain.model.weights import IMAGENET, adapted
+from segtrain.model.parts.atrous import head_of
+from segtrain.model.parts.sides import check_sides
+from segtrain.options import SHARE
 from segtrain.sample import Output, Window
 
 CHANNELS = 64
@@ -24,7 +25,10 @@ POOLINGS = 4
 
 
 def unet_original(
-    out_channels: int, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5
+    out_channels: int,
+    in_channels: int = 3,
+    width: Annotated[float, WIDTH] = 1.0,
+    dropout: Annotated[float, SHARE] = 0.5,
 ) -> Network:
     """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388
     out.
@@ -38,7 +42,7 @@ def unet_original(
         dropout: probability that a value of the two lowest levels of the contracting path is dropped in
             training
     """
-    net = UNetOriginal(out_channels, in_channels, width, dropout)
+    net = UNetOriginal(out_channels, in_channels, width=width, dropout=dropout)
     net.normalisation = adapted(IMAGENET, in_channels)
     net.weights_report = "original U-Net: starts from scratch (it has no published weights for these classes)"
     return net
@@ -52,13 +56,11 @@ class UNetOriginal(Network):
     """
 
     head_keys = ("head.weight", "head.bias")
-    """The tensors whose first dimension is the classes."""
     margin = 92
     tile_sides = (188, 16)
 
     def __init__(self, out_channels: int, in_channels: int, width: float, dropout: float):
         super().__init__()
-        check_dropout(dropout)
         channels = [scaled(CHANNELS, width) << level for level in range(POOLINGS + 1)]
         self.encoder = ContractingPath(in_channels, channels, dropout)
         upwards = channels[::-1]

@@ -3,15 +3,17 @@ image's own size."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.encoder.vgg import WIDTH, scaled
+from segtrain.model.encoder.weights import IMAGENET, adapted
 from segtrain.model.network import Network
-from segtrain.model.sides import check_sides
-from segtrain.model.vgg import scaled
-from segtrain.model.weights import IMAGENET, adapted
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.sides import check_sides
 from segtrain.sample import Output
 
 CHANNELS = 64
@@ -20,7 +22,10 @@ POOLINGS = 4
 
 
 def unet_padded(
-    out_channels: int, in_channels: int = 3, width: float = 1.0, bilinear: bool = False
+    out_channels: int,
+    in_channels: int = 3,
+    width: Annotated[float, WIDTH] = 1.0,
+    bilinear: bool = False,
 ) -> Network:
     """U-Net with the channels of the paper, padded convolutions and batch normalisation: logits at the
     image's own size.
@@ -33,7 +38,7 @@ def unet_padded(
         bilinear: double the resolution by interpolation (corners aligned) in place of learnt up-convolutions;
             the lowest level and the decoder then have half the channels
     """
-    net = UNetPadded(out_channels, in_channels, width, bilinear)
+    net = UNetPadded(out_channels, in_channels, width=width, bilinear=bilinear)
     net.normalisation = adapted(IMAGENET, in_channels)
     net.weights_report = "padded U-Net: starts from scratch (it has no published weights)"
     return net
@@ -46,7 +51,6 @@ class UNetPadded(Network):
     """
 
     head_keys = ("head.weight", "head.bias")
-    """The tensors whose first dimension is the classes."""
     tile_sides = (2**POOLINGS, 1)
 
     def __init__(self, out_channels: int, in_channels: int, width: float, bilinear: bool):

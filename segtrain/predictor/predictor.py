@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
-from segtrain.model.sides import check_side
+from segtrain.model.parts.sides import check_side
 from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast

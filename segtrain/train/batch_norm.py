@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from segtrain.model.norm import recompute_statistics, statistics_of
+from segtrain.model.parts.norm import recompute_statistics, statistics_of
 from segtrain.predictor.device import autocast
 from segtrain.train.state import RunState
 from segtrain.train.step import Learning, micro_batches

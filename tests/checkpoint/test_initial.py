@@ -6,7 +6,8 @@ import torch
 from segtrain import checkpoint
 from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError
-from segtrain.model.dilated import Dilated
+from segtrain.model.dilated import Dilated, Options
+from segtrain.model.encoder.vgg import DropoutVGGOptions
 from segtrain.model.fcn_vgg import FCN
 from segtrain.sample import Facts, Normalisation
 
@@ -21,7 +22,7 @@ def facts(classes=CLASSES) -> Facts:
 
 def fcn(stride, seed=0, classes=3) -> FCN:
     torch.manual_seed(seed)
-    net = FCN(classes, 3, stride, 0.02, 0.5, False)
+    net = FCN(DropoutVGGOptions(width=0.02), classes, 3, stride=stride)
     for key in net.head_keys:
         torch.nn.init.normal_(net.state_dict()[key])
     return net
@@ -29,7 +30,7 @@ def fcn(stride, seed=0, classes=3) -> FCN:
 
 def dilated(context, seed=0, classes=3) -> Dilated:
     torch.manual_seed(seed)
-    return Dilated(classes, 3, 0.02, 0.5, context, (1, 2, 1), 0.01)
+    return Dilated(Options(width=0.02, context=context, context_dilations=(1, 2, 1)), classes, 3)
 
 
 def run_of(net, folder, classes=CLASSES) -> str:
@@ -130,7 +131,7 @@ def test_another_network_is_refused(tmp_path):
         CheckpointError,
         match=r"tensors are missing or of another shape, the first is encoder\.levels\.0\.0\.weight",
     ):
-        started(FCN(3, 3, 32, 0.04, 0.5, False), run_of(source, tmp_path / "run"))
+        started(FCN(DropoutVGGOptions(width=0.04), 3, 3, stride=32), run_of(source, tmp_path / "run"))
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

@@ -79,7 +79,7 @@ def test_the_inner_part_of_an_image():
 
 
 def test_no_weights_are_asked_for(segtrain, monkeypatch):
-    monkeypatch.setattr("segtrain.model.weights.hub_tensors", lambda *_: pytest.fail("asked the hub"))
+    monkeypatch.setattr("segtrain.model.encoder.weights.hub_tensors", lambda *_: pytest.fail("asked the hub"))
     result = segtrain("describe", "model=deeplabv3plus", "model.encoder=resnet18", "depth=1")
     assert result.code == 0 and "FeatureListNet" in result.out
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from segtrain.errors import CheckpointError, ConfigError
+from segtrain.model import MODEL
 from segtrain.model.deconvnet import deconvnet, unpooled
-from segtrain.model.vgg import as_convolutions
+from segtrain.model.encoder.vgg import as_convolutions
 
 
 def tiny(classes=3, **options):
@@ -170,6 +171,6 @@ def test_what_it_takes_of_vgg16(options, taken):
 
 def test_impossible_options_are_refused():
     with pytest.raises(ConfigError, match=r"model\.fc_width is 0"):
-        tiny(fc_width=0)
+        MODEL.build({"name": "deconvnet", "fc_width": 0}, out_channels=3)
     with pytest.raises(ConfigError, match=r"model\.width is 0\.5 and model.weights imagenet"):
         deconvnet(3, width=0.5, fc_width=16)

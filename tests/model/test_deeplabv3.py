@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
+from segtrain.model import MODEL
 from segtrain.model.deeplabv3 import deeplabv3
-from segtrain.model.encoder import at_output_stride
+from segtrain.model.output_stride import at_output_stride
 
 TINY = {"encoder": "test_resnet", "weights": "none", "aspp_width": 16}
 
@@ -75,9 +76,10 @@ def test_output_stride_can_be_changed_without_touching_weights(rates):
 
 def test_rates_find_their_way_back():
     with torch.device("meta"):
-        recipe = deeplabv3(5, rates=(5, 7, 9), **TINY).options
-    assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
-    assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
+        net = deeplabv3(5, rates=(5, 7, 9), **TINY)
+    coarse = at_output_stride(net, 32)
+    assert coarse.options.rates == (2, 3, 4) and at_output_stride(coarse, 8).options.rates == (10, 14, 18)
+    assert at_output_stride(coarse, 16).options == net.options and net.options.rates == (5, 7, 9)
 
 
 def test_without_image_pooling_a_finer_grid_holds_the_coarser_one():
@@ -103,7 +105,7 @@ def test_auxiliary_head_answers_in_training_only():
 
 
 def test_single_image_is_told_about_image_pooling():
-    from segtrain.model.norm import check_batch
+    from segtrain.model.parts.norm import check_batch
 
     with pytest.raises(ConfigError, match=r"model\.image_pooling=false"):
         check_batch(deeplabv3(3, **TINY), 1, 3, 128, 128)
@@ -113,5 +115,5 @@ def test_single_image_is_told_about_image_pooling():
     ("option", "value"), [("rates", (0,)), ("aspp_width", 0), ("dropout", 1.0), ("output_stride", 4)]
 )
 def test_impossible_options_are_refused(option, value):
-    with pytest.raises(ConfigError, match=f"model.{option} is"):
-        deeplabv3(5, **{**TINY, option: value})
+    with pytest.raises(ConfigError, match=rf"model\.{option}(\[0\])? is"):
+        MODEL.build({"name": "deeplabv3", **TINY, option: value}, out_channels=5)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
-from segtrain.model.aspp import rates_at
+from segtrain.model import MODEL
 from segtrain.model.deeplabv3plus import deeplabv3plus
-from segtrain.model.encoder import at_output_stride
+from segtrain.model.output_stride import at_output_stride
+from segtrain.model.parts.aspp import rates_at
 
 TINY = {
     "encoder": "test_resnet",
@@ -147,9 +148,10 @@ def test_rates_cover_the_same_pixels_at_every_output_stride():
 
 def test_rates_find_their_way_back():
     with torch.device("meta"):
-        recipe = deeplabv3plus(5, rates=(5, 7, 9), **TINY).options
-    assert recipe.at(32).rates == (2, 3, 4) and recipe.at(32).at(8).rates == (10, 14, 18)
-    assert recipe.at(32).at(16) == recipe and recipe.at(32).at(16).rates == (5, 7, 9)
+        net = deeplabv3plus(5, rates=(5, 7, 9), **TINY)
+    coarse = at_output_stride(net, 32)
+    assert coarse.options.rates == (2, 3, 4) and at_output_stride(coarse, 8).options.rates == (10, 14, 18)
+    assert at_output_stride(coarse, 16).options == net.options and net.options.rates == (5, 7, 9)
 
 
 @pytest.mark.parametrize("rates", [None, (2, 4)])
@@ -205,5 +207,5 @@ def test_encoder_without_features_of_stride_four_is_refused():
     ],
 )
 def test_impossible_options_are_refused(option, value):
-    with pytest.raises(ConfigError, match=f"model.{option} is"):
-        deeplabv3plus(5, **{**TINY, option: value})
+    with pytest.raises(ConfigError, match=rf"model\.{option}(\[0\])? is"):
+        MODEL.build({"name": "deeplabv3plus", **TINY, option: value}, out_channels=5)

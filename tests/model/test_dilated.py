@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.dilated import ContextModule, Dilated, dilated, reflected
-from segtrain.model.vgg import VGG16
+from segtrain.model import MODEL
+from segtrain.model.dilated import ContextModule, Dilated, Options, dilated, reflected
+from segtrain.model.encoder.vgg import VGG16
 
 BASIC = (1, 1, 2, 4, 8, 16, 1)
 CITYSCAPES = (1, 1, 2, 4, 8, 16, 32, 64, 1)
@@ -16,7 +17,8 @@ CITYSCAPES = (1, 1, 2, 4, 8, 16, 32, 64, 1)
 
 def network(classes=3, context="none", width=0.05, noise=0.01) -> Dilated:
     torch.manual_seed(0)
-    return Dilated(classes, 3, width, 0.5, context, BASIC, noise).eval()
+    options = Options(width=width, context=context, context_dilations=BASIC, context_noise=noise)
+    return Dilated(options, classes, 3).eval()
 
 
 def count(module) -> int:
@@ -202,4 +204,4 @@ def test_the_module_follows_a_front_end_alone():
 )
 def test_options_that_cannot_be_had(options, words):
     with pytest.raises(ConfigError, match=words):
-        dilated(3, weights="none", width=0.05, **options)
+        MODEL.build({"name": "dilated", "weights": "none", "width": 0.05, **options}, out_channels=3)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
-from segtrain.model.encoder import at_output_stride
+from segtrain.model import MODEL
 from segtrain.model.fcn import fcn
+from segtrain.model.output_stride import at_output_stride
 
 TINY = {"encoder": "test_resnet", "weights": "none"}
 
@@ -54,4 +55,4 @@ def test_auxiliary_head_answers_in_training_only():
 
 def test_impossible_dropout_is_refused():
     with pytest.raises(ConfigError, match=r"model\.dropout is 1"):
-        fcn(5, **TINY, dropout=1.0)
+        MODEL.build({"name": "fcn", **TINY, "dropout": 1.0}, out_channels=5)

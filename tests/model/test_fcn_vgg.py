@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from segtrain.model.encoder.vgg import DropoutVGGOptions, bilinear_kernel
 from segtrain.model.fcn_vgg import CROPS, FCN, SKIPS, fcn8s, fcn16s, fcn32s
-from segtrain.model.vgg import bilinear_kernel
 
 STRIDES = (32, 16, 8)
 FACTORIES = {32: fcn32s, 16: fcn16s, 8: fcn8s}
@@ -13,7 +13,7 @@ FACTORIES = {32: fcn32s, 16: fcn16s, 8: fcn8s}
 
 def network(stride, classes=3, width=0.05, at_once=False) -> FCN:
     torch.manual_seed(0)
-    return FCN(classes, 3, stride, width, 0.5, at_once)
+    return FCN(DropoutVGGOptions(width=width), classes, 3, stride=stride, at_once=at_once)
 
 
 def with_random_scores(net: FCN) -> FCN:
@@ -160,6 +160,6 @@ def test_dropout_acts_in_training_only():
         assert torch.equal(net(x).logits, net(x).logits)
         net.train()
         assert not torch.equal(net(x).logits, net(x).logits)
-        still = FCN(3, 3, 32, 0.05, 0.0, False)
+        still = FCN(DropoutVGGOptions(width=0.05, dropout=0.0), 3, 3, stride=32)
         torch.nn.init.normal_(still.score_fr.weight)
         assert torch.equal(still(x).logits, still(x).logits)

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
+from segtrain.model import MODEL
 from segtrain.model.deeplabv3 import deeplabv3
-from segtrain.model.encoder import at_output_stride, encoder_of
+from segtrain.model.encoder.tap import tap_at, tapped
+from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.lraspp import lraspp
-from segtrain.model.tap import tap_at, tapped
+from segtrain.model.output_stride import at_output_stride
 
 TINY = {"encoder": "mobilenetv3_small_050", "weights": "none"}
 
@@ -74,4 +76,4 @@ def test_twin_at_another_output_stride_shares_the_weights():
 
 def test_impossible_width_is_refused():
     with pytest.raises(ConfigError, match=r"model\.width is 0"):
-        lraspp(5, **TINY, width=0)
+        MODEL.build({"name": "lraspp", **TINY, "width": 0}, out_channels=5)

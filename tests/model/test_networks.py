@@ -11,7 +11,7 @@ import yaml
 
 from segtrain.model import MODEL
 from segtrain.model.network import Network
-from segtrain.model.sides import valid_side
+from segtrain.model.parts.sides import valid_side
 from segtrain.options import options_of
 from segtrain.sample import Normalisation, Output
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.loader.batch import Batch
 from segtrain.loss.cross_entropy import CrossEntropy
-from segtrain.model.norm import freeze_batch_norm
+from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.optimizer import OPTIMIZER
 from segtrain.sample import IGNORE
 from segtrain.settings import Trainer

@@ -11,7 +11,7 @@ from torch import nn
 from segtrain.augmentation import AUGMENTATION
 from segtrain.loader.batch import Batch
 from segtrain.loss.cross_entropy import CrossEntropy
-from segtrain.model.sides import valid_side
+from segtrain.model.parts.sides import valid_side
 from segtrain.optimizer import OPTIMIZER
 from segtrain.predictor.predictor import predictor
 from segtrain.sample import IGNORE, Sample

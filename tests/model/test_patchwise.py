@@ -10,8 +10,9 @@ from torch import nn
 from segtrain.augmentation.patch import patch as patch_of
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
-from segtrain.model.norm import is_frozen
-from segtrain.model.patchwise import Patchwise, bordered, patchwise
+from segtrain.model import MODEL
+from segtrain.model.parts.norm import is_frozen
+from segtrain.model.patchwise import Options, Patchwise, bordered, patchwise
 from segtrain.sample import IGNORE, Sample, Window
 
 module = importlib.import_module("segtrain.model.patchwise")  # the package has the factory under this name
@@ -56,7 +57,8 @@ def picking(patch: int, stride: int, batch: int = 7) -> Patchwise:
     """Gives back the pixels that the grid asks about."""
     head = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False))
     nn.init.eye_(head[1].weight)
-    return Patchwise(Centre(patch), (1, 1), head, patch, stride, batch, False).eval()
+    options = Options(patch=patch, stride=stride, batch=batch)
+    return Patchwise(options, Centre(patch), (1, 1), head).eval()
 
 
 @pytest.mark.parametrize(("patch", "stride"), [(5, 1), (5, 3), (9, 8), (8, 4), (3, 8), (65, 8), (1, 5)])
@@ -127,7 +129,7 @@ def test_fewer_large_windows_go_through_at_a_time(monkeypatch):
 def test_dense_answers_are_those_of_the_windows_if_nothing_is_padded():
     torch.manual_seed(1)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 5))
-    net = Patchwise(Valid(), (3, 3), head, 19, 4, 256, dense=False).double().eval()
+    net = Patchwise(Options(patch=19, stride=4), Valid(), (3, 3), head).double().eval()
     for size in ((48, 32), (45, 31), (3, 70)):
         x = torch.randn(2, 3, *size, dtype=torch.double)
         with torch.no_grad():
@@ -243,11 +245,11 @@ def test_hidden_layers_stand_before_the_classes():
 ])  # fmt: skip
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
-        patchwise(4, **{**TINY, **options})
+        MODEL.build({"name": "patchwise", **TINY, **options}, out_channels=4)
 
 
 def test_the_weights_of_the_package_are_taken_with_their_normalisation():
-    from segtrain.model.weights import packaged_file
+    from segtrain.model.encoder.weights import packaged_file
 
     if packaged_file("tf_efficientnet_lite0") is None:
         pytest.skip("needs segtrain[offline]")

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from segtrain.errors import ConfigError
+from segtrain.model import MODEL
 from segtrain.model.unet import unet
 
 
@@ -87,13 +88,13 @@ def test_the_small_encoder_starts_from_scratch_and_says_so():
     ("options", "message"),
     [
         ({"decoder_widths": (8,)}, "needs 3 numbers of channels"),
-        ({"widths": (8,)}, "at least two levels"),
-        ({"widths": (8, 0)}, "at least two levels"),
+        ({"widths": (8,)}, r"model\.widths is \[8\]; allowed: 2 to 10 entries"),
+        ({"widths": (8, 0)}, r"model\.widths\[1\] is 0; allowed: from 1 to 4096"),
     ],
 )
 def test_impossible_widths_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        unet(4, **options)
+        MODEL.build({"name": "unet", **options}, out_channels=4)
 
 
 def test_learns_four_images_by_heart():

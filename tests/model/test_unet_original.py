@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from segtrain.errors import ConfigError
 from segtrain.loss.cross_entropy import CrossEntropy
+from segtrain.model import MODEL
 from segtrain.model.network import Network
-from segtrain.model.sides import check_sides, valid_side
+from segtrain.model.parts.sides import check_sides, valid_side
 from segtrain.model.unet_original import unet_original
 from segtrain.sample import IGNORE, Window
 
@@ -149,4 +150,4 @@ def test_the_loss_is_of_the_inner_part():
 )
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        unet_original(2, **options)
+        MODEL.build({"name": "unet_original", **options}, out_channels=2)

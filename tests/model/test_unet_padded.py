@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segtrain.errors import ConfigError
-from segtrain.model.sides import check_sides
+from segtrain.model.parts.sides import check_sides
 from segtrain.model.unet_padded import Up, _padded, unet_padded
 
 

@@ -179,7 +179,7 @@ def test_a_fitted_network_is_not_started_from(tmp_path, options, typed):
     from segtrain.checkpoint.reading import read_folder
     from segtrain.checkpoint.restore import build_from
 
-    classical = pytest.importorskip("segtrain.model.classical", exc_type=ImportError).classical
+    classical = pytest.importorskip("segtrain.model.classical.classical", exc_type=ImportError).classical
     pytest.importorskip("skimage")
     found = run_of(
         tmp_path / "run",

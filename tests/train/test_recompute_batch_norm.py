@@ -12,7 +12,7 @@ from segtrain.commands.learning import augmentation_and_loss
 from segtrain.commands.parts import build_parts
 from segtrain.errors import Interrupted
 from segtrain.loader.loader import training_batches
-from segtrain.model.norm import recompute_statistics, statistics_of
+from segtrain.model.parts.norm import recompute_statistics, statistics_of
 from segtrain.run.stop import Stop
 from segtrain.settings import Loader
 from segtrain.train import batch_norm, loop

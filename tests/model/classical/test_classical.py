@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from safetensors.torch import load, save
 
 from segtrain.data.shapes import shapes
 from segtrain.errors import ConfigError, DataError
-from segtrain.model.classical import classical, majority
+from segtrain.model import MODEL
+from segtrain.model.classical.classical import classical, majority
 from segtrain.sample import IGNORE, Normalisation, Sample
 
-module = importlib.import_module("segtrain.model.classical")  # the package has the factory under this name
+module = importlib.import_module(
+    "segtrain.model.classical.classical"
+)  # the package has the factory under this name
 OPTIONS = {"num_regions": 60, "textons": 8, "trees": 10, "min_leaf": 2}
 
 
@@ -61,7 +65,7 @@ def test_colours_are_learnt(regions, smoothing):
 
 
 def test_without_smoothing_the_probabilities_are_the_forests(net):
-    net.smoothing = "none"
+    net.chosen = replace(net.chosen, smoothing="none")
     sample = colours(7)
     regions, _, _, features = net.described(net._rgb_of(sample.image))
     expected = net.forest(features)
@@ -81,15 +85,15 @@ def test_scores_are_log_probabilities_and_the_network_says_so(net):
 @pytest.mark.parametrize("smoothing", ["icm", "expansion"])
 def test_smoothing_of_no_weight_changes_nothing(net, smoothing):
     sample = colours(7)
-    net.smoothing = "none"
+    net.chosen = replace(net.chosen, smoothing="none")
     plain = answer(net, sample)
-    net.smoothing, net.smoothing_weight = smoothing, 0.0
+    net.chosen = replace(net.chosen, smoothing=smoothing, smoothing_weight=0.0)
     torch.testing.assert_close(answer(net, sample), plain)
 
 
 def test_smoothing_of_much_weight_gives_one_class(net):
     sample = colours(7)
-    net.smoothing, net.smoothing_weight = "expansion", 1e4
+    net.chosen = replace(net.chosen, smoothing="expansion", smoothing_weight=1e4)
     assert len(answer(net, sample).argmax(0).unique()) == 1
 
 
@@ -99,7 +103,7 @@ def test_smoothed_probabilities_name_the_solvers_labels(net, monkeypatch):
     monkeypatch.setattr(
         module, "alpha_expansion", lambda *problem: found.append(original(*problem)) or found[-1]
     )
-    net.smoothing, net.smoothing_weight = "expansion", 0.7
+    net.chosen = replace(net.chosen, smoothing="expansion", smoothing_weight=0.7)
     sample = shapes(size=48).splits["val"][0]
     logits = answer(net, sample)
     regions = net.described(net._rgb_of(sample.image))[0]
@@ -119,7 +123,7 @@ def test_saved_and_loaded_without_scikit_learn(net, monkeypatch):
     again = classical(3, **OPTIONS).eval()
     again.resize_for(stored)
     again.load_state_dict(stored)
-    net.smoothing, net.smoothing_weight = "expansion", 0.5
+    net.chosen = replace(net.chosen, smoothing="expansion", smoothing_weight=0.5)
     assert torch.equal(answer(again, colours(3)), answer(net, colours(3)))
 
 
@@ -157,7 +161,7 @@ def test_labels_are_clear_majorities():
 def test_no_more_regions_than_wanted():
     sizes = []
     net = classical(3, **OPTIONS, max_regions=40)
-    net.forest.fit = lambda features, labels, *_: sizes.append((features.shape, labels.shape))
+    net.forest.fit = lambda features, labels, **_: sizes.append((features.shape, labels.shape))
     net.fit([colours(seed) for seed in range(4)], np.random.default_rng(0))
     assert sizes == [((40, 2 * (6 + 8 + 10 + 3)), (40,))]
 
@@ -200,6 +204,6 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, absent, options,
 )
 def test_numbers_that_make_no_sense_are_refused(option):
     with pytest.raises(ConfigError, match=f"model.{option} is 0"):
-        classical(3, **{**OPTIONS, option: 0})
+        MODEL.build({"name": "classical", **OPTIONS, option: 0}, out_channels=3)
     with pytest.raises(ConfigError, match=r"model\.smoothing_weight is -1"):
-        classical(3, smoothing_weight=-1.0)
+        MODEL.build({"name": "classical", "smoothing_weight": -1.0}, out_channels=3)

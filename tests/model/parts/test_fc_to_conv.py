@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
-from segtrain.model.fc_to_conv import fc_to_conv
+from segtrain.model.parts.fc_to_conv import fc_to_conv
 
 torchvision = pytest.importorskip("torchvision")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import CheckpointError
-from segtrain.model.aspp import rates_at
-from segtrain.model.encoder import encoder_of
-from segtrain.model.limits import typed
+from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.network import Network
+from segtrain.model.parts.aspp import rates_at
+from segtrain.model.parts.limits import typed
 
 Tensors = Mapping[str, Tensor]
 Rules = Mapping[str, str]

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segtrain.model.aspp import ASPP
-from segtrain.model.atrous import conv_norm_relu
-from segtrain.model.separable import separable
+from segtrain.model.parts.aspp import ASPP
+from segtrain.model.parts.atrous import conv_norm_relu
+from segtrain.model.parts.separable import separable
 
 
 def weights_in(module) -> int:

@@ -8,7 +8,7 @@ color = pytest.importorskip("skimage.color")
 from scipy.ndimage import label
 
 from segtrain.data.shapes import shapes
-from segtrain.model.regions import around, boundary_map, histograms, neighbours, regions_of, sums
+from segtrain.model.classical.regions import around, boundary_map, histograms, neighbours, regions_of, sums
 
 SMALL = np.array([[0, 0, 1], [0, 2, 1], [3, 2, 2]])
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model import weights as weights_module
-from segtrain.model.encoder import encoder_of
-from segtrain.model.weights import IMAGENET, adapted, load_encoder_weights, packaged_file, reachable
+from segtrain.model.encoder import weights as weights_module
+from segtrain.model.encoder.timm_encoder import encoder_of
+from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights, packaged_file, reachable
 from segtrain.sample import Normalisation
 
 LITE0 = "tf_efficientnet_lite0"

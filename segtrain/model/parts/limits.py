@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from segtrain.errors import ConfigError
+from segtrain.options import between
 
-
-def check_counts(**counts: int) -> None:
-    """Numbers of channels or layers."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"model.{name} is {count}; allowed: an integer from 1")
-
-
-def check_rates(rates: tuple[int, ...] | None) -> None:
-    if rates is not None and min(rates, default=1) < 1:
-        raise ConfigError(f"model.rates is {list(rates)}; allowed: integers from 1, or null")
-
-
-def check_dropout(dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"model.dropout is {dropout}; allowed: 0 up to, not including, 1")
+CHANNELS = between(1, 4096)
+"""Channels of one layer; fully connected layers of VGG16 have 4096."""
+RATE = between(1, 4096)
+"""Atrous rates: larger ones reach beyond any image."""
+EPS = between(1e-10, 1)
+"""What batch normalisation adds to the variance: below, float32 rounds it away."""
 
 
 def typed(options: Mapping) -> str:

@@ -9,10 +9,10 @@ from torch import nn
 
 from segtrain.checkpoint.initial import start_from
 from segtrain.errors import CheckpointError
+from segtrain.model.convert import from_torchvision, recognised
 from segtrain.model.deeplabv3 import deeplabv3
 from segtrain.model.deeplabv3plus import deeplabv3plus
 from segtrain.model.fcn import fcn
-from segtrain.model.imports import from_torchvision, recognised
 from segtrain.model.lraspp import lraspp
 from segtrain.model.unet import unet
 from segtrain.sample import Facts

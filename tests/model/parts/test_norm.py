@@ -8,7 +8,7 @@ from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.deeplabv3plus import deeplabv3plus
-from segtrain.model.norm import (
+from segtrain.model.parts.norm import (
     check_batch,
     freeze_batch_norm,
     recompute_statistics,

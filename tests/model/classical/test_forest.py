@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from segtrain.errors import CheckpointError
-from segtrain.model import forest as module
-from segtrain.model.forest import Forest
+from segtrain.model.classical import forest as module
+from segtrain.model.classical.forest import Forest
 
 ensemble = pytest.importorskip("sklearn.ensemble")
 

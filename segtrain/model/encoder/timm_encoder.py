@@ -12,10 +12,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, nearest
-from segtrain.model.network import Network
-from segtrain.model.norm import freeze_batch_norm, is_frozen
-
-OUTPUT_STRIDES = (8, 16, 32)
 
 
 def encoder_of(
@@ -44,8 +40,6 @@ def encoder_of(
         it (Chen et al. 2017, "Rethinking atrous convolution", sec. 3.2.1), whatever contract_dilation says.
     norm_eps: what batch normalisation adds to the variance; None leaves timm's number.
     """
-    if output_stride not in OUTPUT_STRIDES:
-        raise ConfigError(f"model.output_stride is {output_stride}; allowed: 8, 16, 32")
     if not 1 <= in_channels <= 10:
         raise ConfigError(f"the images have {in_channels} channels; an encoder takes 1 to 10")
     check_name(name)
@@ -199,39 +193,3 @@ def _unsupported(name: str, output_stride: int) -> str:
         "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or "
         "Xception, such as model.encoder=resnet50"
     )
-
-
-def at_output_stride(net: Network, output_stride: int) -> Network:
-    """A twin of `net` that computes at another output stride with the same tensors: what trains one changes
-    the other.
-
-    Rates that depend on the output stride follow. The twin has the modes and the frozen parts of `net`.
-    """
-    if net.options is None:
-        raise ConfigError(
-            f"model.output_stride is not an option of {type(net).__name__}: its features come at the "
-            f"strides of its paper"
-        )
-    with torch.device("meta"):
-        twin = type(net)(net.options.at(output_stride))
-    _share_tensors(net, twin)
-    for name, module in net.named_modules():
-        copy = twin.get_submodule(name)
-        copy.training = module.training
-        if is_frozen(module):
-            freeze_batch_norm(copy)
-    twin.normalisation, twin.weights_report = net.normalisation, net.weights_report
-    return twin
-
-
-def _share_tensors(net: nn.Module, twin: nn.Module) -> None:
-    sources = dict(net.named_parameters())
-    for name, parameter in twin.named_parameters():
-        # load_state_dict would otherwise set the flag of the shared parameter to that of the twin's new one.
-        parameter.requires_grad_(sources[name].requires_grad)
-    twin.load_state_dict(net.state_dict(keep_vars=True), assign=True)
-    saved = twin.state_dict().keys()
-    for name, buffer in net.named_buffers():
-        if name not in saved:
-            owner, _, attribute = name.rpartition(".")
-            setattr(twin.get_submodule(owner), attribute, buffer)

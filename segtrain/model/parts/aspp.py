@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from segtrain.model.atrous import conv_norm_relu
+from segtrain.model.parts.atrous import conv_norm_relu
 
 
 class ImagePooling(nn.Module):

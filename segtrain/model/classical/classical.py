@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 
 from segtrain.errors import ConfigError, DataError
-from segtrain.model.forest import Forest
-from segtrain.model.limits import check_counts
+from segtrain.model.classical.forest import Forest
+from segtrain.model.classical.potts import (
+    agreement,
+    alpha_expansion,
+    contrast_weights,
+    iterated_conditional_modes,
+)
+from segtrain.model.classical.regions import around, histograms, neighbours, regions_of, sums
+from segtrain.model.classical.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
 from segtrain.model.network import Network
-from segtrain.model.potts import agreement, alpha_expansion, contrast_weights, iterated_conditional_modes
-from segtrain.model.regions import around, histograms, neighbours, regions_of, sums
-from segtrain.model.texture import PATTERNS, Textons, filter_bank, local_binary_patterns
+from segtrain.options import between, key, with_options
 from segtrain.sample import Normalisation, Output
 
 PURE = 0.6
@@ -34,63 +40,54 @@ LEAST = 1e-12
 """Probability that stands for none, so that its logarithm is a number."""
 
 
-def classical(
-    out_channels: int,
-    in_channels: int = 3,
-    regions: Literal["slic", "watershed"] = "slic",
-    num_regions: int = 400,
-    compactness: float = 10.0,
-    textons: int = 64,
-    trees: int = 200,
-    min_leaf: int = 5,
-    max_regions: int = 100_000,
-    smoothing: Literal["expansion", "icm", "none"] = "expansion",
-    smoothing_weight: float = 0.5,
-) -> Network:
+@dataclass(frozen=True)
+class Options:
+    """Options of classical segmentation."""
+
+    regions: Literal["slic", "watershed"] = key(
+        "slic", "slic: k-means in colour and position; watershed: of the map of colour gradients"
+    )
+    num_regions: Annotated[int, between(1, 100_000)] = key(
+        400, "approximate number of regions (superpixels) of an image"
+    )
+    compactness: Annotated[float, between(1e-6, 1e6)] = key(
+        10.0, "compactness of slic's regions: more makes them rounder, less lets them follow the colours"
+    )
+    textons: Annotated[int, between(1, 4096)] = key(
+        64, "size of the texton vocabulary, which describes texture"
+    )
+    trees: Annotated[int, between(1, 10_000)] = key(200, "trees of the random forest")
+    min_leaf: Annotated[int, between(1, 1_000_000)] = key(5, "fewest training regions at a leaf")
+    max_regions: Annotated[int, between(1, 100_000_000)] = key(
+        100_000,
+        "approximate number of regions that the forest is fitted on; if there are more, the same number is "
+        "drawn from each image",
+    )
+    smoothing: Literal["expansion", "icm", "none"] = key(
+        "expansion",
+        "Potts model over neighbouring regions, solved by alpha-expansion (needs PyMaxflow) or by iterated "
+        "conditional modes, which is weaker and needs nothing; none: the forest's probabilities as they are",
+    )
+    smoothing_weight: Annotated[float, between(0, 1000)] = key(
+        0.5, "cost in nats of different classes in two neighbouring regions of the same colour"
+    )
+
+
+@with_options(Options)
+def classical(options: Options, out_channels: int, in_channels: int = 3) -> Network:
     """Classical segmentation: regions, colour and texture features, a random forest and a Potts model.
     Fitted, not trained.
 
     The training split is read twice, without augmentation: for the textons, and for one feature vector a
-    region (Lab mean and deviation, histograms of textons and local binary patterns, place, area, and the mean
-    of all this over the regions around). trainer, loss, optimizer, schedule and augmentation have no say.
-    Images of one channel count as grey, of more than three as RGB and more that is not looked at. Needs
-    segtrain[classical].
-
-    Options:
-        regions: slic (k-means in colour and place) or watershed (of the map of colour boundaries)
-        num_regions: about how many regions an image is cut into
-        compactness: of slic's regions; more makes them rounder, less lets them follow the colours
-        textons: words that the texture is described with
-        trees: of the random forest
-        min_leaf: fewest training regions at a leaf
-        max_regions: about how many regions the forest is fitted on; of more, the same number is drawn from
-            each image
-        smoothing: labels of neighbouring regions by alpha-expansion (needs PyMaxflow) or iterated conditional
-            modes, which is weaker and needs nothing; none gives the forest's probabilities as they are
-        smoothing_weight: what two neighbouring regions of the same colour pay for different classes, in nats
+    region (Lab mean and deviation, histograms of textons and local binary patterns, position, area, and the
+    mean of all these over the neighbouring regions). trainer, loss, optimizer, schedule and augmentation are
+    not used. Images of one channel count as grey, of more than three only the first three are used, as RGB.
+    Needs segtrain[classical].
     """
-    check_counts(
-        num_regions=num_regions, textons=textons, trees=trees, min_leaf=min_leaf, max_regions=max_regions
-    )
-    if compactness <= 0:
-        raise ConfigError(f"model.compactness is {compactness}; allowed: a number above 0")
-    if smoothing_weight < 0:
-        raise ConfigError(f"model.smoothing_weight is {smoothing_weight}; allowed: a number from 0")
     _need("skimage", "scikit-image")
-    if smoothing == "expansion":
+    if options.smoothing == "expansion":
         _need("maxflow", "PyMaxflow", " or use model.smoothing=icm")
-    net = Classical(
-        out_channels,
-        regions,
-        num_regions,
-        compactness,
-        textons,
-        trees,
-        min_leaf,
-        max_regions,
-        smoothing,
-        smoothing_weight,
-    )
+    net = Classical(options, out_channels)
     net.normalisation = Normalisation((0.0,) * in_channels, (1.0,) * in_channels)
     net.weights_report = "fitted on the training split"
     return net
@@ -108,34 +105,18 @@ class Classical(Network):
     """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely
     as any other.
 
-    The arguments are the factory's options. head_keys: the tensors whose first dimension is the classes.
-    log_probabilities: the scores are none above 0, so they must not be merged with others from 0 on.
+    Its scores are log-probabilities, none above 0, so they must not be merged with non-negative ones.
     """
 
     head_keys = ("forest.values",)
     log_probabilities = True
     fits_itself = True
 
-    def __init__(
-        self,
-        num_classes,
-        regions,
-        num_regions,
-        compactness,
-        textons,
-        trees,
-        min_leaf,
-        max_regions,
-        smoothing,
-        smoothing_weight,
-    ):
+    def __init__(self, options: Options, num_classes: int):
         super().__init__()
-        self.cut = (regions, num_regions, compactness)
-        self.trees, self.min_leaf, self.max_regions = trees, min_leaf, max_regions
-        self.smoothing, self.smoothing_weight = smoothing, smoothing_weight
-        self.num_classes = num_classes
-        self.textons = Textons(textons)
-        self.forest = Forest(num_classes, 2 * (6 + textons + PATTERNS + 3))
+        self.chosen, self.num_classes = options, num_classes
+        self.textons = Textons(options.textons)
+        self.forest = Forest(num_classes, 2 * (6 + options.textons + PATTERNS + 3))
 
     # --- what is learnt
 
@@ -146,14 +127,21 @@ class Classical(Network):
         share = -(-TEXTON_PIXELS // len(samples))
         answers = [_drawn(filter_bank(_lab(self._rgb_of(sample.image))), share, rng) for sample in samples]
         self.textons.fit(np.concatenate(answers), _seed(rng))
-        share = -(-self.max_regions // len(samples))
+        share = -(-self.chosen.max_regions // len(samples))
         taught = [self._taught(sample, share, rng) for sample in samples]
         features, labels = (np.concatenate(part) for part in zip(*taught, strict=True))
         if len(labels) == 0:
             raise DataError(
                 "no region of the training images has a clear label; model.num_regions makes smaller ones"
             )
-        self.forest.fit(features, labels, self.trees, self.min_leaf, torch.get_num_threads(), _seed(rng))
+        self.forest.fit(
+            features,
+            labels,
+            trees=self.chosen.trees,
+            min_leaf=self.chosen.min_leaf,
+            jobs=torch.get_num_threads(),
+            seed=_seed(rng),
+        )
 
     def _taught(self, sample, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Features and labels of those regions of an image that are of one class, at most `most` of them."""
@@ -194,9 +182,9 @@ class Classical(Network):
         probable class is its label: no single region could change it and lower the energy."""
         regions, colours, edges, features = self.described(rgb)
         scores = np.log(np.maximum(self.forest(features), LEAST))
-        if self.smoothing != "none":
-            weights = contrast_weights(colours, edges, self.smoothing_weight)
-            solve = alpha_expansion if self.smoothing == "expansion" else iterated_conditional_modes
+        if self.chosen.smoothing != "none":
+            weights = contrast_weights(colours, edges, self.chosen.smoothing_weight)
+            solve = alpha_expansion if self.chosen.smoothing == "expansion" else iterated_conditional_modes
             scores += agreement(solve(-scores, edges, weights), self.num_classes, edges, weights)
             scores -= np.logaddexp.reduce(scores, axis=1, keepdims=True)
         return scores.T.astype(np.float32)[:, regions]
@@ -205,7 +193,8 @@ class Classical(Network):
         """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs that touch
         (E×2), R×F float32 features."""
         lab = _lab(rgb)
-        regions = regions_of(rgb, lab, *self.cut)
+        chosen = self.chosen
+        regions = regions_of(rgb, lab, chosen.regions, chosen.num_regions, chosen.compactness)
         height, width = regions.shape
         area = np.bincount(regions.ravel())[:, None]
         mean = sums(regions, lab) / area

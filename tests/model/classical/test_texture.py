@@ -6,8 +6,8 @@ import pytest
 pytest.importorskip("skimage")
 cluster = pytest.importorskip("sklearn.cluster")
 
-from segtrain.model import texture
-from segtrain.model.texture import FILTERS, PATTERNS, Textons, filter_bank, local_binary_patterns
+from segtrain.model.classical import texture
+from segtrain.model.classical.texture import FILTERS, PATTERNS, Textons, filter_bank, local_binary_patterns
 
 
 def test_the_banks_filters_on_a_ramp_and_on_a_constant():

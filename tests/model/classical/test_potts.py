@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from segtrain.model.potts import (
+from segtrain.model.classical.potts import (
     agreement,
     alpha_expansion,
     contrast_weights,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from segtrain.model.atrous import conv_norm_relu, head_of, initialise
+from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
 
 
 class FCNHead(nn.Module):

@@ -3,12 +3,16 @@ DeconvNet stand on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.model.weights import IMAGENET, adapted, existing, hub_tensors
+from segtrain.model.encoder.weights import IMAGENET, adapted, existing, hub_tensors
+from segtrain.options import SHARE, Limits, key
 from segtrain.sample import Normalisation
 from segtrain.tensors import read_weights
 
@@ -19,16 +23,35 @@ DEPTHS = (2, 2, 3, 3, 3)
 FC_CHANNELS = 4096
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Places of the 13 convolutions in `features` of torchvision's and timm's VGG16."""
-MAX_WIDTH = 4.0
+WIDTH = Limits("above 0 and at most 4", lambda value: 0 < value <= 4)
+"""Channels of a network as a share of its paper's."""
+
+
+@dataclass(frozen=True)
+class VGGOptions:
+    """Options of networks on VGG16."""
+
+    weights: str = key(
+        "imagenet",
+        "initial weights of VGG16: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, "
+        ".safetensors)",
+    )
+    width: Annotated[float, WIDTH] = key(
+        1.0, "channels of every layer as a share of the paper's; published weights need 1"
+    )
+
+
+@dataclass(frozen=True)
+class DropoutVGGOptions(VGGOptions):
+    """Options of networks on VGG16 with dropout after its fully connected layers, as published."""
+
+    dropout: Annotated[float, SHARE] = key(
+        0.5, "probability that a value of fc6 or fc7 is dropped in training"
+    )
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` of the paper in a network of this width: at least 1. ConfigError for a width that cannot be
-    had."""
-    if not 0 < width <= MAX_WIDTH:
-        raise ConfigError(
-            f"model.width is {width}; allowed: above 0, up to {MAX_WIDTH:g} (1 is the paper's network)"
-        )
+    """`channels` of the paper in a network of this width: at least 1."""
     return max(1, round(channels * width))
 
 
@@ -66,8 +89,6 @@ class VGG16(nn.Module):
         super().__init__()
         if not 1 <= in_channels <= 10:
             raise ConfigError(f"the images have {in_channels} channels; an encoder takes 1 to 10")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.dropout is {dropout}; allowed: 0 up to, not including, 1")
         self.poolings, self.ceil_mode = poolings, ceil_mode
         self.channels = (
             *(scaled(channels, width) for channels in CHANNELS),

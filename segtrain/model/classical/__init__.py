@@ -1,0 +1,1 @@
+"""Segmentation before neural networks, and its parts."""

@@ -1,0 +1,1 @@
+"""Encoders: networks of timm and VGG16, their pretrained weights, and the features taken from them."""
