@@ -10,10 +10,10 @@ from segtrain.loss import LOSS
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.options import check_sections, path_options
+from segtrain.options import path_options
 from segtrain.registry import Table
 from segtrain.schedule import SCHEDULE
-from segtrain.settings import COMMANDS, COMPOSITES
+from segtrain.settings import COMMANDS, COMPOSITES, check_sections
 from segtrain.task import TASK
 from segtrain.tta import TTA
 
@@ -25,8 +25,7 @@ TABLES: dict[str, Table] = {
 def check(command: str, config: Mapping) -> dict:
     """The config with every key and value checked and every default filled in; ConfigError names the key as
     typed."""
-    row = COMMANDS[command]
-    return check_groups(command, check_sections(config, command, row.sections, row.groups))
+    return check_groups(command, check_sections(config, command))
 
 
 def check_groups(command: str, config: Mapping) -> dict:

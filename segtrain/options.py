@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -209,43 +209,6 @@ def check_options(config: Mapping, factory: Callable, where: str, what: str) -> 
     return {
         key: check_value(value, options[key].annotation, f"{prefix}{key}") for key, value in config.items()
     }
-
-
-def check_sections(
-    config: Mapping, command: str, sections: Mapping[str, Callable], groups: Collection[str]
-) -> dict:
-    """The config of a command with its top-level keys and its fixed sections checked and their defaults
-    filled in.
-
-    sections: {name: settings dataclass}, "" for the top level. groups: names of the groups, whose content is
-    left as it is.
-    """
-    top = {key: value for key, value in config.items() if key not in sections and key not in groups}
-    known = [*options_of(sections[""]), *filter(None, sections), *groups]
-    for key in top:
-        if key not in known:
-            raise ConfigError(
-                f"{key} is not a key of segtrain {command}{nearest(key, known)}; keys are "
-                f"{', '.join(sorted(known))}"
-            )
-    checked = _filled(top, sections[""], "", f"segtrain {command}")
-    for key, option in options_of(sections[""]).items():
-        if checked[key] == "":  # an empty path would be taken for the current folder
-            raise ConfigError(f"{key} is empty (an unset variable of the shell?); give {option.meaning}")
-    for name in filter(None, sections):
-        values = config.get(name)
-        if not isinstance(values, (Mapping, types.NoneType)):
-            raise ConfigError(
-                f"{name} is {values!r}; it is a section, set its keys one by one: {name}.KEY=VALUE"
-            )
-        checked[name] = _filled(values or {}, sections[name], name, f"section {name}")
-    return {**checked, **{group: config.get(group) for group in groups}}
-
-
-def _filled(values: Mapping, settings, where: str, what: str) -> dict:
-    """The checked options of a settings dataclass, with its defaults."""
-    defaults = {name: option.default for name, option in options_of(settings).items()}
-    return {**defaults, **check_options(values, settings, where, what)}
 
 
 def _allows_none(annotation) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from segtrain.errors import ConfigError, nearest
 from segtrain.options import (
     ABOVE_0,
     FROM_0,
@@ -18,7 +19,9 @@ from segtrain.options import (
     Limits,
     at_least,
     between,
+    check_options,
     key,
+    options_of,
 )
 
 THREADS = between(1, 1024)
@@ -385,3 +388,35 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""
+
+
+def check_sections(config: Mapping, command: str) -> dict:
+    """The config of a command with its top-level keys and its sections checked and their defaults filled in;
+    its groups are left as they are. ConfigError names the key as typed."""
+    row = COMMANDS[command]
+    top = {key: value for key, value in config.items() if key not in row.sections and key not in row.groups}
+    known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]
+    for name in top:
+        if name not in known:
+            raise ConfigError(
+                f"{name} is not a key of segtrain {command}{nearest(name, known)}; keys are "
+                f"{', '.join(sorted(known))}"
+            )
+    checked = _filled(top, row.sections[""], "", f"segtrain {command}")
+    for name, option in options_of(row.sections[""]).items():
+        if checked[name] == "":  # an empty path would be taken for the current folder
+            raise ConfigError(f"{name} is empty (an unset variable of the shell?); give {option.meaning}")
+    for name in filter(None, row.sections):
+        values = {} if config.get(name) is None else config[name]
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"{name} is {values!r}; it is a section, set its keys one by one: {name}.KEY=VALUE"
+            )
+        checked[name] = _filled(values, row.sections[name], name, f"section {name}")
+    return {**checked, **{group: config.get(group) for group in row.groups}}
+
+
+def _filled(values: Mapping, settings, where: str, what: str) -> dict:
+    """The checked options of a settings dataclass, with its defaults."""
+    defaults = {name: option.default for name, option in options_of(settings).items()}
+    return {**defaults, **check_options(values, settings, where, what)}

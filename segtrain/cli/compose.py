@@ -18,8 +18,8 @@ from segtrain.cli.overrides import Typed, check_choice, quoted
 from segtrain.cli.own_yaml import checked_folder, register_source, source_of
 from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
 from segtrain.errors import ConfigError
-from segtrain.options import check_sections, options_of
-from segtrain.settings import COMMANDS
+from segtrain.options import options_of
+from segtrain.settings import COMMANDS, check_sections
 from segtrain.text import flatten
 
 
@@ -277,8 +277,7 @@ def checked_sections(config: dict, keys: Keys) -> dict:
             f"`# @package _global_`"
         )
     groups = {group: _group(config.get(group), group, keys) for group in keys.groups}
-    row = COMMANDS[keys.command]
-    return check_sections({**config, **groups}, row.name, row.sections, row.groups)
+    return check_sections({**config, **groups}, keys.command)
 
 
 def _group(value: Any, group: str, keys: Keys) -> dict:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import segtrain
 from segtrain.cli.streams import Output, prepare
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
-from segtrain.settings import COMMANDS, Command
+from segtrain.settings import COMMANDS
 from segtrain.text import say
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
@@ -168,10 +168,11 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
 
 def _once(arguments: Arguments, stop, words: list[str]) -> int:
     from segtrain.cli import launch
+    from segtrain.cli.composition import composed
     from segtrain.run.debug_log import debug_log
     from segtrain.run.existing import existing_run
 
-    config, wishes = composed(arguments)
+    config, wishes = composed(arguments.command, arguments.words, arguments.config_dir)
     stop.raise_if_requested()
     if arguments.command == "train":
         folder, scores = _train(arguments, config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
@@ -202,51 +203,12 @@ def _in_words(scores: dict) -> str:
     )
 
 
-def composed(arguments: Arguments) -> tuple[dict, dict[str, str]]:
-    """The config that the words ask for, and what they wish of Hydra's folders."""
-    composer, typed, wishes = composition(arguments)
-    with composer.ready():
-        return composer.compose(typed), wishes
-
-
-def composition(arguments: Arguments):
-    """What composes the command's config, the overrides for it, and the wishes. Groups of a saved run are
-    read where one is named."""
-    from segtrain.cli.catalogue import Keys
-    from segtrain.cli.compose import Composer
-    from segtrain.cli.overrides import parse_overrides
-    from segtrain.run.existing import existing_run
-    from segtrain.run.saved import check_overrides_of_saved, saved_config
-
-    typed, wishes = parse_overrides(arguments.words, Keys(arguments.command))
-    row = COMMANDS[arguments.command]
-    named = _named_run(row, typed)
-    saved = None
-    if named is not None:
-        saved = saved_config(existing_run(named, row.reads))
-        if row.needs_run:
-            check_overrides_of_saved(typed, saved, named)
-    return Composer(arguments.command, arguments.config_dir, saved), typed, wishes
-
-
-def _named_run(row: Command, typed: list) -> str | None:
-    """The run whose saved config the command starts from; None if no run is named and none is needed."""
-    named = next((one.value for one in typed if one.key == row.reads), None)
-    if isinstance(named, list):
-        named = next(iter(named), None)
-    if row.needs_run and not isinstance(named, str):
-        example = "runs=[FOLDER,FOLDER]" if row.reads == "runs" else f"{row.reads}=FOLDER"
-        raise ConfigError(
-            f"{row.reads} is missing: segtrain {row.name} needs the folder of a run; add {example}"
-        )
-    return named if isinstance(named, str) and (row.reads, named) != ("resume", "auto") else None
-
-
 def _print_config(arguments: Arguments) -> int:
+    from segtrain.cli.composition import composed
     from segtrain.cli.launch import check
     from segtrain.run.plain_yaml import to_yaml
 
-    config, _ = composed(arguments)
+    config, _ = composed(arguments.command, arguments.words, arguments.config_dir)
     checked = check(arguments.command, config)
     if checked.get("stages"):
         from segtrain.cli import stages
@@ -258,6 +220,7 @@ def _print_config(arguments: Arguments) -> int:
 
 def _config(arguments: Arguments) -> int:
     """`segtrain config train …`: every key, its value, its default, its meaning and who set it."""
+    from segtrain.cli.composition import composition
     from segtrain.cli.help import config_table
 
     commands = [name for name, row in COMMANDS.items() if row.sections]
@@ -269,7 +232,7 @@ def _config(arguments: Arguments) -> int:
             f"{'|'.join(commands)}"
         )
     arguments.command = _take_command(arguments.words)
-    composer, typed, _ = composition(arguments)
+    composer, typed, _ = composition(arguments.command, arguments.words, arguments.config_dir)
     with composer.ready():
         print(
             config_table(

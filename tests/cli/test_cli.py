@@ -460,7 +460,7 @@ def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
 
 def test_signal_before_the_run_begins(segtrain, training, monkeypatch):
     monkeypatch.setattr(
-        "segtrain.cli.main.composed", lambda arguments: os.kill(os.getpid(), signal.SIGTERM) or ({}, {})
+        "segtrain.cli.composition.composed", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or ({}, {})
     )
     segtrain("train", "name=x").refused("SIGTERM", code=143)
     assert training.configs == []
