@@ -1,4 +1,4 @@
-"""The table of augmentations, and how those of a config are applied: in order, from one random generator.
+"""The table of augmentations; those of a config are applied in order, with one random generator.
 
 Each factory makes an `Operation`.
 """
@@ -25,9 +25,9 @@ AUGMENTATION = Table(
 
 
 class Operation(Protocol):
-    """What a factory of this table makes.
+    """An augmentation.
 
-    output_size: (height, width) in pixels of every sample that it gives; None if that depends on the sample.
+    output_size: (height, width) in pixels of all samples after it; None if that depends on the sample.
     """
 
     output_size: tuple[int, int] | None
@@ -35,8 +35,8 @@ class Operation(Protocol):
     def __call__(
         self, sample: Sample, rng: np.random.Generator, draw: Callable[[np.random.Generator], Sample]
     ) -> Sample:
-        """A new sample, its arrays aligned; `sample` stays as it is. All randomness comes from `rng`;
-        `draw(rng)` gives another raw sample of the training split."""
+        """A new sample with image, target and instances aligned; `sample` is not modified. All randomness
+        comes from `rng`; `draw(rng)` returns another raw sample of the training split."""
 
 
 def output_size(ops: Sequence[Operation]) -> tuple[int, int] | None:
@@ -50,7 +50,7 @@ def apply(
     rng: np.random.Generator,
     draw: Callable[[np.random.Generator], Sample],
 ) -> Sample:
-    """The sample after all operations; `draw(rng)` gives those that need it another raw sample."""
+    """The sample after all operations; draw(rng): another raw sample, for operations that mix two."""
     for op in ops:
         sample = op(sample, rng, draw)
     return sample

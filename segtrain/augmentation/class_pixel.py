@@ -1,4 +1,4 @@
-"""Class-balanced sampling of pixels: first a class is drawn, then one of its pixels."""
+"""Class-balanced sampling of pixels: a class is drawn first, then one of its pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ClassDraw = Literal["uniform", "sqrt_inverse"]
 
 
 def class_draw_weights(class_draw: ClassDraw, class_frequency: Callable) -> np.ndarray | None:
-    """float64[C], the classes' probabilities up to a common factor; None if all are equally likely."""
+    """float64[C]: sampling weight of each class, not normalised; None for uniform sampling."""
     if class_draw == "uniform":
         return None
     return 1.0 / np.sqrt(np.maximum(np.asarray(class_frequency().pixels, np.float64), 1.0))
@@ -20,9 +20,9 @@ def class_draw_weights(class_draw: ClassDraw, class_frequency: Callable) -> np.n
 def pixel_of_a_class(
     target: np.ndarray, class_weights: np.ndarray | None, ignore_index: int, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """(row, column) of a random pixel of a class drawn among those present; None if nothing is labelled.
+    """(row, column) of a random pixel of a class drawn among those present; None if no pixel is labelled.
 
-    target: H×W unsigned integers. class_weights: float[C] as `class_draw_weights` gives them.
+    target: H×W unsigned integers. class_weights: float[C] from `class_draw_weights`.
     """
     counts = np.bincount(target.ravel(), minlength=ignore_index + 1)
     counts[ignore_index] = 0

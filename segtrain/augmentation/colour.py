@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation and hue as one matrix."""
+"""Colour jitter: brightness, contrast, saturation and hue as one matrix."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def colour(
     hue: Annotated[float, between(0, 180)] = 0.0,
     probability: Annotated[float, PROBABILITY] = 1.0,
 ) -> Colour:
-    """Random brightness, contrast, saturation and hue of RGB images (colour jitter), as one 3x4 matrix.
+    """Colour jitter: random brightness, contrast, saturation and hue of RGB images, as one 3x4 matrix.
 
-    Each factor is drawn uniformly from [1 - x, 1 + x], x the option's value. Contrast is about the image's
-    mean grey, saturation about each pixel's own grey (BT.601 luma); hue rotates the colours about the grey
-    axis. 8-bit RGB images only; others pass unchanged.
+    Each factor is drawn uniformly from [1 - x, 1 + x], where x is the option's value. Contrast scales about
+    the image's mean grey, saturation about each pixel's own grey (BT.601 luma); hue rotates colours about
+    the grey axis. Only 8-bit RGB images are changed.
 
     Options:
         brightness: largest relative change of brightness
@@ -41,7 +41,7 @@ def colour(
 
 @dataclass(frozen=True)
 class Colour:
-    """The operation that `colour` makes."""
+    """The operation made by `colour`."""
 
     output_size: ClassVar[None] = None
     brightness: float
@@ -51,7 +51,7 @@ class Colour:
     probability: float
 
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
-        # All numbers are drawn always, so that one option does not shift the draws of the operations behind.
+        # All numbers are always drawn, so that no option changes the random numbers of later operations.
         chance, *signs = rng.uniform(-1, 1, 5)
         image = sample.image
         if (
@@ -73,8 +73,8 @@ class Colour:
 def colour_matrix(
     brightness: float, contrast: float, saturation: float, hue: float, mean_grey: float
 ) -> np.ndarray:
-    """3×4 on (R, G, B, 1) of 0..255: brightness, then contrast about the mean grey of the brightened image,
-    saturation, hue (degrees)."""
+    """3×4 matrix that maps (R, G, B, 1) in 0..255 to RGB: brightness, then contrast about the mean grey
+    of the brightened image, then saturation, then hue (degrees)."""
     keep_grey = np.tile(LUMA, (3, 1))
     saturate = saturation * np.eye(3) + (1 - saturation) * keep_grey
     turn = _about_grey_axis(math.radians(hue)) @ saturate

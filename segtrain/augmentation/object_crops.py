@@ -1,5 +1,5 @@
-"""Crops around objects, as DeconvNet is trained (Noh, Hong & Han 2015, "Learning deconvolution network for
-semantic segmentation")."""
+"""Crops around objects: the training data of DeconvNet (Noh, Hong & Han, Learning deconvolution network
+for semantic segmentation, ICCV 2015)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from segtrain.options import PROBABILITY, SIDE_PX, between
 from segtrain.sample import CLASSES, IGNORE, Facts, Sample, Target
 
 CONTEXT = 1.2
-"""How much larger than the box of the objects the part of the image is that is taken."""
+"""Side of the square around the objects, relative to the longer side of their bounding box."""
 NEIGHBOURS = 3
-"""The most objects that share a crop with the drawn one."""
+"""Largest number of further objects in a crop of stage 2."""
 
 
 def object_crops(
@@ -32,12 +32,13 @@ def object_crops(
     facts: Facts | None = None,
     target: Target = CLASSES,
 ) -> ObjectCrops:
-    """Crops around one object, or around a few, all scaled to one size: the two training stages of DeconvNet.
+    """Crops around one object or a few objects, all scaled to one size: the two training stages of
+    DeconvNet.
 
-    The box of an object, made square and 1.2 times as large, is scaled to `resized` pixels; a crop of `size`
-    is drawn from it. Objects are the instances of the data set; without instances the connected components of
-    its thing classes, or of all classes but the background where it names no things. Labels are interpolated
-    nearest.
+    The bounding box of the objects, made square and 1.2 times as large, is scaled to `resized` pixels; a
+    random crop of `size` is taken from it. Objects are the instances of the data set; without instances, the
+    connected components of its thing classes (of all classes but the background if it names no things).
+    Targets are resampled nearest.
 
     Options:
         stage: 1: one object, everything else is labelled background; 2: an object with one to three of its
@@ -81,7 +82,7 @@ def object_crops(
 
 @dataclass(frozen=True)
 class ObjectCrops:
-    """The operation that `object_crops` makes. background: label of the pixels outside the object. classes:
+    """The operation made by `object_crops`. background: label of pixels outside the object. classes:
     indices of the classes whose connected components are objects."""
 
     stage: int
@@ -101,13 +102,13 @@ class ObjectCrops:
         inside = np.isin(objects, chosen)
         place = self._around(box_of(inside), CONTEXT, rng) if chosen else self._whole(sample, rng)
         if self.stage == 1:
-            # A pixel without a label stays one: nobody knows whether it belongs to the object.
+            # Unlabelled pixels stay unlabelled: whether they belong to the object is unknown.
             target = np.where(inside | (sample.target == self.ignore_index), sample.target, self.background)
             sample = replace(sample, target=target.astype(sample.target.dtype))
         return warped(sample, place, self.ignore_index, self.fill)
 
     def _chosen(self, objects: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Numbers of the objects that the crop shows; none if there are none."""
+        """Numbers of the objects in the crop; [] if the image has none."""
         numbers = worth_a_look(objects)
         if len(numbers) == 0:
             return []
@@ -122,7 +123,7 @@ class ObjectCrops:
         return self._around((0, 0, *sample.image.shape[:2]), 1.0, rng)
 
     def _around(self, box: tuple[int, int, int, int], context: float, rng: np.random.Generator) -> Placement:
-        """A crop of `size` somewhere in the square around the box, scaled to `resized`."""
+        """A random crop of `size` from the square around the box, scaled to `resized`."""
         top, left, bottom, right = box
         scale = float(np.clip(self.resized / (context * max(bottom - top, right - left)), SMALLEST, LARGEST))
         offset = (rng.random(2) - 0.5) * (self.resized - self.output_size[0]) / scale

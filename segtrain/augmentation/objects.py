@@ -1,4 +1,4 @@
-"""The objects of a sample: its instances, or connected components of one class."""
+"""Objects of a sample: instances, or connected components."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from segtrain.sample import Sample
 
 SMALLEST_SHARE = 0.001
-"""Of the image's pixels: smaller objects are left alone where there are larger ones."""
+"""Of the image's pixels: smaller objects are not chosen if there are larger ones."""
 
 
 def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
-    """H×W integers: 0 where there is no object, the same number all over an object.
+    """H×W integers: a different number for each object, 0 elsewhere.
 
-    The instances of the sample if it has them; else the connected components (8-connectivity) of each of the
-    classes.
+    Objects are the sample's instances; if it has none, the connected components (8-connectivity) of each
+    class in `classes`.
     """
     if sample.instances is not None:
         return sample.instances
@@ -33,7 +33,8 @@ def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
 
 
 def worth_a_look(objects: np.ndarray) -> np.ndarray:
-    """int[N], numbers of the objects that are not tiny; of all objects if all are tiny."""
+    """int[N]: numbers of the objects of at least SMALLEST_SHARE of the image; of all objects if none is
+    that large."""
     areas = np.bincount(objects.ravel())
     areas[0] = 0
     large = np.flatnonzero(areas >= max(1, SMALLEST_SHARE * objects.size))
@@ -41,6 +42,6 @@ def worth_a_look(objects: np.ndarray) -> np.ndarray:
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) of the pixels that are set, the last two exclusive."""
+    """Bounding box (top, left, bottom, right) of the pixels that are set; bottom and right exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -1,4 +1,4 @@
-"""One window round a pixel of a drawn class: what a patch-wise classifier learns from."""
+"""Patches around labelled pixels, for patch-wise classification."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def patch(
     class_frequency: Callable | None = None,
     target: Target = CLASSES,
 ) -> Patch:
-    """A square window whose centre is a labelled pixel of a class drawn among those present.
+    """A square patch centred on a labelled pixel of a class drawn among those present.
 
-    Beyond the border the image is reflected. For model=patchwise, with size=model.patch; as the last
-    operation.
+    The image is reflected at its border. For model=patchwise, with size=model.patch; as the last operation.
 
     Options:
         size: side of the window in pixels; its centre is pixel size // 2
@@ -38,7 +37,7 @@ def patch(
 
 @dataclass(frozen=True)
 class Patch:
-    """The operation that `patch` makes."""
+    """The operation made by `patch`."""
 
     output_size: tuple[int, int]
     flip: float
@@ -55,7 +54,7 @@ class Patch:
             else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
         )
         row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))
-        # Mirrored about the centre, so that it stays where it is for even sizes too.
+        # Flipped about the centre pixel, so that the pixel stays in place for even sizes too.
         steps = np.arange(self.output_size[0]) - self.output_size[0] // 2
         rows, columns = (
             _reflected(row + steps, height),
@@ -69,7 +68,7 @@ class Patch:
 
 
 def _reflected(places: np.ndarray, length: int) -> np.ndarray:
-    """Positions beyond 0..length-1 folded back, as often as it takes; the border pixel is not repeated."""
+    """Positions reflected into 0..length-1, repeatedly if need be, without repeating the border pixel."""
     period = max(2 * (length - 1), 1)
     folded = np.abs(places) % period
     return np.minimum(folded, period - folded)

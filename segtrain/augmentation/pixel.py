@@ -86,11 +86,11 @@ DEFAULT = {"GaussianBlur": {"p": 0.2}, "GaussNoise": {"p": 0.2}}
 
 
 def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int = IGNORE) -> Pixel:
-    """Blur, noise, weather, cutout, elastic deformation: albumentations' transforms, by name, in the order
-    given.
+    """Blur, noise, weather, cutout, elastic deformation: transforms of albumentations, by name, in the
+    order given.
 
-    8-bit RGB images only; others pass unchanged. Masks are interpolated nearest; pixels that move in from
-    outside have no label.
+    Only 8-bit RGB images are changed. Masks are resampled nearest; pixels that move in from outside the
+    image are unlabelled.
 
     Options:
         transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null:
@@ -111,8 +111,8 @@ def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int
 
 
 def _albumentations():
-    """The library, imported when first needed (it takes seconds)."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
+    """albumentations, imported on first use (it takes seconds)."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would look for newer versions on the internet
     import importlib.metadata
 
     foreign = [d for d in ("albumentationsx", "AlbumentationsX") if _installed(importlib.metadata, d)]
@@ -136,7 +136,7 @@ def _installed(metadata, name: str) -> bool:
 
 
 def _made(library, name: str, options: dict, ignore_index: int):
-    """One transform; an unknown keyword or value is refused (the library itself only warns)."""
+    """One transform. ConfigError for unknown keywords and values, of which the library only warns."""
     where = f"augmentation.pixel.transforms.{name}"
     factory = getattr(library, name)
     known = [key for key in inspect.signature(factory).parameters if key != "mask_interpolation"]
@@ -162,7 +162,7 @@ def _made(library, name: str, options: dict, ignore_index: int):
 
 @dataclass
 class Pixel:
-    """The operation that `pixel` makes."""
+    """The operation made by `pixel`."""
 
     output_size: ClassVar[None] = None
     compose: Any
@@ -173,8 +173,8 @@ class Pixel:
         image = sample.image
         if image.dtype != np.uint8 or image.shape[2] != 3:
             return sample
-        # Two generators for all transforms together; a common integer seed would give each transform the same
-        # stream.
+        # Both generators are shared by all transforms; an integer seed would give each transform the same
+        # random numbers.
         self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         given = {
             "image": image.copy(),

@@ -1,12 +1,11 @@
-"""Scale, rotation, flip and crop as one warp.
+"""Scale, rotation, flip and crop as one affine warp.
 
-Everything is drawn first, then the window that the crop covers in the source is read once: nothing is resized
-that the crop throws away, and nothing is interpolated twice.
+All parameters are drawn first; then only the window of the source that the crop covers is resampled, once.
 
-Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. A label is that of the source
-pixel in which the centre of the output pixel falls (pixel-centred nearest). Images are bilinear; where the
-warp shrinks below BLUR_BELOW, the window is blurred first so that fine patterns do not alias. Pixels outside
-the source are `fill` and ignored.
+Coordinates are continuous: pixel i covers [i, i + 1), its centre is i + 0.5. Targets and instances are
+resampled nearest: an output pixel takes the value of the source pixel that contains its centre. Images are
+resampled bilinear; below a scale of BLUR_BELOW the window is low-pass filtered first (anti-aliasing). Output
+pixels outside the source are `fill` in the image and ignored in the target.
 """
 
 from __future__ import annotations
@@ -24,21 +23,18 @@ from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, SIDE_PX, between
 from segtrain.sample import CLASSES, IGNORE, Sample, Target, no_label
 
-SMALLEST, LARGEST = 0.01, 100  # scales; beyond, the blur before shrinking is wider than OpenCV can
+SMALLEST, LARGEST = 0.01, 100  # scales; below, the low-pass filter is wider than OpenCV allows
 SCALE = between(SMALLEST, LARGEST)
-BLUR_BELOW = (
-    0.7  # output pixels a source pixel: between here and 1 bilinear reads nearly every source pixel anyway
-)
+BLUR_BELOW = 0.7  # scale; between it and 1, bilinear interpolation reads nearly every source pixel anyway
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the output lies in the source.
+    """Position of the output window in the source image.
 
-    height, width: of the output. scale: output pixels a source pixel. degrees: how far the content turns,
-    counter-clockwise.
-    flipped: the output is mirrored left to right, last. centre: (x, y) of the source that the output's centre
-    shows.
+    height, width: of the output in pixels. scale: output pixels per source pixel. degrees: counter-clockwise
+    rotation of the content. flipped: mirrored left to right, after the rotation. centre: (x, y) in the
+    source that falls on the output's centre.
     """
 
     height: int
@@ -49,7 +45,7 @@ class Placement:
     centre: tuple[float, float]
 
     def matrix(self) -> np.ndarray:
-        """2×3, from an output position (x, y, 1) to the source's, continuous coordinates."""
+        """2×3 affine matrix from (x, y, 1) in the output to (x, y) in the source, continuous coordinates."""
         angle = math.radians(self.degrees)
         cos, sin = (round(f, 15) / self.scale for f in (math.cos(angle), math.sin(angle)))
         turn = np.array([[cos, -sin], [sin, cos]])
@@ -111,7 +107,7 @@ def warp(
 
 @dataclass(frozen=True)
 class Warp:
-    """The operation that `warp` makes."""
+    """The operation made by `warp`."""
 
     output_size: tuple[int, int] | None
     scale: tuple[float, float]
@@ -128,7 +124,7 @@ class Warp:
         return warped(sample, self.placement(sample, rng), self.ignore_index, self.fill, self.linear_target)
 
     def placement(self, sample: Sample, rng: np.random.Generator) -> Placement:
-        """Draws where the crop lies."""
+        """A random placement for this sample."""
         height, width = self.output_size or sample.image.shape[:2]
         low, high = self.scale
         scale = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
@@ -144,10 +140,12 @@ class Warp:
 def _centre(
     place: Placement, source: tuple[int, int], pixel, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """(x, y) of the crop's centre in the source: anywhere that keeps the crop inside, or so that `pixel`
-    (row, column) falls anywhere in it."""
+    """(x, y) of the crop's centre in the source: uniform over the positions that keep the crop inside the
+    image, or, with `pixel` (row, column), such that the pixel falls anywhere in the crop with equal
+    probability."""
     turn = place.matrix()[:, :2]
-    spans = np.abs(turn) @ (place.width, place.height)  # of the window's bounding box in the source
+    # Width and height of the window's bounding box in the source.
+    spans = np.abs(turn) @ (place.width, place.height)
     u = rng.random(2)
     if pixel is None:
         wish = [None, None]
@@ -162,8 +160,8 @@ def _centre(
 
 
 def _on_grid(middle: float, span: float, place: Placement) -> float:
-    """Moved by less than one output pixel, so that the window begins at a whole pixel of the scaled image (no
-    shift by a fraction)."""
+    """The centre moved by less than one output pixel, so that the window begins on a whole pixel of the
+    scaled image."""
     return round((middle - span / 2) * place.scale) / place.scale + span / 2
 
 
@@ -174,8 +172,8 @@ def warped(
     fill: Sequence[float] | None = None,
     linear_target: bool = False,
 ) -> Sample:
-    """The sample as `place` shows it; image, target and instances read from the same positions. `fill` is on
-    the scale 0..255."""
+    """The sample resampled at `place`; image, target and instances at the same positions. fill: K values,
+    0..255. linear_target: bilinear interpolation of the target."""
     matrix = place.matrix()
     nearest = Nearest(matrix, place, sample.image.shape[:2])
     fill = (
@@ -202,9 +200,9 @@ def warped(
 
 
 def _bilinear_known(target: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
-    """H×W or H×W×T float by bilinear interpolation, NaN wherever an unknown (NaN) value has a part in it."""
+    """H×W or H×W×T float, bilinear; NaN wherever an unknown (NaN) value contributes."""
     values = target[..., None] if target.ndim == 2 else target  # H×W×T
-    known = np.isfinite(values)
+    known = np.isfinite(values)  # H×W×T
     read = _bilinear(np.where(known, values, 0).astype(np.float32), matrix, place)
     share = _bilinear(known.astype(np.float32), matrix, place)
     read = np.where(share > 1 - 1e-4, read, np.nan).astype(target.dtype)
@@ -212,16 +210,16 @@ def _bilinear_known(target: np.ndarray, matrix: np.ndarray, place: Placement) ->
 
 
 def _on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`fill` of 0..255 on the scale of the image's dtype (float images: 0..1)."""
+    """`fill` (0..255) on the scale of the image's dtype; float images: 0..1."""
     return (fill * {"uint8": 1, "uint16": 257}[dtype.name]).round() if dtype.kind == "u" else fill / 255
 
 
 class Nearest:
-    """For each output pixel the source pixel in which its centre falls: rows and columns (broadcastable,
-    clipped to the source)."""
+    """Nearest-neighbour lookup: row and column of the source pixel that contains each output pixel's
+    centre, clipped to the source; rows and columns broadcast to H×W."""
 
     def __init__(self, matrix: np.ndarray, place: Placement, source: tuple[int, int]):
-        x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5
+        x, y = np.arange(place.width)[None] + 0.5, np.arange(place.height)[:, None] + 0.5  # 1×W, H×1
         self.upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
         columns = (
             matrix[0, 0] * x + matrix[0, 2]
@@ -233,15 +231,15 @@ class Nearest:
             if self.upright
             else matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]
         )
-        # The small term settles positions that are a whole number but for rounding.
+        # The small term decides positions that are whole numbers up to rounding errors.
         columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
         self.outside = (rows < 0) | (rows >= source[0]) | (columns < 0) | (columns >= source[1])
         self.rows, self.columns = rows.clip(0, source[0] - 1), columns.clip(0, source[1] - 1)
 
     def read(self, array: np.ndarray, fill) -> np.ndarray:
-        """A new array with the source's values, `fill` where there is no source."""
+        """The array resampled (a copy), `fill` outside the source."""
         if self.upright:  # one axis after the other is five times as fast
-            found = array.take(self.rows[:, 0], axis=0).take(self.columns[0], axis=1)
+            found = array.take(self.rows[:, 0], axis=0).take(self.columns[0], axis=1)  # H×W×…
         else:
             found = array[self.rows, self.columns]
         return self.fill_outside(found, fill)
@@ -253,26 +251,26 @@ class Nearest:
 
 
 def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
-    """H×W×K by bilinear interpolation, the image continued by its edge pixels."""
+    """H×W×K resampled bilinear, with border pixels replicated."""
     if place.scale < BLUR_BELOW:
         image, matrix = _blurred_window(image, matrix, place)
     index_matrix = matrix.copy()
-    index_matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # cv2 counts from the centre of pixel 0
+    index_matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # in cv2 the centre of pixel 0 is 0, not 0.5
     size, flags = (place.width, place.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     done = []
-    for first in range(0, image.shape[2], 4):  # cv2 warps up to four channels at a time
-        part = np.ascontiguousarray(image[..., first : first + 4])
+    for first in range(0, image.shape[2], 4):  # warpAffine takes up to four channels
+        part = np.ascontiguousarray(image[..., first : first + 4])  # h×w×(up to 4)
         part = cv2.warpAffine(part, index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        done.append(part.reshape(place.height, place.width, -1))
+        done.append(part.reshape(place.height, place.width, -1))  # cv2 drops the axis of a single channel
     return done[0] if len(done) == 1 else np.concatenate(done, axis=2)
 
 
 def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the warp reads, low-passed for the new pixel size, and the matrix into that
-    part.
+    """The part of the image that the warp reads, low-pass filtered for downscaling, and the matrix
+    relative to that part.
 
-    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a pixel (standard deviation about 0.5) to one
-    of the output.
+    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a source pixel (standard deviation about 0.5)
+    to the extent of an output pixel.
     """
     sigma = 0.5 * math.sqrt(1 / place.scale**2 - 1)
     margin = math.ceil(3 * sigma) + 2
@@ -288,7 +286,7 @@ def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> 
         int(np.clip(math.ceil(high) + margin, 1, end))
         for high, end in zip(corners.max(1), (width, height), strict=True)
     )
-    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
+    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]  # h×w×K
     radius = math.ceil(3 * sigma)
     blurred = cv2.GaussianBlur(part, (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REPLICATE)
     moved = matrix.copy()

@@ -1,4 +1,4 @@
-"""CamVid in its 11-class form."""
+"""CamVid with 11 classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own data: a folder of images and a folder of masks."""
+"""A folder of images and a folder of masks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from segtrain.text import count, notice
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
-# times as many pixels of 255 as of values between: then those between are edges that something has smoothed
+# ratio of pixels of 255 to pixels of values between 0 and 255, above which those are smoothed edges
 MUCH_MORE = 4
-NO_LABEL = "ignore"  # a line of classes.txt with this name gives the colour of unlabelled pixels
+NO_LABEL = "ignore"  # name of the line of classes.txt that gives the colour of unlabelled pixels
 
 
 def folder(
@@ -90,7 +90,7 @@ def folder(
 
 @dataclass(frozen=True)
 class Places:
-    """images, masks: the folders. root_of_*: where links may not lead out of."""
+    """images, masks: the folders. root_of_images, root_of_masks: folders that links must not lead out of."""
 
     images: str
     masks: str
@@ -100,7 +100,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Named:
-    """Class names, their colours (none or one each) and the colours without a label."""
+    """Class names, their colours (none, or one per class), and the colours of unlabelled pixels."""
 
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
@@ -233,11 +233,11 @@ def _settled_map(
     max_pixels: int,
     counted: Callable[[], dict[int, int]],
 ):
-    """What 255 means where it could mean two things, as a label_map: the second class where masks hold 0 and
-    255 alone, else no label.
+    """Decides what mask value 255 means if the options leave it open: the second class if masks hold 0
+    and 255 only, else unlabelled. Returns the settled options ({} or a label_map), and the label_map
+    to use.
 
-    counted: the masks' values, all of them read. Returns the options that this settles, and the map to go on
-    with.
+    counted: returns {mask value: pixels}; reads all masks.
     """
     if mapping or named.colours or ignore_value != IGNORE:
         return {}, mapping
@@ -252,7 +252,7 @@ def _settled_map(
         names = named.names or BINARY_NAMES
         notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
         return {"label_map": BINARY}, BINARY
-    # Only known values go into a map: an unknown one is to be reported as what it is.
+    # Only known values go into the map, so that an unknown one is reported when the mask is read.
     return (
         {"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}
     ), mapping
@@ -276,7 +276,7 @@ def _unlabelled(masks: list[str], ignore_value: int) -> DataError:
 
 
 def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
-    """How masks are read."""
+    """The `Labels` of these options. ConfigError if they contradict each other."""
     num = len(named.names)
     if not mapping and ignore_value < num:
         raise ConfigError(
@@ -303,7 +303,8 @@ def _around(ignore_value: int, num: int) -> str:
 def _found_names(
     mapping: dict[int, int], ignore_value: int, masks: list[str], values: dict[int, int]
 ) -> tuple[str, ...]:
-    """Names for the indices that the masks hold; gaps are refused with what closes them."""
+    """Class names class_0, class_1 … for the indices that occur. DataError if the indices have gaps, with
+    the label_map that closes them."""
     labelled = [value for value in values if value != ignore_value or value in mapping]
     if mapping:
         indices = sorted({index for index in mapping.values() if index != IGNORE})
@@ -334,7 +335,7 @@ def _found_names(
 
 
 def _without_gaps(values: dict[int, int], labelled: list[int]) -> str:
-    """What to do about values with gaps between them."""
+    """The remedy for values with gaps."""
     between = sum(values[value] for value in labelled if value != 0)
     if 0 in labelled and 255 not in labelled and values.get(255, 0) > MUCH_MORE * between:
         return (

@@ -1,4 +1,4 @@
-"""What every data set gives back: its facts and its splits."""
+"""The protocol of a data set: facts and splits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from segtrain.sample import Facts, Sample
 
 
 class Header(NamedTuple):
-    """What is known of an image that is not decoded. dtype: numpy's name of its pixels' type; None: not
-    known."""
+    """Size and pixel type of an image that is not decoded. dtype: numpy's name; None: unknown."""
 
     height: int
     width: int

@@ -1,4 +1,4 @@
-"""Drawn scenes, made when asked for: no files, no download."""
+"""Synthetic scenes, drawn on demand: no files, no download."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RADII = {
     "triangle": 1.3,
     "ring": 1.0,
     "cross": 1.2,
-}  # relative: no class covers much less than another
+}  # relative to each other, so that all classes cover similar areas
 SPLITS = {"train": 0, "val": 1}
-SUB = 4  # bits of a pixel's fraction that cv2 draws with
+SUB = 4  # fractional bits of cv2's coordinates
 STROKE = 0.45  # width of the strokes of ring and cross, in radii
-HOLE_SHARE = 0.5  # of an object that holes are punched for; they overlap, so less is missing
+HOLE_SHARE = 0.5  # of an object's area in holes, overlaps counted twice
 HOLE_PX = 2.6  # radius of a hole
 
 
@@ -93,7 +93,7 @@ def draw_scene(
 def _draw_object(
     rng: np.random.Generator, image: np.ndarray, target: np.ndarray, instances: np.ndarray, ground: np.ndarray
 ) -> None:
-    """Adds one object in place, if a free spot is found in a few tries."""
+    """Draws one object into the arrays, in place; nothing if no free position is found in a few tries."""
     side = len(target)
     index = int(rng.integers(1, len(CLASSES)))
     radius = RADII[CLASSES[index]] * rng.uniform(12.0, 18.0) * max(1.0, side / 256)
@@ -115,7 +115,7 @@ def _draw_object(
 
 
 def outline(name: str, reach: int, radius: float, angle: float) -> np.ndarray:
-    """uint8 (2·reach)²: 1 inside the shape, which is centred and turned by `angle` (radians)."""
+    """(2·reach)×(2·reach) uint8: 1 inside the shape, which is centred and rotated by `angle` (radians)."""
     canvas = np.zeros((2 * reach, 2 * reach), np.uint8)
     line = STROKE * radius / 2
     if name in ("disc", "ring"):
@@ -135,7 +135,7 @@ def outline(name: str, reach: int, radius: float, angle: float) -> np.ndarray:
 
 
 def _with_holes(inside: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The shape with round holes at random places."""
+    """The shape with round holes at random positions."""
     count = round(HOLE_SHARE * int(inside.sum()) / (np.pi * HOLE_PX**2))
     holed = inside.copy()
     for x, y in rng.integers(0, len(inside) << SUB, (8 * count, 2)).tolist():

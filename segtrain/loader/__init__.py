@@ -1,4 +1,4 @@
-"""Batches: seeded, seekable, read by worker processes that can fail without taking the reason with them."""
+"""Batches: seeded, seekable, read by worker processes."""
 
 from segtrain.loader.batch import Batch
 from segtrain.loader.loader import evaluation_batches, training_batches

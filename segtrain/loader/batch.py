@@ -1,4 +1,4 @@
-"""A batch, and how samples become one."""
+"""A batch, and the collation of samples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from segtrain.sample import Sample
 
 @dataclass
 class Batch:
-    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W or B×T×H×W in the task's dtype. names,
+    """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W or B×T×H×W, in the task's dtype. names,
     positions: of each sample.
 
-    count: images that are real; those behind are copies that fill the last evaluation batch up, all ignored.
-    skipped: one message for each unreadable sample that another stands in for.
+    count: number of real samples; the rest are copies, all of whose pixels are ignored, that pad the last
+    evaluation batch. skipped: one message for each unreadable sample that was substituted. instances: B×H×W
+    uint16 or None.
     """
 
     images: torch.Tensor
@@ -33,7 +34,7 @@ class Batch:
     instances: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on the device; copies to a GPU go through pinned memory and do not wait."""
+        """The batch on `device`. Copies to a GPU go through pinned memory and are asynchronous."""
         device = torch.device(device)
         if device.type == "cpu":
             return self
@@ -52,7 +53,7 @@ def collated(
     skipped: list[str] | None = None,
     with_instances: bool = False,
 ) -> Batch:
-    """The samples as one batch, channels first. Images of different sizes are an error."""
+    """The samples as one batch, channels first. ConfigError if image sizes or dtypes differ."""
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape or sample.image.dtype != first.image.dtype:
@@ -97,7 +98,7 @@ def _instances(samples: list[Sample]) -> torch.Tensor | None:
 
 
 def _channels_first(target: np.ndarray) -> np.ndarray:
-    """H×W as it is, H×W×T as T×H×W."""
+    """H×W unchanged, H×W×T as T×H×W."""
     return target if target.ndim == 2 else target.transpose(2, 0, 1)
 
 
@@ -106,12 +107,13 @@ def _form(sample: Sample) -> str:
 
 
 def _shared(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
-    """An empty tensor; in a worker it lies in shared memory, so that handing it over copies nothing."""
+    """An uninitialised tensor; in shared memory inside a worker, so that no copy is made on the way to
+    the parent process."""
     tensor = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
     if get_worker_info() is None:
         return tensor
     try:
-        # Writing to shared memory that does not exist kills the process, so room is looked for first.
+        # Writing beyond the free shared memory ends the process by SIGBUS, so its size is checked first.
         if _free_shared_memory() < 2 * tensor.nbytes:
             raise OSError(
                 f"{_free_shared_memory() >> 20} MiB free, a batch takes {(tensor.nbytes >> 20) + 1} MiB"

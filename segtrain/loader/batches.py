@@ -1,4 +1,4 @@
-"""An iterator over batches that worker processes read, and that says why if they fail."""
+"""Batches read by worker processes, with a clear error for each way in which a worker can fail."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM posi
 BAD_SHARE_FROM = 100
 
 
-POLL_S = 1  # how often a waiting parent looks whether its workers live
+POLL_S = 1  # interval at which a waiting parent checks that its workers are alive
 
 
-# in a row without any worker beginning a sample: they are stuck. Seconds in which the parent itself is
-# stopped do not count
+# polls in a row in which no worker began a sample: then the workers hang. Polls, not seconds: time in which
+# the parent itself is stopped does not count.
 STALLED_POLLS = 28
 
 
 class Batches:
-    """An iterator over batches that can be closed.
+    """An iterator over batches, also a context manager, which has to be closed.
 
-    bad: samples that others stood in for so far. An error of a worker is raised here with its own class; a
-    worker that died becomes a ResourceError that names what it was reading.
+    bad: number of unreadable samples that were substituted so far. An exception in a worker is raised in the
+    parent with its own class; a worker that died raises a ResourceError that names the sample it was
+    reading.
     """
 
     def __init__(self, reader: Reader | EvaluationReader, plan, workers: int):
@@ -55,8 +56,7 @@ class Batches:
 
     def _in_processes(self, plan, workers: int) -> Iterator:
         self._note = multiprocessing.sharedctypes.RawArray("q", 2 * workers)
-        # A parent thread that ends would take the workers with it, so only the main thread ties them to its
-        # life.
+        # PR_SET_PDEATHSIG fires when the parent *thread* ends, so only the main thread sets it.
         start = WorkerStart(self._note, threading.current_thread() is threading.main_thread())
         loader = DataLoader(
             self._work,
@@ -64,7 +64,7 @@ class Batches:
             num_workers=workers,
             collate_fn=as_it_is,
             worker_init_fn=start,
-            generator=torch.Generator(),  # its own: torch's global random state stays as it is
+            generator=torch.Generator(),  # its own, so that torch's global random state is not advanced
             timeout=POLL_S,
         )
         before = {process.pid for process in multiprocessing.active_children()}
@@ -100,7 +100,7 @@ class Batches:
         return found
 
     def _next(self) -> Batch | SegtrainError:
-        """The workers' next batch, waited for as long as one of them gets on."""
+        """The next batch of the workers; waits as long as any of them makes progress."""
         polls, seen = 0, list(self._note)
         while True:
             try:
@@ -116,26 +116,26 @@ class Batches:
         self._served += batch.count
         for message in batch.skipped:
             notice(f"skipped: {message}")
-        # Every bad sample turns up once an epoch, early or late in it: the share is that of whole epochs.
+        # A bad sample occurs once per epoch, early or late in it, so the share is that of whole epochs.
         epochs = math.ceil(self._served / len(self._split))
         if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):
             self.close()
             raise DataError(
-                f"{self.bad} times in {self._served} a sample could not be read, the last: "
+                f"{self.bad} of {self._served} samples could not be read, the last: "
                 f"{(batch.skipped or ['?'])[-1]}; "
-                f"loader.on_bad=skip allows {BAD_SHARE:.0%}; mend the files"
+                f"loader.on_bad=skip allows {BAD_SHARE:.0%}; repair or remove the files"
             )
 
     def _reason(self, error: Exception) -> ResourceError | None:
-        """What became of the workers; None if they are not at fault."""
-        for _ in range(20):  # a dying worker gets a moment to be seen as dead
+        """The error that explains why the workers failed; None if they did not."""
+        for _ in range(20):  # a dying worker takes a moment until it counts as dead
             if self._dead():
                 return self._of_dead(self._dead()[0])
             time.sleep(0.05 if self._workers else 0)
         if "timed out" in str(error):
             waited = STALLED_POLLS * POLL_S
             return ResourceError(
-                f"the loader's workers did not get on for {waited} s, at {self._reading()}; is the storage "
+                f"the loader's workers made no progress for {waited} s, at {self._reading()}; is the storage "
                 f"still there?"
             )
         if "Too many open files" in str(error):
@@ -146,7 +146,7 @@ class Batches:
         return None
 
     def _dead(self) -> list:
-        """Workers that ended by themselves."""
+        """Workers that have died."""
         return [process for process in self._workers if process.exitcode not in (None, 0)]
 
     def _of_dead(self, process) -> ResourceError:
@@ -163,13 +163,13 @@ class Batches:
         )
 
     def _reading(self, pid: int | None = None) -> str:
-        """Names of what the workers (or that with `pid`) were reading."""
+        """Names of the samples that the workers (or the worker `pid`) were reading."""
         notes = [(self._note[k], self._note[k + 1]) for k in range(0, len(self._note), 2)]
         names = [self._split.name(index - 1) for owner, index in notes if index and pid in (None, owner)]
         return ", ".join(names) or "nothing (between two samples)"
 
     def close(self) -> None:
-        """Ends the workers. Nothing they hold is worth waiting for."""
+        """Kills the workers; nothing in them needs saving."""
         if self._closed:
             return
         self._closed = True
@@ -178,10 +178,10 @@ class Batches:
         for process in self._workers:
             process.kill()
         for process in self._workers:
-            process.join(timeout=2)  # one that waits for a dead disk cannot be ended
+            process.join(timeout=2)  # a process that waits for a dead disk cannot be killed
         if self._workers:
-            # A killed worker may have held the lock of the event that torch sets when it cleans up: it would
-            # wait for ever.
+            # A killed worker may have held the lock of the event that torch sets in its clean-up, which
+            # would then block for ever.
             self._iterator._workers_done_event = threading.Event()
         self._iterator = None
 
@@ -197,7 +197,7 @@ class Batches:
 
 
 def _close(batches: weakref.ref) -> None:
-    """At the end of the process, for those that nobody closed."""
+    """Closes at interpreter exit what is still open."""
     found = batches()
     if found is not None:
         found.close()

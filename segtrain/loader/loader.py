@@ -12,7 +12,8 @@ from segtrain.settings import Loader
 
 
 def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
-    """Endless batches from position `start` on. `ops`: augmentation operations, in order."""
+    """An endless iterator over training batches from position `start` on. ops: augmentation operations,
+    in order."""
     reader = Reader(
         split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory", training_dtype(split)
     )
@@ -20,10 +21,11 @@ def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int
 
 
 def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int = IGNORE) -> Batches:
-    """Every sample once, unaugmented, in batches of one image size whose order the data alone decides.
+    """Every sample once, without augmentation, in batches of one image size; their order depends on the
+    data alone.
 
-    The last batch of each size is filled up with copies that have no label, so all batches of a size have one
-    shape.
+    The last batch of each size is padded with copies whose pixels are all ignored, so that all batches of a
+    size have one shape.
     """
     groups: dict[tuple[int, int], list[int]] = {}
     for index, header in enumerate(evaluation_headers(split)):
@@ -32,12 +34,12 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
     for group in groups.values():
         for first in range(0, len(group), batch_size):
             plan.append(group[first : first + batch_size])
-            # A size of which there are only a few images needs no more places than that.
+            # A size with fewer images than batch_size gets a smaller batch.
             filled_to[group[first]] = min(batch_size, len(group))
     return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
 
 
 def check_evaluation(split, training_split) -> None:
-    """DataError if a sample of `split` cannot be evaluated, as far as headers tell: damaged, of another size
-    than its mask, of another pixel type than the training images."""
+    """DataError if headers show that a sample of `split` cannot be evaluated: unreadable, image and mask
+    of different sizes, or another pixel type than the training images."""
     evaluation_headers(split, training_dtype(training_split))

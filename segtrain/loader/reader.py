@@ -1,7 +1,7 @@
-"""Samples by position. A training position counts samples over all epochs.
+"""Samples by position. Training positions count samples over all epochs.
 
-Which sample it is and how that is augmented are functions of (seed, position), so neither the number of
-workers nor a resume changes a batch.
+Which sample stands at a position and how it is augmented are functions of (seed, position), so that neither
+the number of workers nor a resume changes a batch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from segtrain.loader.usable import read_sample
 from segtrain.loader.workers import note_reading
 from segtrain.sample import Sample, no_label
 
-ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # streams of random numbers under one seed
-
-
-SUBSTITUTES = 10  # tries before a position without a readable sample is an error
+ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # random streams derived from one seed
+SUBSTITUTES = 10  # tried before a position without a readable sample is an error
 
 
 class TrainingPlan:
-    """Lists of positions, without end."""
+    """Endless: the positions of each batch."""
 
     def __init__(self, start: int, batch_size: int):
         self.start, self.batch_size = start, batch_size
@@ -39,7 +37,7 @@ class TrainingPlan:
 
 
 class Reader:
-    """Training samples by position, put together to batches."""
+    """Training samples by position, collated to batches."""
 
     def __init__(
         self,
@@ -50,13 +48,14 @@ class Reader:
         cached: bool = False,
         dtype: str | None = None,
     ):
-        """dtype: pixel type that every image must have; None: whichever."""
+        """skip_bad: substitute unreadable samples. cached: keep decoded samples in memory. dtype: pixel
+        type that all images must have; None: any."""
         self.split, self.ops, self.seed, self.skip_bad, self.dtype = split, ops, seed, skip_bad, dtype
         self.cache: dict[int, Sample] | None = {} if cached else None
         self.orders: dict[int, np.ndarray] = {}
 
     def index(self, position: int) -> int:
-        """Which sample stands at a position: each epoch has its own permutation."""
+        """Index of the sample at a position; every epoch has its own permutation."""
         epoch, place = divmod(position, len(self.split))
         if epoch not in self.orders:
             self.orders = {known: order for known, order in self.orders.items() if known == epoch - 1}
@@ -64,7 +63,7 @@ class Reader:
         return int(self.orders[epoch][place])
 
     def raw(self, index: int) -> Sample:
-        """Sample `index` as it is stored; cached arrays are read-only."""
+        """Sample `index` before augmentation; arrays in the cache are read-only."""
         if self.cache is None:
             return self._read(index)
         if index not in self.cache:
@@ -85,8 +84,8 @@ class Reader:
         return apply(self.ops, self.raw(index), rng, functools.partial(self._another, skipped))
 
     def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
-        """A raw sample that `rng` draws, for operations that mix two; with skip_bad it draws again past
-        unreadable ones."""
+        """A random raw sample, for operations that mix two samples; with skip_bad, unreadable ones are
+        drawn again."""
         for attempt in range(SUBSTITUTES + 1):
             try:
                 return self.raw(int(rng.integers(len(self.split))))
@@ -96,7 +95,8 @@ class Reader:
                 skipped.append(str(error))
 
     def sample_or_substitute(self, position: int, skipped: list[str]) -> Sample:
-        """The sample at `position`, or the first readable one of a seeded list that stands in for it."""
+        """The augmented sample at `position`; if it is unreadable and skip_bad is set, the first readable
+        one of a seeded list of substitutes."""
         if not self.skip_bad:
             return self.sample(position, self.index(position), skipped)
         others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(
@@ -120,10 +120,10 @@ class Reader:
 
 
 class EvaluationReader:
-    """Samples by index, put together to batches of one shape."""
+    """Evaluation samples by index, collated to batches of one shape."""
 
     def __init__(self, split, filled_to: dict[int, int], ignore_index: int):
-        """filled_to: places of a batch, by its first index."""
+        """filled_to: batch size to pad to, keyed by the batch's first index."""
         self.split, self.filled_to, self.ignore_index = split, filled_to, ignore_index
 
     def batch(self, indices: list[int]) -> Batch:

@@ -1,4 +1,4 @@
-"""Samples one after the other, for networks that are fitted to the data."""
+"""Samples in order, for networks that are fitted instead of trained."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from segtrain.text import notice
 
 
 class Samples:
-    """The first `count` samples of a split as they are stored, one after the other, as often as somebody
-    asks: for networks that are fitted, not trained. between: called before each, what it raises ends the
-    reading. skip_bad: leave unreadable ones out."""
+    """The first `count` samples of a split without augmentation; can be iterated over repeatedly.
+    between: called before each sample; an exception that it raises ends the iteration. skip_bad: leave
+    out unreadable samples."""
 
     def __init__(self, split, count: int, skip_bad: bool = False, between: Callable[[], None] = lambda: None):
         self._split, self._count, self._skip_bad, self._between = split, count, skip_bad, between

@@ -1,4 +1,4 @@
-"""What runs in a loader worker."""
+"""The part of the loader that runs in worker processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from segtrain.errors import ResourceError, SegtrainError
 from segtrain.loader.batch import Batch
 
-# What each worker reads, for the message when it dies: two numbers a worker, its process id and the sample's
-# index + 1.
+# Which sample each worker is reading, for the error message when it dies: per worker its process id and the
+# sample's index + 1.
 _note: Sequence[int] | None = None
 
 
@@ -24,14 +24,14 @@ _slot = 0
 
 
 def note_reading(index: int) -> None:
-    """Lets the parent see which sample this process is at."""
+    """Records, for the parent process, which sample this worker is reading."""
     if _note is not None:
         _note[2 * _slot + 1] = index + 1
 
 
 class Work:
-    """The reader as the DataLoader sees it: a list of positions in, a batch or the error out (errors travel
-    as values)."""
+    """The reader as a data set for DataLoader: positions to a batch. Errors are returned, not raised, so
+    that they keep their class on the way to the parent."""
 
     def __init__(self, reader):
         self.reader = reader
@@ -56,7 +56,7 @@ HELD_BACK = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasa
 
 
 class WorkerStart:
-    """Run in each worker before it reads."""
+    """worker_init_fn of the DataLoader."""
 
     def __init__(self, note, die_with_parent: bool):
         self.note, self.die_with_parent, self.parent = note, die_with_parent, os.getpid()
@@ -65,8 +65,7 @@ class WorkerStart:
         global _note, _slot
         _note, _slot = self.note, worker_id
         _note[2 * worker_id] = os.getpid()
-        # The parent decides when to stop; signals to the whole process group must not take the workers from
-        # under it.
+        # The parent decides when to stop: a signal to the process group must not end the workers.
         for number in HELD_BACK:
             signal.signal(number, signal.SIG_IGN)
         if hasattr(signal, "pthread_sigmask"):
@@ -75,21 +74,21 @@ class WorkerStart:
         torch.set_num_threads(1)
         if self.die_with_parent and sys.platform == "linux":
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-            if os.getppid() != self.parent:  # it died before that
+            if os.getppid() != self.parent:  # the parent died before prctl took effect
                 os._exit(1)
 
 
 def undisturbed(make: Callable):
-    """`make()`, without the SIGCHLD handler that torch installs: it would raise in the middle of whatever the
-    main thread is doing.
+    """`make()` without the SIGCHLD handler that torch installs, which would raise at any point of the
+    main thread's code.
 
-    Dead workers are found when the next batch is asked for.
+    Dead workers are detected when the next batch is requested.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         return make()
     before = signal.getsignal(signal.SIGCHLD)
     can_mask = hasattr(signal, "pthread_sigmask")
-    # Workers start with these held back, until they ignore them.
+    # Workers inherit the mask and keep it until they ignore these signals.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK) if can_mask else None
     try:
         return make()

@@ -153,7 +153,7 @@ def test_skip_takes_a_seeded_substitute_and_counts(workers, capsys):
 
 def test_more_than_one_in_a_hundred_is_too_many():
     with pytest.raises(
-        DataError, match=r"\d+ times in 1\d\d a sample could not be read.*loader\.on_bad=skip allows 1%"
+        DataError, match=r"\d+ of 1\d\d samples could not be read.*loader\.on_bad=skip allows 1%"
     ):
         take(100, split=Numbers(count=50, broken=[5, 9]), on_bad="skip")
     with pytest.raises(DataError, match="11 samples in a row cannot be read"):
@@ -208,7 +208,7 @@ def test_a_worker_killed_from_outside():
 
 def test_workers_that_do_not_get_on_are_an_error(monkeypatch):
     monkeypatch.setattr("segtrain.loader.batches.STALLED_POLLS", 2)
-    with pytest.raises(ResourceError, match=r"did not get on for 2 s, at file-5\.png"):
+    with pytest.raises(ResourceError, match=r"made no progress for 2 s, at file-5\.png"):
         take(10, workers=1, split=Numbers(slow=[5]))
 
 

@@ -1,4 +1,4 @@
-"""From the numbers or colours in a mask file to class indices."""
+"""Mask values or colours to class indices."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ UNKNOWN = -1
 
 @dataclass(frozen=True)
 class Labels:
-    """How masks are to be read.
+    """How the values of a mask become class indices.
 
-    num_classes: C. ignore_index: the mask value without a label. label_map: mask value -> class index (or
-    IGNORE), before anything else. colours: one RGB colour a class, for coloured masks and palettes.
-    ignored_colours: colours without a label.
+    num_classes: C. ignore_index: mask value of unlabelled pixels. label_map: mask value -> class index or
+    IGNORE; takes precedence over everything else. colours: the RGB colour of each class, for RGB masks and
+    palettes; () if classes have none. ignored_colours: colours of unlabelled pixels.
     """
 
     num_classes: int
@@ -33,7 +33,7 @@ class Labels:
         object.__setattr__(self, "_table", self._made_table())
 
     def _made_table(self) -> np.ndarray:
-        """int32[65536]: class index of each mask value; UNKNOWN where there is none."""
+        """int32[65536]: class index of each mask value, UNKNOWN for values of no class."""
         table = np.full(65536, UNKNOWN, np.int32)
         if self.label_map:
             table[self.ignore_index] = IGNORE
@@ -45,11 +45,12 @@ class Labels:
         return table
 
     def target(self, mask: np.ndarray, path: str, palette: np.ndarray | None = None) -> np.ndarray:
-        """H×W uint8 class indices (IGNORE: no label) of a mask as `read_mask` gives it: H×W, or H×W×3 RGB.
+        """Target of a mask: H×W uint8 class indices, IGNORE where unlabelled.
 
-        palette: N×3 uint8, the colour of each mask value, if the file has a palette. If the classes have
-        colours too and there is no label_map, colours decide where they can, see `_by_palette`. DataError for
-        values or colours of no class, with the file, their pixel counts and what is allowed.
+        mask: H×W or H×W×3 (RGB), uint8 or uint16, as `read_mask` returns it. palette: N×3 uint8, the RGB
+        colour of each mask value; None if the file has no palette. With a palette, with class colours and
+        without label_map, colours decide, see `_by_palette`. DataError for values or colours that belong to
+        no class: it lists them with their pixel counts and says what is allowed.
         """
         if not self.colours:
             mask = without_colour(mask)
@@ -87,19 +88,19 @@ class Labels:
         )
 
     def _by_palette(self, mask: np.ndarray, palette: np.ndarray, path: str) -> np.ndarray | None:
-        """uint8[256]: class index of each mask value by its palette colour, if every value in use has the
-        colour of a class; None (indices decide) if no value has.
+        """uint8[256]: class index of each mask value, looked up by its palette colour. None (indices
+        decide) if no value in use has the colour of a class.
 
-        DataError for a mixture: the palette then shows that colours are meant, and read as indices the other
-        values would become wrong classes.
+        DataError if only some values in use have the colour of a class: the palette then is that of the
+        classes, and read as indices the remaining values would silently become wrong classes.
         """
         codes, by_colour = self._palette_classes(palette)
         used = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))
         unnamed = used[by_colour[used] == UNKNOWN]
         if not len(unnamed):
             return by_colour.astype(np.uint8)
-        # Neither black at its own index nor the ignore value is evidence that colours are meant: most
-        # palettes begin with black, and unlabelled pixels need no colour.
+        # Black at the index of its class and the ignore value are no evidence for colours: most palettes
+        # begin with black, and unlabelled pixels need no colour.
         no_evidence = (by_colour == self._table[:256]) & ((codes == 0) | (self._table[:256] == IGNORE))
         named = used[(by_colour[used] != UNKNOWN) & ~no_evidence[used]]
         if len(named):
@@ -107,15 +108,15 @@ class Labels:
         return None
 
     def _palette_classes(self, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Two int32[256], for each mask value: the code of its palette colour (-1: it has none), and the
-        class of that colour (UNKNOWN: no class has it)."""
+        """Two int32[256] by mask value: the code of its palette colour (-1 if the palette has no such
+        entry), and the class of that colour (UNKNOWN if no class has it)."""
         known = {_code(colour): index for index, colour in enumerate(self.colours)}
         known |= {_code(colour): IGNORE for colour in self.ignored_colours}
         codes = np.full(256, -1, np.int32)
         codes[: len(palette)] = palette.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
         classes = np.array([known.get(code, UNKNOWN) for code in codes.tolist()], np.int32)
         none = self.ignore_index
-        # Writers pad palettes with an earlier colour; at the ignore value such a colour means no class.
+        # Writers pad palettes by repeating a colour; at the ignore value a repeated colour is no class.
         if none < 256 and (classes[none] == UNKNOWN or codes[none] in codes[:none]):
             classes[none] = IGNORE
         return codes, classes
@@ -145,8 +146,8 @@ class Labels:
                 "or set data.classes to a file with a line 'name r g b' for each class"
             )
         if mask.dtype == np.uint16:
-            mask = mask >> 8  # classes have colours of 8 bits
-        codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+            mask = mask >> 8  # colours of classes are 8 bit
+        codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # H×W×3 -> H×W
         known = np.array([_code(c) for c in (*self.colours, *self.ignored_colours)], np.int32)
         indices = np.array([*range(len(self.colours)), *[IGNORE] * len(self.ignored_colours)], np.uint8)
         order = np.argsort(known)

@@ -1,4 +1,4 @@
-"""A split that lies in files: pairs of an image and a mask."""
+"""Image files and their masks, paired by name, as a split."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from segtrain.sample import Sample
 
 
 class Pair(NamedTuple):
-    """image, mask: paths. name: the image's path below its folder, without suffix. group: what it was taken
-    from."""
+    """image, mask: paths. name: the image's path relative to the image folder, without suffix. group:
+    what the image was taken from, e.g. a video."""
 
     image: str
     mask: str
@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 class PairedFiles:
-    """Samples read from pairs of files (a `Split`)."""
+    """A `Split` whose samples are read from pairs of files."""
 
     def __init__(self, pairs: Sequence[Pair], labels: Labels, max_pixels: int = MAX_PIXELS):
         self.pairs = list(pairs)
@@ -67,8 +67,8 @@ class PairedFiles:
         return read_header(self.pairs[index].image)[:2]
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
-        """The header of each image, or what is wrong with it, its mask's header and the two together. Each is
-        read once."""
+        """The header of each image, or a DataError if the image or its mask cannot be used: unreadable,
+        too large, or of different sizes. Every header is read once."""
         missing = [index for index in indices if index not in self._headers]
         if missing:
             read = read_headers([path for index in missing for path in self.pairs[index][:2]])
@@ -99,9 +99,9 @@ def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) 
 
 
 def find_images(folder: str, root: str) -> dict[str, str]:
-    """Path of every image file below `folder`, by its relative path without suffix, sorted.
+    """Paths of all image files below `folder`, keyed by relative path without suffix, in sorted order.
 
-    DataError if two files share that name, or if a link leads out of `root`.
+    DataError if two files have the same key, or if a link leads out of `root`.
     """
     found: dict[str, str] = {}
     seen = set()
@@ -129,7 +129,7 @@ def find_images(folder: str, root: str) -> dict[str, str]:
 
 
 def check_inside(path: str, root: str) -> None:
-    """DataError if `path`, links followed, does not lie below `root`."""
+    """DataError unless `path`, with symbolic links resolved, lies below `root`."""
     real, base = os.path.realpath(path), os.path.realpath(root)
     if os.path.commonpath([real, base]) != base:
         raise DataError(
@@ -139,7 +139,7 @@ def check_inside(path: str, root: str) -> None:
 
 
 def prefix_and_number(name: str) -> tuple[str, int | None]:
-    """('drive/0016E5_', 7959) of 'drive/0016E5_07959': the last number of a name and what stands before
+    """('drive/0016E5_', 7959) for 'drive/0016E5_07959': the last number in a name, and the text before
     it."""
     found = re.fullmatch(r"(.*?)(\d+)\D*", name, flags=re.DOTALL)
     return (found[1], int(found[2])) if found else (name, None)

@@ -1,7 +1,7 @@
-"""Pixels from files: images as H×W×3, masks as the numbers that are stored.
+"""Decoding of image and mask files.
 
-Pillow decodes (it refuses truncated files, which OpenCV fills with grey), the format is told by the content
-and held against a short list, and the size in the header is checked before anything is decoded.
+Pillow decodes: it refuses truncated files, which OpenCV would fill with grey. The format is detected from
+the content and must be one of FORMATS. The size in the header is checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ON_ITS_SIDE = (5, 6, 7, 8)  # values of the tag that swap height and width
 
 
 def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """H×W×3 RGB, upright: uint8, or uint16 if the file holds 16 bits a channel. Grey is repeated, alpha
-    dropped."""
+    """H×W×3 RGB image, EXIF orientation applied; uint8, or uint16 if the file holds 16 bits per channel.
+    Greyscale is repeated to three channels, alpha is dropped."""
     with _opened(path, max_pixels) as (image, file):
         if _holds_16_bit_colour(image, file):
             return _read_16_bit_colour(image, file)
@@ -37,7 +37,8 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def rgb_of(image: Image.Image, what: str) -> np.ndarray:
-    """H×W×3 RGB of a Pillow image, upright: uint8, uint16 of one in mode I;16. what: its name in errors."""
+    """H×W×3 RGB array of a Pillow image, EXIF orientation applied; uint8, or uint16 for mode I;16. what:
+    the image's name in error messages."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16"):
         return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
@@ -47,7 +48,7 @@ def rgb_of(image: Image.Image, what: str) -> np.ndarray:
 
 
 def was_cut_to_8_bit(image: Image.Image) -> bool:
-    """Whether an image that Pillow opened comes from a file with 16-bit colour, of which it keeps 8."""
+    """Whether the file of a Pillow image holds 16-bit colour, of which Pillow keeps the upper 8 bits."""
     if image.format != "PNG":
         return _holds_16_bit_colour(image, None)
     with contextlib.suppress(OSError, AttributeError, ValueError):
@@ -59,13 +60,13 @@ def was_cut_to_8_bit(image: Image.Image) -> bool:
 
 
 def read_mask(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The numbers as they are stored: H×W uint8 or uint16 (palette files: the indices), H×W×3 of them if the
-    mask is RGB."""
+    """The stored values: H×W uint8 or uint16 (palette files: the indices), or H×W×3 if the mask is RGB."""
     return read_mask_and_palette(path, max_pixels)[0]
 
 
 def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, np.ndarray | None]:
-    """What `read_mask` gives, and the colours of the indices, N×3 uint8, if the file has a palette."""
+    """The mask as `read_mask` returns it, and its palette: N×3 uint8, the RGB colour of each index; None
+    if the file has no palette."""
     with _opened(path, max_pixels) as (image, file):
         if image.format in ("JPEG", "MPO"):
             raise DataError(
@@ -78,7 +79,7 @@ def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.n
         if upright.mode == "P":
             return np.array(upright), np.array(upright.getpalette() or [], np.uint8).reshape(-1, 3)
         if upright.mode in ("L", "1"):
-            # Pillow stretches grey of 2 and 4 bits to 0..255; the stored number is what counts here.
+            # Pillow scales greyscale of 2 and 4 bits to 0..255; undone, because masks hold class indices.
             return np.array(upright).astype(np.uint8) // {2: 85, 4: 17}.get(depth, 1), None
         if upright.mode.startswith("I;16"):
             return np.asarray(upright).astype(np.uint16), None
@@ -90,24 +91,24 @@ def read_mask_and_palette(path: str, max_pixels: int = MAX_PIXELS) -> tuple[np.n
 
 
 def without_colour(mask: np.ndarray) -> np.ndarray:
-    """The numbers H×W of an RGB mask that is grey everywhere; any other mask as it is."""
+    """H×W if the three channels of an RGB mask are equal everywhere; any other mask unchanged."""
     if mask.ndim == 2 or any((mask[..., 0] != mask[..., channel]).any() for channel in (1, 2)):
         return mask
     return np.ascontiguousarray(mask[..., 0])
 
 
 def read_header(path: str) -> Header:
-    """Size of the upright image and type of its pixels ("float32" stands for all of 32 bits), without
-    decoding it."""
+    """Size (EXIF orientation applied) and pixel type of an image, without decoding it. All 32-bit types
+    are reported as float32."""
     with _opened(path, max_pixels=None) as (image, file):
         if image.mode.startswith("I;16") or _holds_16_bit_colour(image, file):
             dtype = "uint16"
         else:
             dtype = "float32" if image.mode in ("I", "F") else "uint8"
         if image.format == "TIFF":
-            orientation = 1  # Pillow turns TIFFs itself
+            orientation = 1  # Pillow has applied the orientation of TIFFs already
         elif image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
-            orientation = 1  # Pillow would decode the whole file to look for a chunk behind the pixels
+            orientation = 1  # else Pillow would decode the whole file to look for a chunk after the pixels
         else:
             orientation = image.getexif().get(ORIENTATION, 1)
         height, width = image.height, image.width
@@ -115,7 +116,7 @@ def read_header(path: str) -> Header:
 
 
 def check_pixels(path: str, height: int, width: int, max_pixels: int) -> None:
-    """DataError for more than `max_pixels`."""
+    """DataError if an image has more than `max_pixels` pixels."""
     if width * height > max_pixels:
         raise DataError(
             f"{path} has {width}x{height} = {width * height} pixels; allowed: {max_pixels} "
@@ -124,15 +125,15 @@ def check_pixels(path: str, height: int, width: int, max_pixels: int) -> None:
 
 
 def check_depth(dtype: str, what: str) -> None:
-    """DataError for an image of 32 bits a channel."""
+    """DataError if an image has 32 bits per channel."""
     if dtype == "float32":
         raise DataError(f"{what} holds 32 bits a channel; allowed: 8 or 16 bits a channel; convert it")
 
 
 @contextlib.contextmanager
 def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, object]]:
-    """The Pillow image, not yet decoded, and its file; whatever the decoder raises becomes a DataError that
-    names the file."""
+    """The Pillow image, not yet decoded, and its open file. Whatever a decoder raises becomes a DataError
+    that names the file."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DataError(f"{path} is not a regular file; allowed: {', '.join(FORMATS)} files")
@@ -157,8 +158,8 @@ def _opened(path: str, max_pixels: int | None) -> Iterator[tuple[Image.Image, ob
 
 
 class _PillowLimitOff:
-    """While a block in any thread is entered, Pillow has no limit of pixels of its own: ours holds, which the
-    user can set."""
+    """Switches Pillow's own pixel limit off while any thread is inside the block: data.max_pixels takes
+    its place."""
 
     def __init__(self):
         self._lock, self._entered, self._limit = threading.Lock(), 0, None
@@ -180,7 +181,7 @@ _pillow_limit_off = _PillowLimitOff()
 
 
 def _png_header(file) -> tuple[int, int]:
-    """(bits a channel, colour type) of a PNG; the position in the file stays."""
+    """(bits per channel, colour type) of a PNG; the file position is restored."""
     here = file.tell()
     file.seek(24)
     depth, colour = file.read(2)
@@ -218,9 +219,9 @@ def _holds_16_bit_colour(image: Image.Image, file) -> bool:
 
 
 def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
-    """Pillow cuts 16-bit colour to 8, so OpenCV reads it, after Pillow has gone through the file and found it
-    whole."""
-    # OpenCV turns TIFFs itself, PNGs not.
+    """H×W×3 uint16. OpenCV decodes, because Pillow keeps 8 of the 16 bits; Pillow has loaded the file
+    before, since OpenCV does not notice truncated files."""
+    # OpenCV applies the orientation of TIFFs, not of PNGs.
     orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
     image.load()
     file.seek(0)
@@ -231,7 +232,7 @@ def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
 
 
 def _turned(array: np.ndarray, orientation: int) -> np.ndarray:
-    """What EXIF asks for, as Pillow's exif_transpose does it."""
+    """The array with an EXIF orientation applied, as Pillow's exif_transpose does."""
     if orientation in ON_ITS_SIDE:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Which values the masks hold."""
+"""Which values occur in a set of masks."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from segtrain.data.files.reading import read_mask, without_colour
 from segtrain.errors import DataError
 from segtrain.text import count, notice
 
-FEW = 8  # masks that are sampled where reading all of them would take too long
+FEW = 8  # masks in a sample, where reading all of them would take too long
 THREADS = min(8, os.cpu_count() or 1)
 
 
 def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = frozenset()) -> dict[int, int]:
-    """Mask value -> its number of pixels over all masks, in ascending order of the values; of unchanged files
-    from the cache. DataError for RGB masks, whose classes only data.classes can tell.
+    """{mask value: number of pixels} over all masks, in ascending order. Unchanged files are taken from
+    the cache. DataError for RGB masks: without data.classes their colours have no classes.
 
     may_fail: masks that are left out, with a notice, if they cannot be read.
     """
     first = threading.Lock()
 
     def values_or_error(path: str) -> dict[int, int] | DataError:
-        if first.acquire(blocking=False):  # once only: it is never given back
+        if first.acquire(blocking=False):  # never released, so that the notice comes once
             notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
         try:
             return _values(path, max_pixels)
@@ -55,13 +55,13 @@ def _parsed(plain: dict) -> dict[int, int]:
 
 
 def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
-    """Whether at most FEW masks, evenly spaced in the list, hold exactly `values` together; reading stops at
-    the first other value."""
+    """Whether a sample of up to FEW masks, evenly spaced in the list, holds exactly the values `values`.
+    Reading stops at the first other value."""
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:
             seen.update(_values(path, max_pixels))
-        except DataError:  # it is told when the mask is used
+        except DataError:  # reported when the mask is used
             return False
         if not seen <= values:
             return False

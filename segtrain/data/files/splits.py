@@ -1,4 +1,4 @@
-"""Which samples are for training and which for validation."""
+"""Assignment of pairs to splits: by folder, by list or at random."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segtrain.text import count, notice
 
 
 def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
-    """Splits named by the first folder of each name; None unless there are `train` and `val`."""
+    """Splits by the first folder in each name; None unless there are folders `train` and `val`."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         found.setdefault(pair.name.split("/")[0] if "/" in pair.name else "", []).append(pair)
@@ -29,8 +29,8 @@ def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
 
 
 def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
-    """Splits from text files that name one image a line, relative to the image folder, with or without
-    suffix; # begins a comment."""
+    """Splits from text files with one image per line, relative to the image folder, with or without
+    suffix; lines that begin with # are comments."""
     known = {pair.name: pair for pair in pairs}
     splits = {}
     for split, path in lists.items():
@@ -92,10 +92,10 @@ def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: s
 
 
 def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
-    """Splits train and val at random: a share `fraction` (0..1) is val, at least one sample is in each.
+    """Random splits train and val: a fraction (0..1) of the pairs, at least one, is val.
 
-    A notice on stderr if neighbouring frames of one film fall into different splits; DataError for fewer than
-    two pairs.
+    DataError for fewer than two pairs. A notice on stderr if neighbouring video frames fall into different
+    splits.
     """
     if len(pairs) < 2:
         raise DataError(
@@ -113,8 +113,8 @@ def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list
 
 
 def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
-    """Frames of one film next to each other in different splits: validation would then score what was trained
-    on."""
+    """Notice if consecutive frames of a video are in different splits: validation frames then are near
+    duplicates of training frames, and scores come out too high."""
     frames: dict[str, list[tuple[int, str, str]]] = {}
     for split, pairs in splits.items():
         for pair in pairs:
@@ -130,6 +130,6 @@ def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
         neighbours = f"{count(len(apart), 'pair')} of neighbouring numbers"
         notice(
             f"warning: data.val_fraction puts {neighbours} into different splits ({one!r}, {other!r}); "
-            "if they are frames of one film, scores come out too high: use folders train/ and val/, or "
+            "if they are frames of one video, scores come out too high: use folders train/ and val/, or "
             "data.train_list and data.val_list"
         )

@@ -1,4 +1,4 @@
-"""All samples of a data set that cannot be used, before a run meets the first of them."""
+"""Search for unusable samples in a whole data set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from segtrain.errors import DataError
 
 
 class Problem(NamedTuple):
-    """split: its name. index: within the split. name: of the sample. message: one line that says what is
-    wrong and where."""
+    """split: name of the split. index: of the sample in it. name: the sample's. message: the error, one
+    line."""
 
     split: str
     index: int
@@ -20,8 +20,8 @@ class Problem(NamedTuple):
 
 
 def problems(data: Data) -> Iterator[Problem]:
-    """Each sample that does not load: damaged, of another size than its mask, with labels outside the
-    classes."""
+    """All samples that fail to load: damaged files, image and mask of different sizes, mask values
+    outside the classes."""
     for split_name, split in data.splits.items():
         for index in range(len(split)):
             try:

@@ -1,4 +1,4 @@
-"""How often each class occurs."""
+"""Class frequencies."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from segtrain.text import count
 
 @dataclass(frozen=True)
 class Frequency:
-    """pixels: int64[C], pixels of each class. in_images: int64[C], labelled pixels of the images that hold
-    the class."""
+    """pixels: int64[C], pixels per class. in_images: int64[C], labelled pixels of all images in which the
+    class occurs (the denominator of median frequency balancing)."""
 
     pixels: np.ndarray
     in_images: np.ndarray
 
 
 def frequency(split, num_classes: int, ignore_index: int = IGNORE, skip_bad: bool = False) -> Frequency:
-    """Counts over all targets of a split; by its method `target(index)` if it has one, so that images are not
-    read. skip_bad: without those that cannot be read. DataError if no pixel has a label."""
+    """Class frequencies over all targets of a split. Images are not read if the split has a method
+    `target(index)`. skip_bad: leave out targets that cannot be read. DataError if no pixel has a
+    label."""
     pixels = np.zeros(num_classes, np.int64)
     in_images = np.zeros(num_classes, np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)
     for index in range(len(split)):
         try:
             labels = target(index)
-        except DataError:  # the loader says so when it comes to this sample
+        except DataError:  # reported by the loader when it reads the sample
             if not skip_bad:
                 raise
             continue
