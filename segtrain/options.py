@@ -100,7 +100,7 @@ def _fields(settings) -> dict[str, Option]:
     hints = typing.get_type_hints(settings, include_extras=True)
     found = {}
     # Its own before those that it shares with others.
-    own = settings.__dict__.get("__annotations__", {})
+    own = inspect.get_annotations(settings)
     for field in sorted(dataclasses.fields(settings), key=lambda field: field.name not in own):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         default = REQUIRED if default is dataclasses.MISSING else default
