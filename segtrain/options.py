@@ -156,7 +156,9 @@ def _is_path(annotation) -> bool:
 def _fields(settings) -> dict[str, Option]:
     hints = typing.get_type_hints(settings, include_extras=True)
     found = {}
-    for field in dataclasses.fields(settings):
+    # Its own before those that it shares with others.
+    own = inspect.get_annotations(settings)
+    for field in sorted(dataclasses.fields(settings), key=lambda field: field.name not in own):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         default = REQUIRED if default is dataclasses.MISSING else default
         found[field.name] = Option(field.name, hints[field.name], default, field.metadata.get("meaning", ""))

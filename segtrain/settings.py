@@ -29,7 +29,17 @@ EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_
 
 
 @dataclass(frozen=True)
-class Run:
+class Machine:
+    """What each command that computes is told of the machine."""
+
+    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
+    threads: Annotated[int, THREADS] | None = key(
+        None, "CPU threads of torch; null leaves the choice to torch"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Machine):
     """The top level of `segtrain train`."""
 
     name: str | None = key(
@@ -42,10 +52,6 @@ class Run:
         None, "run folder or weights file to start a new run from; heads are copied by class name"
     )
     seed: Annotated[int, SEED] = key(0, "seed of weight initialisation, sample order and augmentation")
-    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: Annotated[int, THREADS] | None = key(
-        None, "CPU threads of torch; null leaves the choice to torch"
-    )
     dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
     stages: list[list[str]] | None = field(
         default=None,
@@ -180,17 +186,13 @@ class EvaluateSettings:
     )
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Machine):
     """The top level of `segtrain evaluate`."""
 
     run: str = field(metadata={"meaning": "folder of the run"})
     checkpoint: str = key("best", "best, last or a step")
     split: str = key("val", "split of the data set to score")
-    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: Annotated[int, THREADS] | None = key(
-        None, "CPU threads of torch; null leaves the choice to torch"
-    )
     output: str | None = key(
         None,
         "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
@@ -198,8 +200,8 @@ class Evaluate:
     )
 
 
-@dataclass(frozen=True)
-class Compare:
+@dataclass(frozen=True, kw_only=True)
+class Compare(Machine):
     """The top level of `segtrain compare`."""
 
     runs: list[str] = field(
@@ -207,25 +209,17 @@ class Compare:
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
     split: str = key("val", "split of the data set to score; the data set is that of the first run")
-    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: Annotated[int, THREADS] | None = key(
-        None, "CPU threads of torch; null leaves the choice to torch"
-    )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 
-@dataclass(frozen=True)
-class Predict:
+@dataclass(frozen=True, kw_only=True)
+class Predict(Machine):
     """The top level of `segtrain predict`."""
 
     run: str = field(metadata={"meaning": "folder of the run"})
     input: str = field(metadata={"meaning": "image file or folder of images"})
     output: str = field(metadata={"meaning": "folder for the results"})
     checkpoint: str = key("best", "best, last or a step")
-    device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
-    threads: Annotated[int, THREADS] | None = key(
-        None, "CPU threads of torch; null leaves the choice to torch"
-    )
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
 

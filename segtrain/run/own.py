@@ -26,7 +26,7 @@ def check_own(path: Path, folder: bool = False, of: str = "run") -> None:
     try:
         mode = stat.S_IFMT(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        return
+        return  # that a part of the path is a file, the writing says
     except OSError as error:
         raise CheckpointError(f"{path} cannot be looked at: {error.strerror}") from error
     wanted = stat.S_IFDIR if folder else stat.S_IFREG

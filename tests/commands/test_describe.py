@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from segtrain.cli.catalogue import _amount, load
-from segtrain.commands.describe import build, described, lines
+from segtrain.commands.describe import build
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
+from segtrain.model.description import described, lines
 from segtrain.model.network import Network
 
 TINY = {"name": "unet", "widths": (4, 8)}

@@ -1,0 +1,72 @@
+"""Files of predictions: whole under their names, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segtrain.run.storage import written
+
+
+def write_prediction(path: Path, values: np.ndarray) -> None:
+    """PATH.png for H×W uint8 or uint16 and H×W×3 uint8, PATH.tiff for H×W float32, else PATH.npy."""
+    if values.dtype == np.uint8 or (values.dtype == np.uint16 and values.ndim == 2):
+        write_picture(path.with_name(f"{path.name}.png"), values)
+    elif values.dtype == np.float32 and values.ndim == 2:
+        write_picture(path.with_name(f"{path.name}.tiff"), values)
+    else:
+        encoded = io.BytesIO()
+        np.save(encoded, values, allow_pickle=False)
+        _write_bytes(path.with_name(f"{path.name}.npy"), encoded)
+
+
+def write_probabilities(mask, image: np.ndarray, path: Path) -> np.ndarray:
+    """The mask of an image, H×W. Its probabilities, C×H×W float16, are written to `path` strip by strip: in
+    memory, those of all classes would take many times what the image takes."""
+    classes = []
+    with contextlib.ExitStack() as stack:
+        top, add = 0, None
+        for strip in mask.strips(image):
+            shape = (strip.shape[1], *image.shape[:2])
+            add = add or stack.enter_context(_rows_written(path, shape))
+            add(top, strip[0].half().cpu().numpy())
+            classes.append(mask.decide(strip))
+            top += strip.shape[-2]
+    return np.concatenate(classes, axis=0)
+
+
+@contextlib.contextmanager
+def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """add(top, rows): puts C×h×W float16 rows at their place in a C×H×W .npy file."""
+    channels, height, width = shape
+    row = width * np.dtype(np.float16).itemsize
+    with written(path, channels * height * row) as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+
+        def add(top: int, rows: np.ndarray) -> None:
+            # Not a memory map: there a full disk ends the process by a signal.
+            for channel, values in enumerate(rows.astype("<f2", copy=False)):
+                file.seek(start + (channel * height + top) * row)
+                file.write(np.ascontiguousarray(values))
+
+        yield add
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """An image file, in the format of the path's suffix."""
+    encoded = io.BytesIO()
+    # To a file, Pillow's encoder would not say why the system refused it.
+    Image.fromarray(pixels).save(encoded, "TIFF" if path.suffix == ".tiff" else "PNG")
+    _write_bytes(path, encoded)
+
+
+def _write_bytes(path: Path, encoded: io.BytesIO) -> None:
+    with written(path, encoded.tell()) as file:
+        file.write(encoded.getbuffer())
