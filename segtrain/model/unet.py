@@ -14,11 +14,12 @@ from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.model.network import Network
 from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.parts.limits import CHANNELS
-from segtrain.options import Length, key, with_options
+from segtrain.options import Length, between, key, with_options
 from segtrain.sample import Output
 
 SMALL = "small"
+LEVEL_CHANNELS = between(1, 1024)
+"""Of one level; the lowest level of the paper has 1024."""
 DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 
@@ -36,7 +37,7 @@ class Options:
         "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file; null: "
         "imagenet for timm's encoders, none for small, which has no published weights",
     )
-    widths: Annotated[tuple[Annotated[int, CHANNELS], ...], Length(2, 10)] = key(
+    widths: Annotated[tuple[Annotated[int, LEVEL_CHANNELS], ...], Length(2, 10)] = key(
         (16, 32, 64, 128), "channels of the small encoder's levels, finest first; each halves the resolution"
     )
     stem_stride: Literal[1, 2] = key(
@@ -44,7 +45,7 @@ class Options:
         "stride of the small encoder's first convolution. 2: features and logits start at half the image's "
         "resolution, four times as fast; 1: at the image's own",
     )
-    decoder_widths: tuple[Annotated[int, CHANNELS], ...] | None = key(
+    decoder_widths: tuple[Annotated[int, LEVEL_CHANNELS], ...] | None = key(
         None,
         "channels of the decoder's blocks, coarsest first; null: the small encoder's widths in reverse, or "
         "256, 128, 64, 32, 16 for timm's encoders",

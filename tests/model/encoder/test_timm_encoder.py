@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -281,6 +282,15 @@ def test_families_without_an_output_stride_compute_and_learn(name):
     logits.square().mean().backward()
     assert logits.isfinite().all() and logits.shape == (2, 3, 64, 70)
     assert any(p.grad is not None and p.grad.any() for p in net.encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["efficientformer_l1", "repvit_m1", "test_mambaout"])
+def test_families_without_an_output_stride_take_weights(name, tmp_path):
+    source = timm.create_model(name).state_dict()
+    torch.save(source, tmp_path / "weights.pth")
+    net = unet(3, encoder=name, weights=str(tmp_path / "weights.pth"))
+    values = {value.double().sum().item() for value in source.values()}
+    assert all(parameter.double().sum().item() in values for parameter in net.encoder.parameters())
 
 
 def test_images_larger_than_the_encoder_takes_are_refused():
