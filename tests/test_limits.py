@@ -16,6 +16,8 @@ from torch import nn
 from segtrain.build import TABLES
 from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError, SegtrainError
+from segtrain.model.network import Network
+from segtrain.model.parts.sides import valid_side
 from segtrain.options import REQUIRED, Limits, check_options, check_value, options_of
 from segtrain.sample import IGNORE, Facts, Output, Sample
 from segtrain.settings import COMMANDS, COMPOSITES
@@ -24,7 +26,7 @@ EXTREMES = (-1, 0, 1, 0.5, 1e300, math.nan, math.inf, 10**300)
 CLASSES = 3
 STEPS = 20
 
-ENTRIES = [(kind, name) for kind, table in TABLES.items() if kind != "model" for name in table.names()]
+ENTRIES = [(kind, name) for kind, table in TABLES.items() for name in table.names()]
 SETTINGS = sorted(
     {(section, settings) for row in COMMANDS.values() for section, settings in row.sections.items()},
     key=lambda pair: (pair[0], pair[1].__name__),
@@ -134,7 +136,8 @@ def use(kind: str, built: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [entry for entry in ENTRIES if entry[1] not in ("folder", "camvid")]
+    ("kind", "name"),
+    [entry for entry in ENTRIES if entry[0] != "model" and entry[1] not in ("folder", "camvid")],
 )
 def test_a_number_is_refused_or_works(kind, name):
     table = TABLES[kind]
@@ -153,6 +156,82 @@ def test_a_number_is_refused_or_works(kind, name):
                 assert f"{kind}." in str(error) and key in str(error)
                 refused += 1
     assert refused >= tried / 4  # not a number, infinity at the least
+
+
+VGG = {"weights": "none", "width": 0.05}
+RESNET = {"weights": "none", "encoder": "test_resnet"}
+SMALL = {
+    "cascade": {**RESNET, "blocks": 5},
+    "classical": {"smoothing": "icm", "num_regions": 9, "textons": 4, "trees": 2},
+    "deconvnet": {**VGG, "fc_width": 16},
+    "deeplabv3": {**RESNET, "aspp_width": 8},
+    "deeplabv3plus": {**RESNET, "aspp_width": 8, "decoder_width": 8},
+    "dilated": VGG,
+    "fcn": RESNET,
+    "fcn16s": VGG,
+    "fcn32s": VGG,
+    "fcn8s": VGG,
+    "lraspp": {**RESNET, "width": 8},
+    "patchwise": {**RESNET, "patch": 31},
+    "unet": {"widths": [4, 8, 8]},
+    "unet_original": {"width": 0.05},
+    "unet_padded": {"width": 0.05},
+}
+"""Options that make a network fast to run."""
+HUGE = (512, 4096, 100_000, 2**31, 2**62)
+
+
+def network_of(name: str, options: dict) -> Network | None:
+    """The network, or None if the options are refused by a ConfigError that names one of them."""
+    config = {"name": name, **SMALL[name], **options}
+    try:
+        return TABLES["model"].build(
+            config, num_classes=CLASSES, out_channels=CLASSES, in_channels=3, ignore_index=IGNORE
+        )
+    except ConfigError as error:
+        assert any(f"model.{key}" in str(error) for key in options), error
+        return None
+
+
+def output_of(net: Network) -> Output:
+    """What two images of noise give, of the smallest side from 64 px on that the network takes."""
+    side = valid_side(net, 64)
+    device = next(net.parameters(), torch.empty(0)).device
+    return net.train()(torch.randn(2, 3, side, side, device=device))
+
+
+@pytest.mark.parametrize("name", TABLES["model"].names())
+def test_a_number_of_a_network_is_refused_or_works(name):
+    tried = refused = 0
+    for key, option in TABLES["model"].options(name).items():
+        values = [one for number in EXTREMES for one in holding(number, option.annotation)]
+        lists = [[], [1], [1] * 100] if any(isinstance(one, list) for one in values) else []
+        for value in [*values, *lists]:
+            tried += 1
+            # Half of VGG16 and more would take seconds.
+            with torch.device("meta" if key == "width" and value in (0.5, 1) else "cpu"):
+                net = network_of(name, {key: value})
+            if net is None:
+                refused += 1
+                continue
+            with torch.no_grad():
+                logits = output_of(net).upsampled()
+            assert logits.is_meta or logits.isfinite().all(), (key, value)
+    assert refused >= tried / 4
+
+
+@pytest.mark.parametrize("name", TABLES["model"].names())
+def test_a_huge_number_of_a_network_is_refused_or_fits_into_memory(name):
+    """On tensors without storage, so that a huge network costs the test nothing."""
+    for key, option in TABLES["model"].options(name).items():
+        for value in (one for number in HUGE for one in holding(number, option.annotation)):
+            with torch.device("meta"):
+                net = network_of(name, {key: value})
+                if net is None or net.fits_itself:
+                    continue
+                assert output_of(net).logits.shape[1] == CLASSES
+            size = 4 * sum(parameter.numel() for parameter in net.parameters())
+            assert size < 4 << 30, (key, value, size)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("data", "folder"), ("data", "camvid")])

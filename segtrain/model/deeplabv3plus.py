@@ -34,7 +34,7 @@ class Options(PyramidOptions):
         48, "channels that a 1x1 convolution reduces the encoder's features of stride 4 to"
     )
     decoder_width: Annotated[int, CHANNELS] = key(256, "channels of the decoder's 3x3 convolutions")
-    decoder_convs: Annotated[int, between(1, 32)] = key(2, "number of the decoder's 3x3 convolutions")
+    decoder_convs: Annotated[int, between(1, 8)] = key(2, "number of the decoder's 3x3 convolutions")
     middle_width: Annotated[int, CHANNELS] | None = key(
         None,
         "channels that a 1x1 convolution reduces the encoder's features of stride 8 to; a 3x3 convolution "

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, SizeError
 from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.model.network import Network
 from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
-from segtrain.model.parts.limits import CHANNELS
-from segtrain.options import Length, key, with_options
+from segtrain.options import Length, between, key, with_options
 from segtrain.sample import Output
 
 SMALL = "small"
+LEVEL_CHANNELS = between(1, 1024)
+"""Of one level; the lowest level of the paper has 1024."""
 DECODER_WIDTHS = (256, 128, 64, 32, 16)
 
 
@@ -36,7 +37,7 @@ class Options:
         "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file; null: "
         "imagenet for timm's encoders, none for small, which has no published weights",
     )
-    widths: Annotated[tuple[Annotated[int, CHANNELS], ...], Length(2, 10)] = key(
+    widths: Annotated[tuple[Annotated[int, LEVEL_CHANNELS], ...], Length(2, 10)] = key(
         (16, 32, 64, 128), "channels of the small encoder's levels, finest first; each halves the resolution"
     )
     stem_stride: Literal[1, 2] = key(
@@ -44,7 +45,7 @@ class Options:
         "stride of the small encoder's first convolution. 2: features and logits start at half the image's "
         "resolution, four times as fast; 1: at the image's own",
     )
-    decoder_widths: tuple[Annotated[int, CHANNELS], ...] | None = key(
+    decoder_widths: tuple[Annotated[int, LEVEL_CHANNELS], ...] | None = key(
         None,
         "channels of the decoder's blocks, coarsest first; null: the small encoder's widths in reverse, or "
         "256, 128, 64, 32, 16 for timm's encoders",
@@ -59,9 +60,9 @@ def unet(options: Options, out_channels: int, in_channels: int = 3) -> Network:
     """U-Net: an encoder, and a decoder with skip connections from every resolution of the encoder.
 
     Ronneberger et al. 2015, with padding and batch normalisation. The decoder doubles the resolution
-    (nearest) and convolves twice; the logits come at the resolution of its last block. Images are padded to a
-    multiple of the encoder's last stride. resnet34 with 21 classes has 24 439 269 parameters, resnet50 32 524
-    005, as in segmentation_models_pytorch.
+    (nearest) and convolves twice; the logits come at the resolution of its last block. Images are padded to
+    a multiple of the encoder's last stride, or to another size that the encoder needs. resnet34 with 21
+    classes has 24 439 269 parameters, resnet50 32 524 005, as in segmentation_models_pytorch.
     """
     net = UNet(options, out_channels, in_channels)
     weights = options.weights or ("none" if options.encoder == SMALL else "imagenet")
@@ -90,6 +91,7 @@ class SmallEncoder(nn.Module):
             tuple(widths),
             tuple(stem_stride * 2**level for level in range(len(widths))),
         )
+        self.sides = (self.reductions[-1], self.reductions[-1])
         inputs = (in_channels, *widths)
         self.levels = nn.ModuleList(
             double_conv(before, after) for before, after in zip(inputs, widths, strict=False)
@@ -116,7 +118,7 @@ class UNet(Network):
         self.encoder = (
             SmallEncoder(in_channels, options.widths, options.stem_stride)
             if small
-            else encoder_of(options.encoder, in_channels, 32)
+            else encoder_of(options.encoder, in_channels, 32, any_size=False)
         )
         reductions = self.encoder.reductions
         self.encoder_stride, self.logit_stride = reductions[-1], options.stem_stride if small else 1
@@ -147,12 +149,25 @@ class UNet(Network):
 
     def forward(self, x: torch.Tensor) -> Output:
         height, width = x.shape[-2:]
-        features = self.encoder(F.pad(x, (0, -width % self.encoder_stride, 0, -height % self.encoder_stride)))
+        features = self.encoder(F.pad(x, (0, self._missing(width), 0, self._missing(height))))
         y = self.centre(features[-1])
         for block, level in zip(self.decoder, self.skip_levels, strict=True):
             y = F.interpolate(y, scale_factor=2, mode="nearest")
             y = block(y if level is None else torch.cat([y, features[level]], dim=1))
         return Output(self._cropped(self.head(y), height, width), (height, width))
+
+    def _missing(self, length: int) -> int:
+        """Pixels that lack to the next side that the encoder takes; SizeError if there is none."""
+        first, step = self.encoder.sides
+        if step:
+            return -length % step
+        if length > first:
+            raise SizeError(
+                f"the network gets images with a side of {length} px; its encoder takes up to {first} px: "
+                f"set augmentation.warp.size and predictor.tile to {first} or less, or use another "
+                f"model.encoder"
+            )
+        return first - length
 
     def _cropped(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """The logits of the image without its padding, at their own stride if that divides the image, else at

@@ -89,7 +89,7 @@ def test_the_small_encoder_starts_from_scratch_and_says_so():
     [
         ({"decoder_widths": (8,)}, "needs 3 numbers of channels"),
         ({"widths": (8,)}, r"model\.widths is \[8\]; allowed: 2 to 10 entries"),
-        ({"widths": (8, 0)}, r"model\.widths\[1\] is 0; allowed: from 1 to 4096"),
+        ({"widths": (8, 0)}, r"model\.widths\[1\] is 0; allowed: from 1 to 1024"),
     ],
 )
 def test_impossible_widths_are_refused(options, message):

@@ -13,6 +13,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from segtrain.errors import ConfigError, nearest
 
+STRIDE = 32
+"""Of the last features of a network without dilation."""
+
+
+REFUSALS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What networks of timm raise for options or images that they do not take."""
+
 
 def encoder_of(
     name: str,
@@ -21,43 +37,49 @@ def encoder_of(
     contract_dilation: bool = True,
     multi_grid: tuple[int, ...] | None = None,
     norm_eps: float | None = None,
+    any_size: bool = True,
 ) -> nn.Module:
     """timm's network `name` without its classifier, randomly initialised: B×K×H×W -> a list of features,
     finest first.
 
-    Its attributes `channels` and `reductions` say, for every feature, how many channels it has and by what
-    its sides are divided. A stage whose stride is removed for the sake of the output stride dilates its
-    convolutions instead, its first one still with the dilation of the stage before (the contracted rule of
-    DeepLab's code), so that the network computes the same function of its input, on a finer grid. It does not
-    where other things follow the grid: squeeze-excitation, anti-aliasing, the padding of tf_ networks at even
-    sizes, ConvNeXt's at output stride 8. ConfigError for an encoder or an output stride that cannot be had.
+    Attributes: `channels` and `reductions` hold, for every feature, its channels and the image's side divided
+    by its side. `sides` is (first, step): it takes images whose sides are first + k·step pixels, or only of
+    side `first` if step is 0.
 
-    contract_dilation: False gives the first one the stage's own dilation too (segmentation_models_pytorch;
-    torchvision's
-        MobileNetV3). That is another function, for weights that were trained so.
+    A stage whose stride is removed for the sake of the output stride dilates its convolutions instead, its
+    first one still with the dilation of the stage before (the contracted rule of DeepLab's code), so that the
+    network computes the same function of its input, on a finer grid. It does not where other things depend on
+    the grid: squeeze-excitation, anti-aliasing, the padding of tf_ networks at even sizes, ConvNeXt's at
+    output stride 8.
+
+    contract_dilation: False gives the first convolution the stage's own dilation too
+        (segmentation_models_pytorch; torchvision's MobileNetV3): another function, for weights trained so.
     multi_grid: one factor for each unit of a ResNet's last block. The unit's spatial convolutions get 32 /
-    output_stride times
-        it (Chen et al. 2017, "Rethinking atrous convolution", sec. 3.2.1), whatever contract_dilation says.
-    norm_eps: what batch normalisation adds to the variance; None leaves timm's number.
+        output_stride times it as dilation (Chen et al. 2017, "Rethinking atrous convolution", sec. 3.2.1),
+        whatever contract_dilation says.
+    norm_eps: eps of batch normalisation; None leaves timm's.
+    any_size: refuse encoders that take images of certain sides only.
+    ConfigError for an encoder, or an output stride of it, that does not exist.
     """
     if not 1 <= in_channels <= 10:
         raise ConfigError(f"the images have {in_channels} channels; an encoder takes 1 to 10")
     check_name(name)
     try:
         features = _create(name, in_channels, output_stride)
-    except (
-        TypeError,
-        AssertionError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+    except REFUSALS as error:
         raise ConfigError(_unsupported(name, output_stride)) from error
     info = features.feature_info
     features.channels, features.reductions = tuple(info.channels()), tuple(info.reduction())
     if features.reductions[-1] != output_stride or len(features.reductions) < 3:
         raise ConfigError(_unsupported(name, output_stride))
+    if str(getattr(features, "output_fmt", "NCHW")).endswith("NHWC"):
+        features.register_forward_hook(_channels_first)
+    features.sides = _valid_sides(features, name, in_channels)
+    if any_size and features.sides[1] != STRIDE:
+        raise ConfigError(
+            f"model.encoder={name} takes images of certain sides only, but this network takes any; use "
+            f"model=unet, or another encoder, such as resnet50"
+        )
     if contract_dilation:
         _dilate_averages(features, output_stride)
     else:
@@ -72,9 +94,50 @@ def encoder_of(
 def _create(name: str, in_channels: int, output_stride: int) -> nn.Module:
     import timm
 
-    return timm.create_model(
-        name, pretrained=False, features_only=True, output_stride=output_stride, in_chans=in_channels
-    )
+    # Many networks know no such keyword, but have features of stride 32.
+    keywords = {} if output_stride == STRIDE else {"output_stride": output_stride}
+    return timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **keywords)
+
+
+def _channels_first(module: nn.Module, inputs, features: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Forward hook: B×h×w×D -> B×D×h×w."""
+    return [feature.permute(0, 3, 1, 2) for feature in features]
+
+
+def _valid_sides(features: nn.Module, name: str, in_channels: int) -> tuple[int, int]:
+    """(first, step) of the sides of images that the encoder takes; ConfigError if there are none."""
+    import timm
+
+    own = timm.get_pretrained_cfg(name).input_size[-1]
+    # Windows of attention, or patches of pixels, have to fill the features of stride 32.
+    for step in (STRIDE, 2 * STRIDE, own):
+        if _has_features(features, in_channels, 3 * step, 5 * step):
+            return step, step
+    # Tables of positions have the size of the image.
+    if _has_features(features, in_channels, own, own):
+        return own, 0
+    raise ConfigError(_unsupported(name, features.reductions[-1]))
+
+
+def _has_features(features: nn.Module, in_channels: int, height: int, width: int) -> bool:
+    """Whether an image of this size gives features of the channels and strides that they are said to have.
+    Nothing is computed: the tensors have no storage."""
+    tensors = {
+        key: tensor.to("meta") for key, tensor in (*features.named_parameters(), *features.named_buffers())
+    }
+    image = torch.empty(1, in_channels, height, width, device="meta")
+    try:
+        with torch.no_grad():
+            found = torch.func.functional_call(features.eval(), tensors, (image,))
+    except REFUSALS:
+        return False
+    finally:
+        features.train()
+    said = [
+        (channels, height // stride, width // stride)
+        for channels, stride in zip(features.channels, features.reductions, strict=True)
+    ]
+    return [tuple(feature.shape[1:]) for feature in found] == said
 
 
 def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stride: int) -> None:
@@ -173,10 +236,12 @@ def check_name(name: str) -> None:
     import timm
 
     architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
+    # Outdated names, which timm still builds, have no such entry.
+    if not timm.is_model(architecture) or timm.get_pretrained_cfg(architecture) is None:
         known = nearest(architecture, timm.list_models())
         raise ConfigError(
-            f"model.encoder={name} does not exist{known}; allowed: timm's networks that take an output stride"
+            f"model.encoder={name} does not exist{known}; allowed: names of timm's networks "
+            f"(`segtrain list encoders`)"
         )
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")] if tag else [tag]
     if tag not in tags:
@@ -187,9 +252,11 @@ def check_name(name: str) -> None:
 
 
 def _unsupported(name: str, output_stride: int) -> str:
+    if output_stride == STRIDE:
+        reason = "(vision transformers with one resolution, Inception and NASNet cannot)"
+    else:
+        reason = "(transformers, HRNet, DenseNet and networks with plain pooling cannot)"
     return (
-        f"model.encoder={name} cannot hand out its features at output stride {output_stride} "
-        f"(transformers, HRNet, DenseNet and "
-        "networks with plain pooling cannot); use a ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or "
-        "Xception, such as model.encoder=resnet50"
+        f"model.encoder={name} cannot hand out its features at output stride {output_stride} {reason}; use a "
+        f"ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt or Xception, such as model.encoder=resnet50"
     )

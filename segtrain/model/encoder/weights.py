@@ -77,8 +77,11 @@ def _entry(name: str) -> dict:
 
 
 def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, source: str) -> int:
-    """Loads all of the encoder's tensors, says how many. Underscores stand for dots: timm flattens some names
-    of feature networks."""
+    """Loads all of the encoder's tensors and returns their number.
+
+    timm's feature networks have other names than its classifiers: some have underscores for dots, some begin
+    with `model.`.
+    """
     from timm.models import adapt_input_conv
 
     flat = {key.replace(".", "_"): value for key, value in tensors.items()}
@@ -90,7 +93,7 @@ def _fill(encoder: nn.Module, tensors: dict, first_conv, in_channels: int, sourc
     wanted = {
         key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")
     }
-    found = {key: flat.get(key.replace(".", "_")) for key in wanted}
+    found = {key: flat.get(key.removeprefix("model.").replace(".", "_")) for key in wanted}
     bad = [key for key, value in wanted.items() if found[key] is None or found[key].shape != value.shape]
     if bad:
         raise CheckpointError(

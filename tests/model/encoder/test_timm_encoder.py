@@ -3,10 +3,11 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from segtrain.errors import ConfigError
+from segtrain.errors import ConfigError, SizeError
 from segtrain.model.deeplabv3plus import DeepLabV3Plus, deeplabv3plus
 from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.output_stride import at_output_stride
@@ -231,6 +232,7 @@ def test_families_without_an_output_stride_are_refused(name):
     ("arguments", "message"),
     [
         (("resnet5O", 3, 16), "did you mean 'resnet50'"),
+        (("xception", 3, 32), "model.encoder=xception does not exist"),
         (("resnet50.nothing", 3, 16), "resnet50 has the weights a1_in1k"),
         (("resnet50", 11, 16), "1 to 10"),
     ],
@@ -238,6 +240,78 @@ def test_families_without_an_output_stride_are_refused(name):
 def test_what_cannot_be_had_is_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         encoder_of(*arguments)
+
+
+SIDES = {
+    "caformer_s18": (32, 32),
+    "densenet121": (32, 32),
+    "dla34": (32, 32),
+    "edgenext_xx_small": (32, 32),
+    "fastvit_t8": (32, 32),
+    "hrnet_w18_small": (32, 32),
+    "mobileone_s0": (32, 32),
+    "mobilevit_xxs": (32, 32),
+    "poolformerv2_s12": (32, 32),
+    "pvt_v2_b0": (32, 32),
+    "repvit_m1": (32, 32),
+    "starnet_s1": (32, 32),
+    "test_mambaout": (32, 32),
+    "vgg11": (32, 32),
+    "mobilevitv2_050": (64, 64),
+    "maxvit_pico_rw_256": (256, 256),
+    "efficientformer_l1": (224, 0),
+    "efficientformerv2_s0": (224, 0),
+    "swin_s3_tiny_224": (224, 0),
+    "test_coatnet": (160, 0),
+}
+"""A small network of each family that takes no output stride, and the sides of the images that it takes."""
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_families_without_an_output_stride_are_encoders_of_a_unet(name):
+    with torch.device("meta"):
+        net = unet(3, encoder=name, weights="none").eval()
+        assert {4, 8, 16, 32} <= set(net.encoder.reductions) and net.encoder.sides == SIDES[name]
+        assert net(torch.empty(2, 3, 70, 90)).logits.shape == (2, 3, 70, 90)
+
+
+@pytest.mark.parametrize("name", ["efficientformerv2_s0", "edgenext_xx_small", "repvit_m1", "test_mambaout"])
+def test_families_without_an_output_stride_compute_and_learn(name):
+    net = unet(3, encoder=name, weights="none").train()
+    logits = net(torch.randn(2, 3, 64, 70)).logits
+    logits.square().mean().backward()
+    assert logits.isfinite().all() and logits.shape == (2, 3, 64, 70)
+    assert any(p.grad is not None and p.grad.any() for p in net.encoder.parameters())
+
+
+@pytest.mark.parametrize("name", ["efficientformer_l1", "repvit_m1", "test_mambaout"])
+def test_families_without_an_output_stride_take_weights(name, tmp_path):
+    source = timm.create_model(name).state_dict()
+    torch.save(source, tmp_path / "weights.pth")
+    net = unet(3, encoder=name, weights=str(tmp_path / "weights.pth"))
+    values = {value.double().sum().item() for value in source.values()}
+    assert all(parameter.double().sum().item() in values for parameter in net.encoder.parameters())
+
+
+def test_images_larger_than_the_encoder_takes_are_refused():
+    with torch.device("meta"):
+        net = unet(3, encoder="efficientformerv2_s0", weights="none")
+    assert net(torch.empty(2, 3, 224, 224, device="meta")).logits.shape[-2:] == (224, 224)
+    with pytest.raises(SizeError, match=r"a side of 256 px; its encoder takes up to 224 px"):
+        net(torch.empty(2, 3, 224, 256, device="meta"))
+
+
+def test_networks_that_do_not_pad_refuse_encoders_of_certain_sides():
+    with pytest.raises(ConfigError, match=r"mobilevitv2_050 takes images of certain sides .* model=unet"):
+        encoder_of("mobilevitv2_050", 3, 32)
+    with torch.device("meta"):
+        assert encoder_of("repvit_m1", 3, 32).sides == (32, 32)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "inception_v3", "levit_128s"])
+def test_encoders_without_features_of_these_strides_are_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} cannot hand out its features at output stride 32"):
+        unet(3, encoder=name, weights="none")
 
 
 @pytest.fixture
