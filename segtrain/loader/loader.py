@@ -11,14 +11,29 @@ from segtrain.sample import IGNORE
 from segtrain.settings import Loader
 
 
-def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
-    """Endless batches from position `start` on. `ops`: augmentation operations, in order."""
+def training_batches(
+    split,
+    ops: Sequence[Callable],
+    settings: Loader,
+    seed: int,
+    start: int = 0,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Batches:
+    """Endless batches from position `start` on. `ops`: augmentation operations, in order. interrupt: see
+    `Batches`."""
     check_settings(settings)
     reader = Reader(split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory")
-    return Batches(reader, TrainingPlan(start, settings.batch_size), settings.workers)
+    plan = TrainingPlan(start, settings.batch_size)
+    return Batches(reader, plan, settings.workers, "loader", interrupt)
 
 
-def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int = IGNORE) -> Batches:
+def evaluation_batches(
+    split,
+    batch_size: int,
+    workers: int,
+    ignore_index: int = IGNORE,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Batches:
     """Every sample once, unaugmented, in batches of one image size whose order the data alone decides.
 
     The last batch of each size is filled up with copies that have no label, so all batches of a size have one
@@ -33,7 +48,8 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
             plan.append(group[first : first + batch_size])
             # A size of which there are only a few images needs no more places than that.
             filled_to[group[first]] = min(batch_size, len(group))
-    return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
+    reader = EvaluationReader(split, filled_to, ignore_index)
+    return Batches(reader, plan, min(workers, len(plan)), "evaluate", interrupt)
 
 
 def check_settings(settings: Loader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 
 from segtrain.errors import SIGPIPE, ConfigError, ResourceError, SegtrainError
@@ -85,6 +86,30 @@ def check_address_space() -> None:
     limit = _address_space()
     if limit is not None and limit < LEAST_ADDRESS_SPACE:
         raise _too_little_address_space("torch")
+
+
+def lacks_files(num: int) -> int | None:
+    """The limit of open files if it has no room for `num` more than are open; None if it has.
+
+    The soft limit is raised first, as far as the hard one lets it.
+    """
+    if resource is None:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _open_files() + num
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return None
+    limit = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        soft = limit
+    return soft if needed > soft else None
+
+
+def _open_files() -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/dev/fd"))
+    return 32
 
 
 def _too_little_address_space(library: str) -> ResourceError:
