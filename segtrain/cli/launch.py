@@ -99,9 +99,10 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             with Record(folder, checked, words) as record:
                 record.scores = command("train")(checked, folder, stop)
             return record.scores
-        except SegtrainError:
+        except (SegtrainError, ImportError, OSError, MemoryError):
             # Under the lock: another process may have found the new folder and begun in it.
-            if made and not has_checkpoint(folder) and not (folder / METRICS).exists():
+            # Without torch, which may be what could not be imported.
+            if made and not any(folder.glob("checkpoints/*")) and not (folder / METRICS).exists():
                 remove_run(folder)
             raise
 

@@ -52,11 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except MemoryError:
-        return _fail(
-            "out of memory; use a smaller loader.batch_size, fewer loader.workers or a smaller "
-            "predictor.tile",
-            6,
-        )
+        return _fail("out of memory", 6)
 
 
 def _fail(message: str, code: int) -> int:
@@ -143,6 +139,9 @@ def _command(arguments: Arguments, words: list[str], output: Output) -> int:
         return 0
     if arguments.command == "config":
         return _config(arguments)
+    from segtrain.run.resources import check_address_space
+
+    check_address_space()
     if arguments.cfg:
         return _print_config(arguments)
     return _signalled(arguments, words, output)

@@ -232,8 +232,6 @@ def _run_one(trial: Trial, stop: Stop, command_line: list[str]) -> None:
     except SegtrainError as error:
         trial.status, trial.error = "failed", str(error)
         say(f"segtrain: run {_in_words(trial)} failed: {error}")
-    except MemoryError:
-        trial.status, trial.error = "failed", "out of memory"
     finally:
         trial.seconds = time.monotonic() - start
 

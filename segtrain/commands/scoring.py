@@ -43,7 +43,9 @@ def score_split(
             bar.update(batch.count)
             interrupt()
 
-    batches = evaluation_batches(split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index)
+    batches = evaluation_batches(
+        split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index, interrupt
+    )
     start = time.perf_counter()
     try:
         shown = spread(len(split), run.settings.pictures)

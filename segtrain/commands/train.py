@@ -76,6 +76,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
     )
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
+    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
     served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)

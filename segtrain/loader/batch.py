@@ -120,14 +120,21 @@ def _shared(shape: tuple[int, ...], dtype: np.dtype) -> torch.Tensor:
             )
         return tensor.share_memory_()
     except (OSError, RuntimeError) as error:
-        raise ResourceError(
-            f"shared memory (/dev/shm) is too small for the workers' batches: {error}; {SHARED_MEMORY_FIX}"
+        raise SharedMemoryError(
+            f"shared memory (/dev/shm) is too small for the workers' batches: {error}"
         ) from error
 
 
-SHARED_MEMORY_FIX = (
-    "enlarge it (docker run --shm-size=8g), or set loader.workers=0, or a smaller loader.batch_size"
-)
+class SharedMemoryError(ResourceError):
+    """A worker finds no room for a batch."""
+
+
+def shared_memory_fix(section: str) -> str:
+    """What to do about too little shared memory. section: of the config, whose keys are named."""
+    return (
+        f"enlarge it (docker run --shm-size=8g), or set {section}.workers=0, or a smaller "
+        f"{section}.batch_size"
+    )
 
 
 def _free_shared_memory() -> int:

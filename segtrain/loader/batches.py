@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import math
 import multiprocessing.sharedctypes
@@ -10,15 +11,17 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.utils.data import DataLoader
 
 from segtrain.errors import DataError, ResourceError, SegtrainError
-from segtrain.loader.batch import SHARED_MEMORY_FIX, Batch
+from segtrain.loader.batch import Batch, shared_memory_fix
+from segtrain.loader.frozen import FROZEN_S, FrozenWatch
 from segtrain.loader.reader import EvaluationReader, Reader
-from segtrain.loader.workers import Work, WorkerStart, as_it_is, undisturbed
+from segtrain.loader.workers import Work, WorkerIterator, WorkerStart, as_it_is, undisturbed
+from segtrain.run.resources import known_error, lacks_files
 from segtrain.text import notice
 
 BAD_SHARE = 0.01  # of the samples of the epochs begun, once BAD_SHARE_FROM positions are served
@@ -35,19 +38,41 @@ POLL_S = 1  # interval at which a waiting parent checks that its workers are ali
 STALLED_POLLS = 28
 
 
+# Open files that the parent needs: pipes of each worker, and the tensors of two batches in advance.
+FILES_PER_WORKER = 4 + 2 * 3
+
+
+SPARE_FILES = 16
+
+
+NO_SHARED_MEMORY = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSYS)
+"""What the system answers where /dev/shm takes no semaphore."""
+
+
 class Batches:
     """An iterator over batches, also a context manager, which has to be closed.
 
     bad: number of unreadable samples that were substituted so far. An exception in a worker is raised in the
-    parent with its own class; a worker that died raises a ResourceError that names the sample it was
-    reading.
+    parent with its own class; a worker that died, was frozen or could not be started is a ResourceError that
+    names the sample it was reading.
+
+    section: of the config, "loader" or "evaluate", whose keys the errors name. interrupt: called while a
+    batch is waited for; it raises errors.Interrupted to end that.
     """
 
-    def __init__(self, reader: Reader | EvaluationReader, plan, workers: int):
+    def __init__(
+        self,
+        reader: Reader | EvaluationReader,
+        plan,
+        workers: int,
+        section: str = "loader",
+        interrupt: Callable[[], None] = lambda: None,
+    ):
         self.bad = 0
         self._served = 0
         self._split = reader.split
-        self._work = Work(reader)
+        self._section, self._interrupt = section, interrupt
+        self._work = Work(reader, section)
         self._workers: list = []
         self._closed = False
         self._iterator = (
@@ -55,6 +80,26 @@ class Batches:
         )
 
     def _in_processes(self, plan, workers: int) -> Iterator:
+        limit = lacks_files(workers * FILES_PER_WORKER + SPARE_FILES)
+        if limit is not None:
+            raise ResourceError(
+                f"too many open files: {workers} workers need {workers * FILES_PER_WORKER} and all of this "
+                f"process may be {limit}; lower {self._section}.workers (0: none), or raise the limit "
+                f"(ulimit -n 65536)"
+            )
+        before = {process.pid for process in multiprocessing.active_children()}
+        try:
+            iterator = self._started(plan, workers)
+        except (OSError, RuntimeError, MemoryError) as error:
+            _end([process for process in multiprocessing.active_children() if process.pid not in before])
+            raise self._not_started(error, workers) from error
+        self._workers = list(iterator._workers)
+        self._watch = FrozenWatch(self._workers, self._interrupt)
+        self._at_exit = functools.partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
+        return iterator
+
+    def _started(self, plan, workers: int) -> WorkerIterator:
         self._note = multiprocessing.sharedctypes.RawArray("q", 2 * workers)
         # PR_SET_PDEATHSIG fires when the parent *thread* ends, so only the main thread sets it.
         start = WorkerStart(self._note, threading.current_thread() is threading.main_thread())
@@ -67,14 +112,18 @@ class Batches:
             generator=torch.Generator(),  # its own, so that torch's global random state is not advanced
             timeout=POLL_S,
         )
-        before = {process.pid for process in multiprocessing.active_children()}
-        iterator = undisturbed(lambda: iter(loader))
-        self._workers = [
-            process for process in multiprocessing.active_children() if process.pid not in before
-        ]
-        self._at_exit = functools.partial(_close, weakref.ref(self))
-        atexit.register(self._at_exit)
-        return iterator
+        return undisturbed(lambda: WorkerIterator(loader))
+
+    def _not_started(self, error: Exception, workers: int) -> Exception:
+        """The error of the user for workers that the system does not start; `error` itself if it is none."""
+        key = f"{self._section}.workers"
+        fix = f"lower {key} (0: none)"
+        if getattr(error, "errno", None) in NO_SHARED_MEMORY:
+            fix = f"is shared memory (/dev/shm) too small? {shared_memory_fix(self._section)}"
+        elif known_error(error) is None:
+            return error
+        reason = getattr(error, "strerror", None) or str(error) or "out of memory"
+        return ResourceError(f"{key}={workers} processes cannot be started ({reason}); {fix}")
 
     def __iter__(self) -> Batches:
         return self
@@ -88,11 +137,17 @@ class Batches:
             self.close()
             raise
         except (RuntimeError, OSError, EOFError) as error:
-            reason = self._reason(error)
-            self.close()
+            try:
+                self._interrupt()
+                reason = self._reason(error)
+            finally:
+                self.close()
             if reason is None:
                 raise
             raise reason from error
+        except BaseException:
+            self.close()
+            raise
         if isinstance(found, SegtrainError):
             self.close()
             raise found
@@ -108,6 +163,7 @@ class Batches:
             except RuntimeError as error:
                 if "timed out" not in str(error) or polls >= STALLED_POLLS or self._dead():
                     raise
+                self._interrupt()
             polls = polls + 1 if seen == list(self._note) else 0
             seen = list(self._note)
 
@@ -138,10 +194,11 @@ class Batches:
                 f"the loader's workers made no progress for {waited} s, at {self._reading()}; is the storage "
                 f"still there?"
             )
-        if "Too many open files" in str(error):
+        # The second: what the system leaves of a message whose open files find no room.
+        if any(words in str(error) for words in ("Too many open files", "items of ancillary data")):
             return ResourceError(
-                "too many open files between the loader's workers; raise the limit (ulimit -n 65536) or "
-                "lower loader.workers"
+                f"too many open files between the loader's workers; raise the limit (ulimit -n 65536) or "
+                f"lower {self._section}.workers"
             )
         return None
 
@@ -150,11 +207,19 @@ class Batches:
         return [process for process in self._workers if process.exitcode not in (None, 0)]
 
     def _of_dead(self, process) -> ResourceError:
+        if process.pid in self._watch.ended:
+            return ResourceError(
+                f"a loader worker (pid {process.pid}) was stopped by a signal (SIGSTOP) for {FROZEN_S} s, at "
+                f"{self._reading(process.pid)}; what stops it must let it go on (kill -CONT)"
+            )
         code = process.exitcode
         ended = signal.Signals(-code).name if code < 0 else f"exit {code}"
         fixes = {
-            -getattr(signal, "SIGBUS", 7): f"shared memory (/dev/shm) is too small; {SHARED_MEMORY_FIX}",
-            -getattr(signal, "SIGKILL", 9): "out of memory? lower loader.workers or loader.batch_size",
+            -getattr(
+                signal, "SIGBUS", 7
+            ): f"shared memory (/dev/shm) is too small; {shared_memory_fix(self._section)}",
+            -getattr(signal, "SIGKILL", 9): "out of memory? lower "
+            f"{self._section}.workers or {self._section}.batch_size",
         }
         fix = fixes.get(code, "is that file damaged? replace or remove it")
         return ResourceError(
@@ -175,14 +240,9 @@ class Batches:
         self._closed = True
         if self._workers:
             atexit.unregister(self._at_exit)
-        for process in self._workers:
-            process.kill()
-        for process in self._workers:
-            process.join(timeout=2)  # a process that waits for a dead disk cannot be killed
-        if self._workers:
-            # A killed worker may have held the lock of the event that torch sets in its clean-up, which
-            # would then block for ever.
-            self._iterator._workers_done_event = threading.Event()
+            self._watch.close()
+            _end(self._workers)
+            self._iterator._shutdown_workers()
         self._iterator = None
 
     def __enter__(self) -> Batches:
@@ -194,6 +254,13 @@ class Batches:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
+
+
+def _end(processes: list) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(timeout=2)  # one that waits for a dead disk cannot be ended
 
 
 def _close(batches: weakref.ref) -> None:

@@ -11,18 +11,32 @@ from segtrain.sample import IGNORE
 from segtrain.settings import Loader
 
 
-def training_batches(split, ops: Sequence[Callable], settings: Loader, seed: int, start: int = 0) -> Batches:
+def training_batches(
+    split,
+    ops: Sequence[Callable],
+    settings: Loader,
+    seed: int,
+    start: int = 0,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order."""
+    in order. interrupt: see `Batches`."""
     reader = Reader(
         split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory", training_dtype(split)
     )
-    return Batches(reader, TrainingPlan(start, settings.batch_size), settings.workers)
+    plan = TrainingPlan(start, settings.batch_size)
+    return Batches(reader, plan, settings.workers, "loader", interrupt)
 
 
-def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int = IGNORE) -> Batches:
+def evaluation_batches(
+    split,
+    batch_size: int,
+    workers: int,
+    ignore_index: int = IGNORE,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Batches:
     """Every sample once, without augmentation, in batches of one image size; their order depends on the
-    data alone.
+    data alone. interrupt: see `Batches`.
 
     The last batch of each size is padded with copies whose pixels are all ignored, so that all batches of a
     size have one shape.
@@ -36,7 +50,8 @@ def evaluation_batches(split, batch_size: int, workers: int, ignore_index: int =
             plan.append(group[first : first + batch_size])
             # A size with fewer images than batch_size gets a smaller batch.
             filled_to[group[first]] = min(batch_size, len(group))
-    return Batches(EvaluationReader(split, filled_to, ignore_index), plan, min(workers, len(plan)))
+    reader = EvaluationReader(split, filled_to, ignore_index)
+    return Batches(reader, plan, min(workers, len(plan)), "evaluate", interrupt)
 
 
 def check_evaluation(split, training_split) -> None:

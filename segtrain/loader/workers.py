@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import torch
+from torch.utils.data import _utils
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from segtrain.errors import ResourceError, SegtrainError
-from segtrain.loader.batch import Batch
+from segtrain.loader.batch import Batch, SharedMemoryError, shared_memory_fix
 
 # Which sample each worker is reading, for the error message when it dies: per worker its process id and the
 # sample's index + 1.
@@ -31,25 +33,43 @@ def note_reading(index: int) -> None:
 
 class Work:
     """The reader as a data set for DataLoader: positions to a batch. Errors are returned, not raised, so
-    that they keep their class on the way to the parent."""
+    that they keep their class on the way to the parent.
 
-    def __init__(self, reader):
-        self.reader = reader
+    section: of the config, "loader" or "evaluate", whose keys the errors name.
+    """
+
+    def __init__(self, reader, section: str):
+        self.reader, self.section = reader, section
 
     def __getitems__(self, positions: list[int]) -> Batch | SegtrainError:
         try:
             return self.reader.batch(positions)
+        except SharedMemoryError as error:
+            return ResourceError(f"{error}; {shared_memory_fix(self.section)}")
         except SegtrainError as error:
             return error
         except MemoryError:
             return ResourceError(
-                "a loader worker ran out of memory; lower loader.workers or loader.batch_size, or use "
-                "smaller images"
+                f"a loader worker ran out of memory; lower {self.section}.workers or "
+                f"{self.section}.batch_size, or use smaller images"
             )
 
 
 def as_it_is(item):
     return item
+
+
+class WorkerIterator(_MultiProcessingDataLoaderIter):
+    """torch's iterator over what workers read, whose clean-up is left to `Batches`.
+
+    torch's own joins one worker after another, waits for locks that a killed worker may hold, and fails on an
+    iterator of which only some workers were started.
+    """
+
+    def _shutdown_workers(self) -> None:
+        if getattr(self, "_worker_pids_set", False):
+            self._worker_pids_set = False
+            _utils.signal_handling._remove_worker_pids(id(self))
 
 
 HELD_BACK = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from segtrain.errors import CheckpointError, ConfigError, SegtrainError
+from segtrain.errors import CheckpointError, SegtrainError
 from segtrain.run.layout import DEBUG_LOG
 from segtrain.run.own import check_own
+from segtrain.run.resources import known_errors
 
 
 class Bug(SegtrainError):
@@ -22,23 +22,14 @@ class Bug(SegtrainError):
 
 @contextlib.contextmanager
 def debug_log(folder: Path | None) -> Iterator[None]:
-    """Turns an exception that is our own fault into one line; its traceback goes to debug.log in `folder`
-    (None: a new file)."""
+    """Turns an exception into one line: into its `known_error`, else into a Bug, whose traceback goes to
+    debug.log in `folder` (None: to a new file)."""
     try:
-        yield
-    except SegtrainError:
-        raise
-    except (MemoryError, BrokenPipeError):
+        with known_errors():
+            yield
+    except (SegtrainError, BrokenPipeError):
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            raise ConfigError(
-                f"{error.filename}: the name is too long; allowed: 255 bytes a folder"
-            ) from error
-        # torch's classes for it are not imported here: the CPU's allocator has none, the GPU's is called
-        # OutOfMemoryError.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            raise MemoryError from error
         path = _write_traceback(folder)
         summary = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise Bug(

@@ -16,6 +16,7 @@ from pathlib import Path
 from segtrain.errors import SegtrainError
 from segtrain.run.layout import RECORD
 from segtrain.run.own import parsed, read_own
+from segtrain.run.resources import exit_code_of, known_error
 from segtrain.run.storage import write_json
 
 PACKAGES = (
@@ -70,12 +71,10 @@ class Record:
         write_json(self.path, self.content)
         return self
 
-    def __exit__(self, kind, error, _trace) -> None:
-        code = 0 if error is None else getattr(error, "exit_code", 130 if kind is KeyboardInterrupt else 1)
+    def __exit__(self, _kind, error, _trace) -> None:
+        said = None if error is None else str(known_error(error) or error)
         self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
-        self.content.update(
-            exit_code=code, error=None if error is None else str(error), scores=self.scores or None
-        )
+        self.content.update(exit_code=exit_code_of(error), error=said, scores=self.scores or None)
         # A full disk must not hide what went wrong before.
         with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
             write_json(self.path, self.content)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from segtrain.errors import Interrupted
 from segtrain.model.parts.norm import recompute_statistics, statistics_of
 from segtrain.predictor.device import autocast
 from segtrain.train.state import RunState
@@ -30,7 +31,7 @@ def recomputed_batch_norm(
         return
 
     def inputs() -> Iterator[Tensor]:
-        with draw() as batches:
+        with contextlib.suppress(Interrupted), draw() as batches:
             for batch in itertools.islice(batches, count):
                 if stop.requested is not None:
                     return

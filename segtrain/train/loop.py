@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from segtrain.checkpoint.finite import check_finite
-from segtrain.errors import DivergedError
+from segtrain.errors import DivergedError, Interrupted
 from segtrain.train.plan import Plan
 from segtrain.train.state import RunState
 from segtrain.train.step import Learning, train_step, update_average
@@ -34,7 +34,8 @@ def train(
 ) -> Any:
     """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
 
-    batches: from `state.position` on, without end. evaluate(state) -> scores, logged and compared by the
+    batches: from `state.position` on, without end; while one is waited for, a signal raises
+    errors.Interrupted. evaluate(state) -> scores, logged and compared by the
     caller's function. save(state, scores) writes a checkpoint. plan: `Plan`. stop:
     `segtrain.run.stop.Stop`. served_as(): a context in which the network is evaluated and
     saved. step(state, batch, learning) -> (total, weight), None: that of `learning`, else `train_step`.
@@ -43,8 +44,14 @@ def train(
     scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
     state.train_mode()
     step = step or (learning and learning.step) or train_step
+    saved = state.step  # what the run begins with, and what _evaluate leaves, is on the disk
     while state.step < plan.steps:
-        batch = clock.waiting(lambda: next(batches))
+        try:
+            batch = clock.waiting(lambda: next(batches))
+        except Interrupted:
+            if state.step > saved:
+                _save_and_stop(state, plan, finite, save, stop)
+            raise
         for text in batch.skipped:
             events.say(f"left out: {text}")
         total, weight = step(state, batch, learning)
@@ -63,16 +70,25 @@ def train(
             _log(state, learning, clock, events, plan)
         state.evaluation_due = plan.evaluates(state.step)
         if state.evaluation_due or plan.saves(state.step) or stop.requested is not None:
-            finite.read()
-            # A step may spoil the weights after its loss was computed: nothing is scored with them.
-            check_finite(state.served.state_dict(), state.plain(), state.step)
             if stop.requested is not None:
-                save(state, None)
-                stop.raise_if_requested(
-                    f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved"
-                )
+                _save_and_stop(state, plan, finite, save, stop)
+            _check(state, finite)
+            saved = state.step
             scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
     return scores
+
+
+def _check(state: RunState, finite: Finite) -> None:
+    """DivergedError unless losses, weights and optimizer are finite: a step may spoil the weights after its
+    loss was computed, and nothing is scored with them."""
+    finite.read()
+    check_finite(state.served.state_dict(), state.plain(), state.step)
+
+
+def _save_and_stop(state: RunState, plan: Plan, finite: Finite, save: Callable, stop) -> None:
+    _check(state, finite)
+    save(state, None)
+    stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")
 
 
 def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop, served_as: Callable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,15 @@ import pytest
 import yaml
 
 from segtrain.cli import launch
-from segtrain.errors import CheckpointError, ConfigError, DataError, DivergedError, Interrupted, ResourceError
+from segtrain.errors import (
+    SIGPIPE,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+    ResourceError,
+)
 from segtrain.run.lock import Lock
 
 TINY = [
@@ -292,6 +301,16 @@ ERRORS = [
     (DivergedError("v"), 5),
     (ResourceError("r"), 6),
     (MemoryError(), 6),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 6),
+    (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), 6),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a.png"), 6),
+    (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), 6),
+    (RuntimeError("can't start new thread"), 6),
+    (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 6),
+    (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "x" * 300), 2),
+    (KeyError("ours"), 1),
+    (Interrupted(signal.SIGHUP, "h"), 129),
+    (Interrupted(SIGPIPE, "p"), 141),
     (Interrupted(signal.SIGINT, "i"), 130),
     (Interrupted(signal.SIGTERM, "t"), 143),
 ]
@@ -304,9 +323,8 @@ def test_exit_codes(segtrain, training, error, code):
 
     training.act = act
     segtrain("train", "name=x").refused(code=code)
-    assert json.loads(Path("outputs/x/run.json").read_text())["exit_code"] == (
-        1 if isinstance(error, MemoryError) else code
-    )
+    record = json.loads(Path("outputs/x/run.json").read_text())
+    assert record["exit_code"] == code and record["error"]
 
 
 def test_our_own_fault_leaves_its_traceback_in_the_run_folder(segtrain, training):

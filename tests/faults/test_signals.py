@@ -9,6 +9,11 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from program import SMALL
+from program import start as start_program
+
+from segtrain.checkpoint import find
+from segtrain.run.stop import descendants
 
 LOOP = """
 import subprocess, sys, time
@@ -276,3 +281,22 @@ def test_a_closed_terminal_stops_the_run_politely(start, tmp_path, ignored):
         process.send_signal(signal.SIGTERM)
     assert process.wait(10) == (143 if ignored else 129)
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("frozen", [1, 2], ids=["one", "all"])
+def test_sigterm_is_obeyed_while_workers_are_frozen(tmp_path, frozen):
+    words = (*SMALL, "loader.workers=2", "trainer.steps=100000", "trainer.evaluate_every=null")
+    process = start_program("train", *words, "trainer.log_every=20", "name=run", cwd=tmp_path)
+    try:
+        assert any(line.startswith("step 20 of") for line in process.stdout)
+        for worker in descendants(process.pid)[:frozen]:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(1.5)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 143 and "a checkpoint is saved" in said
+    assert time.monotonic() - begin < 6  # 3 s on a machine with nothing else to do
+    assert find(tmp_path / "outputs" / "run", "last").name in said

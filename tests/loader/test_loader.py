@@ -1,5 +1,8 @@
 """Batches by position, whatever the workers; and each fault of a worker as one clear error."""
 
+import errno
+import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,8 +17,9 @@ from PIL import Image
 
 from segtrain.augmentation import AUGMENTATION
 from segtrain.data import DATA
-from segtrain.errors import ConfigError, DataError, ResourceError
+from segtrain.errors import ConfigError, DataError, Interrupted, ResourceError
 from segtrain.loader.batch import collated
+from segtrain.loader.frozen import is_stopped
 from segtrain.loader.loader import evaluation_batches, training_batches
 from segtrain.loader.reader import Reader
 from segtrain.sample import IGNORE, Sample
@@ -26,7 +30,8 @@ class Numbers:
     """A split whose sample i is filled with i; `broken` cannot be read, `deadly` kills the process, `slow`
     sleeps."""
 
-    def __init__(self, count=23, broken=(), deadly=(), slow=(), sizes=((6, 8),)):
+    def __init__(self, count=23, broken=(), deadly=(), slow=(), sizes=((6, 8),), seconds=600):
+        self.seconds = seconds
         self.count, self.broken, self.deadly, self.slow, self.sizes = (
             count,
             set(broken),
@@ -50,7 +55,7 @@ class Numbers:
         if index in self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if index in self.slow:
-            time.sleep(600)
+            time.sleep(self.seconds)
         size = self.size(index)
         return Sample(
             np.full((*size, 3), index % 256, np.uint8),
@@ -189,9 +194,10 @@ def test_closing_does_not_wait_for_a_lock_that_a_killed_worker_held():
     iterator = batches._iterator
     done = iterator._workers_done_event
     done._cond.acquire()  # as the worker does for a moment whenever it asks whether to go on
+    start = time.monotonic()
     batches.close()
-    iterator._shutdown_workers()
-    assert iterator._shutdown
+    del iterator, batches
+    assert time.monotonic() - start < 3
 
 
 def test_a_worker_killed_from_outside():
@@ -210,6 +216,145 @@ def test_workers_that_do_not_get_on_are_an_error(monkeypatch):
     monkeypatch.setattr("segtrain.loader.batches.STALLED_POLLS", 2)
     with pytest.raises(ResourceError, match=r"made no progress for 2 s, at file-5\.png"):
         take(10, workers=1, split=Numbers(slow=[5]))
+
+
+def freeze(batches, count):
+    for process in batches._workers[:count]:
+        os.kill(process.pid, signal.SIGSTOP)
+
+
+def exhaust(batches):
+    for _ in range(1000):
+        next(batches)
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one", "all"])
+def test_frozen_workers_are_ended_and_named(monkeypatch, count):
+    monkeypatch.setattr("segtrain.loader.frozen.FROZEN_S", 2)
+    with training_batches(Numbers(), [], Loader(batch_size=4, workers=3), 7) as batches:
+        next(batches)
+        start = time.monotonic()
+        freeze(batches, count)
+        with pytest.raises(ResourceError, match=r"stopped by a signal \(SIGSTOP\) .* at .*kill -CONT"):
+            exhaust(batches)
+        assert 1.5 < time.monotonic() - start < 8
+        assert not any(process.is_alive() for process in batches._workers)
+
+
+def test_a_worker_that_is_stopped_for_a_moment_goes_on(monkeypatch):
+    monkeypatch.setattr("segtrain.loader.frozen.FROZEN_S", 3)
+    with training_batches(Numbers(), [], Loader(batch_size=4, workers=1), 7) as batches:
+        for _ in range(3):
+            freeze(batches, 1)
+            time.sleep(1.6)
+            assert is_stopped(batches._workers[0].pid)
+            os.kill(batches._workers[0].pid, signal.SIGCONT)
+            time.sleep(0.1)
+            assert not is_stopped(batches._workers[0].pid)
+            time.sleep(0.6)
+        for _ in range(20):
+            next(batches)
+
+
+def test_a_slow_worker_is_not_taken_for_a_frozen_one(monkeypatch):
+    monkeypatch.setattr("segtrain.loader.frozen.FROZEN_S", 0.5)
+    split = Numbers(slow=[5], seconds=3)
+    assert len(take(6, workers=1, split=split)) == 6
+
+
+class Asked:
+    """Raises Interrupted once `at` is past."""
+
+    def __init__(self, after_s):
+        self.at = time.monotonic() + after_s
+
+    def __call__(self):
+        if time.monotonic() > self.at:
+            raise Interrupted(signal.SIGTERM, "stopped")
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2], ids=["slow", "one frozen", "all frozen"])
+def test_a_signal_is_obeyed_while_a_batch_is_waited_for(frozen):
+    split = Numbers(slow=() if frozen else range(23))
+    with training_batches(split, [], Loader(batch_size=4, workers=2), 7, interrupt=Asked(1.0)) as batches:
+        if frozen:
+            next(batches)
+            freeze(batches, frozen)
+        start = time.monotonic()
+        with pytest.raises(Interrupted):
+            exhaust(batches)
+        assert time.monotonic() - start < 4
+        assert not any(process.is_alive() for process in batches._workers)
+
+
+def children():
+    return multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.EAGAIN, "lower loader.workers"),
+        (errno.ENOMEM, "lower loader.workers"),
+        (errno.EMFILE, "lower loader.workers"),
+        (errno.ENOSPC, "--shm-size"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_workers_are_ended_when_one_of_them_cannot_be_started(monkeypatch, capfd, number, fix):
+    before, begun = children(), []
+    start_process = multiprocessing.context.Process.start
+
+    def start(process):
+        if len(begun) == 2:
+            raise OSError(number, os.strerror(number))
+        begun.append(process)
+        start_process(process)
+
+    monkeypatch.setattr(multiprocessing.context.Process, "start", start)
+    begin = time.monotonic()
+    with pytest.raises(ResourceError) as raised:
+        training_batches(Numbers(), [], Loader(batch_size=4, workers=4), 7)
+    assert "loader.workers=4" in str(raised.value) and fix in str(raised.value)
+    del raised
+    gc.collect()
+    assert time.monotonic() - begin < 4 and len(begun) == 2
+    assert children() == before and not any(process.is_alive() for process in begun)
+    assert not capfd.readouterr().err
+
+
+def test_a_limit_of_open_files_is_raised_or_named():
+    code = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from test_loader import Numbers, ResourceError, take
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 400))
+take(20, workers=16)
+assert 64 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 400
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    take(20, workers=16)
+except ResourceError as error:
+    print(error)
+take(20, workers=2)
+"""
+    code = code.format(tests=str(Path(__file__).parent))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("too many open files: 16 workers need 160")
+    assert "lower loader.workers" in ended.stdout and "ulimit -n" in ended.stdout
+
+
+@pytest.mark.parametrize("section", ["loader", "evaluate"])
+def test_the_errors_name_keys_that_the_command_has(monkeypatch, section):
+    monkeypatch.setattr("segtrain.loader.batch._free_shared_memory", lambda: 1000)
+    batches = (
+        training_batches(Numbers(), [], Loader(batch_size=4, workers=1), 7)
+        if section == "loader"
+        else evaluation_batches(Numbers(), 4, 1)
+    )
+    with batches, pytest.raises(ResourceError, match=rf"set {section}\.workers=0, .* {section}\.batch_size"):
+        next(batches)
 
 
 def test_no_room_in_shared_memory(monkeypatch):
