@@ -15,10 +15,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from segtrain.commands import COMMANDS
 from segtrain.commands.describe import numbers
 from segtrain.options import REQUIRED, Option, describe, options_of
 from segtrain.registry import Table
-from segtrain.settings import COMMANDS, COMPOSITES
+from segtrain.settings import COMPOSITES
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TABLES = ("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "metric")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segtrain.augmentation import AUGMENTATION
+from segtrain.commands import COMMANDS, check_sections
 from segtrain.data import DATA
 from segtrain.loss import LOSS
 from segtrain.metric import METRIC
@@ -13,7 +14,7 @@ from segtrain.optimizer import OPTIMIZER
 from segtrain.options import path_options
 from segtrain.registry import Table
 from segtrain.schedule import SCHEDULE
-from segtrain.settings import COMMANDS, COMPOSITES, check_sections
+from segtrain.settings import COMPOSITES
 from segtrain.task import TASK
 from segtrain.tta import TTA
 

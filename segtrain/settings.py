@@ -3,11 +3,9 @@ their meanings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from segtrain.errors import ConfigError, nearest
 from segtrain.options import (
     ABOVE_0,
     FROM_0,
@@ -19,9 +17,7 @@ from segtrain.options import (
     Limits,
     at_least,
     between,
-    check_options,
     key,
-    options_of,
 )
 
 THREADS = between(1, 1024)
@@ -236,181 +232,6 @@ class Describe:
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
 
 
-@dataclass(frozen=True)
-class Command:
-    """One command: what is typed for it, what it takes, and its help.
-
-    words: one or two. example, about: its line in the general help. sections: its fixed sections, "" is the
-    top level; none for commands that compose no config. groups: each is a table. reads: the key that names
-    the run, or the list of runs, whose saved config it starts from. needs_run: that key must be given.
-    takes_experiment: a recipe may change its defaults. function: "module:name", None for that of its words
-    below segtrain.commands.
-    """
-
-    words: tuple[str, ...]
-    example: str
-    about: str
-    help: str
-    sections: Mapping[str, type] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
-    reads: str | None = None
-    needs_run: bool = False
-    takes_experiment: bool = False
-    function: str | None = None
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.words)
-
-    @property
-    def file_name(self) -> str:
-        """Of its YAML in conf/ and of its module in segtrain/commands/."""
-        return "_".join(self.words)
-
-
-_COMMANDS = (
-    Command(
-        words=("train",),
-        example="segtrain train model=unet data=folder data.images=…",
-        about="trains a network",
-        help="""\
-segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or outputs/NAME with name=NAME.
-
-  segtrain train                                              a small U-Net on drawn shapes
-  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or goes on
-  segtrain train model=deeplabv3plus model.encoder=resnet50 optimizer.lr=0.001 trainer.epochs=20
-  segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
-  segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
-  segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
-  segtrain train resume=outputs/…                             goes on with a stopped run""",
-        sections={
-            "": Run,
-            "trainer": Trainer,
-            "loader": Loader,
-            "predictor": PredictorSettings,
-            "evaluate": EvaluateSettings,
-        },
-        groups=("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "metric", "tta"),
-        reads="resume",
-        takes_experiment=True,
-    ),
-    Command(
-        words=("evaluate",),
-        example="segtrain evaluate run=outputs/… split=val",
-        about="scores of a run",
-        help="""\
-segtrain evaluate scores a run with the config that it was trained with.
-
-  segtrain evaluate run=outputs/first
-  segtrain evaluate run=outputs/first split=test data.root=/new/place checkpoint=last
-  segtrain evaluate run=outputs/first tta=flip predictor.tile=512 model.output_stride=8""",
-        sections={"": Evaluate, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
-        groups=("data", "model", "metric", "tta"),
-        reads="run",
-        needs_run=True,
-    ),
-    Command(
-        words=("compare",),
-        example="segtrain compare runs=[outputs/…,outputs/…]",
-        about="runs side by side: a table and a picture",
-        help="""\
-segtrain compare scores several runs on the same images, and draws their masks side by side.
-
-  segtrain compare runs=[outputs/first,outputs/second]
-  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure""",
-        sections={"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
-        groups=("data", "metric", "tta"),
-        reads="runs",
-        needs_run=True,
-    ),
-    Command(
-        words=("predict",),
-        example="segtrain predict run=outputs/… input=photos output=out",
-        about="masks of images",
-        help="""\
-segtrain predict labels images with a trained network. It needs nothing but the run's folder.
-
-  segtrain predict run=outputs/first input=photos output=out
-  segtrain predict run=outputs/first input=street.jpg output=out tta=flip probabilities=true""",
-        sections={"": Predict, "predictor": PredictorSettings},
-        groups=("model", "tta"),
-        reads="run",
-        needs_run=True,
-    ),
-    Command(
-        words=("list",),
-        example="segtrain list [models|losses|data|…]",
-        about="what there is to choose",
-        help="""\
-segtrain list shows what there is to choose.
-
-  segtrain list                        all kinds
-  segtrain list models                 the networks, with their papers, parameters and multiply-adds
-  segtrain list loss cross_entropy     the options of one entry
-  segtrain list encoders resnet        names for model.encoder that hold a word
-  segtrain list experiments            ready-made recipes: segtrain train experiment=NAME""",
-    ),
-    Command(
-        words=("describe",),
-        example="segtrain describe model=unet [KEY=VALUE …]",
-        about="a network's layers, shapes, parameters",
-        help="""\
-segtrain describe shows a network's layers with their shapes, parameters and multiply-adds.
-Nothing is computed or downloaded.
-
-  segtrain describe model=deeplabv3plus
-  segtrain describe model=deeplabv3plus model.output_stride=8 size=[512,1024] classes=19 depth=1""",
-        sections={"": Describe},
-        groups=("model",),
-    ),
-    Command(
-        words=("config",),
-        example="segtrain config train [KEY=VALUE …]",
-        about="every key: value, default, meaning, who set it",
-        help="""\
-segtrain config prints every key of a command: its value, its default, what it means and who set it.
-
-  segtrain config train
-  segtrain config train experiment=demo trainer.steps=200
-  segtrain config evaluate run=outputs/first""",
-    ),
-)
-
-COMMANDS = {command.name: command for command in _COMMANDS}
-"""All commands, by what is typed for them."""
-
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""
-
-
-def check_sections(config: Mapping, command: str) -> dict:
-    """The config of a command with its top-level keys and its sections checked and their defaults filled in;
-    its groups are left as they are. ConfigError names the key as typed."""
-    row = COMMANDS[command]
-    top = {key: value for key, value in config.items() if key not in row.sections and key not in row.groups}
-    known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]
-    for name in top:
-        if name not in known:
-            raise ConfigError(
-                f"{name} is not a key of segtrain {command}{nearest(name, known)}; keys are "
-                f"{', '.join(sorted(known))}"
-            )
-    checked = _filled(top, row.sections[""], "", f"segtrain {command}")
-    for name, option in options_of(row.sections[""]).items():
-        if checked[name] == "":  # an empty path would be taken for the current folder
-            raise ConfigError(f"{name} is empty (an unset variable of the shell?); give {option.meaning}")
-    for name in filter(None, row.sections):
-        values = {} if config.get(name) is None else config[name]
-        if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"{name} is {values!r}; it is a section, set its keys one by one: {name}.KEY=VALUE"
-            )
-        checked[name] = _filled(values, row.sections[name], name, f"section {name}")
-    return {**checked, **{group: config.get(group) for group in row.groups}}
-
-
-def _filled(values: Mapping, settings, where: str, what: str) -> dict:
-    """The checked options of a settings dataclass, with its defaults."""
-    defaults = {name: option.default for name, option in options_of(settings).items()}
-    return {**defaults, **check_options(values, settings, where, what)}

@@ -11,7 +11,7 @@ GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "met
 """Tables: the leaves of each stand on floor 1, its __init__ on floor 2."""
 
 FLOORS = (
-    ("errors", "options", "registry", "text", "settings", "run", "sample", "tensors"),
+    ("errors", "options", "registry", "text", "settings", "rows", "run", "sample", "tensors"),
     ("leaves", "report"),
     ("tables",),
     ("checkpoint", "loader", "predictor"),
@@ -20,7 +20,8 @@ FLOORS = (
     ("cli",),
     ("__main__",),
 )
-"""Floors from the ground up; on one floor a part may import those that stand left of it, except among GROUPS."""
+"""Floors from the ground up; on one floor a part may import those that stand left of it, except among GROUPS.
+"rows" are those of the commands, in commands/__init__.py, which import no command."""
 
 INSIDE = {"model": ("network", "parts", "encoder", "output_stride")}
 """Inside a group: folders and modules that import only those left of them. All others may import these."""
@@ -36,6 +37,8 @@ def parts(path: Path) -> tuple[str, ...]:
 
 def place(module: tuple[str, ...]) -> tuple[int, int]:
     """(floor, place on it) of a module."""
+    if module in (("commands",), ("commands", "__init__")):
+        return ORDER["rows"]
     if module[0] in GROUPS:
         return ORDER["tables" if len(module) == 1 or module[1] == "__init__" else "leaves"]
     return ORDER[module[0]] if module[0] != "__init__" else (0, -1)

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from segtrain.build import TABLES
+from segtrain.commands import COMMANDS
 from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.model.network import Network
 from segtrain.model.parts.sides import valid_side
 from segtrain.options import REQUIRED, Limits, check_options, check_value, options_of
 from segtrain.sample import IGNORE, Facts, Output, Sample
-from segtrain.settings import COMMANDS, COMPOSITES
+from segtrain.settings import COMPOSITES
 
 EXTREMES = (-1, 0, 1, 0.5, 1e300, math.nan, math.inf, 10**300)
 CLASSES = 3

@@ -8,8 +8,8 @@ import importlib.resources
 import json
 from pathlib import Path
 
+from segtrain.commands import COMMANDS
 from segtrain.errors import ConfigError, nearest
-from segtrain.settings import COMMANDS
 from segtrain.text import show
 
 PLURALS = {

@@ -17,9 +17,9 @@ from segtrain.cli.hydra_errors import as_config_error
 from segtrain.cli.overrides import Typed, check_choice, quoted
 from segtrain.cli.own_yaml import checked_folder, register_source, source_of
 from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
+from segtrain.commands import COMMANDS, check_sections
 from segtrain.errors import ConfigError
 from segtrain.options import options_of
-from segtrain.settings import COMMANDS, check_sections
 from segtrain.text import flatten
 
 

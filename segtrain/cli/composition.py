@@ -5,10 +5,10 @@ from __future__ import annotations
 from segtrain.cli.catalogue import Keys
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import parse_overrides
+from segtrain.commands import COMMANDS, Command
 from segtrain.errors import ConfigError
 from segtrain.run.existing import existing_run
 from segtrain.run.saved import check_overrides_of_saved, saved_config
-from segtrain.settings import COMMANDS, Command
 
 
 def composed(command: str, words: list[str], config_dir: str | None) -> tuple[dict, dict[str, str]]:

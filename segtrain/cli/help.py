@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from segtrain.cli.catalogue import Keys, load
+from segtrain.commands import COMMANDS
 from segtrain.errors import ConfigError, nearest, printable
-from segtrain.settings import COMMANDS
 from segtrain.text import show
 
 GENERAL = """\

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from segtrain.commands import COMMANDS
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run, run_folder_of
@@ -16,7 +17,6 @@ from segtrain.run.record import Record, read_record
 from segtrain.run.saved import check_unchanged, relocated, saved_config
 from segtrain.run.stop import Stop
 from segtrain.run.storage import remove_leftovers
-from segtrain.settings import COMMANDS
 from segtrain.text import say
 
 # Imported late: both bring torch, which takes seconds, and the lock is taken before.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import segtrain
 from segtrain.cli.streams import Output, prepare
+from segtrain.commands import COMMANDS
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
-from segtrain.settings import COMMANDS
 from segtrain.text import say
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}

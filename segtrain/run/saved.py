@@ -12,13 +12,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from segtrain.commands import COMMANDS
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.run.layout import CONFIG
 from segtrain.run.own import parsed, read_own
 from segtrain.run.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run.record import read_record
 from segtrain.run.storage import write_atomic
-from segtrain.settings import COMMANDS
 from segtrain.text import flatten, show
 
 RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from segtrain.cli.catalogue import Keys, load
-from segtrain.settings import COMMANDS, COMPOSITES
+from segtrain.commands import COMMANDS
+from segtrain.settings import COMPOSITES
 from segtrain.text import show
 
 ROOT = Path(__file__).parents[2]

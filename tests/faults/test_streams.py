@@ -9,7 +9,7 @@ from PIL import Image
 from program import SMALL, one_line, run
 
 from segtrain.checkpoint import find
-from segtrain.settings import COMMANDS
+from segtrain.commands import COMMANDS
 
 CLOSED, FULL = 'exec "$0" "$@" >&- 2>&-', 'exec "$0" "$@" >/dev/full'
 ALL_CLOSED, ALL_FULL = 'exec "$0" "$@" <&- >&- 2>&-', 'exec "$0" "$@" >/dev/full 2>/dev/full'

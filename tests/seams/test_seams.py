@@ -14,8 +14,9 @@ from hydra.core.config_store import ConfigStore
 from PIL import Image
 
 from segtrain.cli import catalogue
+from segtrain.commands import COMMANDS, Command
 from segtrain.data import DATA
-from segtrain.settings import COMMANDS, Command, key
+from segtrain.settings import key
 from segtrain.train import loop
 from segtrain.train.step import train_step
 
