@@ -1,4 +1,4 @@
-"""An iterator over batches that worker processes read, and that says why if they fail."""
+"""An iterator over batches read by worker processes, with a one-line error for each way a worker can fail."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ BAD_SHARE_FROM = 100
 POLL_S = 1  # how often a waiting parent looks whether its workers live
 
 
-# in a row without any worker beginning a sample: they are stuck. Seconds in which the parent itself is
-# stopped do not count
+# Polls in a row in which no worker begins a sample: they are stuck. Polls, not seconds: time in which the
+# parent itself is stopped does not count.
 STALLED_POLLS = 28
 
 
@@ -52,8 +52,8 @@ NO_SHARED_MEMORY = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.
 class Batches:
     """An iterator over batches that can be closed.
 
-    bad: samples that others stood in for so far. An error of a worker is raised here with its own class; a
-    worker that died, was frozen or could not be started is a ResourceError.
+    bad: samples so far that were unreadable and replaced by others. An error of a worker is raised here with
+    its own class; a worker that died, was frozen or could not be started is a ResourceError.
 
     section: of the config, "loader" or "evaluate", whose keys the errors name. interrupt: called while a
     batch is waited for; it raises errors.Interrupted to end that.
@@ -155,7 +155,8 @@ class Batches:
         return found
 
     def _next(self) -> Batch | SegtrainError:
-        """The workers' next batch, waited for as long as one of them gets on."""
+        """The next batch of the workers; RuntimeError if none of them makes progress for
+        STALLED_POLLS."""
         polls, seen = 0, list(self._note)
         while True:
             try:
@@ -183,7 +184,7 @@ class Batches:
             )
 
     def _reason(self, error: Exception) -> ResourceError | None:
-        """What became of the workers; None if they are not at fault."""
+        """The error for workers that died or made no progress; None if `error` has another cause."""
         for _ in range(20):  # a dying worker gets a moment to be seen as dead
             if self._dead():
                 return self._of_dead(self._dead()[0])
@@ -228,13 +229,13 @@ class Batches:
         )
 
     def _reading(self, pid: int | None = None) -> str:
-        """Names of what the workers (or that with `pid`) were reading."""
+        """Names of the samples that the workers, or the one with `pid`, were reading."""
         notes = [(self._note[k], self._note[k + 1]) for k in range(0, len(self._note), 2)]
         names = [self._split.name(index - 1) for owner, index in notes if index and pid in (None, owner)]
         return ", ".join(names) or "nothing (between two samples)"
 
     def close(self) -> None:
-        """Ends the workers. Nothing they hold is worth waiting for."""
+        """Kills the workers: they hold nothing that must be saved."""
         if self._closed:
             return
         self._closed = True
@@ -264,7 +265,7 @@ def _end(processes: list) -> None:
 
 
 def _close(batches: weakref.ref) -> None:
-    """At the end of the process, for those that nobody closed."""
+    """Run at exit for Batches that were not closed."""
     found = batches()
     if found is not None:
         found.close()

@@ -25,7 +25,7 @@ SUBSTITUTES = 10  # tries before a position without a readable sample is an erro
 
 
 class TrainingPlan:
-    """Lists of positions, without end."""
+    """The batch sampler of training: endless lists of consecutive positions."""
 
     def __init__(self, start: int, batch_size: int):
         self.start, self.batch_size = start, batch_size
@@ -38,7 +38,7 @@ class TrainingPlan:
 
 
 class Reader:
-    """Training samples by position, put together to batches."""
+    """Training samples by position, augmented and collated."""
 
     def __init__(
         self, split, ops: tuple[Callable, ...], seed: int, skip_bad: bool = False, cached: bool = False
@@ -112,7 +112,7 @@ class Reader:
 
 
 class EvaluationReader:
-    """Samples by index, put together to batches of one shape."""
+    """Samples by index, collated to batches of one shape."""
 
     def __init__(self, split, filled_to: dict[int, int], ignore_index: int):
         """filled_to: places of a batch, by its first index."""
