@@ -12,15 +12,15 @@ from segtrain.run.saved import check_overrides_of_saved, saved_config
 
 
 def composed(command: str, words: list[str], config_dir: str | None) -> tuple[dict, dict[str, str]]:
-    """The config that the words ask for, and what they wish of Hydra's folders."""
+    """The composed config of the overrides, and the values typed for Hydra's own keys (hydra.run.dir …)."""
     composer, typed, wishes = composition(command, words, config_dir)
     with composer.ready():
         return composer.compose(typed), wishes
 
 
 def composition(command: str, words: list[str], config_dir: str | None):
-    """What composes the command's config, the overrides for it, and the wishes. Groups of a saved run are
-    read where one is named."""
+    """The Composer of a command, the parsed overrides, and the values typed for Hydra's own keys. If the
+    overrides name a run, its saved config is what the Composer starts from."""
     typed, wishes = parse_overrides(words, Keys(command))
     row = COMMANDS[command]
     named = _named_run(row, typed)
@@ -33,7 +33,8 @@ def composition(command: str, words: list[str], config_dir: str | None):
 
 
 def _named_run(row: Command, typed: list) -> str | None:
-    """The run whose saved config the command starts from; None if no run is named and none is needed."""
+    """The folder of the run whose saved config the command starts from, as typed; None if there is none and
+    the command needs none."""
     named = next((one.value for one in typed if one.key == row.reads), None)
     if isinstance(named, list):
         named = next(iter(named), None)

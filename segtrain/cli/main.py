@@ -1,5 +1,5 @@
-"""The command line. Help and lists are answered before anything heavy is imported; a run catches signals and
-locks its folder first."""
+"""The command line. Help and lists are printed without importing torch; signal handlers and the lock of the
+run folder are in place before torch is imported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REFUSED = {
 
 @dataclass
 class Arguments:
-    """The command line taken apart. words: all that is no flag, without the command."""
+    """A parsed command line. words: the overrides, that is, all but the flags and the command."""
 
     command: str | None = None
     words: list[str] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Arguments:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command line and gives its exit code; whatever goes wrong ends in one line on stderr."""
+    """Runs one command line and returns its exit code; every error is one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     output = prepare()
     try:
@@ -77,7 +77,8 @@ def _run(words: list[str], output: Output) -> int:
 
 
 def parse_arguments(words: list[str]) -> Arguments:
-    """Flags may stand anywhere; the first word that is none is the command."""
+    """Parses a command line: flags may stand anywhere, the first other word is the command. ConfigError for
+    an unknown flag or command."""
     found = Arguments()
     rest = iter(words)
     for word in rest:
@@ -111,7 +112,7 @@ def parse_arguments(words: list[str]) -> Arguments:
 
 
 def _take_command(words: list[str]) -> str:
-    """The name of the command that the words begin with; its words, one or two, are taken away."""
+    """The name of the command that `words` begin with; its one or two words are removed from `words`."""
     for length in (2, 1):
         name = " ".join(words[:length])
         if len(words) >= length and name in COMMANDS:
@@ -218,7 +219,7 @@ def _print_config(arguments: Arguments) -> int:
 
 
 def _config(arguments: Arguments) -> int:
-    """`segtrain config train …`: every key, its value, its default, its meaning and who set it."""
+    """`segtrain config train …`: a table of every key with its value, default, origin and meaning."""
     from segtrain.cli.composition import composition
     from segtrain.cli.help import config_table
 

@@ -1,4 +1,4 @@
-"""Batches read by worker processes, with a clear error for each way in which a worker can fail."""
+"""An iterator over batches read by worker processes, with a one-line error for each way a worker can fail."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ BAD_SHARE_FROM = 100
 POLL_S = 1  # interval at which a waiting parent checks that its workers are alive
 
 
-# polls in a row in which no worker began a sample: then the workers hang. Polls, not seconds: time in which
-# the parent itself is stopped does not count.
+# Polls in a row in which no worker begins a sample: they are stuck. Polls, not seconds: time in which the
+# parent itself is stopped does not count.
 STALLED_POLLS = 28
 
 
@@ -52,9 +52,8 @@ NO_SHARED_MEMORY = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.
 class Batches:
     """An iterator over batches, also a context manager, which has to be closed.
 
-    bad: number of unreadable samples that were substituted so far. An exception in a worker is raised in the
-    parent with its own class; a worker that died, was frozen or could not be started is a ResourceError that
-    names the sample it was reading.
+    bad: samples so far that were unreadable and replaced by others. An error of a worker is raised here with
+    its own class; a worker that died, was frozen or could not be started is a ResourceError.
 
     section: of the config, "loader" or "evaluate", whose keys the errors name. interrupt: called while a
     batch is waited for; it raises errors.Interrupted to end that.
@@ -155,7 +154,8 @@ class Batches:
         return found
 
     def _next(self) -> Batch | SegtrainError:
-        """The next batch of the workers; waits as long as any of them makes progress."""
+        """The next batch of the workers; RuntimeError if none of them makes progress for
+        STALLED_POLLS."""
         polls, seen = 0, list(self._note)
         while True:
             try:
@@ -183,8 +183,8 @@ class Batches:
             )
 
     def _reason(self, error: Exception) -> ResourceError | None:
-        """The error that explains why the workers failed; None if they did not."""
-        for _ in range(20):  # a dying worker takes a moment until it counts as dead
+        """The error for workers that died or made no progress; None if `error` has another cause."""
+        for _ in range(20):  # a dying worker gets a moment to be seen as dead
             if self._dead():
                 return self._of_dead(self._dead()[0])
             time.sleep(0.05 if self._workers else 0)
@@ -228,13 +228,13 @@ class Batches:
         )
 
     def _reading(self, pid: int | None = None) -> str:
-        """Names of the samples that the workers (or the worker `pid`) were reading."""
+        """Names of the samples that the workers, or the one with `pid`, were reading."""
         notes = [(self._note[k], self._note[k + 1]) for k in range(0, len(self._note), 2)]
         names = [self._split.name(index - 1) for owner, index in notes if index and pid in (None, owner)]
         return ", ".join(names) or "nothing (between two samples)"
 
     def close(self) -> None:
-        """Kills the workers; nothing in them needs saving."""
+        """Kills the workers: they hold nothing that must be saved."""
         if self._closed:
             return
         self._closed = True
@@ -264,7 +264,7 @@ def _end(processes: list) -> None:
 
 
 def _close(batches: weakref.ref) -> None:
-    """Closes at interpreter exit what is still open."""
+    """Run at exit for Batches that were not closed."""
     found = batches()
     if found is not None:
         found.close()

@@ -24,7 +24,7 @@ SUBSTITUTES = 10  # tried before a position without a readable sample is an erro
 
 
 class TrainingPlan:
-    """Endless: the positions of each batch."""
+    """The batch sampler of training: endless lists of consecutive positions."""
 
     def __init__(self, start: int, batch_size: int):
         self.start, self.batch_size = start, batch_size
@@ -37,7 +37,7 @@ class TrainingPlan:
 
 
 class Reader:
-    """Training samples by position, collated to batches."""
+    """Training samples by position, augmented and collated."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Reader:
 
 
 class EvaluationReader:
-    """Evaluation samples by index, collated to batches of one shape."""
+    """Samples by index, collated to batches of one shape."""
 
     def __init__(self, split, filled_to: dict[int, int], ignore_index: int):
         """filled_to: batch size to pad to, keyed by the batch's first index."""

@@ -1,4 +1,4 @@
-"""The part of the loader that runs in worker processes."""
+"""The code that runs in a loader worker, and how workers are started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _slot = 0
 
 
 def note_reading(index: int) -> None:
-    """Records, for the parent process, which sample this worker is reading."""
+    """Tells the parent which sample this worker is reading."""
     if _note is not None:
         _note[2 * _slot + 1] = index + 1
 
@@ -76,7 +76,7 @@ HELD_BACK = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasa
 
 
 class WorkerStart:
-    """worker_init_fn of the DataLoader."""
+    """The worker_init_fn: signals, threads, and the death of the parent."""
 
     def __init__(self, note, die_with_parent: bool):
         self.note, self.die_with_parent, self.parent = note, die_with_parent, os.getpid()

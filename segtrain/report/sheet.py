@@ -15,8 +15,9 @@ LINE_PX = 20
 BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
 ROW_WIDTH_PX = 320
-MAX_TALL = 4  # times its width that a picture may be high before it is made narrower
-"""Pictures larger than this are scaled down, so that a sheet of photographs still opens on a screen."""
+"""Width of a picture; larger ones are scaled down, so that a sheet of photographs fits on a screen."""
+MAX_TALL = 4
+"""Largest ratio of height to width at that width; higher pictures are made narrower."""
 
 
 def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""An exception that no user can have caused: one line for the user, the traceback in a file."""
+"""Unexpected exceptions, which are bugs of segtrain: one line for the user, the traceback in debug.log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from segtrain.run.resources import known_errors
 
 
 class Bug(SegtrainError):
-    """Something that no user can have caused; the traceback is in a file."""
+    """A bug of segtrain; the traceback is in a file."""
 
 
 @contextlib.contextmanager
 def debug_log(folder: Path | None) -> Iterator[None]:
-    """Turns an exception into one line: into its `known_error`, else into a Bug, whose traceback goes to
-    debug.log in `folder` (None: to a new file)."""
+    """Turns an exception of the block into its `known_error`, or else into a Bug, whose traceback is appended
+    to debug.log in `folder` (None: written to a new temporary file)."""
     try:
         with known_errors():
             yield

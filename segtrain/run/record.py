@@ -1,4 +1,4 @@
-"""run.json: the command, versions, git commit, and how the run ended."""
+"""run.json: command line, versions, git commit, and how the run ended."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ KINDS = {
 
 
 class Record:
-    """run.json: with what a run was made, when, and how it ended. Set `scores` before the block ends."""
+    """A context that writes run.json at its start, and at its end the exit code that the process is about to
+    have, the error's message and `scores`, which the block sets."""
 
     def __init__(self, folder: Path, config: Mapping, words: list[str]):
         self.path = folder / RECORD
@@ -75,13 +76,14 @@ class Record:
         said = None if error is None else str(known_error(error) or error)
         self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
         self.content.update(exit_code=exit_code_of(error), error=said, scores=self.scores or None)
-        # A full disk must not hide what went wrong before.
+        # A full disk must not hide the error of the block.
         with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
             write_json(self.path, self.content)
 
 
 def read_record(folder: Path) -> dict:
-    """What run.json says; {} if there is none or it cannot be read. Values of another type are left out."""
+    """The content of run.json; {} if the file is missing or unreadable. Values of a wrong type are
+    left out."""
     with contextlib.suppress(OSError, ValueError):
         record = parsed(read_own(folder / RECORD, MAX_RECORD))
         if isinstance(record, dict):
@@ -109,8 +111,8 @@ def _versions() -> dict[str, str]:
 
 
 def git_commit() -> dict | None:
-    """Commit of the repository that the command was started in, and whether tracked files differ from it;
-    None outside of one."""
+    """Commit of the git repository that contains the current directory, and whether tracked files differ from
+    it; None outside of a repository."""
 
     def git(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)

@@ -1,4 +1,4 @@
-"""Signals: the run ends the step, saves and exits; a second Ctrl-C ends it at once."""
+"""Signals: the run finishes the current step, saves a checkpoint and exits; a second Ctrl-C kills it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segtrain.errors import SIGPIPE, Interrupted
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]
-"""Those that ask a run to end: SIGHUP where a terminal is closed, unless that is ignored (nohup)."""
+"""Signals that stop a run. SIGHUP is sent when a terminal is closed; it stays ignored under nohup."""
 
 
 class Stop:
@@ -37,7 +37,7 @@ class Stop:
         self._pipe: tuple[socket.socket, socket.socket] | None = None
 
     def install(self) -> Stop:
-        """Watches from now on; in the main thread only, elsewhere nothing changes."""
+        """Installs the signal handlers, in the main thread only; returns itself."""
         if threading.current_thread() is not threading.main_thread() or self._previous:
             return self
         for number in SIGNALS:
@@ -54,7 +54,7 @@ class Stop:
         return self
 
     def restore(self) -> None:
-        """Gives the signals back to whom they belonged."""
+        """Restores the previous signal handlers."""
         while self._previous:
             number, previous = self._previous.popitem()
             signal.signal(number, previous)
@@ -101,7 +101,8 @@ class Stop:
             _say(f"segtrain: {_name(number)}: stopping after this step\n")
 
     def _leave_child(self) -> None:
-        """In a forked child (a loader's worker): the parent decides, and its `terminate` must work."""
+        """In a forked child (a loader worker): SIGINT is ignored, as the parent ends its workers, and
+        SIGTERM has its default action, so that the parent can."""
         for number in SIGNALS:
             action = signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL
             if signal.getsignal(number) == self._note:
@@ -122,8 +123,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _watch(pipe: socket.socket) -> None:
-    """Ends the process at the second SIGINT. Two within 0.1 s are one: a launcher passes on what the terminal
-    sent too."""
+    """Kills this process at the second SIGINT. Two within 0.1 s count as one: the terminal sends SIGINT to
+    the process group, and a launcher may forward it once more."""
     last = -math.inf
     interrupts = 0
     while numbers := pipe.recv(512):
@@ -146,7 +147,7 @@ def _say(text: str) -> None:
 
 
 def end_at_once(exit_code: int) -> None:
-    """Kills every process that this one started, and theirs, and ends without any clean-up."""
+    """Kills all descendants of this process and exits without any clean-up."""
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
             os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
@@ -154,8 +155,8 @@ def end_at_once(exit_code: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Ids of the living children of `pid` and of theirs, from /proc (elsewhere: the children that
-    multiprocessing knows)."""
+    """Process ids of all descendants of `pid`, from /proc; elsewhere, those of the children that this process
+    started by multiprocessing."""
     if not os.path.isdir("/proc/self"):
         module = sys.modules.get("multiprocessing")
         return [child.pid for child in module.active_children() if child.pid] if module else []

@@ -1,4 +1,5 @@
-"""Writing so that no kill and no power cut leaves half a file, and one line for storage that refuses."""
+"""Atomic writes, which neither a kill nor a power cut leaves half done, and CheckpointErrors for writes that
+the system refuses."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from segtrain.errors import CheckpointError
 from segtrain.run.own import NO_LINK, NO_WAIT, check_own, parsed
 
 TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{6}\.tmp$")
-"""Names of files and folders that are being written; the group is the writer's process id."""
+"""Names of temporary files and folders; the group is the writer's process id."""
 
 
 _REASONS = {
@@ -40,7 +41,7 @@ def reason_and_remedy(error: OSError) -> tuple[str, str]:
 
 
 def storage_error(error: OSError, path: Path | str, needed_bytes: int | None = None) -> CheckpointError:
-    """One line for a write that the system refused: why, where, what was needed, what is free, what to do."""
+    """The CheckpointError for a refused write: path, reason, bytes needed and free, remedy."""
     reason, remedy = reason_and_remedy(error)
     numbers = [] if needed_bytes is None else [f"needed {in_words(needed_bytes)}"]
     free = free_bytes(path)
@@ -60,8 +61,8 @@ def storage(path: Path | str, needed_bytes: int | None = None) -> Iterator[None]
 
 
 def free_bytes(path: Path | str) -> int | None:
-    """Bytes that this user may still write on the disk of `path` (or of the nearest folder above that
-    exists)."""
+    """Free bytes for this user on the disk of `path`, or of its nearest parent that exists; None if
+    unknown."""
     path = Path(os.path.abspath(path))
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
@@ -80,9 +81,9 @@ def in_words(num_bytes: int) -> str:
 
 
 def probe(folder: Path | str, needed_bytes: int) -> None:
-    """CheckpointError unless `needed_bytes` can be written into `folder` now. Leaves nothing behind.
+    """CheckpointError unless `needed_bytes` can be written into `folder` now. Leaves no file behind.
 
-    The space is really reserved for a moment: a quota or a file-size limit does not show in the free space.
+    The space is reserved for a moment, as the free space does not show a quota or a file-size limit.
     """
     path = temporary_name(Path(folder) / "probe")
     try:
@@ -103,18 +104,18 @@ def _reserve(descriptor: int, num_bytes: int) -> None:
     try:
         os.posix_fallocate(descriptor, 0, num_bytes)
     except OSError as error:
-        # Some file systems cannot reserve; that says nothing about the space.
+        # Some file systems cannot reserve space, however much there is.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV):
             raise
 
 
 def temporary_name(path: Path) -> Path:
-    """Beside `path`, a name that says who writes there and that no reader takes for finished."""
+    """A name beside `path` with this process' id, which no reader takes for a finished file."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")
 
 
 def sync_folder(folder: Path | str) -> None:
-    """Makes the names in `folder` survive a power cut."""
+    """fsync of a folder, so that renames in it survive a power cut."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # such a system opens no folders
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -129,8 +130,7 @@ def sync_folder(folder: Path | str) -> None:
 
 
 def write_atomic(path: Path | str, data: bytes) -> None:
-    """`path` holds either what it held or all of `data`, whenever the process is killed or the power
-    fails."""
+    """Replaces the file by `data`: after a kill or a power cut it holds its old content or all of `data`."""
     path = Path(path)
     temporary = temporary_name(path)
     try:
@@ -148,10 +148,10 @@ def write_atomic(path: Path | str, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: Path | str, needed_bytes: int | None = None) -> Iterator[BinaryIO]:
-    """An open file that gets the name `path` once the block has ended well; else nothing of it stays. Its
-    folder is made.
+    """An open temporary file, renamed to `path` if the block succeeds and removed otherwise. Makes the
+    folder.
 
-    Unlike `write_atomic` it takes content in pieces, and does not wait for the disk: a power cut may lose it.
+    Unlike `write_atomic` it takes the content in pieces and does not fsync: a power cut may lose the file.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -167,8 +167,8 @@ def written(path: Path | str, needed_bytes: int | None = None) -> Iterator[Binar
 
 
 def json_bytes(value) -> bytes:
-    """Indented UTF-8 JSON. Numbers that are not finite become null: JSON has none. Anything but plain values
-    is a TypeError."""
+    """Indented UTF-8 JSON. NaN and infinity become null, as JSON has neither. TypeError for what is not plain
+    data."""
     return (json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
         "utf-8", "surrogatepass"
     )
@@ -183,7 +183,7 @@ def _finite(value):
 
 
 def write_json(path: Path | str, value) -> None:
-    """`json_bytes` of `value`, written at once or not at all."""
+    """`write_atomic` of the `json_bytes` of `value`."""
     write_atomic(path, json_bytes(value))
 
 
@@ -219,10 +219,11 @@ def _append(descriptor: int, data: bytes) -> None:
 
 
 def cut_lines(path: Path | str, keep: int, due: str | None = None) -> int:
-    """Drops from a file of JSON lines those whose "step" is over `keep`, and torn ones; returns how many. No
-    file: 0.
+    """Removes from a file of JSON lines those whose "step" is above `keep`, and incomplete ones; returns how
+    many. A missing file has none.
 
-    due: of step `keep`, a line with a key that begins so is to come again and goes too.
+    due: prefix of keys; lines of step `keep` that hold such a key are removed too, as they will be logged
+    again.
     """
     path = Path(path)
     check_own(path)
@@ -250,12 +251,11 @@ def _step_of(line: bytes) -> float:
 
 
 def remove_leftovers(folder: Path | str) -> list[Path]:
-    """Removes what writers that were killed left half written in `folder`; what a living process writes
-    stays."""
+    """Removes temporary files of dead processes, and of this one, from `folder`; returns their paths."""
     removed = []
     for path in sorted(Path(folder).glob(".*.tmp")):
         match = TEMPORARY.match(path.name)
-        # The lock of the run is ours, so that nothing else of this process is being written now.
+        # This process holds the run's lock, so none of its own temporary files is in use.
         if match and (int(match[1]) == os.getpid() or not alive(int(match[1]))):
             remove(path)
             removed.append(path)
@@ -263,7 +263,7 @@ def remove_leftovers(folder: Path | str) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder; that it is gone already is no error."""
+    """Removes a file, a link or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
         return
@@ -272,7 +272,7 @@ def remove(path: Path) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of that id runs on this machine."""
+    """Whether a process with this id exists on this machine."""
     if os.name == "nt":
         # There os.kill ends the process, whatever the signal.
         handle = ctypes.windll.kernel32.OpenProcess(0x1000, False, pid)  # PROCESS_QUERY_LIMITED_INFORMATION
