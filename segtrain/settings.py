@@ -1,5 +1,5 @@
-"""The keys that exist whatever network, data set or loss is chosen. `segtrain config train` prints them with
-their meanings."""
+"""The settings that do not depend on the chosen network, data set or loss, and the commands. `segtrain config
+train` prints them with their meanings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_
 
 @dataclass(frozen=True)
 class Machine:
-    """What each command that computes is told of the machine."""
+    """Settings of the machine, shared by all commands that compute."""
 
     device: str = key("auto", "auto, cpu, cuda, cuda:1 or mps")
     threads: Annotated[int, THREADS] | None = key(

@@ -15,12 +15,12 @@ from segtrain.text import notice
 
 
 def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
-    """The folder of a complete checkpoint whose hashes match. Damaged ones that it passes over are named on
-    stderr.
+    """The folder of the chosen checkpoint, complete and with matching hashes. Damaged checkpoints that are
+    skipped are named on stderr.
 
-    It is for its weights: state.pt may be missing. which: best, last (the highest step that is whole) or a
-    step. key: how the user gave `run`, for messages.
-    Raises ConfigError if there is no such run or step, CheckpointError if nothing usable is left.
+    A missing state.pt is no damage: only the weights are needed. which: "best", "last" (the highest complete
+    step) or a step. key: the option that `run` was given by, for error messages.
+    Raises ConfigError if there is no such run or step, CheckpointError if no usable checkpoint is left.
     """
     if not str(run):
         raise ConfigError(f"{key} is empty (an unset variable of the shell?); give the folder of a run")
@@ -42,13 +42,12 @@ def find(run: Path | str, which: str | int = "best", key: str = "run") -> Path:
 
 
 def to_resume(run: Path | str) -> Path | None:
-    """The newest checkpoint that is whole with all that an exact resume needs; None if the folder holds none
-    of any kind."""
+    """The newest complete checkpoint, state.pt included, to resume from; None if the run has none."""
     return newest_whole(Path(run) / "checkpoints", with_state=True) if has_checkpoint(run) else None
 
 
 def has_checkpoint(run: Path | str) -> bool:
-    """Whether the folder holds anything that `find(run, "last")` and `to_resume(run)` would look at."""
+    """Whether the run has any checkpoint, damaged ones included."""
     folder = Path(run) / "checkpoints"
     return folder.is_dir() and bool(candidates_in(folder))
 
@@ -81,7 +80,8 @@ def _siblings(run: Path) -> str:
 
 
 def candidates_in(folder: Path) -> list[tuple[int, Path]]:
-    """Step and folder of all that calls itself a checkpoint, highest step first; by number, as clocks lie."""
+    """(step, folder) of every checkpoint, damaged ones included, highest step first. Sorted by step, not by
+    modification time, since clocks may be set back."""
     found = []
     for path in folder.iterdir():
         name = path.name.removesuffix(REPLACED)
@@ -116,7 +116,7 @@ def newest_whole(folder: Path, with_state: bool = False) -> Path:
                 passed.append(damage)
             else:
                 removed += 1
-        # A training that goes on removes one when the next one is whole.
+        # A concurrent training removes a checkpoint once the next one is complete.
         if not removed:
             raise CheckpointError(
                 f"{folder} holds no whole checkpoint{': ' if passed else ''}{'; '.join(passed)}; train again "
@@ -134,7 +134,7 @@ def _best(folder: Path, key: str) -> Path:
         try:
             return _whole(folder, step, f"the best checkpoint of {folder.parent}, step {step},", key)
         except CheckpointError:
-            # A training that goes on may have found a better one and removed this one just now.
+            # A concurrent training may have saved a better checkpoint and removed this one just now.
             if read_link(folder / "best") == step:
                 raise
 
@@ -152,7 +152,7 @@ def _whole(folder: Path, step: int, what: str, key: str) -> Path:
         if number != step and damage_of(path, with_state=False) is None
     )
     other = next(others, None)
-    # Only a run that is named by itself comes with a choice of its checkpoint.
+    # Only commands with run= or runs= have the option checkpoint=.
     choice = f", use checkpoint={other}" if key in ("run", "runs") else ""
     hint = "" if other is None else f"; step {other} is whole{choice}"
     raise CheckpointError(f"{what} cannot be used: {'; '.join(damages) or 'its folder is missing'}{hint}")

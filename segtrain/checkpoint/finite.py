@@ -1,4 +1,4 @@
-"""Whether weights and states hold numbers only: no infinity, no not-a-number."""
+"""Whether all numbers of weights and training state are finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segtrain.tensors import not_finite
 
 
 def check_finite(weights: Mapping[str, Tensor], state: Mapping, step: int) -> None:
-    """DivergedError if a training arrived at weights or a state that no later step could mend."""
+    """DivergedError if the weights or the training state hold an infinity or a NaN."""
     bad = not_finite(weights) or not_finite(state)
     if bad is not None:
         raise DivergedError(

@@ -32,7 +32,7 @@ FILES = (WEIGHTS, STATE, DESCRIPTION)
 
 
 REPLACED = ".replaced"
-"""Ending of a checkpoint that makes way for another of its step, until that one is durable."""
+"""Suffix of an older checkpoint of the same step, kept until the new one is durable."""
 
 
 MAX_MANIFEST, MAX_DESCRIPTION = 1 << 20, 16 << 20
@@ -42,7 +42,7 @@ FORBIDDEN_KEYS = ("defaults", "hydra", "_target_")
 
 
 def check_state(value, where: str = "state") -> None:
-    """TypeError, naming the place, unless `value` is made of tensors and plain Python that load with
+    """TypeError, naming the entry, unless `value` consists of tensors and plain Python, which load with
     weights_only=True."""
     kind = type(value)
     if kind in (dict, OrderedDict):
@@ -101,8 +101,8 @@ _DESCRIPTION = {
 
 
 def check_description(description, where: str) -> None:
-    """CheckpointError unless the description has the parts that evaluate and predict rely on, each of its
-    type."""
+    """CheckpointError unless the description has every key that evaluate and predict read, with a value of
+    the right type."""
     if not isinstance(description, dict):
         raise CheckpointError(f"{where} is not a mapping")
     for key, kinds in _DESCRIPTION.items():
@@ -147,10 +147,10 @@ def _check_facts(facts: dict, where: str) -> None:
 
 
 def damage_of(checkpoint: Path, hashes: bool = True, with_state: bool = True) -> str | None:
-    """What is wrong with a checkpoint, with its path; None if it is whole. hashes=False only looks at names
-    and sizes.
+    """What is damaged in a checkpoint, with its path; None if it is complete. hashes=False compares only
+    names and sizes.
 
-    with_state=False: that state.pt is missing is nothing wrong.
+    with_state=False: state.pt may be missing.
     """
     try:
         manifest = _manifest(checkpoint)
@@ -202,14 +202,14 @@ def _manifest(checkpoint: Path) -> dict:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(checkpoint: Path | str) -> dict:
-    """config, facts, task, step, scores and protocol of a checkpoint, as plain data that was checked for its
-    shape."""
+    """The description of a checkpoint as plain data (config, facts, task, step, scores, protocol), with its
+    types checked."""
     path = Path(checkpoint) / DESCRIPTION
     try:
         description = read_json(path, MAX_DESCRIPTION)
@@ -221,7 +221,7 @@ def describe(checkpoint: Path | str) -> dict:
 
 
 def _integer_keys(value):
-    """JSON has no integer keys: a mapping whose keys are all integers (a label map) gets them back."""
+    """`value` with the integer keys of label maps restored, which JSON turns into strings."""
     if isinstance(value, list):
         return [_integer_keys(one) for one in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Starting a new run from the weights of another one."""
+"""init=: a new run initialised with the weights of another run or of a weights file."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def start_from(
     source: str,
     found: Checkpoint | None = None,
 ) -> list[str]:
-    """Copies the weights of a run (its best checkpoint) or of a weights file; says line by line what was
-    done.
+    """Copies weights into `model`: those of a run's best checkpoint or of a weights file. Returns lines that
+    report what was copied.
 
-    Rows of the heads (`model.head_keys`) are copied by equal class name; those of other classes stay as they
-    are, and so do heads that the source lacks (a skip that is new). Tensors that mix the classes with one
-    another (`model.mixing_keys`) are copied if the classes are the same in the same order. Every other tensor
-    must be there in its shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
-    networks are known by their names and renamed.
-    found: the run's best checkpoint, where it was read already.
+    Rows of the heads (`model.head_keys`) are copied by equal class name. Rows of other classes keep their
+    initialisation, and so do heads that the source lacks (a new skip connection). Tensors that mix the
+    classes with one another (`model.mixing_keys`) are copied if the class names are equal and in the same
+    order. Every other tensor must exist in the source with the same shape, else CheckpointError. Files of
+    torchvision's and segmentation_models_pytorch's networks are recognised by their tensor names, which are
+    mapped to ours.
+    found: the best checkpoint of the run, if it was read already.
     """
     found = found or checkpoint_of(source)
     weights, classes = _read(source, found)
@@ -72,8 +73,7 @@ def start_from(
 
 
 def checkpoint_of(source: str | None) -> Checkpoint | None:
-    """The best checkpoint of the run that `source` names; None where it names no run but a file, or
-    nothing."""
+    """The best checkpoint of the run `source`; None if `source` is a weights file or None."""
     return read(source, "best", key="init") if source and Path(source).is_dir() else None
 
 
@@ -81,13 +81,13 @@ def _options_of(found: Checkpoint | None) -> str:
     if found is None:
         return "use the network that the file is of, with its options"
     saved = found.description["config"].get("model", {})
-    # Where the weights of its encoder came from, none of its tensors shows.
+    # `weights` chose the encoder's pretrained weights and changes no shape.
     options = {key: value for key, value in saved.items() if key != "weights"}
     return f"use the network of that run: {typed(options)}"
 
 
 def _read(source: str, found: Checkpoint | None) -> tuple[dict[str, Tensor], list[str] | None]:
-    """The tensors, and the class names if the source is a run."""
+    """The tensors of the source, and its class names (None for a weights file)."""
     if found is None:
         return read_weights(existing_file(source, "init", others="the folder of a run")), None
     return found.weights, list(found.description["facts"]["classes"])
@@ -98,7 +98,7 @@ def _fits(tensor: Tensor, other: Tensor | None) -> bool:
 
 
 def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str]) -> list[str]:
-    """fresh: the heads of which nothing was copied."""
+    """fresh: names of the head tensors that keep their initialisation."""
     if classes is None:
         # A file names no classes: heads of its shape are taken as they are.
         return [

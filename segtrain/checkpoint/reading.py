@@ -1,4 +1,4 @@
-"""Reading a checkpoint that is whole, beside a training that may remove it meanwhile."""
+"""Reading a checkpoint while a training in another process may remove it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from segtrain.errors import CheckpointError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it was read. description: config, facts, task, step, scores and protocol. weights: what
-    evaluate and predict use, on the CPU."""
+    """A checkpoint in memory. description: config, facts, task, step, scores and protocol. weights: the
+    tensors for evaluate and predict (EMA weights if EMA is on), on the CPU."""
 
     path: Path
     description: dict
@@ -24,14 +24,14 @@ class Checkpoint:
 
 
 def read_folder(path: Path) -> Checkpoint:
-    """The checkpoint in the folder RUN/checkpoints/STEP; CheckpointError if it cannot be read."""
+    """Reads the checkpoint folder RUN/checkpoints/STEP; CheckpointError if it cannot be read."""
     return Checkpoint(path, describe(path), load_weights(path))
 
 
 def read(run: Path | str, which: str | int = "best", key: str = "run") -> Checkpoint:
-    """The checkpoint that `find` finds, with its errors; all of it is read now.
+    """Finds and reads a checkpoint of a run; arguments and errors as of `find`.
 
-    Where a training has removed it between the finding and the reading, the next one is read.
+    If a concurrent training removes the checkpoint before it is read completely, the search starts again.
     """
     while True:
         path = find(run, which, key)

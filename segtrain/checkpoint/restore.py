@@ -1,4 +1,4 @@
-"""The network of a checkpoint, with its weights."""
+"""Building the network of a checkpoint and loading its weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from segtrain.task import TASK
 from segtrain.tensors import not_finite
 
 
-# Initialisation, whose values are overwritten, draws no random numbers from the caller's generator.
+# The initialisation is overwritten, so it must not advance the caller's random state.
 @torch.random.fork_rng(devices=[])
 def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Network, Facts]:
-    """The network of a checkpoint with its weights, on the CPU, and its facts.
+    """The network of a checkpoint with its weights loaded, on the CPU in evaluation mode, and its facts.
 
-    options: of the network, all or some, in place of those that it was trained with: an output stride, which
-    rates of dilation follow, or anything else that changes neither name nor shape of a tensor. ConfigError
-    names what does.
+    options: options of the network that replace the saved ones, such as another output stride (dilation rates
+    follow it), as long as no tensor changes its name or shape. ConfigError names an option that would.
     """
     description = checkpoint.description
     facts = Facts.from_plain(description["facts"])
@@ -59,7 +58,7 @@ def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Net
 
 
 def _options_of(config: dict, wanted: dict) -> tuple[dict, dict]:
-    """(the network's name and options, those of `wanted` that are different)."""
+    """(saved name and options with defaults filled in, those options of `wanted` that differ)."""
     name, given = MODEL.check(config)
     saved = {"name": name, **{key: option.default for key, option in MODEL.options(name).items()}, **given}
     wanted = MODEL.check({**config, **wanted, "name": name})[1] | {"name": wanted.get("name", name)}
@@ -86,7 +85,8 @@ def _refuse_what_follows(model: Network, output_stride: int, changed: dict) -> N
 
 
 def without_weights(model_config: dict) -> dict:
-    """The network's options for building it when its weights come from a checkpoint."""
+    """The options of the network with weights=none, so that no pretrained weights are loaded before those of
+    a checkpoint."""
     return (
         {**model_config, "weights": "none"}
         if "weights" in MODEL.options(model_config["name"])
@@ -97,7 +97,8 @@ def without_weights(model_config: dict) -> dict:
 def load_exactly(
     model: Network, weights: dict[str, Tensor], source: str, hint: str, error: type[SegtrainError]
 ) -> None:
-    """All tensors into the model, or an error that says which do not fit or are not finite."""
+    """Loads all tensors into the network. The error names tensors that are missing, unexpected, of another
+    shape or dtype, or not finite."""
     resize(model, weights, source)
     own = model.state_dict()
     wrong = [name for name in own if name not in weights] + [name for name in weights if name not in own]
@@ -122,7 +123,7 @@ def load_exactly(
 
 
 def resize(model: Network, weights: dict[str, Tensor], source: str) -> None:
-    """Gives a network that was fitted, whose size the data decided, the room that `weights` take."""
+    """Resizes a network whose tensor shapes depend on the data it was fitted to, so that `weights` fit."""
     try:
         model.resize_for(weights)
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The links best and last, and removing old checkpoints."""
+"""The links best and last, and the removal of old checkpoints."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from segtrain.run.storage import remove, remove_leftovers, storage, sync_folder,
 
 
 def link(run: Path | str, which: str, step: int) -> None:
-    """Lets RUN/checkpoints/`which` (best or last) point at `step`; a reader sees the old target or the new
-    one."""
+    """Points the link RUN/checkpoints/best or last (`which`) at `step`, atomically."""
     folder = Path(run) / "checkpoints"
     path = folder / which
     temporary = temporary_name(path)
@@ -23,7 +22,7 @@ def link(run: Path | str, which: str, step: int) -> None:
         try:
             os.symlink(str(int(step)), temporary)
         except OSError:
-            # A file system without links: a small file that holds the step does the same.
+            # On a file system without symbolic links, a small text file holds the step.
             write_atomic(path, f"{int(step)}\n".encode())
             return
         try:
@@ -34,10 +33,11 @@ def link(run: Path | str, which: str, step: int) -> None:
 
 
 def prune(run: Path | str, keep: int) -> list[int]:
-    """Removes all but the `keep` highest steps, best and last; returns the removed steps. Call it after
-    `save` and `link`.
+    """Removes all checkpoints except the `keep` newest, best and last; returns the removed steps. Call it
+    after `save` and `link`.
 
-    Nothing goes before a whole checkpoint was found. What killed processes left half written goes too.
+    Removes nothing unless at least one checkpoint is complete. Temporary files of killed processes go
+    too.
     """
     folder = Path(run) / "checkpoints"
     candidates = candidates_in(folder)
@@ -48,7 +48,7 @@ def prune(run: Path | str, keep: int) -> list[int]:
         remove_leftovers(place)
     for step, path in candidates:
         if step not in stay:
-            # Renamed first: a removal that is cut short must not look like a damaged checkpoint.
+            # Renamed first, so that an interrupted removal does not look like a damaged checkpoint.
             doomed = temporary_name(path)
             with storage(path):
                 os.rename(path, doomed)
@@ -59,7 +59,7 @@ def prune(run: Path | str, keep: int) -> list[int]:
 
 
 def _kept(folder: Path, candidates: list[tuple[int, Path]], keep: int) -> set[int]:
-    """Steps that `prune` leaves; none if not one checkpoint is whole."""
+    """Steps that `prune` keeps; empty if no checkpoint is complete."""
     newest = next((step for step, path in candidates if damage_of(path) is None), None)
     if newest is None:
         return set()

@@ -30,12 +30,13 @@ from segtrain.tensors import clean_names
 def save(
     run: Path | str, step: int, weights: Mapping[str, torch.Tensor], state: dict, description: dict
 ) -> Path:
-    """RUN/checkpoints/STEP, durable when this returns; whatever happens before, the older checkpoints are
-    untouched.
+    """Writes RUN/checkpoints/STEP atomically and durably (fsync); returns the folder. A failure leaves older
+    checkpoints untouched.
 
-    weights: what evaluate and predict use. state: tensors and plain Python only. description: see `describe`.
+    weights: for evaluate and predict (EMA weights if EMA is on). state: the rest of an exact resume, tensors
+    and plain Python only. description: see `describe`.
     Raises CheckpointError if the storage refuses, DivergedError if a number is not finite, TypeError if the
-    state holds what would not load again.
+    state would not load with weights_only=True.
     """
     check_state(state)
     check_description(description, "description")
@@ -69,8 +70,8 @@ def _write_files(folder: Path, step: int, weights, state, description) -> None:
 
 
 class _Hashed:
-    """A file that knows the sha256 of what was handed to it, so that a disk that writes something else is
-    found out."""
+    """A file wrapper that hashes what is written to it. The hash is of the data in memory, so a disk that
+    stores something else is detected."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.hash, self.bytes = file, hashlib.sha256(), 0
@@ -92,7 +93,7 @@ class _Hashed:
 
 
 def _write(path: Path, write: Callable[[_Hashed], object]) -> dict:
-    """Writes and syncs one file; its line of the manifest."""
+    """Writes and fsyncs one file; returns its entry of the manifest."""
     with open(path, "xb") as file:
         hashed = _Hashed(file)
         try:
@@ -108,8 +109,8 @@ def _write(path: Path, write: Callable[[_Hashed], object]) -> dict:
 
 
 def _put_in_place(temporary: Path, final: Path) -> None:
-    """Renames a finished folder. An older one of the same step stays readable under another name until
-    then."""
+    """Renames the temporary folder to its final name. An older checkpoint of the same step stays readable
+    under another name until then."""
     aside = final.with_name(final.name + REPLACED)
     if final.exists():
         if damage_of(final) is None:

@@ -16,7 +16,7 @@ from segtrain.tensors import kind_name, read_safetensors, read_torch
 
 
 def weights_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """A safetensors file of the tensors: equal weights give equal bytes, in every process."""
+    """The tensors serialised as safetensors; equal weights give equal bytes in every process."""
     seen: set[int] = set()
     plain = {}
     for name, tensor in weights.items():
@@ -29,12 +29,12 @@ def weights_bytes(weights: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def load_weights(checkpoint: Path | str) -> dict[str, torch.Tensor]:
-    """The tensors that evaluate and predict use, on the CPU, by the network's own names."""
+    """The weights of a checkpoint for evaluate and predict, by tensor name, on the CPU."""
     return read_safetensors(Path(checkpoint) / WEIGHTS)
 
 
 def load_state(checkpoint: Path | str) -> dict:
-    """The rest of an exact resume, on the CPU: tensors and plain Python."""
+    """The training state of a checkpoint (optimizer, scaler, random states …), on the CPU."""
     path = Path(checkpoint) / STATE
     _check_zip(path)
     state = read_torch(path)
@@ -46,8 +46,8 @@ def load_state(checkpoint: Path | str) -> dict:
 
 
 def _check_zip(path: Path) -> None:
-    """CheckpointError unless `path` is a zip as torch.save writes it: nothing compressed, so nothing grows
-    when it is read."""
+    """CheckpointError unless `path` is an uncompressed zip archive, as torch.save writes it: a compressed one
+    could expand to any size."""
     try:
         stat_of_file(path)
         with zipfile.ZipFile(path) as archive:

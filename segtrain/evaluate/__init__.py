@@ -1,1 +1,1 @@
-"""The evaluation: predictor and metrics to scores, and their tables."""
+"""Evaluation: metrics of a predictor on a split, and their tables."""

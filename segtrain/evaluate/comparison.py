@@ -1,4 +1,4 @@
-"""Several networks on the same images: a table and a picture."""
+"""Comparison of several runs on the same images: table and picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from segtrain.text import number, table
 
 @dataclass(frozen=True)
 class Entry:
-    """One network. name: what its column is called. origin: what its training started from. parameters:
-    learnable numbers."""
+    """The scores of one run. name: heading of its column. origin: what its weights were initialised from.
+    parameters: number of its parameters."""
 
     run: str
     name: str
@@ -24,11 +24,11 @@ class Entry:
 
     @property
     def seconds(self) -> float:
-        """For an image, with reading and scoring it."""
+        """Seconds per image, reading and scoring included."""
         return self.scores.protocol["seconds"] / self.scores.protocol["images"]
 
     def heads(self, score: str) -> list[str]:
-        """The lines over its column."""
+        """The lines of text above the run's column of the picture."""
         return [
             self.name,
             f"{score} {number(self.scores.value(score), 3)}",
@@ -38,14 +38,15 @@ class Entry:
         ]
 
     def record(self) -> dict:
-        """What compare.json holds of it."""
+        """The entry of the run in compare.json."""
         means = {key: one.value for key, one in self.scores.numbers.items() if isinstance(one, Number)}
         about = {"name": self.name, "origin": self.origin, "step": self.step, "parameters": self.parameters}
         return {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **means}
 
 
 def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[str]:
-    """The table for the terminal, best first: the task's score, those of further metrics, size and time."""
+    """The table for the terminal, best run first: the task's score, scores of further metrics, parameters and
+    time per image."""
     shown = [score, *_of_further_metrics(entries, score)]
     labels = [_label(entries, key) for key in shown]
 
@@ -72,7 +73,7 @@ def _label(entries: Sequence[Entry], key: str) -> str:
 
 
 def _of_further_metrics(entries: Sequence[Entry], score: str) -> list[str]:
-    """Keys of the numbers that come from other metrics than the one that gives the task's score."""
+    """Keys of the scores of all metrics but the one that gives the task's score."""
     keys = dict.fromkeys(key for entry in entries for key in entry.scores.further)
     return [key for key in keys if key != score]
 

@@ -87,8 +87,8 @@ def evaluate(
 
 
 class Checked:
-    """`decide`, with the sum of all probabilities that came by: not finite once one of them was not, and read
-    once, at the end, so that no batch waits for the device."""
+    """`decide`, which also accumulates the sum of all probabilities on the device. The sum is not finite if
+    any probability was not; it is read once, at the end, so no batch synchronises with the device."""
 
     def __init__(self, decide: Callable):
         self._decide, self.total = decide, 0
@@ -99,14 +99,14 @@ class Checked:
 
 
 def _evidence(predict, decide, metrics: Mapping[str, object], batch, device, shown) -> dict[str, Tensor]:
-    """What the metrics need of a batch, and its decisions."""
+    """The inputs of the metrics for a batch, and its predictions."""
     needs = frozenset().union(*(metric.needs for metric in metrics.values()))
     images = batch.images.to(device, non_blocking=True)
     if "probabilities" in needs:
         probabilities = predict(images)
         evidence = {"probabilities": probabilities, "decisions": decide(probabilities)}
     else:
-        # Decided strip by strip: the probabilities of all classes take many times the memory.
+        # Strip by strip: the probabilities of a whole image would take C floats a pixel.
         evidence = {"decisions": predict.decided(decide, images)}
     if "instances" in needs:
         if batch.instances is None:
@@ -116,7 +116,7 @@ def _evidence(predict, decide, metrics: Mapping[str, object], batch, device, sho
 
 
 def spread(count: int, wanted: int) -> set[int]:
-    """`wanted` indices of 0..count-1, evenly apart: neighbours of a video show the same thing."""
+    """`wanted` evenly spaced indices of 0..count-1, since neighbouring frames of a video look alike."""
     wanted = min(wanted, count)
     return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)}
 

@@ -1,4 +1,4 @@
-"""How well boundaries are met: the boundary F-score, and the mIoU near them."""
+"""Boundary metrics: the boundary F-score and the mIoU near boundaries (trimap)."""
 
 from __future__ import annotations
 

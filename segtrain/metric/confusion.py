@@ -11,11 +11,11 @@ from segtrain.errors import ConfigError
 from segtrain.sample import Number, PerClass, ScoreDict
 
 BAND = 1 << 16
-"""Pixels that are counted at a time: small enough for their indices to stay in the processor's cache."""
+"""Pixels per chunk, so that their indices stay in the processor's cache."""
 
 
 class Confusion:
-    """Counts that add over images and processes, and the scores that follow from them."""
+    """Confusion matrices per image, and the scores that follow from their sum."""
 
     needs = frozenset({"decisions"})
 

@@ -1,4 +1,4 @@
-"""Images to probabilities and masks."""
+"""Inference: images to class probabilities and masks."""
 
 from segtrain.predictor.mask import Mask, load
 

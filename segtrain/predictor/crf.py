@@ -58,7 +58,7 @@ def crf(name: str, window: int, solver: str, between: Callable[[], None] = lambd
 
 
 def chosen_solver(wish: str) -> str:
-    """auto is pydensecrf where it is installed, else torch."""
+    """The solver for `wish`; "auto" is pydensecrf if it is installed, else torch."""
     there = importlib.util.find_spec("pydensecrf") is not None
     if wish == "pydensecrf" and not there:
         raise ConfigError(
@@ -69,7 +69,7 @@ def chosen_solver(wish: str) -> str:
 
 
 def colours(images: Tensor) -> Tensor:
-    """B×3×H×W float32 on the scale 0..255."""
+    """The images as B×3×H×W float32 colours in 0..255."""
     if images.shape[1] not in (1, 3):
         raise ConfigError(
             f"predictor.crf compares colours, and the images have {images.shape[1]} channels; use "

@@ -12,12 +12,12 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, amp: str):
-    """The mixed precision of a forward pass; "none" changes nothing."""
+    """The autocast context of a forward pass; no mixed precision for "none"."""
     return nullcontext() if amp == "none" else torch.autocast(device.type, AMP[amp])
 
 
 def choose_device(wish: str) -> torch.device:
-    """auto: cuda, then mps, then cpu."""
+    """The device for `wish`; "auto" takes cuda, else mps, else cpu."""
     if wish == "auto":
         wish = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

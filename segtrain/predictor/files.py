@@ -1,4 +1,4 @@
-"""Files of predictions: whole under their names, or not there."""
+"""Writing predictions to files, atomically."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_probabilities(mask, image: np.ndarray, path: Path) -> np.ndarray:
 
 @contextlib.contextmanager
 def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """add(top, rows): puts C×h×W float16 rows at their place in a C×H×W .npy file."""
+    """Yields add(top, rows), which writes C×h×W float16 rows into a C×H×W .npy file."""
     channels, height, width = shape
     row = width * np.dtype(np.float16).itemsize
     with written(path, channels * height * row) as file:
@@ -60,7 +60,7 @@ def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
-    """An image file, in the format of the path's suffix."""
+    """Writes an image file in the format of the path's suffix (TIFF or PNG)."""
     encoded = io.BytesIO()
     # To a file, Pillow's encoder would not say why the system refused it.
     Image.fromarray(pixels).save(encoded, "TIFF" if path.suffix == ".tiff" else "PNG")

@@ -1,4 +1,4 @@
-"""What the Python interface takes for an image, as pixels of the kinds that files give."""
+"""Conversion of the Python interface's inputs (paths, PIL images, arrays) to pixel arrays."""
 
 from __future__ import annotations
 

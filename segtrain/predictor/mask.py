@@ -68,7 +68,8 @@ class Mask:
         return self._predict(self._stacked([self._pixels(image)]))
 
     def strips(self, image) -> Iterator[Tensor]:
-        """The same as consecutive rows, 1×C×h×W from top to bottom, each strip as soon as it is complete."""
+        """The probabilities as consecutive strips of rows, 1×C×h×W from top to bottom, each yielded once
+        complete."""
         return self._predict.strips(self._stacked([self._pixels(image)]))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
@@ -99,7 +100,7 @@ def mask_of(
     device: torch.device,
     between=lambda: None,
 ) -> Mask:
-    """A network on its device, ready for images. between: called before each pass of the network."""
+    """A `Mask` of a network that is on its device. between: called before each forward pass."""
     return Mask(prediction.of(model, facts, task, device, between), task.decide, facts, device)
 
 

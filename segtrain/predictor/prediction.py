@@ -50,7 +50,7 @@ class Prediction:
         )
 
     def protocol(self, model: nn.Module) -> dict:
-        """How the probabilities of a network are made, for the record beside scores."""
+        """Inference settings of a network for the protocol of scores."""
         return {"tta": self.tta, **protocol(model, self.settings, self._ensemble)}
 
     def _second(self, device: torch.device) -> Ensemble | None:

@@ -52,7 +52,7 @@ class Predictor:
         """The probabilities as consecutive rows, B×C×h×W from top to bottom, each strip as soon as it is
         complete. There is a single one where the image fits in one tile, and where views or a CRF are
         computed on the whole image."""
-        # Each module's own: some stay in evaluation mode while others learn.
+        # Per module: frozen batch-norm stays in evaluation mode during training.
         was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
@@ -99,7 +99,7 @@ def predictor(
     activate: (logits B×C×H×W, images as they were read) -> probabilities. between: called before each pass of
     the network; what it raises ends the prediction.
     """
-    # Not every network has something to train.
+    # Not every network has trainable parameters.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     check_settings(model, settings)
     margin = model.margin
@@ -130,7 +130,7 @@ def predictor(
     by_tile = settings.tile is not None
     one_tile = refined(average(whole, views), refine) if by_tile else whole
     if margin:
-        # Tiles that lie side by side give what one pass gives; after a CRF they do not.
+        # Adjacent tiles without overlap equal one pass over the image, except after a CRF.
         overlap = settings.overlap if by_tile and refine else 0.0
         strips = overlap_tile(one_tile, margin, model.tile_sides, settings.tile, overlap)
     else:
@@ -172,7 +172,8 @@ def check_target(target: Target, settings: PredictorSettings) -> None:
 
 
 def check_merge(model: Network, which: str, settings: PredictorSettings) -> None:
-    """ConfigError if nothing would be left of this network's scores: the product takes those above 0."""
+    """ConfigError if ensemble_merge=product meets log-probabilities: the product clamps scores at 0, and
+    those are never above 0."""
     if settings.ensemble and settings.ensemble_merge == "product" and model.log_probabilities:
         raise ConfigError(
             f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
@@ -210,7 +211,7 @@ def refined(predict: Predict, refine: Refine | None) -> Predict:
 
 
 def protocol(model: Network, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
-    """How probabilities are made, for the record beside scores."""
+    """Inference settings for the protocol of scores: output stride, tiles, boxes, ensemble, CRF."""
     made_by_crf = None
     if settings.crf:
         solver = chosen_solver(settings.crf_solver)

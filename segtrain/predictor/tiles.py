@@ -31,7 +31,7 @@ VALID_TILE = 572
 
 
 def assembled(strips: Strips) -> Predict:
-    """The strips as one tensor."""
+    """The strips of an image concatenated to one B×C×H×W tensor."""
 
     def whole(images: Tensor) -> Tensor:
         total, top = None, 0
