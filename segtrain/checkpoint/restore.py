@@ -8,9 +8,8 @@ from torch import Tensor
 from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
-from segtrain.model.network import Network
+from segtrain.model.network import Network, as_typed, typed
 from segtrain.model.output_stride import at_output_stride
-from segtrain.model.parts.limits import as_typed, typed
 from segtrain.sample import Facts
 from segtrain.task import TASK
 from segtrain.tensors import not_finite

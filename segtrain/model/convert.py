@@ -1,5 +1,5 @@
-"""Weights of whole networks from torchvision and segmentation_models_pytorch (smp) under the names of
-ours."""
+"""Weights of whole networks of torchvision and segmentation_models_pytorch (smp), renamed for the networks
+here."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from torch import Tensor
 
 from segtrain.errors import CheckpointError
 from segtrain.model.encoder.timm_encoder import encoder_of
-from segtrain.model.network import Network
+from segtrain.model.network import Network, typed
 from segtrain.model.parts.aspp import rates_at
-from segtrain.model.parts.limits import typed
 
 Tensors = Mapping[str, Tensor]
 Rules = Mapping[str, str]
-"""What tensor names begin with, as a regular expression, and what ours begin with. The first that matches
+"""Regular expressions of the beginnings of their tensor names, and the beginnings of ours. The first match
 counts."""
 
 MOBILENETV3 = "mobilenetv3_large_100"
 SPARE = ("aux.", "classification_head.")
-"""What a network may do without: heads that serve training, and smp's classifier."""
+"""Beginnings of tensors that a network may lack: auxiliary heads for training, and smp's classifier."""
 SHOWN = ("name", "encoder", "aux")
-"""Options whose difference the tensors show."""
+"""Options whose value can be told from the names and shapes of the tensors."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """title: what network the file holds. tensors: by our names. options: of our network that computes the
-    same.
+    """A file of another library, with tensors under our names.
 
-    assumed: those of the options that no tensor shows and the library lets its users choose; they are its
-    defaults.
-    about_encoder: what else to say to somebody whose network does not fit.
+    title: the network that the file holds.
+    tensors: its tensors by our names.
+    options: options of our network that computes the same.
+    assumed: names of options that no tensor shows and that users of the library choose; `options` has the
+        library's defaults for them.
+    about_encoder: what an error message adds if the network does not fit.
     """
 
     title: str
@@ -48,7 +49,7 @@ class Import:
         return f"it holds {self.title}, which needs {typed(self.options)}{self.about_encoder}"
 
     def check_spare(self, net: Network, source: str) -> list[str]:
-        """Names of tensors that `net` has no place for and can do without; CheckpointError if it cannot."""
+        """Names of tensors of the file that `net` lacks; CheckpointError if one of them is not SPARE."""
         own = net.state_dict()
         left = [name for name in self.tensors if name not in own]
         missed = [name for name in left if not name.startswith(SPARE)]
@@ -61,7 +62,8 @@ class Import:
         return left
 
     def about(self, net: Network, source: str) -> list[str]:
-        """What was taken, and options that change no tensor but what is computed from them."""
+        """Lines about what was loaded, and about options that differ without changing the shape of a
+        tensor."""
         left = self.check_spare(net, source)
         parts = sorted({name.partition(".")[0] for name in left})
         lines = [
@@ -85,10 +87,10 @@ class Import:
 
 
 def recognised(tensors: Tensors, source: str = "the file") -> Import | None:
-    """The network that a file of another library holds, by the names of its tensors; None if it is none of
-    theirs.
+    """The network that a file of torchvision or smp holds, recognised by the names of its tensors; None for
+    other files.
 
-    source: what a CheckpointError calls the file, which is raised for smp's networks that have no counterpart
+    source: the file's name in error messages. CheckpointError for a network of smp without a counterpart
     here.
     """
     if _any(tensors, r"backbone\.") and _any(tensors, r"classifier\."):
@@ -140,9 +142,9 @@ def from_torchvision(tensors: Tensors) -> Import:
 
 
 def from_smp(tensors: Tensors, source: str = "the file") -> Import:
-    """The state_dict of smp's Unet, DeepLabV3 or DeepLabV3Plus. What no tensor shows is smp's default: output
-    stride, rates, dropout."""
-    # Of timm's encoders ("tu-resnet50") timm makes the dilation, by the contracted rule.
+    """The state_dict of smp's Unet, DeepLabV3 or DeepLabV3Plus. Output stride, rates and dropout, which no
+    tensor shows, are smp's defaults."""
+    # Encoders of timm ("tu-resnet50") are dilated by timm, with the contracted rule.
     prefix = "encoder.model." if _any(tensors, r"encoder\.model\.") else "encoder."
     encoder = _resnet(tensors, prefix)
     trunk = {
@@ -205,7 +207,7 @@ def from_smp(tensors: Tensors, source: str = "the file") -> Import:
 
 
 def _about_encoder(tensors: Tensors) -> str:
-    """Of an encoder of smp whose name its tensors do not show: whether they are named as timm's are."""
+    """What an error message says about an encoder of smp whose name its tensors do not show."""
     resnet = {"encoder.conv1.weight", "encoder.layer1.0.conv1.weight"} <= tensors.keys()
     if resnet or _any(tensors, r"encoder\.model\.") or _any(tensors, r"encoder\.features\.0\.weight"):
         return " and, as model.encoder, the encoder that it was trained with"
@@ -232,8 +234,8 @@ def _rename(name: str, rules: Rules) -> str:
 
 
 def _pyramid(tensors: Tensors, start: str) -> Rules:
-    """Both libraries hold the pyramid's branches in our order, the image's mean last and behind a pooling
-    without tensors."""
+    """Rules for the ASPP. Both libraries have its branches in our order; the last one is image pooling, whose
+    pooling layer has no tensors."""
     branches = [int(found[1]) for name in tensors if (found := re.match(start + r"convs\.(\d+)\.", name))]
     last = max(branches, default=0)
     return {
@@ -256,8 +258,8 @@ def _fcn_head(start: str, ours: str) -> Rules:
 
 
 def _mobilenetv3(tensors: Tensors) -> Rules:
-    """torchvision numbers what timm names. The order of the modules is the same; the shapes are compared when
-    they are copied."""
+    """Rules for MobileNetV3, whose modules torchvision numbers and timm names. Their order is the same;
+    shapes are compared when tensors are copied."""
     theirs = sorted({_module(name) for name in tensors if name.startswith("backbone.")}, key=_numerically)
     with torch.device("meta"):
         ours = dict.fromkeys(_module(name) for name in encoder_of(MOBILENETV3, 3, 32).state_dict())
@@ -278,11 +280,11 @@ RESNETS = {
     (3, 4, 23, 3): (None, "resnet101"),
     (3, 8, 36, 3): (None, "resnet152"),
 }
-"""By the units of the four blocks: the network with two and with three convolutions a unit."""
+"""By the units of the four stages: the ResNet with two and the one with three convolutions a unit."""
 
 
 def _resnet(tensors: Tensors, prefix: str) -> str | None:
-    """Which plain ResNet it is; None if it is something else."""
+    """The name of a plain ResNet; None for other encoders."""
     start = re.escape(prefix)
     units = tuple(
         len({m[1] for name in tensors if (m := re.match(rf"{start}layer{i}\.(\d+)\.", name))})
@@ -316,8 +318,8 @@ def _unet_widths(tensors: Tensors) -> tuple[int, ...]:
 
 
 def _option(net: Network, key: str, default):
-    """What `net` was built with; `default` if it does not say. Rates that follow the output stride are given
-    as numbers."""
+    """The value of an option of `net`; `default` if `net` does not say. Rates that follow the output stride
+    are returned as numbers."""
     options = net.built_with()
     if key == "rates" and options.get("rates", ()) is None:
         return rates_at(net.output_stride)

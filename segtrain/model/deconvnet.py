@@ -18,7 +18,7 @@ from segtrain.sample import Output
 
 STRIDE = 32
 SMALLEST = 224
-"""Pixels a side: five poolings leave 7×7, all of which fc6 takes for one value."""
+"""Smallest side in pixels: five poolings leave 7×7 features, all of which the kernel of fc6 covers."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,17 @@ class DeconvNet(Network):
         for level in self.encoder.levels:
             y, indices = F.max_pool2d(level(y), 2, return_indices=True)
             places.append(indices)
-        y = self.fc(self.encoder.fc7(self.encoder.fc6(y)))
+        y = self.fc(self.encoder.fc7(self.encoder.fc6(y)))  # fc6 to B×D×(h-6)×(w-6), fc back to h×w
         for level, indices in zip(self.levels, reversed(places), strict=True):
             y = level(unpooled(y, indices))
         return Output(self.head(y)[..., :height, :width], (height, width))
 
 
 def unpooled(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """B×D×2h×2w of zeros, with the B×D×h×w values at `indices` of a 2×2 pooling (int64, into the flattened
-    2h×2w).
+    """B×D×h×w -> B×D×2h×2w: zeros, and the values of `x` at `indices` of a 2×2 pooling (int64, into the
+    flattened 2h×2w).
 
-    What F.max_unpool2d gives, by a scatter: its gradient is a gather, the same in every run, also where
-    max_unpool2d has no such form.
+    F.max_unpool2d as a scatter, whose gradient is a gather and therefore deterministic on every device.
     """
     height, width = 2 * x.shape[-2], 2 * x.shape[-1]
     empty = x.new_zeros(*x.shape[:2], height * width)
@@ -103,7 +102,7 @@ def unpooled(x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def _missing(length: int) -> int:
-    """Pixels up to the next size that the network takes."""
+    """Pixels that lack to the next side that the network takes."""
     return max(SMALLEST, length + -length % STRIDE) - length
 
 

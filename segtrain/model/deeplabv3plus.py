@@ -123,8 +123,8 @@ class DeepLabV3Plus(StridedNetwork):
 
     def forward(self, x: torch.Tensor) -> Output:
         features = self.encoder(x)
-        low = self.low_level(features[self.low_index])
-        high = self.aspp_conv(self.aspp(features[-1]))
+        low = self.low_level(features[self.low_index])  # B×low_level_width×H/4×W/4
+        high = self.aspp_conv(self.aspp(features[-1]))  # B×aspp_width×h×w at the output stride
         if self.middle is not None:
             high = self.middle(high, features[self.middle_index])
         high = F.interpolate(
@@ -138,7 +138,7 @@ class DeepLabV3Plus(StridedNetwork):
 
 
 class Joined(nn.Module):
-    """B×D×h×w of the pyramid and the encoder's B×E×H×W of a finer stride -> B×D×H×W of both."""
+    """B×D×h×w features of the ASPP and B×E×H×W features of the encoder at a finer stride -> B×D×H×W."""
 
     def __init__(self, channels: int, fine_channels: int, width: int, conv: Callable, align_corners: bool):
         super().__init__()
@@ -154,11 +154,11 @@ class Joined(nn.Module):
 
 
 class FineStage(nn.Module):
-    """B×C×h×w logits with their B×D×h×w features, and the encoder's features at twice that size -> B×C×2h×2w
-    logits.
+    """B×C×h×w logits, the B×D×h×w features that they are made of, and B×E×2h×2w features of the encoder ->
+    B×C×2h×2w logits.
 
-    What it adds to the upsampled logits comes through `width` channels: at this size a channel costs four
-    times what it does at stride 4, and logits that had to pass so few of them would lose the rare classes.
+    The upsampled logits plus a correction made from `width` channels: at this size a channel costs four times
+    as much as at stride 4, and logits made from so few channels alone would lose the rare classes.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class FineStage(nn.Module):
 
     def forward(self, logits: torch.Tensor, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         low = self.low_level(features)
-        both = torch.cat([logits, self.reduce(x)], dim=1)
+        both = torch.cat([logits, self.reduce(x)], dim=1)  # B×(C + width)×h×w, upsampled together
         both = F.interpolate(both, size=low.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         logits, high = both.split([logits.shape[1], low.shape[1]], dim=1)
         return logits + self.head(self.convs(torch.cat([high, low], dim=1)))

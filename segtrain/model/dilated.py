@@ -20,10 +20,11 @@ from segtrain.sample import Output
 
 STRIDE = 8
 MARGIN = 186
-"""Pixels on each side that the front end consumes: of H + 372 pixels it answers for H / 8 places (900 ->
-66)."""
+"""Pixels on each side that the front end consumes without padding: an input of H + 372 pixels gives H / 8
+rows of logits (900 -> 66)."""
 LARGE_WIDTHS = (2, 2, 4, 8, 16, 32, 32)
-"""Channels of the large context module's dilated layers, in numbers of classes (the paper's table 1)."""
+"""Channels of the large context module's dilated layers, as multiples of the classes (the paper's table
+1)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Dilated(Network):
 
     @property
     def mixing_keys(self) -> tuple[str, ...]:
-        """Tensors that mix the classes: they mean something for the very same classes only."""
+        """Tensors of the context module, each of which depends on all classes."""
         return tuple(f"context.{name}" for name in self.context.state_dict())
 
     def forward(self, x: torch.Tensor) -> Output:
@@ -103,10 +104,10 @@ class Dilated(Network):
 
 
 def reflected(length: int, before: int, after: int, device=None) -> torch.Tensor:
-    """Indices into `length` pixels of a row that goes on before and after, mirrored at its ends, which are
-    not repeated.
+    """Indices into a row of `length` pixels that pad it by `before` and `after` pixels, reflected at its
+    ends.
 
-    As `torch.nn.functional.pad(mode="reflect")`, but a short row is mirrored as often as needed.
+    As `torch.nn.functional.pad(mode="reflect")`, but a short row is reflected as often as needed.
     """
     places = torch.arange(-before, length + after, device=device)
     period = max(1, 2 * (length - 1))
@@ -115,8 +116,8 @@ def reflected(length: int, before: int, after: int, device=None) -> torch.Tensor
 
 
 def _cropped(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The logits without what answers for pixels added to reach a multiple of the stride: at stride 8 if
-    nothing was added."""
+    """The logits of the image without its padding: at stride 8 if 8 divides its height and width, else at the
+    image's size."""
     if height % STRIDE == 0 and width % STRIDE == 0:
         return logits
     return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)[
@@ -125,10 +126,11 @@ def _cropped(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 class ContextModule(nn.Module):
-    """B×C×h×w scores -> the same shape: 3×3 convolutions of growing dilation with ReLU after each, then a 1×1
-    one.
+    """B×C×h×w logits -> B×C×h×w: 3×3 convolutions of growing dilation with ReLU after each, then a 1×1
+    convolution.
 
-    It starts as the identity on scores from 0 on, plus noise N(0, noise²) (the paper's eq. 4 and 5).
+    It is initialised as the identity on non-negative logits, plus noise N(0, noise²) on the weights (the
+    paper's eq. 4 and 5).
     """
 
     def __init__(
@@ -153,8 +155,8 @@ class ContextModule(nn.Module):
 
 @torch.no_grad()
 def _start_as_identity(conv: nn.Conv2d, classes: int, noise: float) -> None:
-    """Every class has an equal share of the input and of the output channels; each of its output channels
-    gets the same part of the sum."""
+    """Every class has an equal share of the input channels and of the output channels; each output channel of
+    a class is the same part of the sum over its input channels."""
     after, before = conv.weight.shape[:2]
     middle = conv.kernel_size[0] // 2
     of_output, of_input = (torch.arange(count) * classes // count for count in (after, before))

@@ -15,13 +15,13 @@ from segtrain.options import key, with_options
 from segtrain.sample import Output
 
 FIRST_PADDING = 100
-"""Zeros around the image: any image then leaves something for the 7×7 convolution, and the crops below land
-on it."""
+"""Zeros around the image: of any image, features are then left for the 7×7 convolution, and the crops below
+hit the image."""
 SKIPS = (("score_pool4", 3, 5, 1e-2), ("score_pool3", 2, 9, 1e-4))
-"""Layer, level of VGG16 that it scores, rows and columns cut off its scores, and the factor of its features
-when trained at once."""
+"""Name of the scoring layer, level of VGG16 whose features it takes, rows and columns cropped from its
+scores, and the factor of the features with at_once."""
 CROPS = {32: 19, 16: 27, 8: 31}
-"""By the stride of the last upsampling: rows and columns cut off its result."""
+"""Rows and columns cropped from the result of the last upsampling, by its stride."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def _fcn(options: DropoutVGGOptions, out_channels: int, in_channels: int, **kind
 class FCN(Network):
     """B×K×H×W -> Output with B×C×H×W logits, for any H and W.
 
-    The scores are upsampled here and not by the loss: the paper's frozen kernels and its crops (the offsets
-    of the published networks) are not what an interpolation to the image's size gives. All scores start at 0,
-    so that a skip changes nothing at first.
+    The scores are upsampled here and not by the loss: the paper's frozen kernels and crops (the offsets of
+    the published networks) differ from an interpolation to the image's size. All scoring layers are
+    initialised with 0, so that a new skip connection does not change the output at first.
     """
 
     def __init__(
@@ -125,5 +125,5 @@ def _scores(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _cut(x: torch.Tensor, offset: int, size: tuple[int, int]) -> torch.Tensor:
-    """The rows and columns from `offset` on, as many as `size` says."""
+    """B×C×H×W -> B×C×size: the rows and columns from `offset` on."""
     return x[..., offset : offset + size[0], offset : offset + size[1]]

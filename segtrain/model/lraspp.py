@@ -57,7 +57,8 @@ class LRASPP(StridedNetwork):
         self.high_head = head_of(options.width, out_channels)
 
     def forward(self, x: torch.Tensor) -> Output:
-        low, high = tapped(self.encoder, x, self.tap)
-        y = self.reduce(high) * torch.sigmoid(self.gate(high.mean((2, 3), keepdim=True)))
+        low, high = tapped(self.encoder, x, self.tap)  # at stride 8 and at the output stride
+        gate = torch.sigmoid(self.gate(high.mean((2, 3), keepdim=True)))  # B×width×1×1
+        y = self.reduce(high) * gate
         y = F.interpolate(y, size=low.shape[-2:], mode="bilinear", align_corners=False)
         return Output(self.low_head(low) + self.high_head(y), tuple(x.shape[-2:]))

@@ -1,4 +1,4 @@
-"""What a network says about itself beside `forward`."""
+"""What a network declares beside `forward`."""
 
 from __future__ import annotations
 
@@ -83,3 +83,19 @@ class Network(nn.Module):
     def resize_for(self, weights: Mapping[str, Tensor]) -> None:
         """Gives tensors whose sizes are found by `fit` the sizes that they have in `weights`. Called before
         `load_state_dict`; CheckpointError if `weights` are of no such network."""
+
+
+def typed(options: Mapping) -> str:
+    """Options of a network as words of the command line; "name" stands for `model=`."""
+    return " ".join(
+        f"{'model' if key == 'name' else f'model.{key}'}={as_typed(value)}" for key, value in options.items()
+    )
+
+
+def as_typed(value) -> str:
+    """The value of an option as it is typed on the command line."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(as_typed, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Segmentation by a classifier that sees a small window and says what its centre is, slid over the image."""
+"""Segmentation by an image classifier that predicts the centre of a small window, slid over the image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from segtrain.options import FROM_0, Length, between, key, with_options
 from segtrain.sample import Output, Window
 
 WINDOW_BYTES = 1 << 28
-"""Memory of the windows that go through the network at a time; what the network makes of them takes several
-times as much."""
+"""Memory of the windows that go through the network at a time; their features take several times as much."""
 
 
 @dataclass(frozen=True)
@@ -123,24 +122,24 @@ class Patchwise(Network):
         return self.head(self.encoder(windows))
 
     def _on_grid(self, x: torch.Tensor) -> torch.Tensor:
-        """B×C×h×w, a window every `stride` pixels of the bordered images."""
+        """B×K×H×W bordered images -> B×C×h×w logits of a window every `stride` pixels."""
         windows = (
             x.unfold(2, self.patch, self.stride).unfold(3, self.patch, self.stride).permute(0, 2, 3, 1, 4, 5)
         )
-        images, rows, columns = windows.shape[:3]
+        images, rows, columns = windows.shape[:3]  # of B×rows×columns×K×patch×patch
         fitting = WINDOW_BYTES // (x.shape[1] * self.patch**2 * x.element_size())
         places = torch.arange(images * rows * columns, device=x.device).split(
             max(1, min(self.batch, fitting))
         )
-        # Each window is copied out of the view only when its turn comes: all at once are (patch / stride)²
-        # images.
+        # Windows are copied out of the view batch by batch: all of them take (patch / stride)² times the
+        # memory of the images.
         found = [
             self.classify(windows[n // (rows * columns), n // columns % rows, n % columns]) for n in places
         ]
-        return torch.cat(found).view(images, rows, columns, -1).permute(0, 3, 1, 2)
+        return torch.cat(found).view(images, rows, columns, -1).permute(0, 3, 1, 2)  # B×C×rows×columns
 
     def _in_one_pass(self, x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-        """B×C×rows×columns of the bordered images."""
+        """B×K×H×W bordered images -> B×C×rows×columns logits."""
         logits = fc_to_conv(self.head, self.feature_size)(self.encoder(x))
         if logits.shape[-2:] != (rows, columns):
             raise ConfigError(
@@ -152,13 +151,13 @@ class Patchwise(Network):
 
 
 def bordered(x: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
-    """B×K×H×W with reflected borders (or cut), so that the i-th window of `patch` from its beginning at
-    i·stride has its centre at (i + ½)·stride of the image, rounded to a pixel, and there are as many as begun
-    strides in the image."""
+    """The images with reflected borders (or cropped): B×K×H×W -> B×K×H'×W'. The window of `patch` pixels that
+    starts at i·stride has its centre at (i + ½)·stride of the image, rounded to a pixel; there are
+    ceil(H / stride)×ceil(W / stride) windows."""
     for axis in (2, 3):
         length = x.shape[axis]
         total = (-(-length // stride) - 1) * stride + patch
-        # Positions beyond the border are folded back, as often as it takes.
+        # Positions beyond the border are reflected, as often as needed.
         period = max(2 * (length - 1), 1)
         place = (torch.arange(total, device=x.device) - (patch // 2 - stride // 2)).abs() % period
         x = x.index_select(axis, torch.minimum(place, period - place))
@@ -166,8 +165,8 @@ def bordered(x: torch.Tensor, patch: int, stride: int) -> torch.Tensor:
 
 
 def _within(logits: torch.Tensor, stride: int, height: int, width: int) -> torch.Tensor:
-    """The logits if `stride` divides the image; else at its size: cut off where the last stride goes beyond
-    it."""
+    """The logits as they are if `stride` divides height and width; else upsampled and cropped to the image's
+    size."""
     if height % stride == 0 and width % stride == 0:
         return logits
     return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)[
@@ -176,7 +175,7 @@ def _within(logits: torch.Tensor, stride: int, height: int, width: int) -> torch
 
 
 def _head(channels: int, hidden: tuple[int, ...], out_channels: int) -> nn.Sequential:
-    """Pooling and fully connected layers; the last one starts with all classes as good as equally likely."""
+    """Pooling and fully connected layers; initially all classes are almost equally likely."""
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for width in hidden:
         layers += [nn.Linear(channels, width), nn.ReLU(inplace=True)]
@@ -188,8 +187,8 @@ def _head(channels: int, hidden: tuple[int, ...], out_channels: int) -> nn.Seque
 
 
 def _trunk(name: str, in_channels: int) -> nn.Module:
-    """timm's network up to its last features, with a VGG's fully connected layers but without pooling and
-    classifier."""
+    """timm's network up to its last features: without pooling and classifier, but with the fully connected
+    layers of a VGG."""
     import timm
 
     check_name(name)
@@ -197,7 +196,7 @@ def _trunk(name: str, in_channels: int) -> nn.Module:
 
 
 def _feature_shape(trunk: nn.Module, name: str, in_channels: int, patch: int) -> tuple[int, tuple[int, int]]:
-    """Channels, and height and width, of the trunk's features of one window. Nothing is computed."""
+    """Channels, and (height, width), of the trunk's features of one window. Nothing is computed."""
     tensors = {key: tensor.to("meta") for key, tensor in (*trunk.named_parameters(), *trunk.named_buffers())}
     window = torch.empty(1, in_channels, patch, patch, device="meta")
     try:
@@ -219,8 +218,8 @@ def _feature_shape(trunk: nn.Module, name: str, in_channels: int, patch: int) ->
 
 
 def _freeze(trunk: nn.Module, tuned_layers: int) -> None:
-    """Fixes all of the trunk but its last layers with weights; batch normalisation stays as it is
-    everywhere."""
+    """Freezes all of the trunk but its last `tuned_layers` convolutions and fully connected layers; batch
+    normalisation is frozen everywhere."""
     layers = [module for module in trunk.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     if not 0 <= tuned_layers <= len(layers):
         raise ConfigError(

@@ -82,8 +82,8 @@ def unet(options: Options, out_channels: int, in_channels: int = 3) -> Network:
 
 
 class SmallEncoder(nn.Module):
-    """B×K×H×W -> features at the stem's stride and at every doubling of it: two convolutions a level, maximum
-    pooling between them."""
+    """B×K×H×W -> features at the stem's stride and at every doubling of it, finest first: two convolutions a
+    level, max pooling between levels."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], stem_stride: int):
         super().__init__()
@@ -125,8 +125,8 @@ class UNet(Network):
         decoder_widths = options.decoder_widths
         if decoder_widths is None:
             decoder_widths = options.widths[-2::-1] if small else DECODER_WIDTHS
-        # Of timm's encoders the decoder goes on to the image's size, and features of stride 1 (VGG) stay
-        # unused, as in segmentation_models_pytorch.
+        # With timm's encoders the decoder ends at the image's size, and features of stride 1 (VGG) are not
+        # used, as in segmentation_models_pytorch.
         strides = _halvings(self.encoder_stride, self.logit_stride)
         _check_widths(decoder_widths, strides)
         skips_from = strides if small else strides[:-1]
@@ -136,7 +136,7 @@ class UNet(Network):
         ]
         skip_channels = [0 if level is None else self.encoder.channels[level] for level in self.skip_levels]
         deepest = self.encoder.channels[-1]
-        # VGG's last feature comes straight out of a pooling: nothing has looked at it yet.
+        # VGG's last feature is the output of a pooling, with no convolution after it.
         self.centre = double_conv(deepest, deepest) if options.encoder.startswith("vgg") else nn.Identity()
         inputs = (deepest, *decoder_widths)
         self.decoder = nn.ModuleList(
@@ -152,7 +152,7 @@ class UNet(Network):
         features = self.encoder(F.pad(x, (0, self._missing(width), 0, self._missing(height))))
         y = self.centre(features[-1])
         for block, level in zip(self.decoder, self.skip_levels, strict=True):
-            y = F.interpolate(y, scale_factor=2, mode="nearest")
+            y = F.interpolate(y, scale_factor=2, mode="nearest")  # B×D×2h×2w
             y = block(y if level is None else torch.cat([y, features[level]], dim=1))
         return Output(self._cropped(self.head(y), height, width), (height, width))
 
@@ -170,8 +170,8 @@ class UNet(Network):
         return first - length
 
     def _cropped(self, logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The logits of the image without its padding, at their own stride if that divides the image, else at
-        the image's size."""
+        """The logits of the image without its padding: at their own stride if that divides height and width,
+        else at the image's size."""
         stride = self.logit_stride
         if height % stride or width % stride:
             logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)

@@ -1,5 +1,5 @@
-"""The U-Net of the paper (Ronneberger, Fischer & Brox 2015), without padding: it answers for the inner part
-of what it sees."""
+"""The U-Net of the paper (Ronneberger, Fischer & Brox 2015): without padding, so that the logits are those of
+the inner part of the image."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def unet_original(
     width: Annotated[float, WIDTH] = 1.0,
     dropout: Annotated[float, SHARE] = 0.5,
 ) -> Network:
-    """U-Net as published: no padding, no batch normalisation; 572x572 pixels in, classes of the inner 388x388
-    out.
+    """U-Net as published: no padding, no batch normalisation; images of 572x572 pixels give logits of the
+    inner 388x388.
 
     Ronneberger et al. 2015. Images have sides of 16k + 12 px from 188 on, so set augmentation.warp.size (572,
     say); large images go through in tiles that fit together without a seam. One channel and 2 classes: 31 030
@@ -49,11 +49,7 @@ def unet_original(
 
 
 class UNetOriginal(Network):
-    """B×K×H×W -> Output whose logits are B×C×(H-184)×(W-184), those of the window in the middle.
-
-    margin: pixels at each side that are seen, but not answered for. tile_sides: the smallest valid side, and
-    the step to the next.
-    """
+    """B×K×H×W -> Output with B×C×(H-184)×(W-184) logits of the window in the middle."""
 
     head_keys = ("head.weight", "head.bias")
     margin = 92
@@ -83,7 +79,7 @@ class UNetOriginal(Network):
 
 
 class ContractingPath(nn.Module):
-    """B×K×H×W -> the features of the five levels, finest first; between levels the maximum of 2×2."""
+    """B×K×H×W -> the features of the five levels, finest first; 2×2 max pooling between levels."""
 
     def __init__(self, in_channels: int, channels: list[int], dropout: float):
         super().__init__()
@@ -91,7 +87,7 @@ class ContractingPath(nn.Module):
             _two_convs(before, after)
             for before, after in zip((in_channels, *channels), channels, strict=False)
         )
-        # "At the end of the contracting path" (sec. 3.1); the published network drops values of the last two
+        # "At the end of the contracting path" (sec. 3.1); the published network has dropout in the last two
         # levels.
         self.dropout = nn.Dropout(dropout)
 
@@ -111,8 +107,8 @@ def _two_convs(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Weights from N(0, 2/N), N the inputs of one output value (sec. 3); each tap of an up-convolution makes
-    another output."""
+    """Draws weights from N(0, 2/N), where N is the number of inputs of one output value (sec. 3). Each tap of
+    an up-convolution contributes to another output value."""
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         taps = 1 if isinstance(module, nn.ConvTranspose2d) else math.prod(module.kernel_size)
         nn.init.normal_(module.weight, std=math.sqrt(2 / (taps * module.in_channels)))
@@ -120,6 +116,6 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _middle(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The H×W part in the middle; what is cut off at both sides is equal for all valid sizes."""
+    """The H×W crop in the middle. All valid sizes leave the same number of pixels at both sides."""
     top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]

@@ -45,10 +45,7 @@ def unet_padded(
 
 
 class UNetPadded(Network):
-    """B×K×H×W -> Output with B×C×H×W logits, for any H and W from 16 on.
-
-    tile_sides: the smallest valid side, and the step to the next.
-    """
+    """B×K×H×W -> Output with B×C×H×W logits, for any H and W from 16 on."""
 
     head_keys = ("head.weight", "head.bias")
     tile_sides = (2**POOLINGS, 1)
@@ -56,8 +53,8 @@ class UNetPadded(Network):
     def __init__(self, out_channels: int, in_channels: int, width: float, bilinear: bool):
         super().__init__()
         channels = [scaled(CHANNELS, width) << level for level in range(POOLINGS + 1)]
-        # An up-convolution halves the channels. Interpolation keeps them, so there every level hands up half
-        # as many: both halves of each concatenation are equally wide in either form.
+        # An up-convolution halves the channels, interpolation keeps them: then the output of every level has
+        # half as many. In both forms the two halves of each concatenation have the same number of channels.
         share = 2 if bilinear else 1
         decoder = [*(c // share for c in channels[:0:-1]), channels[0]]
         channels[-1] = decoder[0]
@@ -81,8 +78,8 @@ class UNetPadded(Network):
 
 
 class ContractingPath(nn.Module):
-    """B×K×H×W -> the features of the five levels, finest first; between levels the maximum of 2×2, odd rows
-    and columns left out."""
+    """B×K×H×W -> the features of the five levels, finest first; 2×2 max pooling between levels, which drops
+    odd rows and columns."""
 
     def __init__(self, in_channels: int, channels: list[int]):
         super().__init__()
@@ -115,6 +112,6 @@ def _two_convs(in_channels: int, middle: int, out_channels: int) -> nn.Sequentia
 
 
 def _padded(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """With zeros around it, the odd one of them at the bottom and at the right."""
+    """`x` zero-padded to height×width; an odd row or column of zeros is at the bottom or right."""
     rows, columns = height - x.shape[-2], width - x.shape[-1]
     return F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))

@@ -132,7 +132,7 @@ def test_the_list_of_networks_has_their_numbers(segtrain):
     for word in ("Chen et al. 2018", "40.4 M", "resnet50", "8, 16, 32"):
         assert word in row
     assert "unet_original: 508x508" in text
-    assert "DeepLabv3+: atrous pyramid pooling" in text
+    assert "DeepLabv3+: atrous spatial pyramid pooling" in text
 
 
 def test_every_network_says_its_paper_and_its_size():

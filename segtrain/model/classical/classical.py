@@ -1,8 +1,7 @@
-"""Segmentation before neural networks: regions, hand-crafted features, a random forest, and neighbours that
-agree.
+"""Segmentation before neural networks: regions, hand-crafted features, a random forest and a Potts model.
 
-In the way of TextonBoost (Shotton et al. 2009): textons and colour say what a region is, a Potts model says
-that neighbours of like colour are the same thing.
+Similar to TextonBoost (Shotton et al. 2009): a classifier labels regions by textons and colour, and a Potts
+model prefers equal labels for neighbouring regions of similar colour.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from segtrain.options import between, key, with_options
 from segtrain.sample import Normalisation, Output
 
 PURE = 0.6
-"""Smallest share of a training region's labelled pixels that its class has; the others would teach what is
-not so."""
+"""Smallest share of a training region's labelled pixels that have the most frequent class; other regions are
+not used in training."""
 LABELLED = 0.5
-"""Smallest share of a training region's pixels that have a label."""
+"""Smallest share of a training region's pixels that have a label; other regions are not used in training."""
 TEXTON_PIXELS = 200_000
-"""Pixels of the training split that the textons are found from."""
+"""Pixels of the training split that the textons are clustered from."""
 LEAST = 1e-12
-"""Probability that stands for none, so that its logarithm is a number."""
+"""Smallest probability, so that its logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ def _need(module: str, package: str, otherwise: str = "") -> None:
 
 
 class Classical(Network):
-    """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit every class is as likely
-    as any other.
+    """B×K×H×W values 0..1 -> Output with B×C×H×W log-probabilities; before the fit all classes are equally
+    likely.
 
     Its scores are log-probabilities, none above 0, so they must not be merged with non-negative ones.
     """
@@ -118,11 +117,11 @@ class Classical(Network):
         self.textons = Textons(options.textons)
         self.forest = Forest(num_classes, 2 * (6 + options.textons + PATTERNS + 3))
 
-    # --- what is learnt
+    # --- fit
 
     def fit(self, samples: Iterable, rng: np.random.Generator) -> None:
-        """samples: the training split's `Sample`s, with a length; read twice. Target values from C on are no
-        label."""
+        """Fits textons and forest. samples: the training split's `Sample`s, with a length; read twice. Target
+        values from C on count as unlabelled."""
         _need("sklearn", "scikit-learn")
         share = -(-TEXTON_PIXELS // len(samples))
         answers = [_drawn(filter_bank(_lab(self._rgb_of(sample.image))), share, rng) for sample in samples]
@@ -132,7 +131,8 @@ class Classical(Network):
         features, labels = (np.concatenate(part) for part in zip(*taught, strict=True))
         if len(labels) == 0:
             raise DataError(
-                "no region of the training images has a clear label; model.num_regions makes smaller ones"
+                "no region of the training images has a clear label; a larger model.num_regions gives "
+                "smaller regions"
             )
         self.forest.fit(
             features,
@@ -144,7 +144,7 @@ class Classical(Network):
         )
 
     def _taught(self, sample, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Features and labels of those regions of an image that are of one class, at most `most` of them."""
+        """Features and labels of at most `most` regions of an image that have a clear class."""
         regions, _, _, features = self.described(self._rgb_of(sample.image))
         labels = majority(regions, sample.target, self.num_classes)
         clear = np.flatnonzero(labels >= 0)
@@ -152,15 +152,15 @@ class Classical(Network):
         return features[chosen], labels[chosen]
 
     def resize_for(self, weights: dict[str, torch.Tensor]) -> None:
-        """Makes room for a fitted forest, before `load_state_dict`; CheckpointError if `weights` hold
-        none."""
+        """Resizes the forest to that of `weights`, before `load_state_dict`; CheckpointError if `weights`
+        hold no forest."""
         textons = weights.get("textons.centres")
         if (
             textons is not None and textons.shape == self.textons.centres.shape
         ):  # else the features are others, and loading says so
             self.forest.resize_for(weights, "forest.")
 
-    # --- what it says
+    # --- prediction
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> Output:
@@ -177,9 +177,8 @@ class Classical(Network):
         return Output(torch.from_numpy(logits).to(x.device), size)
 
     def _log_probabilities(self, rgb: np.ndarray) -> np.ndarray:
-        """C×H×W float32. After smoothing, a region's probabilities are those given the labels of its
-        neighbours, and the most
-        probable class is its label: no single region could change it and lower the energy."""
+        """H×W×3 -> C×H×W float32. With smoothing, the probabilities of a region are conditional on the labels
+        of its neighbours, and its most probable class is its label in the Potts model."""
         regions, colours, edges, features = self.described(rgb)
         scores = np.log(np.maximum(self.forest(features), LEAST))
         if self.chosen.smoothing != "none":
@@ -190,8 +189,8 @@ class Classical(Network):
         return scores.T.astype(np.float32)[:, regions]
 
     def described(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs that touch
-        (E×2), R×F float32 features."""
+        """Of an H×W×3 image in 0..1: the regions (H×W), their mean colours (R×3 Lab), the pairs of
+        neighbouring regions (E×2), and their features (R×F float32)."""
         lab = _lab(rgb)
         chosen = self.chosen
         regions = regions_of(rgb, lab, chosen.regions, chosen.num_regions, chosen.compactness)
@@ -215,7 +214,7 @@ class Classical(Network):
         return regions, mean, edges, np.hstack([own, around(own, area[:, 0], edges)]).astype(np.float32)
 
     def _rgb_of(self, image: np.ndarray) -> np.ndarray:
-        """H×W×3 float32 of a sample's image, by the way that the predictor's images come."""
+        """H×W×3 float32 of a sample's image, normalised as the predictor does it."""
         return _rgb(
             self.normalisation(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None])[0]
             .permute(1, 2, 0)
@@ -224,10 +223,10 @@ class Classical(Network):
 
 
 def majority(regions: np.ndarray, target: np.ndarray, num_classes: int) -> np.ndarray:
-    """R class indices: the most frequent one among a region's labelled pixels; -1 where that is not clear
+    """R class indices: the most frequent class among a region's labelled pixels; -1 where no class is clear
     (PURE, LABELLED).
 
-    regions: H×W of 0..R-1. target: H×W; values outside 0..C-1 are no label.
+    regions: H×W of 0..R-1. target: H×W; values outside 0..C-1 count as unlabelled.
     """
     area = np.bincount(regions.ravel())
     known = (target >= 0) & (target < num_classes)
@@ -240,7 +239,7 @@ def majority(regions: np.ndarray, target: np.ndarray, num_classes: int) -> np.nd
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
-    """H×W×3 of an H×W×K image: of fewer channels the last one is repeated."""
+    """H×W×K -> H×W×3: the first three channels; of fewer, the last one is repeated."""
     return np.ascontiguousarray(image[..., [min(channel, image.shape[2] - 1) for channel in range(3)]])
 
 
@@ -252,7 +251,7 @@ def _lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def _drawn(answers: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """At most `count` rows of H×W×17."""
+    """H×W×17 -> at most count×17: the filter responses of pixels drawn at random."""
     flat = answers.reshape(-1, answers.shape[-1])
     return flat[rng.choice(len(flat), min(count, len(flat)), replace=False)]
 

@@ -1,4 +1,4 @@
-"""A random forest whose trees are plain tensors: fitted by scikit-learn, saved and run without it."""
+"""A random forest whose trees are tensors: fitted by scikit-learn, saved and run without it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from segtrain.errors import CheckpointError
 
 NODES = ("left", "right", "feature", "threshold")
 ROWS = 1024
-"""Samples that walk through all trees at a time."""
+"""Samples that go through all trees at a time."""
 
 
 class Forest(nn.Module):
-    """The trees' nodes, one tree after the other, in buffers whose length is known only after the fit.
+    """The nodes of all trees, one tree after the other, in buffers whose length is known only after the fit.
 
-    roots: the first node of each tree. left, right: the nodes behind each node; a leaf has -1. At a node, a
-    sample goes left if its number `feature` is at most `threshold`. values: C×leaves, the share of each class
-    at each leaf, in the order of the nodes.
+    roots: the first node of each tree. left, right: the children of each node; -1 at a leaf. At a node, a
+    sample goes left if its feature number `feature` is at most `threshold`. values: C×leaves, the share of
+    each class at each leaf, in the order of the nodes.
     """
 
     def __init__(self, num_classes: int, num_features: int):
@@ -74,7 +74,7 @@ class Forest(nn.Module):
         setattr(self, name, torch.from_numpy(np.ascontiguousarray(values)).to(old))
 
     def resize_for(self, weights: dict[str, torch.Tensor], prefix: str) -> None:
-        """Makes room for the trees among `weights`; CheckpointError if they are none that end."""
+        """Resizes the buffers to the trees in `weights`; CheckpointError if these are no valid trees."""
         found = {
             name: weights[prefix + name] for name in ("roots", *NODES, "values") if prefix + name in weights
         }
@@ -110,14 +110,14 @@ class Forest(nn.Module):
 
 
 def _rounded_down(thresholds: np.ndarray) -> np.ndarray:
-    """The largest float32 that is not above: x <= threshold then means the same for every float32 x."""
+    """The largest float32 up to each threshold: x <= threshold then holds for the same float32 x."""
     rounded = thresholds.astype(np.float32)
     return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def _check_trees(found: dict[str, torch.Tensor], num_classes: int, num_features: int, prefix: str) -> None:
-    """Children come behind their parents (so that every walk ends) and exist; features and leaves exist;
-    every root is a node."""
+    """CheckpointError unless children exist and come after their parents (so that no sample loops), and all
+    features, leaves and roots exist."""
     if (
         len(found) < 6
         or any(found[name].ndim != 1 for name in ("roots", *NODES))

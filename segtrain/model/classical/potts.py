@@ -1,5 +1,5 @@
-"""Neighbours that like to agree: labellings of a graph with the Potts model, by iterated conditional modes or
-alpha-expansion.
+"""The Potts model: labellings of a graph in which neighbours prefer equal labels, by iterated conditional
+modes or alpha-expansion.
 
 The energy of labels y is Σ_i cost[i, y_i] + Σ_ij weight_ij [y_i ≠ y_j], over the edges ij (Boykov, Veksler &
 Zabih 2001, eq. 1).
@@ -33,8 +33,8 @@ def agreement(labels: np.ndarray, num_labels: int, edges: np.ndarray, weights: n
 
 
 def iterated_conditional_modes(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """N labels in a local minimum: from the cheapest ones on, each node in turn takes what suits its
-    neighbours (Besag 1986)."""
+    """N labels in a local minimum of the energy: starting from the label of the least cost, each node in turn
+    takes the best label given its neighbours (Besag 1986)."""
     labels = cost.argmin(1)
     total = cost - agreement(labels, cost.shape[1], edges, weights)
     order, starts, ends = _adjacent(len(cost), edges)
@@ -56,18 +56,18 @@ def iterated_conditional_modes(cost: np.ndarray, edges: np.ndarray, weights: np.
 
 
 def _adjacent(num_nodes: int, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the edges taken once in each direction: their order by first node, and where each node's begin and
-    end in it."""
+    """Of all edges, taken once in each direction: their order by first node, and where the edges of each node
+    start and end in that order."""
     first = np.concatenate([edges[:, 0], edges[:, 1]])
     ends = np.cumsum(np.bincount(first, minlength=num_nodes))
     return np.argsort(first, kind="stable"), np.concatenate([[0], ends[:-1]]), ends
 
 
 def alpha_expansion(cost: np.ndarray, edges: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """N labels that no expansion of one label makes cheaper: within twice the least energy, and exact with
-    two labels.
+    """N labels whose energy no expansion of one label lowers: at most twice the least energy, and the optimum
+    for two labels.
 
-    Boykov, Veksler & Zabih 2001; each expansion is one minimal cut (PyMaxflow).
+    Boykov, Veksler & Zabih 2001; each expansion is one minimum cut (PyMaxflow).
     """
     labels = cost.argmin(1)
     best = energy(cost, edges, weights, labels)
@@ -104,8 +104,8 @@ def _expanded(
     np.add.at(take, j, -c)
     graph = maxflow.Graph[float](len(cost), len(edges))
     nodes = graph.add_nodes(len(cost))
-    # x = 0 is the source's side: of a node with x = 1 the edge from the source is cut, else the one to the
-    # sink.
+    # x = 0 is the source's side: of a node with x = 1 the edge from the source is cut, otherwise the edge to
+    # the sink.
     for node, gain in zip(nodes.tolist(), take.tolist(), strict=True):
         graph.add_tedge(node, max(gain, 0.0), max(-gain, 0.0))
     for one, other, capacity in zip(i.tolist(), j.tolist(), (b + c - a).tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Regions of one colour (superpixels), and which of them touch."""
+"""Regions of similar colour (superpixels), and which of them are neighbours."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def regions_of(
 
 
 def boundary_map(lab: np.ndarray, sigma: float = 1.0) -> np.ndarray:
-    """H×W: how fast the colour changes, the length of the Lab gradient in all three channels together, after
-    a Gaussian of `sigma`."""
+    """H×W×3 -> H×W: the magnitude of the Lab gradient over all three channels, after a Gaussian of `sigma`
+    pixels."""
     from scipy.ndimage import gaussian_gradient_magnitude
 
     channels = [gaussian_gradient_magnitude(lab[..., channel], sigma, mode="nearest") for channel in range(3)]
@@ -64,8 +64,8 @@ def histograms(regions: np.ndarray, words: np.ndarray, num_words: int) -> np.nda
 
 
 def around(values: np.ndarray, area: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """R×D: the mean of R×D `values` over the regions that touch, weighted by their area; a region that
-    nothing touches gets its own."""
+    """R×D -> R×D: the mean of `values` over the neighbouring regions, weighted by their area; a region
+    without neighbours gets its own value."""
     total, weight = np.zeros_like(values), np.zeros(len(values))
     for here, there in (edges.T, edges.T[::-1]):
         np.add.at(total, here, values[there] * area[there, None])

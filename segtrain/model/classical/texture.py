@@ -1,4 +1,4 @@
-"""Texture: a bank of filters, textons (the words that its answers fall into) and local binary patterns."""
+"""Texture: a filter bank, textons (clusters of filter responses) and local binary patterns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from torch import nn
 FILTERS = 17
 PATTERNS = 10
 BAND = 1 << 16
-"""Pixels whose texton is looked for at a time."""
+"""Pixels whose texton is computed at a time."""
 
 
 def filter_bank(lab: np.ndarray) -> np.ndarray:
-    """H×W×17 float32 answers of TextonBoost's bank (Shotton et al. 2009, sec. 3.1) on an H×W×3 Lab image.
+    """H×W×17 float32 responses of TextonBoost's filter bank (Shotton et al. 2009, sec. 3.1) on an H×W×3 Lab
+    image.
 
     Gaussians of sigma 1, 2, 4 on L, a and b; Laplacians of Gaussians of 1, 2, 4, 8 on L; derivatives along x
     and y of 2 and 4 on L.
@@ -36,8 +37,8 @@ def filter_bank(lab: np.ndarray) -> np.ndarray:
 
 
 def local_binary_patterns(rgb: np.ndarray) -> np.ndarray:
-    """H×W integers 0..9: which of the eight neighbours are brighter, uniform patterns by the number of them
-    (Ojala et al. 2002)."""
+    """H×W×3 -> H×W integers 0..9: uniform local binary patterns of the eight neighbours (Ojala et al. 2002):
+    the number of brighter ones, 9 for all patterns that are not uniform."""
     from skimage.feature import local_binary_pattern
 
     grey = (255 * (rgb @ np.array([0.299, 0.587, 0.114], rgb.dtype))).round().astype(np.uint8)
@@ -45,8 +46,8 @@ def local_binary_patterns(rgb: np.ndarray) -> np.ndarray:
 
 
 class Textons(nn.Module):
-    """Which of `num_words` k-means centres each pixel's filter answers are nearest to, every filter scaled to
-    variance 1."""
+    """The number of the k-means centre, out of `num_words`, that is nearest to the filter responses of each
+    pixel, with every filter scaled to variance 1."""
 
     def __init__(self, num_words: int):
         super().__init__()

@@ -1,4 +1,5 @@
-"""An encoder's last features together with finer ones, from where torchvision takes them."""
+"""An encoder's last features together with finer ones, taken from the layers that torchvision takes them
+from."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from torch import nn
 
 
 class Tap(NamedTuple):
-    """Where finer features come from: the index among the encoder's features, or a block of a MobileNetV3's
-    stage.
+    """Which finer features are taken: those of `index` among the encoder's features or, of a MobileNetV3, the
+    output of a block of a stage.
 
-    timm hands out what the last block of a stage gives; of a MobileNetV3 torchvision takes what its first one
-    gives, which strides.
+    timm gives the output of the last block of a stage; of a MobileNetV3, torchvision takes the output of the
+    first block, which has the stride. `index` is then a feature of the same stride and channels.
     """
 
     index: int
@@ -22,10 +23,10 @@ class Tap(NamedTuple):
 
 
 def tap_at(encoder: nn.Module, name: str, stride: int) -> Tap:
-    """The features of `stride` (at most the output stride), of a MobileNetV3 behind the first block that has
-    it.
+    """The tap of the features of `stride`, at most the output stride; of a MobileNetV3 after the first block
+    of that stride.
 
-    name: of the encoder.
+    name: name of the encoder.
     """
     index = encoder.reductions.index(stride)
     if not is_mobilenetv3(name):
@@ -41,13 +42,13 @@ def tap_at(encoder: nn.Module, name: str, stride: int) -> Tap:
 
 
 def is_mobilenetv3(name: str) -> bool:
-    """By the name, because timm builds other networks of the same parts whose first blocks have other strides
-    and channels."""
+    """Whether the encoder of this name is a MobileNetV3. Its class does not tell: timm builds other networks
+    of the same class whose first blocks have other strides and channels."""
     return "mobilenetv3" in name
 
 
 def tapped(encoder: nn.Module, x: torch.Tensor, tap: Tap) -> tuple[torch.Tensor, torch.Tensor]:
-    """The features at the tap and the last ones."""
+    """The features at the tap and the last features of B×K×H×W images."""
     if tap.stage is None:
         features = encoder(x)
         return features[tap.index], features[-1]

@@ -1,8 +1,8 @@
-"""Encoders: image classification networks that hand out the features of every stage, at a chosen output
-stride.
+"""Encoders: image classification networks of timm that return the features of every stage, at a chosen
+output stride.
 
-timm is imported inside the functions: it takes seconds, and neither `segtrain list` nor the small encoder
-needs it.
+timm is imported inside the functions, because that takes seconds and neither `segtrain list` nor the small
+encoder of U-Net needs it.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _has_features(features: nn.Module, in_channels: int, height: int, width: int
 
 
 def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stride: int) -> None:
-    """Gives every spatial convolution that lost its stride the dilation of those after it."""
+    """Gives every spatial convolution that lost its stride the dilation of the convolutions after it."""
     with torch.device("meta"):
         strided = _create(name, in_channels, 32)
     changed = 0
@@ -159,8 +159,8 @@ def _dilate_firsts(features: nn.Module, name: str, in_channels: int, output_stri
 
 
 def _dilate_averages(features: nn.Module, output_stride: int) -> None:
-    """Shortcuts that average before they project (ResNet-D) go on to average the same pixels; without the
-    stride timm takes neighbours."""
+    """Makes shortcuts with average pooling (ResNet-D) average the same pixels as with their stride; timm's
+    average neighbouring pixels once the stride is removed."""
     from timm.layers import AvgPool2dSame
 
     pools = [name for name, module in features.named_modules() if isinstance(module, AvgPool2dSame)]
@@ -170,7 +170,7 @@ def _dilate_averages(features: nn.Module, output_stride: int) -> None:
 
 
 class DilatedAverage(nn.Module):
-    """B×D×H×W -> the same: the mean of 2×2 pixels that are `rate` apart, of those of them that are inside."""
+    """B×D×H×W -> B×D×H×W: the mean of 2×2 pixels that are `rate` apart, without those beyond the border."""
 
     def __init__(self, rate: int):
         super().__init__()
@@ -180,7 +180,7 @@ class DilatedAverage(nn.Module):
         for axis in (2, 3):
             length = x.shape[axis]
             reach = min(self.rate, length)
-            # Beyond the border a pixel stands in for its neighbour, which leaves it alone in the mean.
+            # A pixel whose neighbour lies beyond the border is averaged with itself.
             x = (
                 x
                 + torch.cat(
@@ -194,8 +194,8 @@ def _set_multi_grid(features: nn.Module, name: str, output_stride: int, multi_gr
     units = dict(features.named_children()).get("layer4")
     if units is None:
         raise ConfigError(
-            f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} has "
-            f"not; use model.multi_grid=null or model.encoder=resnet50"
+            f"model.multi_grid needs the units of a ResNet's last block, which model.encoder={name} does "
+            f"not have; use model.multi_grid=null or model.encoder=resnet50"
         )
     if len(units) != len(multi_grid) or min(multi_grid) < 1:
         raise ConfigError(
@@ -225,8 +225,8 @@ def _spatial_convolutions(module: nn.Module) -> list[tuple[str, nn.Conv2d]]:
 
 
 def _dilate(conv: nn.Conv2d, dilation: int) -> None:
-    """Sets the distance of the taps; H×W stays as it is. Convolutions without padding of their own pad their
-    input in forward."""
+    """Sets the dilation of a convolution and a padding that keeps H×W. Convolutions whose padding is 0 pad
+    their input in forward."""
     conv.dilation = (dilation, dilation)
     if any(conv.padding):
         conv.padding = tuple(dilation * (side - 1) // 2 for side in conv.kernel_size)

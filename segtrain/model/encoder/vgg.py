@@ -1,5 +1,5 @@
-"""VGG16 (Simonyan & Zisserman 2015) as a fully convolutional trunk: what FCN, dilated convolutions and
-DeconvNet stand on."""
+"""VGG16 (Simonyan & Zisserman 2015) as a fully convolutional encoder: that of FCN, dilated convolutions and
+DeconvNet."""
 
 from __future__ import annotations
 
@@ -56,21 +56,22 @@ def scaled(channels: int, width: float) -> int:
 
 
 class VGG16(nn.Module):
-    """B×K×H×W -> six features: the five levels, each after its pooling if it has one, and fc7.
+    """B×K×H×W -> six features: those of the five levels, each after its pooling if it has one, and fc7.
 
     The classifier's first two layers are convolutions: fc6 7×7 without padding, fc7 1×1 (Long et al. 2015,
     sec. 3.1). A network that needs more of the inside (indices of the pooling, say) runs `levels`, `fc6` and
     `fc7` itself.
 
-    width: all numbers of channels as a share of the paper's. padding: of the 3×3 convolutions, 1 keeps H×W, 0
-    uses only real pixels.
-    first_padding: zeros around the image, as padding of the first convolution; None is `padding`.
-    poolings: how many of the five are kept, the first ones; each one left out doubles the dilation of all
-    that comes after it.
-    ceil_mode: poolings keep an odd last row and column, as Caffe's do. norm: batch normalisation before each
-    ReLU.
-    bias: of the convolutions. dropout: probability that a value of fc6 or fc7 is dropped in training.
-    fc_channels: of fc6 and fc7; None is the paper's 4096 at this width.
+    width: all numbers of channels as a share of the paper's.
+    padding: padding of the 3×3 convolutions; 1 keeps H×W, 0 uses only real pixels.
+    first_padding: padding of the first convolution, zeros around the image; None is `padding`.
+    poolings: number of poolings that are kept, the first ones of five; each one left out doubles the dilation
+        of all later convolutions.
+    ceil_mode: poolings keep an odd last row and column, as Caffe's do.
+    norm: batch normalisation before each ReLU.
+    dropout: probability that a value of fc6 or fc7 is dropped in training.
+    bias: biases of the convolutions.
+    fc_channels: channels of fc6 and fc7; None is the paper's 4096 at this width.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class VGG16(nn.Module):
 def _conv(
     in_channels: int, out_channels: int, kernel_size: int, padding: int, dilation: int, norm: bool, bias: bool
 ) -> list[nn.Module]:
-    """A convolution with He's initialisation, batch normalisation if asked for, and ReLU."""
+    """A convolution with He initialisation, batch normalisation if `norm`, and ReLU."""
     conv = nn.Conv2d(
         in_channels, out_channels, kernel_size, padding=padding * dilation, dilation=dilation, bias=bias
     )
@@ -146,8 +147,8 @@ def _conv(
 
 
 def load_vgg16_weights(net: VGG16, weights: str, width: float, in_channels: int) -> tuple[Normalisation, str]:
-    """Fills the convolutions of `net`; the normalisation that the weights want, and one line about what was
-    loaded.
+    """Loads pretrained weights into the convolutions of `net`; returns the normalisation of images that the
+    weights were trained with, and one line about what was loaded.
 
     weights: "imagenet", "none" or the path of a .safetensors or .pth file with the tensors of torchvision's
     or timm's VGG16.
@@ -179,12 +180,12 @@ def load_vgg16_weights(net: VGG16, weights: str, width: float, in_channels: int)
 
 
 def as_convolutions(net: VGG16, tensors: dict, in_channels: int, source: str) -> dict[str, torch.Tensor]:
-    """The classifier's tensors by the names of `net`'s convolutions, views where possible; CheckpointError
-    unless all are there.
+    """The tensors of the image classifier VGG16 by the names of `net`'s convolutions, views where possible;
+    CheckpointError if one is missing.
 
-    Those of fc6 and fc7 are left aside if `net` has a number of channels of its own there, and biases where
-    it has none. A fully connected layer over C×7×7 features is a 7×7 convolution with the same numbers (Long
-    et al. 2015, sec. 3.1).
+    fc6 and fc7 are left out if `net` has another number of channels there, and biases where `net` has none. A
+    fully connected layer over C×7×7 features is a 7×7 convolution with the same weights (Long et al. 2015,
+    sec. 3.1).
     """
     from timm.models import adapt_input_conv
 
@@ -232,11 +233,10 @@ def bilinear_kernel(size: int) -> torch.Tensor:
 
 
 class BilinearUpsampling(nn.Module):
-    """B×C×h×w -> B×C×(h+1)·stride×(w+1)·stride: a frozen transposed convolution, every channel for itself.
+    """B×C×h×w -> B×C×(h+1)·stride×(w+1)·stride: a frozen depthwise transposed convolution.
 
-    Away from an edge of `stride` pixels it is bilinear interpolation (align_corners=False), moved by
-    stride/2. The kernel is a buffer that follows from the arguments, so it is not among the tensors of a
-    checkpoint.
+    But for a border of `stride` pixels it is bilinear interpolation (align_corners=False), shifted by
+    stride/2. The kernel is a buffer that is not saved: it follows from the arguments.
     """
 
     def __init__(self, channels: int, stride: int):

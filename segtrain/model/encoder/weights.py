@@ -1,5 +1,5 @@
-"""Published weights for encoders: from an installed package, from timm's hub, or from a local file. Never in
-silence, never in part."""
+"""Pretrained weights of encoders: from an installed package, from timm's hub, or from a local file. What was
+loaded is reported, and weights that lack a tensor are refused."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ REACH_S = 15.0
 def load_encoder_weights(
     encoder: nn.Module, name: str, weights: str, in_channels: int
 ) -> tuple[Normalisation, str]:
-    """Fills timm's `encoder` and gives back the normalisation that the weights want and one line about what
-    was loaded.
+    """Loads pretrained weights into timm's `encoder`; returns the normalisation of images that the weights
+    were trained with, and one line about what was loaded.
 
     weights: "imagenet", "none" or the path of a .safetensors or .pth file with timm's tensor names.
-    Tensors of the classifier are left aside; one that the encoder needs and the source lacks is a
-    CheckpointError.
+    Tensors of the classifier are not loaded. CheckpointError if a tensor of the encoder is missing.
     """
     if weights == "none":
         return adapted(IMAGENET, in_channels), f"encoder {name}: starts from scratch (weights=none)"
@@ -60,8 +59,8 @@ def load_encoder_weights(
 
 
 def adapted(normalisation: Normalisation, in_channels: int) -> Normalisation:
-    """For one channel the average of red, green and blue; beyond three they repeat, as timm repeats the first
-    convolution."""
+    """The normalisation for images of `in_channels` channels: for one channel the mean of red, green and
+    blue; beyond three, red, green and blue repeat, as the channels of timm's first convolution do."""
     if in_channels == 1:
         return Normalisation((sum(normalisation.mean) / 3,), (sum(normalisation.std) / 3,))
     index = [channel % 3 for channel in range(in_channels)]
@@ -127,7 +126,7 @@ def _package_title(name: str) -> str:
 
 
 def _packaged_tensors(name: str) -> dict[str, torch.Tensor]:
-    """The package's tensors under timm's names. Its own names differ, its order is the same; every shape is
+    """The package's tensors under timm's names. The package has other names in the same order; every shape is
     compared."""
     import timm
 
@@ -151,10 +150,10 @@ def _packaged_tensors(name: str) -> dict[str, torch.Tensor]:
 
 
 def hub_tensors(name: str, called: str, ways_out: str) -> tuple[dict, str]:
-    """The weights that timm publishes for its network `name`, from the hub's cache on this machine or from
-    the hub, and their source.
+    """The tensors that timm publishes for its network `name`, from the hub's cache on this machine or from
+    the hub, and a text that names their source.
 
-    called, ways_out: for the messages, how the user knows the network and what to do without the hub.
+    called, ways_out: for error messages, the network as the user knows it, and what to do without the hub.
     """
     repository = _entry(name).get("hf_hub_id")
     if not repository:
@@ -195,7 +194,8 @@ def _unreachable(repository: str, called: str, ways_out: str, endpoint: str) -> 
 
 
 def reachable(url: str, within_s: float) -> bool:
-    """Whether a server answers at `url` in time. In a thread, because a name look-up knows no time limit."""
+    """Whether a server answers at `url` in time. Asked in a thread, because a DNS look-up has no time
+    limit."""
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(_answers(url, within_s / 2)), daemon=True)
     thread.start()

@@ -12,22 +12,22 @@ from segtrain.model.parts.atrous import conv_norm_relu
 
 
 class ImagePooling(nn.Module):
-    """The mean over the image, projected, at every pixel."""
+    """B×D×h×w -> B×width×h×w: global average pooling and a 1×1 convolution, the same value at every pixel."""
 
     def __init__(self, in_channels: int, width: int):
         super().__init__()
         self.project = conv_norm_relu(in_channels, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Bilinear upsampling of one pixel is that pixel everywhere.
+        # Bilinear upsampling of one pixel (B×D×1×1) is that pixel everywhere.
         return self.project(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
 
 
 class ASPP(nn.Module):
-    """B×D×h×w -> B×width×h×w: a 1×1, one 3×3 per rate and the image's mean side by side, then merged by a 1×1
-    and dropout.
+    """B×D×h×w -> B×width×h×w: a 1×1 convolution, one 3×3 convolution per rate and global average pooling in
+    parallel; their outputs are concatenated and go through a 1×1 convolution and dropout.
 
-    conv: (in_channels, width, kernel_size, rate) -> module, what the atrous branches are made of.
+    conv: (in_channels, width, kernel_size, rate) -> module, makes the atrous branches.
     """
 
     def __init__(
@@ -51,16 +51,17 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.project(torch.cat([branch(x) for branch in self.branches], dim=1)))
+        branches = [branch(x) for branch in self.branches]  # each B×width×h×w
+        return self.dropout(self.project(torch.cat(branches, dim=1)))
 
 
 def rates_at(output_stride: int) -> tuple[int, ...]:
-    """(12, 24, 36) at output stride 8, (6, 12, 18) at 16, (3, 6, 9) at 32: always 96, 192 and 288 pixels of
-    the image."""
+    """The paper's rates: (12, 24, 36) at output stride 8, (6, 12, 18) at 16, (3, 6, 9) at 32. All span 96,
+    192 and 288 pixels of the image."""
     return tuple(pixels // output_stride for pixels in (96, 192, 288))
 
 
 def rescaled(rates: tuple[int, ...] | None, before: int, after: int) -> tuple[int, ...] | None:
-    """Rates of output stride `before` at output stride `after`: they go on to span the same number of the
-    image's pixels."""
+    """The rates at output stride `after` that span as many pixels of the image as `rates` at output stride
+    `before`."""
     return rates and tuple(max(1, rate * before // after) for rate in rates)

@@ -1,5 +1,4 @@
-"""Convolution, batch normalisation and ReLU, with holes if asked for: what encoders, ASPP and decoders are
-made of."""
+"""Convolutions that ASPP and decoders are made of, dilated ones too, and their initial weights."""
 
 from __future__ import annotations
 
@@ -8,10 +7,11 @@ from torch import nn
 
 
 def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 3, rate: int = 1) -> nn.Sequential:
-    """A convolution of odd kernel that keeps H×W, bias-free, then batch normalisation and ReLU.
+    """A convolution of odd kernel that keeps H×W, without bias, then batch normalisation and ReLU.
 
-    rate: distance in pixels of neighbouring taps. The kernel then spans kernel_size + (kernel_size - 1)·(rate
-    - 1) pixels with the same number of weights (Chen et al. 2017, "Rethinking atrous convolution", eq. 1).
+    rate: the dilation, which is the distance of neighbouring taps in pixels. The kernel then spans
+    kernel_size + (kernel_size - 1)·(rate - 1) pixels with the same number of weights (Chen et al. 2017,
+    "Rethinking atrous convolution", eq. 1).
     """
     padding = rate * (kernel_size // 2)
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False)
@@ -19,7 +19,8 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel_size: int = 3, ra
 
 
 def initialise(module: nn.Module) -> None:
-    """Kaiming's normal law (fan out, ReLU) for convolutions, 1 and 0 for batch normalisation."""
+    """Kaiming normal initialisation (fan out, ReLU) of convolutions; batch normalisation gets weight 1 and
+    bias 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -31,12 +32,12 @@ def initialise(module: nn.Module) -> None:
 
 
 def start_at_centre(module: nn.Module) -> None:
-    """Sets all taps but the centre one of the module's convolutions with holes to 0; of depthwise ones the
-    centre to 1.
+    """Sets all taps of the module's dilated convolutions but the centre one to 0; the centre of depthwise
+    ones to 1.
 
-    On crops smaller than a rate, outer taps only ever see padding and get no gradient. What they were drawn
-    as meets real pixels on whole images, and batch normalisation, used to less, magnifies it. Taps that start
-    at 0 stay harmless.
+    On crops smaller than a rate, outer taps see nothing but padding and get no gradient. On whole images
+    their random initial weights would meet real pixels and add noise of which batch normalisation knows
+    nothing. Taps that start at 0 add none.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d) and part.dilation[0] > 1:
@@ -48,8 +49,8 @@ def start_at_centre(module: nn.Module) -> None:
 
 
 def head_of(in_channels: int, out_channels: int, kernel_size: int = 1) -> nn.Conv2d:
-    """The convolution that gives the logits, from N(0, 0.01²) with bias 0: all classes start as good as
-    equally likely."""
+    """The convolution that gives the logits. Weights are drawn from N(0, 0.01²) and the bias is 0, so that
+    all classes start almost equally likely."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)

@@ -9,17 +9,15 @@ from segtrain.errors import ConfigError
 
 
 def fc_to_conv(classifier: nn.Sequential, size: tuple[int, int]) -> nn.Sequential:
-    """What stands behind the feature maps of a fitted image classifier, in a form that slides over larger
-    ones.
+    """The head of an image classifier with its fully connected layers as convolutions: B×D×H×W features of
+    any size -> B×C×h×w logits.
 
-    `nn.Sequential(features, fc_to_conv(classifier, size))` gives B×C×h×w logits: at (i, j) those of the
-    window of the image whose features begin there, exactly so if `features` does not pad. On images of the
-    size it was fitted on, h and w are 1.
+    The logits at (i, j) are those of the window of the image whose features begin at (i, j); exactly so if
+    the encoder before the head does not pad. On features of `size`, h and w are 1.
 
-    classifier: B×D×h×w -> B×C, of pooling to one value (or to the size there is), flattening, fully connected
-    layers and what acts on each value alone. It stays as it is; the convolutions have their weights where its
-    layers have them.
-    size: height and width of the feature maps that it was fitted on.
+    classifier: B×D×h×w -> B×C. It may hold pooling to one value (or to `size`), flattening, fully connected
+    layers and modules that act on each value alone. It is not changed; the convolutions share its weights.
+    size: height and width of the features that the classifier was trained on.
     """
     window, layers = tuple(size), []
     for layer in classifier:

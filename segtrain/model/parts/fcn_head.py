@@ -1,5 +1,5 @@
-"""The head of a fully convolutional ResNet, which others use as an auxiliary head (Zhao et al. 2017, sec.
-3.3; torchvision)."""
+"""The head of FCN on a ResNet; other networks use it as an auxiliary head (Zhao et al. 2017, sec. 3.3;
+torchvision)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
 
 
 class FCNHead(nn.Module):
-    """B×D×h×w -> B×C×h×w logits: a 3×3 to a quarter of the channels, dropout, a 1×1."""
+    """B×D×h×w -> B×C×h×w logits: a 3×3 convolution to a quarter of the channels, dropout, a 1×1
+    convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.1):
         super().__init__()

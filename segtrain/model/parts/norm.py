@@ -1,4 +1,4 @@
-"""Batch normalisation: keeping it as it is, and what it cannot be trained on."""
+"""Batch normalisation: freezing it, recomputing its statistics, and batches that it cannot be trained on."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from segtrain.errors import ConfigError
 
 
 def freeze_batch_norm(net: nn.Module) -> nn.Module:
-    """`net` with every batch normalisation fixed: running statistics and affine parameters stay, also after
-    `net.train()`.
+    """Freezes every batch normalisation of `net` and returns `net`: running statistics and affine parameters
+    no longer change, not even after `net.train()`.
 
     Call it after a conversion to synchronised batch normalisation, which makes new modules.
     """
@@ -26,8 +26,8 @@ def freeze_batch_norm(net: nn.Module) -> nn.Module:
 
 
 def set_momentum(net: nn.Module, momentum: float) -> nn.Module:
-    """`net` with running statistics that move by this share towards those of each batch (TensorFlow's decay
-    is 1 - momentum)."""
+    """Sets the momentum of every batch normalisation of `net` and returns `net`: the share by which running
+    statistics move towards those of each batch (TensorFlow's decay is 1 - momentum)."""
     for module in net.modules():
         if isinstance(module, _BatchNorm):
             module.momentum = momentum
@@ -56,12 +56,12 @@ def statistics_of(net: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def recompute_statistics(net: nn.Module, inputs: Iterable[torch.Tensor]) -> None:
-    """Replaces the running statistics by the average over passes on `inputs`, at the weights that `net` has
-    now.
+    """Replaces the running statistics by their average over forward passes on `inputs`, at the present
+    weights of `net`.
 
-    Everything else computes as in evaluation, so nothing is drawn: statistics are those of the network that
-    is used. (torch.optim.swa_utils.update_bn would drop values as in training and forget the statistics of
-    frozen layers.)
+    All other modules are in evaluation mode, so the statistics are those of the network as it is used.
+    (torch.optim.swa_utils.update_bn would apply dropout as in training and reset the statistics of frozen
+    layers.)
     """
     modes = [(module, module.training) for module in net.modules()]
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
@@ -86,12 +86,11 @@ def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
 
 
 def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, width: int) -> None:
-    """A ConfigError if batch normalisation cannot be trained on batches of this shape: its only value per
-    channel is its mean.
+    """ConfigError if some batch normalisation would get one value per channel from batches of this shape,
+    which is its own mean: it cannot be trained on that.
 
-    batch_size: images of one micro-batch in one process. Nothing of the network changes and nothing is
-    computed:
-    the pass runs on tensors without storage.
+    batch_size: images of one micro-batch in one process. The network is not changed and nothing is computed:
+    the forward pass runs on tensors without storage.
     """
     if batch_size > 1:
         return

@@ -12,8 +12,8 @@ Form = Literal["tf", "xception", "plain"]
 def separable(
     in_channels: int, out_channels: int, kernel_size: int = 3, rate: int = 1, form: Form = "tf"
 ) -> nn.Sequential:
-    """A k×k convolution within each channel, then a 1×1 across channels: k²·in + in·out weights where a dense
-    one has k²·in·out.
+    """A depthwise k×k convolution, then a pointwise 1×1 convolution: k²·in + in·out weights instead of the
+    k²·in·out of a dense convolution.
 
     form: where batch normalisation (BN) and ReLU stand.
         "tf": depthwise, BN, ReLU, pointwise, BN, ReLU (DeepLab's ASPP and decoder; Xception's exit).

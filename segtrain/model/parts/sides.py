@@ -1,5 +1,5 @@
-"""Networks that take images of certain sizes only: without padding every pooled map has to be even, and none
-may vanish."""
+"""Networks that take images of certain sizes only: without padding, features have even sides before every
+pooling and at least one pixel after the last."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from segtrain.model.network import Network
 
 
 def valid_side(net: Network, at_least: int) -> int:
-    """The smallest side in pixels, from `at_least` on, that `net` takes: one of first + k·step of its
-    `tile_sides`, else any."""
+    """The smallest side in pixels, from `at_least` on, that `net` takes: one of first + k·step, both from its
+    `tile_sides`."""
     first, step = net.tile_sides
     return first + max(0, -(-(at_least - first) // step)) * step
 
 
 def check_side(net: Network, key: str, side: int) -> None:
-    """A ConfigError that names `key`, which sets this side, and the nearest valid ones if `net` takes no such
-    images."""
+    """ConfigError if `net` takes no images of this side. It names `key`, which sets the side, and the nearest
+    valid sides."""
     if valid_side(net, side) != side:
         raise ConfigError(f"{key} is {side}; allowed for this network: {_allowed(net, [side])}")
 
 
 def check_sides(net: Network, height: int, width: int) -> None:
-    """A SizeError that names the nearest valid sides if `net` takes no images of this size."""
+    """SizeError if `net` takes no images of this size. It names the nearest valid sides."""
     wrong = [side for side in (height, width) if valid_side(net, side) != side]
     if wrong:
         raise SizeError(

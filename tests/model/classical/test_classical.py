@@ -166,6 +166,27 @@ def test_no_more_regions_than_wanted():
     assert sizes == [((40, 2 * (6 + 8 + 10 + 3)), (40,))]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compactness": 1e-6},
+        {"compactness": 1e6},
+        {"num_regions": 100_000},
+        {"num_regions": 100_000, "regions": "watershed"},
+        {"textons": 1},
+        {"trees": 1},
+        {"min_leaf": 1_000_000},
+        {"max_regions": 1},
+        {"smoothing_weight": 1000.0},
+        {"smoothing_weight": 1000.0, "smoothing": "icm"},
+    ],
+)
+def test_the_ends_of_the_limits_work(options):
+    net = MODEL.build({"name": "classical", **OPTIONS, **options}, out_channels=3, in_channels=3)
+    net.fit([colours(seed) for seed in range(2)], np.random.default_rng(0))
+    assert net(torch.rand(1, 3, 20, 30)).logits.isfinite().all()
+
+
 def test_nothing_to_learn_from_is_said():
     sample = colours(0)
     sample.target[:] = IGNORE
