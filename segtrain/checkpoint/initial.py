@@ -9,8 +9,7 @@ from torch import Tensor
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.errors import CheckpointError, printable
 from segtrain.model.convert import recognised
-from segtrain.model.network import Network
-from segtrain.model.parts.limits import typed
+from segtrain.model.network import Network, typed
 from segtrain.sample import Facts
 from segtrain.tensors import existing_file, not_finite, read_weights
 

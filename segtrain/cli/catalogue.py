@@ -237,18 +237,51 @@ FAMILIES = (
     "convnext",
     "xception",
 )
+"""Prefixes of timm's networks whose output stride can be chosen, as all networks but U-Net need it."""
+
+UNET_FAMILIES = (
+    "caformer",
+    "densenet",
+    "dla",
+    "edgenext",
+    "efficientformer",
+    "fastvit",
+    "hrnet",
+    "maxvit",
+    "mobileone",
+    "mobilevit",
+    "poolformer",
+    "pvt_v2",
+    "repvit",
+    "starnet",
+    "swin_s3",
+    "vgg",
+)
+"""Prefixes of those that have features of stride 4, 8, 16 and 32 alone."""
 
 
 def _encoders(patterns: list[str]) -> str:
     """Names for model.encoder. Only timm can tell, and importing it takes seconds."""
     import timm
 
-    names = [name for name in timm.list_models() if name.startswith(FAMILIES)]
-    names = ["small", *names]
-    found = [name for name in names if all(pattern in name for pattern in patterns)]
-    if not found:
+    names = timm.list_models()
+    blocks = {
+        "For every network with model.encoder (small: model=unet alone):": [
+            "small",
+            *(name for name in names if name.startswith(FAMILIES)),
+        ],
+        "For model=unet alone, which needs no other output stride than 32:": [
+            name for name in names if name.startswith(UNET_FAMILIES)
+        ],
+    }
+    found = {
+        title: [name for name in block if all(pattern in name for pattern in patterns)]
+        for title, block in blocks.items()
+    }
+    if not any(found.values()):
+        total = sum(map(len, blocks.values()))
         raise ConfigError(
-            f"list encoders {' '.join(patterns)}: none of {len(names)} names holds that; try `segtrain "
-            f"list encoders resnet`"
+            f"list encoders {' '.join(patterns)}: none of {total} names holds that; try `segtrain list encoders "
+            f"resnet`"
         )
-    return "\n".join(found)
+    return "\n\n".join("\n".join([title, *block]) for title, block in found.items() if block)

@@ -17,7 +17,7 @@ from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, printable
 from segtrain.model import MODEL
-from segtrain.model.parts.limits import as_typed
+from segtrain.model.network import as_typed
 from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
 from segtrain.task import TASK
