@@ -281,7 +281,7 @@ def _encoders(patterns: list[str]) -> str:
     if not any(found.values()):
         total = sum(map(len, blocks.values()))
         raise ConfigError(
-            f"list encoders {' '.join(patterns)}: none of {total} names holds that; try `segtrain list encoders "
-            f"resnet`"
+            f"list encoders {' '.join(patterns)}: none of {total} names holds that; try `segtrain list "
+            f"encoders resnet`"
         )
     return "\n\n".join("\n".join([title, *block]) for title, block in found.items() if block)

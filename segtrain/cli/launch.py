@@ -65,7 +65,7 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     of_data = [key for key in paths if key.startswith("data.")]
     check_unchanged(saved, config, folder, paths, () if finished else of_data)
     names = [key.removeprefix("data.") for key in of_data]
-    return {**config, "data": relocated(config["data"], names, folder)}
+    return {**config, "data": relocated(config["data"], saved["data"], names, folder)}
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:

@@ -121,28 +121,20 @@ def check_score(scoring: Scoring) -> None:
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
     """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
     there, in the directory that the run was started in, which the error names if they exist in neither."""
-    paths = path_options(DATA.factory(config["data"]["name"]))
+    data, saved = config["data"], description["config"]["data"]
+    paths = path_options(DATA.factory(data["name"]))
     try:
-        return DATA.build(relocated(config["data"], paths, Path(run)), target=target)
+        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
     except ConfigError as error:
-        saved, started = description["config"]["data"], _started_in(run)
-        kept = (
-            value
-            for key, value in config["data"].items()
-            if key in paths and value and isinstance(value, str) and value == saved.get(key)
-        )
-        lost = any(f"'{value}" in str(error) and not Path(value).is_absolute() for value in kept)
+        started = read_record(Path(run)).get("directory")
+        kept = [data[name] for name in paths if isinstance(data[name], str) and data[name] == saved.get(name)]
+        lost = any(f"'{path}" in str(error) and not Path(path).is_absolute() for path in kept)
         if lost and started is not None and Path(started) != Path.cwd():
             error.args = (
                 f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
                 f"give the path anew",
             )
         raise
-
-
-def _started_in(run: str) -> str | None:
-    """The directory that the training was started in; None if it is not on record."""
-    return read_record(Path(run)).get("directory")
 
 
 def split_of(data: Data, name: str):

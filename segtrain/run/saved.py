@@ -116,20 +116,21 @@ def as_decided(config: Mapping, saved: Mapping) -> dict:
     }
 
 
-def relocated(data: Mapping, paths: Collection[str], folder: Path) -> dict:
-    """The options of a run's data set. A relative path that does not exist from here but from the directory
-    that the run was started in is made absolute.
+def relocated(data: Mapping, saved: Mapping, paths: Collection[str], folder: Path) -> dict:
+    """The options of a run's data set. A relative path of the run that does not exist from here, but from the
+    directory that the run was started in, is made absolute.
 
-    paths: names of the options that hold files or folders. folder: of the run.
+    saved: the options in the run's config; paths that differ from it were typed, and begin here. paths: names
+    of the options that hold files or folders. folder: of the run.
     """
     started = read_record(folder).get("directory")
     found = dict(data)
     for name in paths:
         value = data.get(name)
-        if started is None or not isinstance(value, str) or os.path.isabs(value) or os.path.exists(value):
+        if started is None or not isinstance(value, str) or value != saved.get(name):
             continue
         there = os.path.join(started, value)
-        if os.path.exists(there):
+        if not os.path.exists(value) and os.path.exists(there):
             found[name] = there
     return found
 
