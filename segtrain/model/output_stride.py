@@ -14,7 +14,7 @@ from segtrain.model.encoder.weights import load_encoder_weights
 from segtrain.model.network import Network
 from segtrain.model.parts.limits import EPS, RATE
 from segtrain.model.parts.norm import freeze_batch_norm, is_frozen
-from segtrain.options import key
+from segtrain.options import IS_PATH, key
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class EncoderOptions:
     encoder: str = key(
         "resnet50", "name of a network of timm that takes an output stride (`segtrain list encoders`)"
     )
-    weights: str = key(
+    weights: Annotated[str, IS_PATH] = key(
         "imagenet",
         "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file",
     )

@@ -16,7 +16,7 @@ from segtrain.model.network import Network
 from segtrain.model.parts.fc_to_conv import fc_to_conv
 from segtrain.model.parts.limits import CHANNELS
 from segtrain.model.parts.norm import freeze_batch_norm
-from segtrain.options import FROM_0, Length, between, key, with_options
+from segtrain.options import FROM_0, IS_PATH, Length, between, key, with_options
 from segtrain.sample import Output, Window
 
 WINDOW_BYTES = 1 << 28
@@ -31,7 +31,7 @@ class Options:
         "tf_efficientnet_lite0",
         "name of a convolutional network of timm (`segtrain list encoders`; VGG and DenseNet too)",
     )
-    weights: str = key(
+    weights: Annotated[str, IS_PATH] = key(
         "imagenet",
         "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file",
     )

@@ -14,7 +14,7 @@ from segtrain.model.encoder.timm_encoder import encoder_of
 from segtrain.model.encoder.weights import IMAGENET, adapted, load_encoder_weights
 from segtrain.model.network import Network
 from segtrain.model.parts.atrous import conv_norm_relu, head_of, initialise
-from segtrain.options import Length, between, key, with_options
+from segtrain.options import IS_PATH, Length, between, key, with_options
 from segtrain.sample import Output
 
 SMALL = "small"
@@ -32,7 +32,7 @@ class Options:
         "small (two 3x3 convolutions a level, trained from scratch on a laptop) or the name of a network of "
         "timm (`segtrain list encoders`)",
     )
-    weights: str | None = key(
+    weights: Annotated[str, IS_PATH] | None = key(
         None,
         "initial weights of the encoder: imagenet, none, or the path of a .safetensors or .pth file; null: "
         "imagenet for timm's encoders, none for small, which has no published weights",

@@ -12,7 +12,7 @@ from torch import nn
 
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.model.encoder.weights import IMAGENET, adapted, existing, hub_tensors
-from segtrain.options import SHARE, Limits, key
+from segtrain.options import IS_PATH, SHARE, Limits, key
 from segtrain.sample import Normalisation
 from segtrain.tensors import read_weights
 
@@ -31,7 +31,7 @@ WIDTH = Limits("above 0 and at most 4", lambda value: 0 < value <= 4)
 class VGGOptions:
     """Options of networks on VGG16."""
 
-    weights: str = key(
+    weights: Annotated[str, IS_PATH] = key(
         "imagenet",
         "initial weights of VGG16: imagenet, none, or the path of torchvision's or timm's vgg16 (.pth, "
         ".safetensors)",
