@@ -21,8 +21,12 @@ from segtrain.run.record import read_record
 from segtrain.run.storage import write_atomic
 from segtrain.text import flatten, show
 
-RESUMABLE = re.compile(r"name|resume|device|threads|trainer\.compile|.*\.workers|.*_every|trackers?\b.*")
-"""Keys that may change while a run goes on: they change no weights."""
+RESUMABLE = re.compile(
+    r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)|loader\.cache"
+    r"|.*\.workers|.*_every|trackers?\b.*"
+)
+"""Keys that may change when a run is resumed: they change no weights. A run that was out of memory or disk
+needs some of them."""
 AUTO = "auto"
 MAX_DESCRIPTION = 16 << 20
 
@@ -161,11 +165,13 @@ def check_unchanged(
         moved = key in paths and (key in compared or _base_name(before) == _base_name(now))
         if before == now or moved or RESUMABLE.fullmatch(key) or AUTO in (before, now):
             continue
+        # Weights of another network would not fit.
+        weights = "" if key.startswith("model.") else f", with init={folder} to start from its weights"
         raise ConfigError(
-            f"{key} is {show(now)}, but {folder} was started with {show(before)}; a run "
-            f"that goes on may change only "
-            f"workers, device, threads, trainer.compile and *_every: choose another name, with "
-            f"init={folder} to start from its weights"
+            f"{key} is {show(now)}, but {folder} was started with {show(before)}; a resumed run may change "
+            f"only device, threads, *.workers, loader.cache, evaluate.batch_size, evaluate.pictures, "
+            f"trainer.keep_checkpoints, trainer.compile, *_every and paths of the same files: choose another "
+            f"name{weights}"
         )
 
 
