@@ -22,8 +22,8 @@ from segtrain.run.storage import write_atomic
 from segtrain.text import flatten, show
 
 RESUMABLE = re.compile(
-    r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)|loader\.cache"
-    r"|.*\.workers|.*_every|trackers?\b.*"
+    r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)"
+    r"|loader\.cache|.*\.workers|.*_every|trackers?\b.*"
 )
 """Keys that may change when a run is resumed: they change no weights. A run that was out of memory or disk
 needs some of them."""
