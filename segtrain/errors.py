@@ -3,6 +3,8 @@
 A message is one line: what, where (the file or the key as typed), what came, what is allowed, what to do.
 """
 
+from collections.abc import Collection
+
 
 class SegtrainError(Exception):
     """Something that the user can mend. `exit_code` is what the process ends with."""
@@ -72,3 +74,16 @@ def nearest(word: str, words) -> str:
 
     found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)
     return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def unknown_key(key: str, owner: str, known: Collection[str], hint: str | None = None) -> ConfigError:
+    """The error for a key that does not exist, wherever one is found.
+
+    key: as typed ("loss.smoth"). owner: what has no such option ("loss 'dice'"). known: names of its options.
+    hint: `nearest` of its own, where the last word of the key is not the one to compare.
+    """
+    if hint is None:
+        hint = nearest(key.rpartition(".")[2], known)
+    return ConfigError(
+        f"{key} is not an option of {owner}{hint}; options are {', '.join(sorted(known)) or 'none'}"
+    )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, nearest, unknown_key
 
 RUNTIME = frozenset(
     {
@@ -198,10 +198,7 @@ def check_options(config: Mapping, factory: Callable, where: str, what: str) -> 
             raise ConfigError(
                 f"{prefix}{key} comes from the data and the network and cannot be set; remove it"
             )
-        allowed = ", ".join(sorted(options)) or "none"
-        raise ConfigError(
-            f"{prefix}{key} is not an option of {what}{nearest(key, options)}; options are {allowed}"
-        )
+        raise unknown_key(f"{prefix}{key}", what, options, nearest(key, options))
     for name, option in options.items():
         if option.default is REQUIRED and config.get(name) is None and not _allows_none(option.annotation):
             raise ConfigError(

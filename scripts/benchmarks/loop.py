@@ -16,7 +16,7 @@ from segtrain.loader.batch import Batch
 from segtrain.loss import LOSS
 from segtrain.model import MODEL
 from segtrain.optimizer import OPTIMIZER
-from segtrain.report.events import Events
+from segtrain.report.trackers import Events
 from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.schedule import SCHEDULE

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, nearest, unknown_key
 from segtrain.sample import IGNORE, Sample
 
 ON_IMAGES = (
@@ -142,10 +142,7 @@ def _made(library, name: str, options: dict, ignore_index: int):
     known = [key for key in inspect.signature(factory).parameters if key != "mask_interpolation"]
     for key in options:
         if key not in known:
-            raise ConfigError(
-                f"{where}.{key} is not an option of {name}{nearest(key, known)}; options are "
-                f"{', '.join(known)}"
-            )
+            raise unknown_key(f"{where}.{key}", name, known)
     if (
         name in ON_IMAGES_AND_MASKS
         and "fill_mask" in known

@@ -273,7 +273,7 @@ def checked_sections(config: dict, keys: Keys) -> dict:
     """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
     if "experiment" in config:
         raise ConfigError(
-            f"experiment is not a key of segtrain {keys.command}; an experiment begins with the line "
+            f"experiment is not an option of segtrain {keys.command}; an experiment begins with the line "
             f"`# @package _global_`"
         )
     groups = {group: _group(config.get(group), group, keys) for group in keys.groups}

@@ -6,7 +6,7 @@ import textwrap
 
 from segtrain.cli.catalogue import Keys, load
 from segtrain.commands import COMMANDS
-from segtrain.errors import ConfigError, nearest, printable
+from segtrain.errors import printable, unknown_key
 from segtrain.text import show
 
 GENERAL = """\
@@ -108,11 +108,7 @@ def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
     options = keys.entries(group).get(entry, {"options": {}})["options"]
     for name in values if entry in keys.entries(group) else []:
         if name not in options:
-            allowed = ", ".join(sorted(options)) or "none"
-            raise ConfigError(
-                f"{prefix}.{name} is not an option of {group} {entry!r}{nearest(name, options)}; options "
-                f"are {allowed}"
-            )
+            raise unknown_key(f"{prefix}.{name}", f"{group} {entry!r}", options)
     for name in dict.fromkeys([*options, *values]):
         option = options.get(name, {})
         yield f"{prefix}.{name}", values.get(name, option.get("default")), option

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segtrain.cli.catalogue import Keys
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, nearest, unknown_key
 
 HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
 """Keys of Hydra's own node that a user may set: where a run folder is made. They are not passed to Hydra."""
@@ -104,13 +104,10 @@ def _check_first_word(key: str, keys: Keys) -> None:
     first, _, rest = key.partition(".")
     if "/" in key:
         raise ConfigError(
-            f"{key} is not a key; choices are typed as {key.replace('/', '=', 1)}, options with dots"
+            f"{key} cannot be a key; choices are typed as {key.replace('/', '=', 1)}, options with dots"
         )
     if not keys.known(first):
-        raise ConfigError(
-            f"{key} is not a key of segtrain {keys.command}{keys.nearest(key)}; `segtrain config "
-            f"{keys.command}` lists all keys"
-        )
+        raise unknown_key(key, f"segtrain {keys.command}", keys.first_words(), keys.nearest(key))
     if rest == "name" and first in keys.groups:
         raise ConfigError(f"{key} cannot be set by itself; choose with {first}=NAME")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, unknown_key
 from segtrain.options import check_options, options_of
 from segtrain.settings import (
     Compare,
@@ -172,10 +172,7 @@ def check_sections(config: Mapping, command: str) -> dict:
     known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]
     for name in top:
         if name not in known:
-            raise ConfigError(
-                f"{name} is not a key of segtrain {command}{nearest(name, known)}; keys are "
-                f"{', '.join(sorted(known))}"
-            )
+            raise unknown_key(name, f"segtrain {command}", known)
     checked = _filled(top, row.sections[""], "", f"segtrain {command}")
     for name, option in options_of(row.sections[""]).items():
         if checked[name] == "":  # an empty path would be taken for the current folder

@@ -17,8 +17,8 @@ from segtrain.commands.run import RunOutput, about, result_of
 from segtrain.commands.scoring import Scoring
 from segtrain.commands.settle import settle
 from segtrain.errors import ConfigError
-from segtrain.loader.samples import Samples
-from segtrain.report.events import Events
+from segtrain.loader.fit_samples import Samples
+from segtrain.report.trackers import Events
 from segtrain.run.storage import probe
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training

@@ -13,7 +13,7 @@ from segtrain.commands.scoring import Scoring, contact_sheet, score_split
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, flat_scores, lines
-from segtrain.report.events import Events
+from segtrain.report.trackers import Events
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic
 from segtrain.settings import Trainer

@@ -23,7 +23,7 @@ from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
 from segtrain.loader.loader import check_evaluation, training_batches
-from segtrain.report.events import Events
+from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm

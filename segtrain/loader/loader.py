@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segtrain.loader.batches import Batches
-from segtrain.loader.reader import EvaluationReader, Reader, TrainingPlan
+from segtrain.loader.order import TrainingPlan
+from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
 from segtrain.sample import IGNORE
 from segtrain.settings import Loader

@@ -1,13 +1,13 @@
-"""Samples by position. Training positions count samples over all epochs.
+"""Reads, augments and collates the samples of a batch.
 
-Which sample stands at a position and how it is augmented are functions of (seed, position), so that neither
-the number of workers nor a resume changes a batch.
+How a training sample is augmented is a function of (seed, position), as its place in the order is
+(loader/order.py), so neither the number of workers nor a resume changes a batch.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,25 +15,12 @@ import numpy as np
 from segtrain.augmentation import apply
 from segtrain.errors import DataError
 from segtrain.loader.batch import Batch, collated
+from segtrain.loader.order import AUGMENT, Order
 from segtrain.loader.usable import read_sample
 from segtrain.loader.workers import note_reading
 from segtrain.sample import Sample, no_label
 
-ORDER, AUGMENT, SUBSTITUTE = 1, 2, 3  # random streams derived from one seed
 SUBSTITUTES = 10  # tried before a position without a readable sample is an error
-
-
-class TrainingPlan:
-    """The batch sampler of training: endless lists of consecutive positions."""
-
-    def __init__(self, start: int, batch_size: int):
-        self.start, self.batch_size = start, batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        position = self.start
-        while True:
-            yield list(range(position, position + self.batch_size))
-            position += self.batch_size
 
 
 class Reader:
@@ -52,15 +39,7 @@ class Reader:
         type that all images must have; None: any."""
         self.split, self.ops, self.seed, self.skip_bad, self.dtype = split, ops, seed, skip_bad, dtype
         self.cache: dict[int, Sample] | None = {} if cached else None
-        self.orders: dict[int, np.ndarray] = {}
-
-    def index(self, position: int) -> int:
-        """Index of the sample at a position; every epoch has its own permutation."""
-        epoch, place = divmod(position, len(self.split))
-        if epoch not in self.orders:
-            self.orders = {known: order for known, order in self.orders.items() if known == epoch - 1}
-            self.orders[epoch] = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.split))
-        return int(self.orders[epoch][place])
+        self.order = Order(len(split), seed)
 
     def raw(self, index: int) -> Sample:
         """Sample `index` before augmentation; arrays in the cache are read-only."""
@@ -98,11 +77,8 @@ class Reader:
         """The augmented sample at `position`; if it is unreadable and skip_bad is set, the first readable
         one of a seeded list of substitutes."""
         if not self.skip_bad:
-            return self.sample(position, self.index(position), skipped)
-        others = np.random.default_rng([self.seed, SUBSTITUTE, position]).integers(
-            len(self.split), size=SUBSTITUTES
-        )
-        for index in (self.index(position), *others.tolist()):
+            return self.sample(position, self.order.index(position), skipped)
+        for index in (self.order.index(position), *self.order.substitutes(position, SUBSTITUTES)):
             try:
                 sample = self.sample(position, index, skipped)
                 break

@@ -1,1 +1,1 @@
-"""Pictures of what a network does."""
+"""What a run shows: its numbers (trackers) and pictures of its predictions."""

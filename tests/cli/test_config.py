@@ -279,7 +279,7 @@ WRONG = [
     (["=3"], ["cannot be a key"]),
     (["trainer..steps=3"], ["trainer..steps cannot be a key"]),
     (["träiner.steps=3"], ["cannot be a key"]),
-    (["model/unet=3"], ["model/unet is not a key"]),
+    (["model/unet=3"], ["model/unet cannot be a key"]),
     (["model@data=unet"], ["cannot be a key"]),
     (["model.name=unet"], ["model.name", "model=NAME"]),
     (["loss=null"], ["loss=null", "cross_entropy"]),
@@ -573,7 +573,7 @@ def test_evaluate_with_another_tta_data_and_checkpoint():
 def test_typo_over_a_saved_run():
     assert "did you mean 'tile'" in refused("run=r", "predictor.tyle=3", command="evaluate", saved=SAVED)
     assert "did you mean" in refused("run=r", "checkpont=3", command="evaluate", saved=SAVED)
-    assert "loss.smoothing is not a key of segtrain evaluate" in refused(
+    assert "loss.smoothing is not an option of segtrain evaluate" in refused(
         "run=r", "loss.smoothing=3", command="evaluate", saved=SAVED
     )
 

@@ -95,7 +95,7 @@ def test_no_weights_are_asked_for(segtrain, monkeypatch):
         (["size=[0,4]"], ["size[0] is 0", "an integer from 1"]),
         (["size=[1,2,3]"], ["size is"]),
         (["depth=0"], ["depth is 0"]),
-        (["optimizer.lr=1"], ["optimizer.lr is not a key of segtrain describe"]),
+        (["optimizer.lr=1"], ["optimizer.lr is not an option of segtrain describe"]),
         (["model=unet_original"], ["508", "524"]),
         (["model=unet_original", "model.width=0.1", "size=100"], ["188"]),
         (

@@ -13,7 +13,7 @@ from segtrain.commands import train as train_command
 from segtrain.data import DATA
 from segtrain.errors import ConfigError, DataError, Interrupted
 from segtrain.evaluate import loop as evaluation
-from segtrain.loader.samples import Samples
+from segtrain.loader.fit_samples import Samples
 from segtrain.model import MODEL
 from segtrain.model.network import Network
 from segtrain.predictor.mask import load

@@ -104,7 +104,7 @@ def test_batches_straddle_epochs_and_each_epoch_has_its_own_order():
 def test_the_order_is_the_documented_function():
     reader = Reader(Numbers(), (), seed=7)
     order = np.random.default_rng([7, 1, 2]).permutation(23)
-    assert [reader.index(2 * 23 + place) for place in range(23)] == order.tolist()
+    assert [reader.order.index(2 * 23 + place) for place in range(23)] == order.tolist()
 
 
 def test_tensors_are_bytes_channels_first():

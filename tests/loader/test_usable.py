@@ -13,8 +13,8 @@ from segtrain.data.files import headers as header_files
 from segtrain.data.files import per_file
 from segtrain.data.survey.stats import frequency
 from segtrain.errors import DataError
+from segtrain.loader.fit_samples import Samples
 from segtrain.loader.loader import evaluation_batches, training_batches
-from segtrain.loader.samples import Samples
 from segtrain.loader.usable import evaluation_headers, training_dtype, training_headers
 from segtrain.settings import Loader
 

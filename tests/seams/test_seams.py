@@ -281,7 +281,9 @@ def test_a_command_of_two_words(segtrain, monkeypatch):
     try:
         result = segtrain("data", "count", "data.num_train=7", "split=train")
         assert result.code == 0 and "7 samples in train" in result.out, result.err
-        segtrain("data", "count", "splitt=x").refused("splitt is not a key of segtrain data count", "split")
+        segtrain("data", "count", "splitt=x").refused(
+            "splitt is not an option of segtrain data count", "split"
+        )
         segtrain("data").refused("data needs a second word: segtrain data count")
         assert "segtrain data count data=folder" in segtrain("--help").out
         assert "split=val" in segtrain("data", "count", "--help").out

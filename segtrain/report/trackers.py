@@ -28,7 +28,7 @@ class Events:
         self._file = folder / "metrics.jsonl" if folder else None
         self._board = None
         if folder:
-            from segtrain.report.board import Board  # TensorBoard's modules take a moment to import
+            from segtrain.report.tensorboard import Board  # TensorBoard's modules take a moment to import
 
             cut_lines(self._file, first_step, "val/" if evaluation_due else None)
             self._board = Board(folder, purge_step=first_step + 1)

@@ -12,7 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segtrain.errors import CheckpointError
-from segtrain.report.events import Events
+from segtrain.report.trackers import Events
 
 NUMBERS = {"train/loss": 0.25, "train/rate": 1e-3, "train/images_per_s": 12.34, "train/waiting": 0.5}
 
