@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from segtrain.errors import printable
@@ -46,18 +46,35 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
-    """Lines of a table: columns as wide as their widest cell, the first `left` ones flush left, the others
-    right."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Collection[int] = (0,),
+    widest: int | None = None,
+) -> list[str]:
+    """Lines of a table whose columns are as wide as their widest cell.
+
+    left: indices of the columns that are flush left; the others are flush right. widest: limit of the widths;
+    a wider cell moves the rest of its line.
+    """
     lines = [tuple(map(printable, row)) for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = widths if widest is None else [min(width, widest) for width in widths]
     return [
-        "  ".join(_padded(cell, widths[i], i < left) for i, cell in enumerate(row)).rstrip() for row in lines
+        "  ".join(_padded(cell, widths[i], i in left) for i, cell in enumerate(row)).rstrip() for row in lines
     ]
 
 
 def _padded(cell: str, width: int, left: bool) -> str:
     return cell.ljust(width) if left else cell.rjust(width)
+
+
+def amount(count: int | None) -> str:
+    """A large count in three digits: 69223317504 as '69.2 G'; '-' for None."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count is not None and count >= size:
+            return f"{count / size:.{max(0, 3 - len(str(count // size)))}f} {unit}"
+    return "-" if count is None else str(count)
 
 
 def number(value: float | int | None, digits: int = 4) -> str:

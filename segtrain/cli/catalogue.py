@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segtrain.commands import COMMANDS
 from segtrain.errors import ConfigError, nearest
-from segtrain.text import show
+from segtrain.text import amount, show, table
 
 PLURALS = {
     "models": "model",
@@ -123,8 +123,8 @@ def listing(words: list[str], config_dir: str | None = None) -> str:
     if len(words) > 1:
         return "\n\n".join(_entry(kind, name) for name in words[1:])
     shipped = {name: entry["about"] for name, entry in load()["groups"][kind].items()}
-    table = _table({**shipped, **_plugins(kind), **_own_yaml(kind, config_dir)}, kind)
-    return f"{_numbers(load()['groups'][kind])}\n\n{table}" if kind == "model" else table
+    entries = _table({**shipped, **_plugins(kind), **_own_yaml(kind, config_dir)}, kind)
+    return f"{_numbers(load()['groups'][kind])}\n\n{entries}" if kind == "model" else entries
 
 
 def _kinds_of_lists() -> str:
@@ -143,37 +143,22 @@ def _table(rows: dict[str, str], kind: str) -> str:
 
 def _numbers(networks: dict[str, dict]) -> str:
     """How large each network is, as a table."""
-    rows = [("", "paper", "parameters", "multiply-adds", "encoder", "output stride")]
-    sizes = {}
+    rows, sizes = [], {}
     for name, network in networks.items():
         number = network["numbers"]
         size = number["size"]
         sizes.setdefault(size, []).append(name)
         strides = ", ".join(map(str, number["output_strides"] or ["-"]))
-        amounts = (_amount(number["parameters"]), _amount(number["multiply_adds"]))
+        amounts = (amount(number["parameters"]), amount(number["multiply_adds"]))
         rows.append((name, number["paper"] or "-", *amounts, number["encoder"] or "-", strides))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    table = "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in (2, 3) else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    head = ("", "paper", "parameters", "multiply-adds", "encoder", "output stride")
+    lines = "\n".join(table(head, rows, left=(0, 1, 4, 5)))
     usual = max(filter(None, sizes), key=lambda size: len(sizes[size]))
     others = "".join(
         f"; {', '.join(names)}: {size}x{size}" for size, names in sizes.items() if size not in (usual, None)
     )
     note = f"With the default options and 21 classes; multiply-adds of an image of {usual}x{usual}{others}."
-    return f"{table}\n\n{note} Of other options: segtrain describe model=NAME."
-
-
-def _amount(number: int | None) -> str:
-    """69223317504 -> '69.2 G'."""
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number is not None and number >= size:
-            return f"{number / size:.{max(0, 3 - len(str(number // size)))}f} {unit}"
-    return "-" if number is None else str(number)
+    return f"{lines}\n\n{note} Of other options: segtrain describe model=NAME."
 
 
 def _entry(kind: str, name: str) -> str:

@@ -6,8 +6,8 @@ import textwrap
 
 from segtrain.cli.catalogue import Keys, load
 from segtrain.commands import COMMANDS
-from segtrain.errors import printable, unknown_key
-from segtrain.text import show
+from segtrain.errors import unknown_key
+from segtrain.text import show, table
 
 GENERAL = """\
 segtrain trains, evaluates and runs networks that label every pixel.
@@ -72,16 +72,13 @@ def _sections(keys: Keys) -> list[str]:
 
 def config_table(keys: Keys, config: dict, setters: dict[str, str], typed: list[str]) -> str:
     """Every key of a composed config, a line each: key, value, default, who set it, meaning."""
-    rows = [("KEY", "VALUE", "DEFAULT", "SET BY", "MEANING")]
+    rows = []
     for key, value, option in _walk(keys, config):
         default = show(option["default"]) if "default" in option else "(needed)" if "type" in option else ""
-        shown, setter = printable(show(value)), _setter(key, setters, typed)
-        rows.append((key, shown, default, setter, option.get("meaning", "")))
-    widths = [min(40, max(len(row[column]) for row in rows)) for column in range(4)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-        for row in rows
-    )
+        setter = _setter(key, setters, typed)
+        rows.append((key, show(value), default, setter, option.get("meaning", "")))
+    head = ("KEY", "VALUE", "DEFAULT", "SET BY", "MEANING")
+    return "\n".join(table(head, rows, left=range(5), widest=40))
 
 
 def _walk(keys: Keys, config: dict):

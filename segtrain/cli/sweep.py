@@ -279,4 +279,4 @@ def _as_text(rows: list[dict]) -> list[str]:
     cells = [
         [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
     ]
-    return table(list(rows[0]), cells, left=len(rows[0]))
+    return table(list(rows[0]), cells, left=range(len(rows[0])))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Number
-from segtrain.text import number, table
+from segtrain.text import amount, number, table
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
         return [
             self.name,
             f"{score} {number(self.scores.value(score), 3)}",
-            f"{_short(self.parameters)} parameters",
+            f"{amount(self.parameters)} parameters",
             f"{self.seconds:.2g} s an image",
             self.origin,
         ]
@@ -59,12 +59,12 @@ def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[s
             entry.run,
             entry.name,
             *(number(entry.scores.value(key)) for key in shown),
-            _short(entry.parameters),
+            amount(entry.parameters),
             f"{entry.seconds:.3f}",
         )
         for entry in sorted(entries, key=rank)
     ]
-    return table(("run", "network", *labels, "parameters", "s/image"), rows, left=2)
+    return table(("run", "network", *labels, "parameters", "s/image"), rows, left=(0, 1))
 
 
 def _label(entries: Sequence[Entry], key: str) -> str:
@@ -76,11 +76,3 @@ def _of_further_metrics(entries: Sequence[Entry], score: str) -> list[str]:
     """Keys of the scores of all metrics but the one that gives the task's score."""
     keys = dict.fromkeys(key for entry in entries for key in entry.scores.further)
     return [key for key in keys if key != score]
-
-
-def _short(count: int) -> str:
-    """1 234 567 as 1.23 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)

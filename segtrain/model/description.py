@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
 from segtrain.sample import Output
+from segtrain.text import amount, table
 
 
 @dataclass(frozen=True)
@@ -103,34 +104,21 @@ def _cost(module: nn.Module, costs: Mapping[nn.Module, int]) -> int:
 
 def lines(description: Description, depth: int) -> list[str]:
     """A table of the layers down to `depth`, and the totals."""
-    rows = [("layer", "type", "output", "parameters", "multiply-adds")]
-    for layer in description.layers:
-        if layer.depth <= depth:
-            name = "  " * (layer.depth - 1) + layer.name.rpartition(".")[2]
-            rows.append(
-                (name, layer.kind, _sides(layer.shape), f"{layer.parameters:,}", _count(layer.multiply_adds))
-            )
-    rows.append(
+    rows = [
         (
-            "total",
-            "",
-            _sides(description.output.logits.shape[1:]),
-            f"{description.parameters:,}",
-            _count(description.multiply_adds),
+            "  " * (layer.depth - 1) + layer.name.rpartition(".")[2],
+            layer.kind,
+            _sides(layer.shape),
+            f"{layer.parameters:,}",
+            amount(layer.multiply_adds),
         )
-    )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    table = [
-        "  ".join(
-            [
-                *(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)),
-                row[3].rjust(widths[3]),
-                row[4].rjust(widths[4]),
-            ]
-        )
-        for row in rows
+        for layer in description.layers
+        if layer.depth <= depth
     ]
-    return [*table, "", *_about_output(description)]
+    output = _sides(description.output.logits.shape[1:])
+    total = ("total", "", output, f"{description.parameters:,}", amount(description.multiply_adds))
+    head = ("layer", "type", "output", "parameters", "multiply-adds")
+    return [*table(head, [*rows, total], left=(0, 1, 2)), "", *_about_output(description)]
 
 
 def _about_output(description: Description) -> list[str]:
@@ -155,10 +143,3 @@ def _about_output(description: Description) -> list[str]:
 
 def _sides(shape) -> str:
     return "x".join(map(str, shape))
-
-
-def _count(number: int) -> str:
-    for unit, size in (("G", 10**9), ("M", 10**6)):
-        if number >= size:
-            return f"{number / size:.2f} {unit}"
-    return f"{number:,}"

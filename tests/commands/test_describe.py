@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segtrain.cli.catalogue import _amount, load
+from segtrain.cli.catalogue import load
 from segtrain.commands.describe import build
 from segtrain.errors import ConfigError
 from segtrain.model import MODEL
 from segtrain.model.description import described, lines
 from segtrain.model.network import Network
+from segtrain.text import amount
 
 TINY = {"name": "unet", "widths": (4, 8)}
 
@@ -52,12 +53,12 @@ def test_multiply_adds_as_torchvision_publishes_them():
 
 SNAPSHOT = """\
 layer     type          output   parameters  multiply-adds
-encoder   SmallEncoder  8x16x16       1,164        479,232
-  levels  ModuleList                  1,164        479,232
+encoder   SmallEncoder  8x16x16       1,164          479 k
+  levels  ModuleList                  1,164          479 k
 centre    Identity      8x16x16           0              0
-decoder   ModuleList                    592        589,824
-  0       Sequential    4x32x32         592        589,824
-head      Conv2d        5x32x32         185        184,320
+decoder   ModuleList                    592          590 k
+  0       Sequential    4x32x32         592          590 k
+head      Conv2d        5x32x32         185          184 k
 total                   5x32x32       1,941         1.25 M
 
 an image of 3x64x64 gives logits of 5x32x32 at stride 2, interpolated to 64x64
@@ -147,7 +148,7 @@ def test_every_network_says_its_paper_and_its_size():
 def test_amounts_keep_three_digits():
     numbers = (None, 7, 999, 1234, 56789, 491029, 3221538, 40352181, 251805653, 1974665088, 750321937152)
     shown = ["-", "7", "999", "1.23 k", "56.8 k", "491 k", "3.22 M", "40.4 M", "252 M", "1.97 G", "750 G"]
-    assert [_amount(number) for number in numbers] == shown
+    assert [amount(number) for number in numbers] == shown
 
 
 def test_a_size_that_breaks_a_network_is_refused():
