@@ -1,4 +1,4 @@
-"""All tables, and the check of a whole config against them and the fixed sections."""
+"""All tables, and the check of a config against them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(command: str, config: Mapping) -> dict:
 
 
 def check_groups(command: str, config: Mapping) -> dict:
-    """The same for a config whose sections are checked: the groups, by the signatures of their factories."""
+    """The config with its groups checked against the signatures of their factories and defaults filled in."""
     return {
         **config,
         **{group: _checked_group(group, config.get(group)) for group in COMMANDS[command].groups},

@@ -1,13 +1,14 @@
-"""What can go wrong for a user, each with its exit code.
+"""Exceptions for errors that the user can correct, each with its exit code.
 
-A message is one line: what, where (the file or the key as typed), what came, what is allowed, what to do.
+A message is one line: what is wrong, where (file, or key as typed), what was given, what is allowed, what to
+do.
 """
 
 from collections.abc import Collection
 
 
 class SegtrainError(Exception):
-    """Something that the user can mend. `exit_code` is what the process ends with."""
+    """An error that the user can correct. `exit_code` is the exit code of the process."""
 
     exit_code = 1
 
@@ -22,8 +23,8 @@ class ConfigError(SegtrainError, ValueError):
 
 
 class SizeError(ConfigError):
-    """The network takes no images of this size. In training the config decides it, in prediction the
-    image."""
+    """The network does not take images of this size, which come from the config in training and from the file
+    in prediction."""
 
 
 class DataError(SegtrainError, ValueError):
@@ -51,7 +52,7 @@ class ResourceError(SegtrainError):
 
 
 SIGPIPE = 13
-"""The signal's number also where a system does not know it: stdout has lost its reader."""
+"""Number of the signal for a stdout whose reader has closed it, also on systems without that signal."""
 
 
 class Interrupted(SegtrainError):

@@ -166,8 +166,8 @@ def _fields(settings) -> dict[str, Option]:
 
 
 def _meanings(docstring: str) -> dict[str, str]:
-    """`name: meaning` lines of the docstring's `Options:` block; a line indented further goes on with the one
-    before."""
+    """`name: meaning` lines of the docstring's `Options:` block; lines with a deeper indent continue the
+    previous one."""
     _, _, block = docstring.partition("Options:\n")
     found: dict[str, str] = {}
     name = ""
@@ -292,7 +292,7 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         results = (_convert(value, one) for one in arguments)
         return next((result for result in results if result[0]), (False, None))
     if origin is Literal:
-        # True == 1 in Python, but not for somebody who typed `true`.
+        # In Python True == 1, but a user who typed `true` did not mean 1.
         return any(value == one and type(value) is type(one) for one in arguments), value
     if annotation is float:
         # Not a number and infinity would pass every later comparison and spoil the run silently.

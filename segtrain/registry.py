@@ -47,13 +47,13 @@ class Table:
         return name, check_options(options, self.factory(name), self.kind, f"{self.kind} {name!r}")
 
     def build(self, config: Mapping, **runtime):
-        """The object that the chosen factory makes from its options and those of `runtime` that it names."""
+        """Calls the chosen factory with its options and with the `runtime` keywords that its signature
+        names."""
         name, options = self.check(config)
         return _call(self.factory(name), options, runtime)
 
     def check_each(self, config: Mapping) -> dict[str, dict]:
-        """Of a composite, `{entry: {option: value}}` in order: each entry's checked options. A null entry is
-        left out."""
+        """Of a composite group, {entry: checked options} in order. Entries that are null are left out."""
         checked = {}
         for name, options in (config or {}).items():
             if options is None:
@@ -69,7 +69,7 @@ class Table:
         return checked
 
     def build_each(self, config: Mapping, **runtime) -> list:
-        """The objects of a composite, in order."""
+        """The objects of a composite group, in order."""
         return [
             _call(self.factory(name), options, runtime) for name, options in self.check_each(config).items()
         ]

@@ -1,5 +1,5 @@
-"""The settings that do not depend on the chosen network, data set or loss, and the commands. `segtrain config
-train` prints them with their meanings."""
+"""The settings that do not depend on the chosen network, data set or loss. `segtrain config train` prints
+them with their meanings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run(Machine):
         None, "name of the run; its folder is then outputs/NAME instead of outputs/DATE/TIME-RANDOM"
     )
     resume: str | None = key(
-        None, "auto: go on with the run of this name, or start it; or the folder of a run to go on with"
+        None, "auto: resume the run of this name, or start it; or the folder of the run to resume"
     )
     init: Annotated[str, IS_PATH] | None = key(
         None, "run folder or weights file to start a new run from; heads are copied by class name"

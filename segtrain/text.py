@@ -20,7 +20,7 @@ def notice(line: str) -> None:
 
 
 def show(value) -> str:
-    """A value as it can be typed."""
+    """A value in the syntax of an override."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
@@ -31,7 +31,7 @@ def show(value) -> str:
 
 
 def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
-    """{"trainer.steps": 100, …}. Lists and empty mappings are values."""
+    """{"trainer.steps": 100, …}. Lists and empty mappings are not flattened."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:

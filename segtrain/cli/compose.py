@@ -24,11 +24,11 @@ from segtrain.text import flatten
 
 
 class Composer:
-    """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
+    """Composes configs with Hydra. Created once per command and used for each trial of a sweep."""
 
     def __init__(self, command: str, config_dir: str | None = None, saved: Mapping | None = None):
-        """saved: the config of the run that the command works on; its groups become the option `saved` of
-        each group."""
+        """saved: config of the run that the command works on; each of its groups is offered to Hydra as the
+        option `saved`."""
         self.keys = Keys(command)
         self.command, self.saved = command, saved
         self.config_dir = None if config_dir is None else checked_folder(config_dir)
@@ -68,7 +68,7 @@ class Composer:
         )
 
     def get_group_options(self, group: str, results_filter=None) -> list[str]:
-        """The same for Hydra's glob(…), without what is not a choice of its own."""
+        """The names for Hydra's glob(…), without `saved`, which is no entry of a table."""
         return [name for name in self.options(group) if name != "saved"]
 
     def _config_name(self) -> str:
@@ -76,8 +76,8 @@ class Composer:
         return "resumed" if self.saved is not None and not row.needs_run else row.file_name
 
     def compose(self, typed: list[Typed]) -> dict:
-        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the
-        groups are not yet."""
+        """The resolved config as plain dicts, lists, numbers and strings. The fixed sections are checked; the
+        groups are checked later, against the tables."""
         for one in typed:
             if (
                 one.key in self.keys.groups
@@ -107,9 +107,9 @@ class Composer:
         return checked_sections(self._with_one_length(self._with_saved_data(config, typed), typed), self.keys)
 
     def _with_saved_data(self, config: dict, typed: list[Typed]) -> dict:
-        """`config` with what the saved run decided about its data, where the same kind of data set is chosen
-        anew (data=folder data.root=/other): class names, label_map. A path is not taken over, and a typed
-        null counts.
+        """Where the data set of the saved run is chosen again (data=folder data.root=/other), options left
+        null take the values that the run settled, such as class names and label_map. Paths are not taken
+        over; an option that the user set to null stays null.
         """
         data, saved = config.get("data"), (self.saved or {}).get("data")
         if isinstance(data, dict) and isinstance(saved, Mapping) and data.get("name") == saved.get("name"):
@@ -119,7 +119,7 @@ class Composer:
         return config
 
     def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
-        """The resolved config and which entry each group was given."""
+        """The resolved config, and {group: chosen entry}."""
         from hydra import compose
         from omegaconf import OmegaConf
 
@@ -138,10 +138,10 @@ class Composer:
             raise as_config_error(error, typed) from error
 
     def _replaced(self, typed: list[Typed]) -> list[str]:
-        """Groups of one entry for which an experiment chose one and the user typed another.
+        """Groups in which the user's choice replaced that of an experiment.
 
-        The experiment's options of such a group belong to its own choice; the typed entry starts from its
-        defaults.
+        The experiment's options of such a group were meant for its own entry; the user's entry starts from
+        its defaults.
         """
         groups = [
             one.key for one in typed if one.key in self.keys.groups and one.key not in self.keys.composites
@@ -163,9 +163,10 @@ class Composer:
         return found
 
     def _with_one_length(self, config: dict, typed: list[Typed]) -> dict:
-        """`config` with the later one of trainer.steps and trainer.epochs, two ways to say one thing.
+        """`config` with only the later one of trainer.steps and trainer.epochs, where different YAMLs or
+        overrides set them.
 
-        Both stay if one YAML or the command line sets both, which the training refuses.
+        Both stay if one YAML or the command line sets both; the training then requires that they agree.
         """
         trainer = config.get("trainer")
         lengths = ("trainer.steps", "trainer.epochs")
@@ -216,8 +217,8 @@ def _plain(node) -> Any:
 
 @contextlib.contextmanager
 def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[None]:
-    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away
-    again."""
+    """Registers the fixed sections, the plug-ins and the saved groups in Hydra's ConfigStore for the
+    block."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -235,7 +236,7 @@ def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[N
 
 
 def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple[str | None, str], dict]:
-    """(group, name) -> what Hydra finds under it."""
+    """{(group, name): config node} for the ConfigStore."""
     nodes: dict = {("settings", command): _defaults_of_sections(command, saved)}
     for group in keys.groups:
         for name in plugin_names(group):
@@ -252,8 +253,7 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
 
 
 def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
-    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was
-    saved with."""
+    """The fixed sections as plain dicts: the defaults of their dataclasses, updated by the saved config."""
     from segtrain.options import REQUIRED
 
     result: dict = {}
@@ -262,7 +262,7 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
             name: None if option.default is REQUIRED else option.default
             for name, option in options_of(settings).items()
         }
-        # The top level of evaluate and predict is their own; that of a run that goes on is the run's.
+        # evaluate and predict have a top level of their own; a resumed training keeps the run's.
         kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
         node.update({name: kept[name] for name in node if name in kept})
         result.update(node if section == "" else {section: node})
@@ -270,7 +270,7 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
 
 
 def checked_sections(config: dict, keys: Keys) -> dict:
-    """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
+    """`config` with its fixed sections checked and each group as a mapping."""
     if "experiment" in config:
         raise ConfigError(
             f"experiment is not an option of segtrain {keys.command}; an experiment begins with the line "
@@ -295,10 +295,11 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
 
 
 def _of_chosen_entries(composed: Mapping | None, plain: Mapping | None, names: Any) -> dict:
-    """The entries of a composite group that the user chose by `names`, with an experiment's options of them.
+    """The entries of a composite group that the user chose as `names`, with the experiment's options for
+    them.
 
-    composed: with the experiment, which may hold entries that it chose itself; plain: without it. An entry
-    that the experiment removes comes back if it is typed by its name.
+    composed: the group with the experiment applied; plain: without it. An entry that the experiment removed
+    (null) is restored if the user names it.
     """
     composed, plain = composed or {}, plain or {}
     named = names if isinstance(names, list) else [names]

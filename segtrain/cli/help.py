@@ -82,8 +82,7 @@ def config_table(keys: Keys, config: dict, setters: dict[str, str], typed: list[
 
 
 def _walk(keys: Keys, config: dict):
-    """(key, value, what the catalogue says of it) of all keys, those that the config leaves to their default
-    too."""
+    """(key, value, entry of the catalogue) for all keys, including those that the config does not set."""
     for section, content in keys.sections.items():
         values = config if section == "" else config[section]
         for name, option in content["keys"].items():
@@ -114,6 +113,6 @@ def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
 def _setter(key: str, setters: dict[str, str], typed: list[str]) -> str:
     if key in typed or any(key.startswith(one + ".") for one in typed if "." in one):
         return "command line"
-    # A choice is set by the YAML that holds its name.
+    # A group is set by the YAML that holds its `name`.
     origin = setters.get(key) or setters.get(f"{key}.name")
     return origin or "default"

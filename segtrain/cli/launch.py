@@ -1,4 +1,4 @@
-"""From a composed config to a training run: its folder and lock, then torch, then the run itself."""
+"""Starts commands. For a training: creates and locks the run folder, then imports torch, then trains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from segtrain.run.stop import Stop
 from segtrain.run.storage import remove_leftovers
 from segtrain.text import say
 
-# Imported late: both bring torch, which takes seconds, and the lock is taken before.
+# segtrain.build, checkpoint and commands are imported in functions: they import torch, which takes seconds,
+# and the lock is taken first.
 
 
 def command(name: str) -> Callable:
@@ -38,12 +39,12 @@ def check(name: str, config: Mapping) -> dict:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds anything to go on with. It imports torch."""
+    """Whether the folder holds a checkpoint to resume from. Imports torch."""
     return importlib.import_module("segtrain.checkpoint").has_checkpoint(folder)
 
 
 def scores_if_finished(folder: Path) -> dict | None:
-    """The scores of a run that came to its end and still has the checkpoint of it; else None."""
+    """The scores of a finished run whose last checkpoint is intact; None for any other run."""
     record = read_record(folder)
     scores = record.get("scores") or {}
     if record.get("exit_code") != 0 or "step" not in scores:
@@ -53,11 +54,12 @@ def scores_if_finished(folder: Path) -> dict | None:
 
 
 def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
-    """The checked config with which the run in `folder` goes on: relative paths of its data are looked for
-    where the run was started, too. ConfigError if it differs from the saved config in what a resumed run may
-    not change.
+    """The config for resuming the run in `folder`: relative paths of its data are also looked for in the
+    directory where the run was started. ConfigError if the config differs from the saved one in a key that a
+    resumed run may not change.
 
-    finished: nothing will be trained that could compare the samples, so their paths must end alike.
+    finished: nothing will be trained, so the samples cannot be compared and paths of the data must have the
+    same last component.
     """
     build = importlib.import_module("segtrain.build")
     saved = build.check("train", saved_config(folder))
@@ -69,8 +71,8 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
-    """Trains as `config` says; the run's folder (None for a dry run) and the last scores. words: the command
-    line, for the record."""
+    """Trains a composed config; returns the run folder (None for a dry run) and the last scores. wish: folder
+    given by hydra.run.dir. words: the command line, for run.json."""
     if config["dry_run"]:
         return None, command("train")(check("train", config), None, stop)
     folder, made = run_folder_of(config, wish)
@@ -80,8 +82,8 @@ def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple
 
 
 def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
-    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if
-    that cannot begin."""
+    """Trains in a folder, resuming if it holds a checkpoint. made: whether the folder was created for this
+    run; it is removed if the run cannot start."""
     with Lock(folder), debug_log(folder):
         try:
             for own in (folder, folder / "checkpoints", folder / "report"):
@@ -108,8 +110,8 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
 
 
 def _import_torch(stop: Stop) -> None:
-    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off
-    leaves half a module behind, on which whatever tidies up afterwards would crash."""
+    """Imports all modules of a run. Signals are handled between imports only: an interrupted import of torch
+    leaves a partly initialised module, on which later clean-up code would crash."""
     for module in ("torch", "segtrain.commands.train"):
         stop.raise_if_requested()
         importlib.import_module(module)

@@ -1,4 +1,5 @@
-"""Overrides: each KEY=VALUE of a command line is parsed, its first word checked, and rewritten for Hydra."""
+"""Parses the overrides (KEY=VALUE) of a command line, checks the first part of each key, and rewrites them
+for Hydra."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from segtrain.cli.catalogue import Keys
 from segtrain.errors import ConfigError, nearest, unknown_key
 
 HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
-"""Keys of Hydra's own node that a user may set: where a run folder is made. They are not passed to Hydra."""
+"""Keys of Hydra's own node that a user may set: the place of the run folder. segtrain reads them itself."""
 
 HYDRA_CHOICES = {"hydra/launcher": ("basic",), "hydra/sweeper": ("basic",)}
 
@@ -24,7 +25,7 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./][\w-]+)*", re.ASCII)
 class Typed:
     """One override.
 
-    text: the value as typed. value: the parsed one, None for a sweep. line: the override as passed to Hydra.
+    text: the value as typed. value: the parsed value, None for a sweep. line: the override in Hydra's syntax.
     """
 
     key: str
@@ -37,7 +38,7 @@ class Typed:
 def parse_overrides(
     tokens: Iterable[str], keys: Keys, multirun: bool = False
 ) -> tuple[list[Typed], dict[str, str]]:
-    """The overrides (of a key typed twice, the last) and the values typed for HYDRA_WISHES.
+    """The overrides (the last one of each key) and the values of HYDRA_WISHES.
 
     ConfigError for a token that is not KEY=VALUE.
     """
@@ -51,7 +52,7 @@ def parse_overrides(
         _check_first_word(key, keys)
         if sign == "~":
             text = _removal(key, text, keys)
-        typed.pop(key, None)  # typed again: the last one counts, at its own place in the order
+        typed.pop(key, None)  # the last override of a key counts, at its own position
         one = _read(key, text, keys, multirun)
         if one.line:
             typed[key] = one
@@ -107,7 +108,8 @@ def _check_first_word(key: str, keys: Keys) -> None:
             f"{key} cannot be a key; choices are typed as {key.replace('/', '=', 1)}, options with dots"
         )
     if not keys.known(first):
-        raise unknown_key(key, f"segtrain {keys.command}", keys.first_words(), keys.nearest(key))
+        error = unknown_key(key, f"segtrain {keys.command}", keys.first_words(), keys.nearest(key))
+        raise ConfigError(f"{error}; `segtrain config {keys.command}` lists all keys")
     if rest == "name" and first in keys.groups:
         raise ConfigError(f"{key} cannot be set by itself; choose with {first}=NAME")
 
@@ -148,7 +150,7 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
 
 
 def _takes_list(key: str, keys: Keys) -> bool:
-    """Whether the key may hold a list; a key that the catalogue does not know may hold anything."""
+    """Whether the key may hold a list, as far as the catalogue knows the key."""
     kinds = keys.kinds(key)
     return key in keys.composites or (key not in keys.choices and (kinds is None or "list" in kinds))
 
@@ -173,7 +175,7 @@ def _elements(text: str) -> list[str]:
 
 
 def _element(text: str) -> str:
-    """An element of a list as Hydra's grammar reads it: quoted if it must be, with `~` expanded."""
+    """An element of a list in Hydra's syntax: quoted if necessary, with `~` expanded."""
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         return f"[{','.join(map(_element, _elements(text[1:-1])))}]"
@@ -196,7 +198,7 @@ def _parsed(line: str):
 
 
 def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
-    """`key=a,b` without --multirun. written: the text as Hydra's grammar reads it."""
+    """`key=a,b` without --multirun: a list, or a ConfigError. written: the value in Hydra's syntax."""
     from hydra.core.override_parser.types import ValueType
 
     if override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
@@ -209,7 +211,7 @@ def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
 
 
 def _no_choice(key: str, keys: Keys) -> Typed:
-    """`key=null` of a choice."""
+    """`key=null` of a group."""
     if key in keys.composites:
         return Typed(key, "none", "none", f"{key}=none")
     if key == "experiment":
@@ -220,28 +222,29 @@ def _no_choice(key: str, keys: Keys) -> Typed:
 
 
 def _should_be_text(value: Any, kinds: set[str] | None) -> bool:
-    """Whether a key that takes texts was given what only looks like a number: name=2024, checkpoint=1000."""
+    """Whether a key that takes strings got a value that looks like a number or boolean: name=2024,
+    checkpoint=1000."""
     if kinds is None or "str" not in kinds or not isinstance(value, (bool, int, float)):
         return False
     return type(value).__name__ not in kinds and not (isinstance(value, int) and "float" in kinds)
 
 
 def _text(key: str, text: str, keys: Keys) -> Typed:
-    """A value that is a text whatever it looks like; `~` at its beginning is the home folder."""
+    """A string value, with a leading `~` expanded to the home folder."""
     text = os.path.expanduser(text) if text.startswith("~") else text
     return Typed(key, text, text, _line(key, quoted(text), keys))
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it whatever characters it holds."""
+    """A string quoted for Hydra's syntax."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 def _line(key: str, value: str, keys: Keys) -> str:
-    """The override for Hydra. Keys other than choices are forced in (`++`): the check after composition knows
-    which exist."""
+    """The override in Hydra's syntax. Options are added with `++`, whether or not Hydra knows them: the check
+    after composition refuses those that do not exist."""
     return f"{key}={value}" if key in keys.choices else f"++{key}={value}"
 
 

@@ -1,8 +1,9 @@
-"""`stages:` of a recipe: runs one after another, each from the best checkpoint of the one before.
+"""`stages:` of an experiment: runs one after another, each initialised from the best checkpoint of the
+previous one.
 
-A stage is a list of words as they could be typed: `[model=fcn16s, optimizer.lr=1e-7]`. Its run is that of the
-command line with these words put in front of the typed ones, so that what is typed wins in every stage. Each
-is an ordinary run in a folder of its own, RUN/stage1, RUN/stage2 …
+A stage is a list of overrides, `[model=fcn16s, optimizer.lr=1e-7]`. They are applied before the overrides of
+the command line, which therefore win in every stage. Each stage is an ordinary run in its own folder,
+RUN/stage1, RUN/stage2 …
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from segtrain.run.stop import Stop
 from segtrain.text import say
 
 WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment")
-"""Keys that belong to all stages together."""
+"""Keys that may be set on the command line only, for all stages."""
 LENGTHS = {"trainer.steps", "trainer.epochs"}
-"""Two ways to say one thing: either, typed, takes the place of both."""
+"""Two keys for the length of a run: either of them on the command line replaces both in a stage."""
 
 
 @dataclass
 class Stage:
-    """One of `count` stages; words: as the recipe has them."""
+    """Stage `number` of `count`. words: its overrides as the experiment lists them. config: composed, without
+    stages."""
 
     number: int
     count: int
@@ -49,7 +51,7 @@ class Stage:
 
 
 def plan(stages: list[list[str]], words: list[str], config_dir: str | None) -> list[Stage]:
-    """The stages with their configs composed. words: the command line's."""
+    """Composes the config of each stage. words: overrides of the command line."""
     composer = Composer("train", config_dir)
     planned = []
     with composer.ready():
@@ -62,7 +64,8 @@ def plan(stages: list[list[str]], words: list[str], config_dir: str | None) -> l
 
 
 def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typed]:
-    """The stage's words, then the typed ones."""
+    """The overrides of a stage followed by those of the command line. ConfigError for keys that cannot differ
+    between stages."""
     typed = {one.key for one in parse_overrides(words, composer.keys)[0]}
     kept = []
     for word in own:
@@ -78,8 +81,8 @@ def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typ
 
 
 def check(stages: list[Stage]) -> None:
-    """The check that needs the tables, and so torch: what is wrong in the last stage is said before the first
-    begins."""
+    """Checks the groups of all stages against the tables (which imports torch) before the first stage
+    starts."""
     for stage in stages:
         with _named(stage):
             stage.config = launch.check("train", stage.config)
@@ -88,8 +91,8 @@ def check(stages: list[Stage]) -> None:
 def train(
     stages: list[Stage], config: dict, wish: str | None, stop: Stop, words: list[str]
 ) -> tuple[Path | None, dict]:
-    """Trains one stage after another; the last one's folder (None for a dry run) and scores. What finished
-    before is not run again."""
+    """Trains the stages in order; returns the folder of the last stage (None for a dry run) and its scores.
+    Finished stages are skipped."""
     if config["dry_run"]:
         return None, _dry_run(stages, stop)
     if config["resume"] not in (None, "auto"):
@@ -105,15 +108,15 @@ def train(
             check(stages)
             return _train_each(stages, folder, stop, words)
         except SegtrainError:
-            # Under the lock, as for a single run: what could not begin leaves its name free.
+            # Under the lock, as for a single run: a run that could not start frees its name.
             if made and not any(folder.glob("stage*")):
                 remove_run(folder)
             raise
 
 
 def _dry_run(stages: list[Stage], stop: Stop) -> dict:
-    """Each stage by itself: nothing is saved, so there is nothing to start from; nor are published weights
-    asked for twice."""
+    """Dry runs of all stages, independent of one another: nothing is saved that the next stage could be
+    initialised from. Pretrained weights are loaded for the first stage only."""
     check(stages)
     scores: dict = {}
     for stage in stages:
@@ -156,7 +159,7 @@ def _title(stage: Stage) -> str:
 
 @contextlib.contextmanager
 def _named(stage: Stage) -> Iterator[None]:
-    """Lets every error of the block begin with the stage that it is of."""
+    """Prefixes the errors of the block with the stage."""
     try:
         yield
     except SegtrainError as error:

@@ -1,5 +1,5 @@
-"""`--multirun`: one run for each combination of values, one after another in this process, and a ranked table
-of how they ended."""
+"""`--multirun`: trains one run (trial) for each combination of values, one after another in this process, and
+writes a ranked table of the results."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ from segtrain.text import say, table
 
 TABLE = "sweep.csv"
 NOT_SWEPT = ("name", "resume", "run", "input", "output", "dry_run")
-"""Keys that say where a run goes: a sweep as a whole has them."""
+"""Keys that apply to the sweep as a whole."""
 
 
 @dataclass
 class Trial:
-    """One run of a sweep. words: its overrides as typed. swept: those of them that differ between the
-    trials."""
+    """One run of a sweep. words: its overrides. swept: those of them that differ between the trials."""
 
     words: list[str]
     swept: dict[str, str]
@@ -87,7 +86,8 @@ def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:
 
 
 def expand(words: list[str], composer: Composer) -> list[Trial]:
-    """All combinations, as Hydra's basic sweeper makes them: a,b  choice(…)  range(…)  glob(…)."""
+    """The trials: all combinations of the swept values, in the syntax and order of Hydra's basic sweeper
+    (a,b, choice(…), range(…), glob(…))."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -111,7 +111,7 @@ def expand(words: list[str], composer: Composer) -> list[Trial]:
 
 
 def _plain_line(one: Typed) -> str:
-    # Without the ++ that only composition needs: keys of options then read as they were typed.
+    # The ++ is for composition only; without it the keys are those that the user typed.
     return one.line.removeprefix("++")
 
 
@@ -130,7 +130,7 @@ def _compose(trial: Trial, composer: Composer) -> None:
 
 
 def _refuse_if_all_bad(trials: list[Trial]) -> None:
-    """What is wrong in every trial was mistyped once: nothing is run."""
+    """ConfigError if no trial is valid: the mistake is in the common overrides, and nothing is run."""
     if not trials:
         raise ConfigError("--multirun: the values given leave no run to do")
     if all(trial.status == "failed" for trial in trials):
@@ -138,8 +138,8 @@ def _refuse_if_all_bad(trials: list[Trial]) -> None:
 
 
 def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
-    """The sweep's folder and whether it was made just now. With a name it may exist: the sweep is then
-    completed."""
+    """The sweep's folder, and whether it was created now. An existing folder of that name is a sweep to
+    complete."""
     name = common.get("name")
     if name is not None and wish is not None:
         raise ConfigError(
@@ -159,8 +159,8 @@ def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
 
 
 def folder_name(swept: dict[str, str]) -> str:
-    """A short name of safe characters from the swept values; where that loses something, with a hash of
-    them."""
+    """A short folder name made of safe characters of the swept values, with a hash if characters were
+    lost."""
     whole = "_".join(f"{key}-{value}" for key, value in swept.items()) or "only"
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", whole).strip("-._")
     if name == whole and len(name) <= 60:
@@ -189,8 +189,8 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
 
 
 def _check_all(trials: list[Trial]) -> None:
-    """The check that needs the tables, and so torch; what it finds in one trial does not keep the others from
-    running."""
+    """Checks the groups of each trial against the tables (which imports torch). Invalid trials are marked as
+    failed; the others run."""
     for trial in trials:
         if trial.config is not None:
             try:
@@ -200,8 +200,8 @@ def _check_all(trials: list[Trial]) -> None:
 
 
 def _name_folders(trials: list[Trial], folder: Path) -> None:
-    """Each trial's folder; what finished there before is taken over, and what was begun with another config
-    is refused."""
+    """Sets the folder of each trial. Results of finished trials are read from there; ConfigError if a trial
+    was started with another config."""
     for trial in trials:
         trial.folder = folder / folder_name(trial.swept)
         if trial.config is None or not (trial.folder / CONFIG).is_file():
@@ -241,7 +241,7 @@ def _in_words(trial: Trial) -> str:
 
 
 def _write_table(trials: list[Trial], folder: Path) -> list[dict]:
-    """sweep.csv, best first; trials without a score come last. Gives back its rows."""
+    """Writes sweep.csv, best trial first, trials without a score last; returns its rows."""
     ranked = next((trial.scores for trial in trials if "score" in trial.scores), {})
     score, lower_is_better = ranked.get("score", "score"), ranked.get("lower_is_better", False)
 

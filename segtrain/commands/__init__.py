@@ -22,13 +22,14 @@ from segtrain.settings import (
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what is typed for it, what it takes, and its help.
+    """One command: its name, the config that it takes, and its help.
 
-    words: one or two. example, about: its line in the general help. sections: its fixed sections, "" is the
-    top level; none for commands that compose no config. groups: each is a table. reads: the key that names
-    the run, or the list of runs, whose saved config it starts from. needs_run: that key must be given.
-    takes_experiment: a recipe may change its defaults. function: "module:name", None for that of its words
-    below segtrain.commands.
+    words: of its name, one or two. example, about: its line in the general help. sections: the fixed sections
+    of its config, {name: dataclass}, with "" for the top level; empty for commands without a config. groups:
+    names of the tables that its config chooses from. reads: key of the run, or list of runs, from whose saved
+    config the command starts. needs_run: whether that key is required. takes_experiment: whether
+    experiment=NAME may change its defaults. function: "module:name"; None: segtrain/commands/NAME.py,
+    function NAME.
     """
 
     words: tuple[str, ...]
@@ -48,7 +49,7 @@ class Command:
 
     @property
     def file_name(self) -> str:
-        """Of its YAML in conf/ and of its module in segtrain/commands/."""
+        """Name of the command's YAML in conf/ and of its module in segtrain/commands/."""
         return "_".join(self.words)
 
 
@@ -61,12 +62,12 @@ _COMMANDS = (
 segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or outputs/NAME with name=NAME.
 
   segtrain train                                              a small U-Net on drawn shapes
-  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or goes on
+  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or resumes
   segtrain train model=deeplabv3plus model.encoder=resnet50 optimizer.lr=0.001 trainer.epochs=20
   segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
   segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
   segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
-  segtrain train resume=outputs/…                             goes on with a stopped run""",
+  segtrain train resume=outputs/…                             resumes a stopped run""",
         sections={
             "": Run,
             "trainer": Trainer,
@@ -132,7 +133,7 @@ segtrain list shows what there is to choose.
   segtrain list models                 the networks, with their papers, parameters and multiply-adds
   segtrain list loss cross_entropy     the options of one entry
   segtrain list encoders resnet        names for model.encoder that hold a word
-  segtrain list experiments            ready-made recipes: segtrain train experiment=NAME""",
+  segtrain list experiments            ready-made configs: segtrain train experiment=NAME""",
     ),
     Command(
         words=("describe",),
@@ -161,7 +162,7 @@ segtrain config prints every key of a command: its value, its default, what it m
 )
 
 COMMANDS = {command.name: command for command in _COMMANDS}
-"""All commands, by what is typed for them."""
+"""All commands by name."""
 
 
 def check_sections(config: Mapping, command: str) -> dict:

@@ -55,8 +55,8 @@ def evaluate(config: dict, stop) -> dict:
 
 
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
-    """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other
-    scores."""
+    """Writes the record as JSON and the picture as PNG; returns the line that names them. Without a picture,
+    an existing one is removed, because it shows other scores."""
     if picture is None:
         with storage(picture_path):
             picture_path.unlink(missing_ok=True)
@@ -69,8 +69,8 @@ def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
 
 
 def _output_folder(config: Mapping, step: int) -> Path:
-    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; what makes the scores differ is
-    in their protocol.
+    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; the protocol in scores.json tells
+    repeated evaluations apart.
 
     What the user chose may be a link; RUN/evaluate may not, nor is a file in either written through one.
     """

@@ -1,4 +1,4 @@
-"""Networks that are fitted to the data in place of the loop."""
+"""Training of networks that fit themselves (`Network.fits_itself`), without the loop."""
 
 from __future__ import annotations
 
@@ -82,4 +82,4 @@ def fit(
 
 
 FITTED_BYTES = 1 << 26
-"""Room on the disk that a fit looks for beforehand; how much its outcome takes is not known then."""
+"""Bytes of free disk space required before a fit, whose result has no size known in advance."""

@@ -1,4 +1,5 @@
-"""What the training loop works with, built and checked before its first step."""
+"""Augmentation, loss, optimizers, schedule and state of a training, built and checked before the first
+step."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from segtrain.train.step import MEMORY_FORMATS, Learning
 
 
 def augmentation_and_loss(config, parts: Parts, split):
-    """What needs to know how often classes occur; they are counted only if somebody asks."""
+    """The augmentation operations and the loss, both of which may ask for class frequencies; the masks are
+    counted only if one does."""
     facts = parts.facts
     target = parts.task.target
     skip_bad = config["loader"]["on_bad"] == "skip"
@@ -52,7 +54,8 @@ def _refuse_frequency(task: str):
 
 
 def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:
-    """What times the network in both memory formats on micro-batches of `shape` (B, K, H, W) when called."""
+    """A function that times the network in both memory formats on micro-batches of `shape` (B, K, H, W) and
+    returns the faster one."""
     normalise = parts.facts.normalisation
 
     def faster() -> str:
@@ -63,7 +66,7 @@ def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool
 
 
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):
-    """The step's tools and the state before the first step."""
+    """The `Learning` that each step uses, and the run's state before the first step."""
     model = parts.model
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
@@ -94,8 +97,9 @@ def _optimizer(config, network) -> torch.optim.Optimizer:
 
 
 def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:
-    """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different
-    sizes, a batch that cannot be split, batch-norm on single values."""
+    """Shape (B, K, H, W) of a micro-batch. ConfigError for what would fail during training: images of
+    different sizes in a batch, a batch that cannot be split into micro-batches, batch normalisation over a
+    single value."""
     if loader.batch_size < accumulate:
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "

@@ -25,10 +25,10 @@ from segtrain.task import TASK
 
 @dataclass(frozen=True)
 class Parts:
-    """What is built before anything runs.
+    """The parts of a run, built before anything is computed.
 
-    source: the checkpoint that the weights come from, of this run or of that which init= names; None without
-    one. saved: its description. initial: that of init=, as it was read.
+    source: checkpoint of the initial weights, from a resume or from init=RUN; None if there is none. saved:
+    description of that checkpoint. initial: the checkpoint of init=RUN, already read.
     """
 
     task: object
@@ -41,8 +41,8 @@ class Parts:
 
 
 def with_normalisation(facts: Facts, model: nn.Module) -> Facts:
-    """The facts with a normalisation: the data set's own, else that of the encoder's weights, else to
-    -1..1."""
+    """The facts with a normalisation: the data set's own, else the one of the pretrained encoder weights,
+    else a mean and standard deviation of 0.5."""
     neutral = Normalisation((0.5,) * facts.channels, (0.5,) * facts.channels)
     return replace(facts, normalisation=facts.normalisation or model.normalisation or neutral)
 

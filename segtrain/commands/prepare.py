@@ -1,4 +1,4 @@
-"""What every command does first: threads, seeds, device, memory."""
+"""The first thing in every command that computes: threads, seeds, memory allocator, device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Weights from a checkpoint or from init=, and what a resumed run is told."""
+"""Restores a run from its checkpoint or starts it from the weights of init=, and compares a resumed run's
+data with those of its start."""
 
 from __future__ import annotations
 
@@ -22,11 +23,12 @@ from segtrain.run.saved import as_decided
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
-    """Puts weights into the state; what was done, line by line."""
+    """Restores the state from the checkpoint, or loads the weights of init=; returns summary lines about
+    it."""
     if resumed is not None:
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
         _link_best(resumed, parts.saved, state.best, parts.task.score)
-        return [f"going on from {resumed}"]
+        return [f"resuming from {resumed}"]
     if config["init"]:
         with torch.no_grad():
             lines = start_from(parts.model, parts.facts, config["init"], parts.initial)
@@ -41,7 +43,7 @@ COMPARED = 4
 
 
 def fingerprints(data: Data) -> dict[str, dict]:
-    """{"train": …, "val": …}: by what a resumed run knows its samples again, wherever the files lie.
+    """{"train": …, "val": …}: identifies the samples of a run independently of where the files lie.
 
     Each holds the number of samples, a SHA-256 of their names in order below their common folder, and one of
     the decoded images and targets of a few samples.
@@ -68,8 +70,9 @@ def _fingerprint(split: Split) -> dict:
 
 
 def check_samples(config: Mapping, description: dict | None, now: Mapping[str, dict]) -> list[str]:
-    """What a resumed run is told about its data: that the files have moved, or that the training split has
-    changed. ConfigError if a path of the data set changed and other samples lie there.
+    """Compares the data of a resumed run with those of its checkpoint. Returns lines for the summary if files
+    have moved or the training split has changed; ConfigError if a path changed and the samples there are
+    others.
 
     description: of the checkpoint to resume from. now: `fingerprints` of today's data.
     """
@@ -114,7 +117,7 @@ def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
 
 
 def _link_best(resumed: Path, description: dict, best: float | None, score: str) -> None:
-    """A kill between the save of a better checkpoint and its link: `best` is made to point at it."""
+    """Repairs the link `best` after a kill between saving a better checkpoint and linking it."""
 
     def scored(description: dict) -> float | None:
         return (description["scores"] or {}).get(score)
@@ -131,8 +134,8 @@ def _link_best(resumed: Path, description: dict, best: float | None, score: str)
 
 
 def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict | None, dict]:
-    """The checkpoint to resume from and its description, None if the folder holds none; the config with the
-    values that the run decided at its start."""
+    """The checkpoint to resume from and its description (None, None if the folder holds none), and the config
+    with the values that the run settled at its start."""
     resumed = None if folder is None else checkpoints.to_resume(folder)
     if resumed is None:
         return None, None, config

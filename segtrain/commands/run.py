@@ -20,7 +20,7 @@ from segtrain.settings import Trainer
 
 
 class RunOutput:
-    """What the loop calls: evaluate and save, for one run folder."""
+    """The callbacks of the loop, `evaluate` and `save`, for one run folder; folder None is a dry run."""
 
     def __init__(
         self,
@@ -40,9 +40,10 @@ class RunOutput:
         self.samples = samples
 
     def evaluate(self, state) -> Scores | None:
-        """None if a signal came: the evaluation is then still to be done."""
+        """Scores of the validation split, printed, logged and drawn; None if a signal interrupted the
+        evaluation, which is then still due."""
         if self.folder is not None and not checkpoints.has_checkpoint(self.folder):
-            self.save(state, None)  # a first evaluation can fail in ways that nothing foresees
+            self.save(state, None)  # so that an error in the first evaluation loses no training
         try:
             few = 1 if self.folder is None else None
             scores = score_split(
@@ -71,7 +72,7 @@ class RunOutput:
         write_atomic(report / "validation.png", data.getvalue())
 
     def save(self, state, scores) -> None:
-        """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""
+        """Writes a checkpoint, updates the links `last` and `best`, and removes old checkpoints."""
         if self.folder is None:
             return
         score = None if scores is None else scores.value(self.parts.task.score)
@@ -96,8 +97,8 @@ class RunOutput:
 
 
 def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
-    """The last step, the scores that are plain numbers (of this call, else of the last checkpoint), and which
-    of them picks the best checkpoint."""
+    """What a training returns: the last step, its scores that are plain numbers (of this call, else of the
+    last checkpoint), and the name of the score that selects the best checkpoint."""
     task = parts.task
     numbers = {} if scores is None else {key: scores.value(key) for key in scores.numbers}
     if scores is None and folder is not None:
@@ -114,7 +115,7 @@ def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
 
 
 def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
-    """Lines about the network and the data of a run."""
+    """Summary lines about the network and the data."""
     count = sum(p.numel() for p in parts.model.parameters())
     return [
         f"model     {config['model']['name']}, {count:,} parameters; {parts.model.weights_report}",
@@ -125,8 +126,8 @@ def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
 
 
 def _checkpoint_bytes(state) -> int:
-    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving
-    average."""
+    """Estimated size of a checkpoint: the weights, twice that for the optimizer's state, once more with an
+    EMA."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
     return weights * (3 if state.ema is None else 4)
 

@@ -1,4 +1,4 @@
-"""How scores are made in a run: the same for validation, `evaluate` and `compare`."""
+"""Scoring of a split: one implementation for validation, `evaluate` and `compare`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from segtrain.settings import EvaluateSettings
 def score_split(
     run: Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
 ) -> Scores:
-    """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
+    """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
@@ -73,7 +73,8 @@ def contact_sheet(scores: Scores, facts: Facts, task, title: str):
 
 @dataclass(frozen=True)
 class Scoring:
-    """How scores are made in this run."""
+    """Everything that determines the scores of a network: task, metrics, predictor and evaluation
+    settings."""
 
     task: object
     facts: Facts
@@ -83,8 +84,8 @@ class Scoring:
     prediction: Prediction
 
     def predictor(self, model: nn.Module, device, between=lambda: None) -> Predictor:
-        """The way from images to probabilities. ConfigError for settings that this network cannot be run
-        with."""
+        """The predictor of a network: images to probabilities. ConfigError for settings that the network
+        cannot run with."""
         return self.prediction.of(model, self.facts, self.task, device, between)
 
 
@@ -94,9 +95,9 @@ def prediction_of(config: Mapping) -> Prediction:
 
 
 def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:
-    """The metrics that the config names; `metric: {}` stands for those of the task.
+    """The scoring of a config. An empty `metric` group means the metrics of the task.
 
-    prediction: that of the config where it is there already, with the second network that it has read.
+    prediction: of the same config, if one exists already with its second network loaded.
     """
     settings = EvaluateSettings(**config["evaluate"])
     chosen = dict(config["metric"]) or dict(task.metrics)
@@ -107,8 +108,7 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
 
 
 def check_score(scoring: Scoring) -> None:
-    """ConfigError unless the metrics of the task, which give the score of the best checkpoint, are among
-    those chosen."""
+    """ConfigError unless the chosen metrics include those of the task, which select the best checkpoint."""
     missing = [name for name in scoring.task.metrics if name not in scoring.metric]
     if missing:
         chosen = ",".join([*missing, *scoring.metric])

@@ -1,4 +1,5 @@
-"""What a training config leaves open is decided here, once, before config.yaml is written.
+"""Settles a training config: decides, once and before config.yaml is written, what it leaves to the machine
+or to the files.
 
 `device=auto` and `threads=null` stay open: a run may be resumed on another machine.
 """
@@ -40,11 +41,11 @@ def settle(
     description: Mapping | None,
     faster_memory_format: Callable[[], str] | None,
 ) -> Settled:
-    """Decides what the config leaves open and writes config.yaml.
+    """Settles the config and writes config.yaml.
 
     folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
-    faster_memory_format: measures both formats; None for a network that fits itself, which has no loop.
-    ConfigError if the paths of a resumed run's data changed and other samples lie there.
+    faster_memory_format: times both memory formats; None for a network that fits itself, which has no loop.
+    ConfigError if paths of a resumed run's data changed and the samples there are others.
     """
     saved = None if description is None else description["config"]
     decided = _decided(config, saved, parts, faster_memory_format)
@@ -88,7 +89,7 @@ def _in_steps(
 
 
 def _about_decisions(config: Mapping, decided: Mapping) -> list[str]:
-    """One line with what was decided: the keys whose values differ from those of the composed config."""
+    """One line with the settled keys: those whose values differ from the composed config."""
     before = flatten(config)
     changed = {key: show(value) for key, value in flatten(decided).items() if before.get(key) != value}
     words = [

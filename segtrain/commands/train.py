@@ -42,8 +42,8 @@ def train(config: dict, folder: Path | None, stop) -> dict:
 
 
 def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
-    """All that comes before the first step, which nothing is lost by breaking off; the function that trains
-    from there on and returns the scores."""
+    """Builds everything that the loop needs, which may be interrupted at any point without loss. Returns the
+    function that runs the loop and returns the scores."""
     device = prepare(config)
     resumed, description, config = to_resume(folder, config)
     parts = build_parts(config, resumed, description)

@@ -1,4 +1,4 @@
-"""The folder that a command works in or on: a new one, or that of a run that exists."""
+"""The run folder of a command: a new one, or that of an existing run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segtrain.run.layout import CONFIG, MANIFEST, OUTPUTS
 
 
 def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
-    """The run's folder and whether it was made just now. wish: a path that the user typed for it."""
+    """The run folder, and whether it was created now. wish: path given by hydra.run.dir."""
     name, resume = config["name"], config["resume"]
     if resume not in (None, "auto"):
         return existing_run(resume, "resume"), False
@@ -36,7 +36,7 @@ def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
 
 
 def existing_run(folder: str, key: str) -> Path:
-    """The folder of a run that somebody typed. ConfigError if there is none."""
+    """The folder of an existing run that the user named. ConfigError if it is none."""
     path = Path(folder)
     if not folder:
         raise ConfigError(
@@ -51,8 +51,7 @@ def existing_run(folder: str, key: str) -> Path:
 
 
 def check_single(path: Path, key: str) -> None:
-    """ConfigError if a folder that somebody typed for a run is one of its checkpoints, or holds the runs of
-    stages."""
+    """ConfigError if the folder is not a run but one of its checkpoints, or the parent folder of stages."""
     if (path / MANIFEST).is_file():
         which = f", and checkpoint={path.name}" if key in ("run", "runs") else ""
         raise ConfigError(f"{key}={path} is a checkpoint; give the run's folder, {path.parent.parent}{which}")
@@ -78,7 +77,7 @@ def _last_runs() -> str:
 
 
 def remove_run(folder: Path) -> None:
-    """Takes away a folder that was made for a run which then could not begin."""
+    """Removes the folder of a run that could not start."""
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         # The folder of the day, if this was its only run.

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, where it lies, and finding one that exists."""
+"""Creates run folders and checks their names."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_name(name: str) -> None:
 
 
 def _mkdir(folder: Path) -> bool:
-    """Makes `folder` and what is missing above it, durably; False if it was there already."""
+    """Creates `folder` and its parents, synced to disk; False if it exists already."""
     with storage(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:

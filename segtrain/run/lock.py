@@ -1,4 +1,4 @@
-"""One process at a time in a run folder."""
+"""The lock of a run folder: one process at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError:
 
 LOCK = ".lock"
 LOCKED_BYTE = 1 << 30
-"""Where Windows locks: no process could read bytes that another one has locked."""
+"""Offset of the locked byte on Windows, where other processes cannot read locked bytes."""
 
 
 _held: weakref.WeakSet[Lock] = weakref.WeakSet()
@@ -116,7 +116,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _flock(descriptor: int) -> bool | None:
-    """True: locked, False: somebody else has it, None: this file system or this system knows no locks."""
+    """True: locked; False: another process has the lock; None: the file system or the operating system has no
+    locks."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,8 +136,8 @@ def _flock(descriptor: int) -> bool | None:
 
 
 def _boot() -> str:
-    """Names the running kernel: containers of one machine have several host names and one kernel that keeps
-    the locks."""
+    """Identifies the running kernel, which holds the locks: containers of one machine have different host
+    names but share a kernel."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -161,8 +162,8 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _read_owner(descriptor: int, wait_s: float) -> dict | None:
-    """Who wrote the lock; None if nobody did. A holder that has just locked gets `wait_s` to write its
-    name."""
+    """The holder named in the lock file; None if it names none. A holder that has just locked gets `wait_s`
+    seconds to write its name."""
     end = time.monotonic() + wait_s
     while True:
         with contextlib.suppress(ValueError, AttributeError, OSError, TypeError, LookupError, OverflowError):

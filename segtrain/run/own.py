@@ -1,4 +1,4 @@
-"""What lies in a run's folder under the names of its own files: regular files and folders, or it is named.
+"""Checks the files of a run folder: each must be a regular file or a folder, never a link, pipe or device.
 
 Somebody may have put a pipe there, which would be waited for, or a link, which would be written through.
 """
@@ -48,7 +48,7 @@ def check_below(output: Path, folder: Path) -> None:
 
 
 def stat_of_file(path: Path) -> os.stat_result:
-    """Its stat; CheckpointError unless it is a plain file (opening a pipe would wait for ever)."""
+    """The stat of a file; CheckpointError unless it is a regular file (opening a pipe would block)."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path} is not a regular file")
@@ -56,7 +56,7 @@ def stat_of_file(path: Path) -> os.stat_result:
 
 
 def read_own(path: Path, at_most: int) -> bytes:
-    """The first bytes of a regular file; OSError for anything else, which is not waited for."""
+    """The first `at_most` bytes of a regular file; OSError for anything else, without blocking."""
     descriptor = os.open(path, os.O_RDONLY | NO_WAIT)
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -65,7 +65,7 @@ def read_own(path: Path, at_most: int) -> bytes:
 
 
 def parsed(data: bytes | str):
-    """What JSON text says; ValueError for all that is none, nested ever so deep."""
+    """Parses JSON; ValueError for invalid text, also for text nested too deeply."""
     try:
         return json.loads(data)
     except RecursionError as error:

@@ -1,4 +1,5 @@
-"""Untrusted YAML to plain data, limited in size and with its aliases counted, and back."""
+"""Reads untrusted YAML as plain data, with limits on its size and its aliases, and writes plain data as
+YAML."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, path: Path, load: Callable | None = None) -> Any:
-    """What `load` makes of a YAML text (None: yaml.safe_load); `path` is what errors call it."""
+    """Parses YAML text with `load` (None: yaml.safe_load); errors name `path`."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -1,5 +1,5 @@
-"""config.yaml of a run: written once all of it is decided, read by whatever works on the run, and what a
-resumed run may change of it."""
+"""config.yaml of a run: written once it is settled, read by every command that works on the run, and the keys
+that a resumed run may change."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RESUMABLE = re.compile(
     r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)"
     r"|loader\.cache|.*\.workers|.*_every|trackers?\b.*"
 )
-"""Keys that may change when a run is resumed: they change no weights. A run that was out of memory or disk
-needs some of them."""
+"""Keys that may change when a run is resumed: they do not influence the weights. A run that ended for want of
+memory or disk space needs some of them changed."""
 AUTO = "auto"
 MAX_DESCRIPTION = 16 << 20
 
@@ -64,9 +64,8 @@ def _restore(folder: Path) -> str:
 
 
 def _upgraded(config: dict, folder: Path) -> dict:
-    """A config of an earlier version in today's keys, with the values that its checkpoints alone held:
-    boundary scores were asked for by evaluate.boundary_px, and config.yaml was written before class names and
-    label_map were read from the files."""
+    """Converts the config of an earlier version: evaluate.boundary_px is now the metric `boundary`, and
+    config.yaml did not hold settled values such as class names, which are taken from the last checkpoint."""
     data = config.get("data") or {}
     if None in data.values():
         config = {**config, "data": with_decided(data, _of_last_checkpoint(folder).get("data"))}
@@ -88,16 +87,15 @@ def _of_last_checkpoint(folder: Path) -> dict:
 
 
 def with_decided(options: Mapping, saved: Any) -> dict:
-    """The options of a group; those left open (null) have the values that a run decided for the same
-    entry."""
+    """The options of a group, with null options replaced by the values that the run settled, if it has the
+    same entry."""
     if not isinstance(saved, Mapping) or saved.get("name") != options.get("name"):
         return dict(options)
     return {key: saved.get(key) if value is None else value for key, value in options.items()}
 
 
 def as_decided(config: Mapping, saved: Mapping) -> dict:
-    """The config of a run that is resumed; what it leaves open has the values that the run decided at its
-    start.
+    """The config of a resumed run, with values left open replaced by those that the run settled at its start.
 
     Open are null options of the data set, trainer.steps=null, trainer.memory_format=auto and
     predictor.crf_solver=auto. saved: the run's config.
@@ -154,10 +152,12 @@ def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
 def check_unchanged(
     saved: Mapping, config: Mapping, folder: Path, paths: Collection[str], compared: Collection[str] = ()
 ) -> None:
-    """ConfigError if a resumed run would go on with a value that matters and that it was not started with.
+    """ConfigError if the config of a resumed run differs from the saved one in a key that influences the
+    weights.
 
-    paths: keys that hold files or folders, which may have moved: their last part is compared alone. compared:
-    those of them whose content the training compares with that of its start; they may change altogether.
+    paths: keys of files and folders, which may have moved: only their last component is compared. compared:
+    those whose content the training compares itself (`commands.resume.check_samples`); they may change
+    freely.
     """
     old, new = flatten(plain_data(saved)), flatten(plain_data(as_decided(config, saved)))
     for key in dict.fromkeys([*new, *old]):
@@ -166,12 +166,12 @@ def check_unchanged(
         if before == now or moved or RESUMABLE.fullmatch(key) or AUTO in (before, now):
             continue
         # Weights of another network would not fit.
-        weights = "" if key.startswith("model.") else f", with init={folder} to start from its weights"
+        start = "" if key.startswith("model.") else f", with init={folder} to start from its weights"
         raise ConfigError(
             f"{key} is {show(now)}, but {folder} was started with {show(before)}; a resumed run may change "
             f"only device, threads, *.workers, loader.cache, evaluate.batch_size, evaluate.pictures, "
             f"trainer.keep_checkpoints, trainer.compile, *_every and paths of the same files: choose another "
-            f"name{weights}"
+            f"name{start}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Batch-norm statistics recomputed for evaluations and checkpoints."""
+"""Recomputes the batch-norm statistics of the network that is evaluated and saved."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from segtrain.errors import ConfigError, nearest
 
 
 def compiled(model: nn.Module, backend: str) -> nn.Module:
-    """`model`, with the same tensors, as `backend` of torch.compile runs it. Names and hooks of `model`
-    itself stay as they are."""
+    """`model` compiled by `backend` of torch.compile; it shares the tensors of `model`, whose names and hooks
+    are unchanged."""
     there = torch.compiler.list_backends(exclude_tags=None)
     if backend not in there:
         usual = ", ".join(torch.compiler.list_backends())

@@ -1,4 +1,4 @@
-"""Whether a saved state has the form of the state that it is to be restored into."""
+"""Compares a saved state with the state that it is restored into: keys, types, shapes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ def first(found) -> str | None:
 
 
 def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str | None:
-    """As `misfit`, for the optimizer's saved state: each parameter has all of what its first step would make,
-    in the same shapes, or nothing yet. A wrong shape would crash the kernel that updates the weights."""
+    """As `misfit`, for the saved state of an optimizer: each parameter must have either no state or all
+    tensors that a step creates, in their shapes. A wrong shape would crash the kernel that updates the
+    weights."""
     own = optimizer.state_dict()
     if not isinstance(given, Mapping) or own.keys() != given.keys():
         return f"{where} is not the state of an optimizer"
@@ -68,8 +69,8 @@ def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str
 
 
 def _after_a_step(optimizer: torch.optim.Optimizer) -> dict | None:
-    """The state that a step makes, with tensors that have no content; None for an optimizer that takes no
-    step on such tensors."""
+    """The optimizer's state after a step on meta tensors; None if the optimizer cannot step on meta
+    tensors."""
     twin = copy.copy(optimizer)
     twin.state = collections.defaultdict(dict)
     twin.param_groups = [{**group, "params": []} for group in optimizer.param_groups]

@@ -79,8 +79,8 @@ def train(
 
 
 def _check(state: RunState, finite: Finite) -> None:
-    """DivergedError unless losses, weights and optimizer are finite: a step may spoil the weights after its
-    loss was computed, and nothing is scored with them."""
+    """DivergedError unless losses, weights and optimizer state are finite. The weights are checked because a
+    step changes them after its loss was computed."""
     finite.read()
     check_finite(state.served.state_dict(), state.plain(), state.step)
 
@@ -92,8 +92,8 @@ def _save_and_stop(state: RunState, plan: Plan, finite: Finite, save: Callable, 
 
 
 def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, stop, served_as: Callable):
-    """Evaluates if that is due, and saves. A signal during the evaluation saves first; the evaluation then
-    stays due."""
+    """Evaluates if an evaluation is due, and saves. If a signal interrupts the evaluation, the state is saved
+    with the evaluation still due."""
     scores = None
     with served_as():
         if state.evaluation_due:

@@ -1,4 +1,4 @@
-"""Which memory format a network trains faster in."""
+"""Selects the memory format in which a network trains faster."""
 
 from __future__ import annotations
 

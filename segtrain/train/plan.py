@@ -1,4 +1,4 @@
-"""When the loop logs, evaluates and saves, in optimizer steps."""
+"""The plan of a run: its length and when it logs, evaluates and saves, in optimizer steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from segtrain.text import show
 
 @dataclass(frozen=True)
 class Plan:
-    """When things happen, in optimizer steps; None: only after the last one."""
+    """The length of a run and its intervals in optimizer steps. An interval of None: only after the last
+    step."""
 
     steps: int
     log_every: int
@@ -41,7 +42,7 @@ def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
 
 
 def plan_of(settings: Trainer) -> Plan:
-    """The plan of a run whose intervals are in optimizer steps."""
+    """The plan of settled settings, whose intervals are in optimizer steps."""
     return Plan(settings.steps, settings.log_every, settings.evaluate_every, settings.save_every)
 
 

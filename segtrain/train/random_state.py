@@ -30,7 +30,7 @@ def random_state() -> dict:
 
 
 def restore_random_state(state: dict) -> None:
-    """Undoes what was drawn since `random_state()`; GPUs that are no longer there are left out."""
+    """Restores the states from `random_state()`; GPUs that no longer exist are ignored."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

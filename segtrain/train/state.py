@@ -1,4 +1,4 @@
-"""`RunState`: all that an exact resume needs."""
+"""`RunState`: everything that an exact resume needs."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class RunState:
     statistics: dict[str, Tensor] | None = None
 
     def train_mode(self) -> None:
-        """Puts all networks that are trained into training mode."""
+        """Sets all trained networks to training mode."""
         for network in (self.model, *self.networks.values()):
             network.train()
 
     @property
     def served(self) -> nn.Module:
-        """The network that is evaluated and kept: the moving average if there is one."""
+        """The network that is evaluated and saved as model.safetensors: the EMA if there is one."""
         return self.model if self.ema is None else self.ema
 
     @functools.cached_property
     def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are
-        copied."""
+        """(floating-point tensors of the EMA, those of the model in the same order, (EMA, model) pairs of all
+        other tensors, which are copied)."""
         pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
         floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
         return (
@@ -65,7 +65,7 @@ class RunState:
         )
 
     def plain(self) -> dict:
-        """Tensors and plain Python: what `served` does not hold already."""
+        """The state as tensors and plain Python, without the weights of `served`."""
         return {
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
             "statistics": self.statistics,
@@ -78,7 +78,7 @@ class RunState:
         }
 
     def restore(self, weights: dict[str, Tensor], plain: dict, source: str) -> None:
-        """Undoes everything since the checkpoint that `weights` and `plain` come from.
+        """Restores the state of a checkpoint from its `weights` and `plain`.
 
         CheckpointError, before a step could be taken, names what does not fit this network and its optimizer.
         """
@@ -98,7 +98,8 @@ class RunState:
             )
 
     def _misfit(self, plain: dict) -> str | None:
-        """What in a saved state has other keys, types or shapes than this one."""
+        """The first place at which a saved state differs from this one in keys, types or shapes; None if
+        there is none."""
         own = self.plain()
         statistics, random = plain.get("statistics"), plain.get("random")
         if not isinstance(random, dict) or not isinstance(random.get("cuda"), list):

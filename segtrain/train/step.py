@@ -17,7 +17,7 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 
 @dataclass(frozen=True)
 class Learning:
-    """What a step needs beside the state and the batch.
+    """Everything that a step needs besides the state and the batch.
 
     normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself
     (compiled). step: the task's, in place of `train_step`.
@@ -59,13 +59,13 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """The weight; infinity where it is 0, which makes a finite loss and its gradient exactly 0."""
+    """The weight to divide by; infinity in place of 0, so that a finite loss and its gradient become exactly
+    0."""
     return torch.where(weight > 0, weight, torch.inf).detach()
 
 
 def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, targets) on the device, in `trainer.accumulate` parts as even as possible, each of an image or
-    more."""
+    """(images, targets) on the device for each of `trainer.accumulate` micro-batches of almost equal size."""
     batch = batch.to(device)
     images, targets = batch.images, batch.targets
     if settings.memory_format == "channels_last":
@@ -98,8 +98,8 @@ def update(state: RunState, name: str, learning: Learning, factor: Tensor | None
 
 @torch.no_grad()
 def update_average(state: RunState, decay: float) -> None:
-    """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps
-    count."""
+    """Updates the EMA with decay min(d, (1 + t) / (10 + t)) at step t, so that the initial weights are soon
+    forgotten."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
     averaged, present, copied = state.average_tensors
     torch._foreach_lerp_(averaged, present, 1 - decay)

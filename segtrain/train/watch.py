@@ -1,4 +1,4 @@
-"""What the loop keeps an eye on: a loss that stays finite, images per second."""
+"""Monitors of the loop: non-finite losses, and images per second."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from segtrain.errors import DivergedError
 
 
 class Finite:
-    """Whether the loss stayed finite: a sum that once met infinity or not-a-number keeps it, so the sum since
-    the last log line tells, and is read only when the loop waits for the device anyway."""
+    """Detects non-finite losses. The sum of the losses since the last log line is non-finite if one of them
+    was; it is read when the loop synchronises with the device anyway."""
 
     def __init__(self, loss_sum: Tensor):
         self._loss_sum = loss_sum
@@ -40,7 +40,7 @@ class Finite:
 
 
 class Clock:
-    """Images per second and the share of the time spent waiting for data, since the last reading, without
+    """(images per second, share of the time spent waiting for data) since the last reading, without
     evaluations."""
 
     def __init__(self):
@@ -53,7 +53,7 @@ class Clock:
         return got
 
     def outside(self, do: Callable):
-        """Runs something that is not training."""
+        """Runs the block without counting its time as training."""
         start = time.perf_counter()
         done = do()
         self._start += time.perf_counter() - start

@@ -78,7 +78,7 @@ def encoder_of(
     if any_size and features.sides[1] != STRIDE:
         raise ConfigError(
             f"model.encoder={name} takes images of certain sides only, but this network takes any; use "
-            f"model=unet, or another encoder, such as resnet50"
+            f"model=unet or model.encoder=resnet50"
         )
     if contract_dilation:
         _dilate_averages(features, output_stride)
