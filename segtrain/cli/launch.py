@@ -53,9 +53,9 @@ def scores_if_finished(folder: Path) -> dict | None:
 
 
 def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
-    """The checked config with which the run in `folder` goes on: relative paths of its data are looked for
-    where the run was started, too. ConfigError if it differs from the saved config in what a resumed run may
-    not change.
+    """The checked config with which the run in `folder` goes on: relative paths of its data and of its second
+    network are looked for where the run was started, too. ConfigError if it differs from the saved config in
+    what a resumed run may not change.
 
     finished: nothing will be trained that could compare the samples, so their paths must end alike.
     """
@@ -64,8 +64,11 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     paths = build.path_keys(saved)
     of_data = [key for key in paths if key.startswith("data.")]
     check_unchanged(saved, config, folder, paths, () if finished else of_data)
-    names = [key.removeprefix("data.") for key in of_data]
-    return {**config, "data": relocated(config["data"], names, folder)}
+    sections = {}
+    for section in ("data", "predictor"):
+        names = [key.removeprefix(f"{section}.") for key in paths if key.startswith(f"{section}.")]
+        sections[section] = relocated(config[section], names, folder)
+    return {**config, **sections}
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:

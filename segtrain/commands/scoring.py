@@ -26,7 +26,7 @@ from segtrain.report.sheet import sheet
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Target
-from segtrain.settings import EvaluateSettings
+from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
 def score_split(
@@ -88,9 +88,12 @@ class Scoring:
         return self.prediction.of(model, self.facts, self.task, device, between)
 
 
-def prediction_of(config: Mapping) -> Prediction:
-    """From the sections `predictor` and `tta`."""
-    return Prediction(config["predictor"], config["tta"])
+def prediction_of(config: Mapping, run: str | None = None) -> Prediction:
+    """From the sections `predictor` and `tta`. run: the one that they are of, as for `data_of`."""
+    settings = config["predictor"]
+    if run is not None:
+        settings = relocated(settings, path_options(PredictorSettings), Path(run))
+    return Prediction(settings, config["tta"])
 
 
 def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:

@@ -85,10 +85,11 @@ def _of_last_checkpoint(folder: Path) -> dict:
 
 def with_decided(options: Mapping, saved: Any) -> dict:
     """The options of a group; those left open (null) have the values that a run decided for the same
-    entry."""
+    entry. A text is the path that a user gave: nothing decides one."""
     if not isinstance(saved, Mapping) or saved.get("name") != options.get("name"):
         return dict(options)
-    return {key: saved.get(key) if value is None else value for key, value in options.items()}
+    decided = {key: value for key, value in saved.items() if not isinstance(value, str)}
+    return {key: decided.get(key) if value is None else value for key, value in options.items()}
 
 
 def as_decided(config: Mapping, saved: Mapping) -> dict:
@@ -117,19 +118,21 @@ def as_decided(config: Mapping, saved: Mapping) -> dict:
 
 
 def relocated(data: Mapping, paths: Collection[str], folder: Path) -> dict:
-    """The options of a run's data set. A relative path that does not exist from here but from the directory
-    that the run was started in is made absolute.
+    """The options of a run's data set, or a section of its config. A relative path that does not exist from
+    here but from the directory that the run was started in is made absolute; one that exists below data.root
+    is left to the data set.
 
     paths: names of the options that hold files or folders. folder: of the run.
     """
     started = read_record(folder).get("directory")
     found = dict(data)
-    for name in paths:
-        value = data.get(name)
+    for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
+        value, root = data.get(name), found.get("root")
         if started is None or not isinstance(value, str) or os.path.isabs(value) or os.path.exists(value):
             continue
         there = os.path.join(started, value)
-        if os.path.exists(there):
+        below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
+        if os.path.exists(there) and not below_root:
             found[name] = there
     return found
 
