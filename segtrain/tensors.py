@@ -57,6 +57,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: {odd} is {_kind_of(tensors[odd])}; allowed: dense tensors of floats (16, 32 or 64 "
             f"bits), integers or booleans; convert it and save the file anew"
         )
+    # Strides of 0 let a tensor of a few bytes have any number of elements.
+    size = path.stat().st_size
+    large = next((name for name, tensor in tensors.items() if tensor.nbytes > size), None)
+    if large is not None:
+        raise CheckpointError(
+            f"{path}: {large} has {tensors[large].nbytes} bytes, more than the whole file ({size}); make it "
+            f"contiguous and save the file anew"
+        )
     bad = not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{path}: {bad} holds infinities or not-a-numbers; use other weights")
@@ -68,12 +76,15 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def _is_plain(tensor: Tensor) -> bool:
     known = tensor.dtype in _FLOATS or not (tensor.is_floating_point() or tensor.is_complex())
-    return known and tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_meta)
+    special = tensor.is_quantized or tensor.is_meta or tensor.is_nested
+    return known and tensor.layout is torch.strided and not special
 
 
 def _kind_of(tensor: Tensor) -> str:
     """'a torch.sparse_coo tensor of torch.float32'"""
     where = " without numbers" if tensor.is_meta else ""
+    if tensor.is_nested:
+        return f"a nested tensor of {tensor.dtype}"
     return f"a {tensor.layout} tensor of {tensor.dtype}{where}"
 
 
@@ -115,6 +126,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors by name, on the CPU; CheckpointError if the file is damaged or none."""
     try:
         stat_of_file(path)
+        if not _is_utf8(path):
+            return safetensors.torch.load(path.read_bytes())  # load_file takes names in UTF-8 only
         return safetensors.torch.load_file(path, device="cpu")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
@@ -122,6 +135,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is not a safetensors file or is damaged ({error}); restore a copy"
         ) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_torch(path: Path):

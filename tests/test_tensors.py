@@ -68,6 +68,11 @@ WRONG = {
     "a sparse tensor": (torch_file({"a": torch.eye(3).to_sparse()}), "a is a torch.sparse_coo tensor"),
     "complex numbers": (torch_file({"a": torch.ones(2).cfloat()}), "tensor of torch.complex64"),
     "8-bit floats": (torch_file({"a": torch.ones(2).to(torch.float8_e5m2)}), "tensor of torch.float8_e5m2"),
+    "a nested tensor": (
+        torch_file({"a": torch.nested.nested_tensor([torch.ones(2)])}),
+        "a is a nested tensor",
+    ),
+    "more than the file": (torch_file({"a": torch.ones(1).expand(10**12)}), "more than the whole file"),
     "no numbers": (torch_file({"a": torch.ones(2, device="meta")}), "without numbers"),
     "infinities": (torch_file({"a": torch.tensor([1.0, torch.inf])}), "a holds infinities"),
     "not-a-numbers": (

@@ -54,9 +54,9 @@ def scores_if_finished(folder: Path) -> dict | None:
 
 
 def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
-    """The config for resuming the run in `folder`: relative paths of its data are also looked for in the
-    directory where the run was started. ConfigError if the config differs from the saved one in a key that a
-    resumed run may not change.
+    """The config for resuming the run in `folder`: relative paths of its data and of its second network are
+    also looked for in the directory where the run was started. ConfigError if the config differs from the
+    saved one in a key that a resumed run may not change.
 
     finished: nothing will be trained, so the samples cannot be compared and paths of the data must have the
     same last component.
@@ -66,8 +66,11 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     paths = build.path_keys(saved)
     of_data = [key for key in paths if key.startswith("data.")]
     check_unchanged(saved, config, folder, paths, () if finished else of_data)
-    names = [key.removeprefix("data.") for key in of_data]
-    return {**config, "data": relocated(config["data"], saved["data"], names, folder)}
+    sections = {}
+    for section in ("data", "predictor"):
+        names = [key.removeprefix(f"{section}.") for key in paths if key.startswith(f"{section}.")]
+        sections[section] = relocated(config[section], saved[section], names, folder)
+    return {**config, **sections}
 
 
 def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:

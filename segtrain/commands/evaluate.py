@@ -13,7 +13,14 @@ from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import contact_sheet, data_of, score_split, scoring_of, split_of
+from segtrain.commands.scoring import (
+    contact_sheet,
+    data_of,
+    prediction_of,
+    score_split,
+    scoring_of,
+    split_of,
+)
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
@@ -31,7 +38,7 @@ def evaluate(config: dict, stop) -> dict:
     data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
     split = split_of(data, config["split"])
-    scoring = scoring_of(config, task, facts)
+    scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
     output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")

@@ -6,9 +6,9 @@ from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
 from segtrain.commands.prepare import prepare
+from segtrain.commands.scoring import prediction_of
 from segtrain.errors import DataError
 from segtrain.predictor.mask import mask_of
-from segtrain.predictor.prediction import Prediction
 from segtrain.task import TASK
 from segtrain.text import count, say
 
@@ -23,7 +23,7 @@ def predict(config: dict, stop) -> dict:
         model.to(device),
         facts,
         task,
-        Prediction(config["predictor"], config["tta"]),
+        prediction_of(config, config["run"], checkpoint.description),
         device,
         stop.raise_if_requested,
     )

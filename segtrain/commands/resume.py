@@ -20,6 +20,7 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.evaluate.loop import spread
 from segtrain.options import path_options
 from segtrain.run.saved import as_decided
+from segtrain.text import show
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
@@ -85,7 +86,7 @@ def check_samples(config: Mapping, description: dict | None, now: Mapping[str, d
     if moved and changed:
         path = config["data"][moved[0].removeprefix("data.")]
         raise ConfigError(
-            f"{moved[0]}={path} does not hold the samples that the run was started with "
+            f"{moved[0]}={show(path)} does not hold the samples that the run was started with "
             f"({', '.join(changed.values())}); give the place of the same files, or start a new run"
         )
     if moved:

@@ -26,7 +26,7 @@ from segtrain.report.sheet import sheet
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Target
-from segtrain.settings import EvaluateSettings
+from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
 def score_split(
@@ -89,9 +89,14 @@ class Scoring:
         return self.prediction.of(model, self.facts, self.task, device, between)
 
 
-def prediction_of(config: Mapping) -> Prediction:
-    """From the sections `predictor` and `tta`."""
-    return Prediction(config["predictor"], config["tta"])
+def prediction_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Prediction:
+    """The prediction of the sections `predictor` and `tta`. run, description: of the run that they come from,
+    as for `data_of`."""
+    settings = config["predictor"]
+    if run is not None:
+        saved = description["config"].get("predictor") or {}
+        settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
+    return Prediction(settings, config["tta"])
 
 
 def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:

@@ -71,7 +71,8 @@ def folder(
     """
     places = _places(root, images, masks)
     pairs = _pairs(places, mask_suffix)
-    splits = _splits(pairs, places, train_list, val_list, val_fraction, split_seed)
+    lists = [path and _found_file(path, root) for path in (train_list, val_list)]
+    splits = _splits(pairs, places, *lists, val_fraction, split_seed)
     mapping = _checked_map(label_map)
     named = _read_classes(classes, root)
     masks = [pair.mask for pair in pairs]
@@ -194,10 +195,15 @@ def _read_classes(classes: list[str] | str | None, root: str | None) -> Named:
     return Named(names, colours, ignored)
 
 
+def _found_file(path: str, root: str | None) -> str:
+    """The file below root if there is one, else `path` from the current folder."""
+    below = os.path.join(root or "", path)
+    return below if os.path.isfile(below) else path
+
+
 def _class_lines(path: str, root: str | None) -> list[str]:
-    candidates = [os.path.join(root or "", path), path]
-    found = next((one for one in candidates if os.path.isfile(one)), None)
-    if found is None:
+    found = _found_file(path, root)
+    if not os.path.isfile(found):
         raise ConfigError(
             f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line "
             f"'name r g b' for each"

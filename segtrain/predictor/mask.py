@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
+from segtrain.options import path_options
 from segtrain.predictor.device import choose_device
 from segtrain.predictor.inputs import pixels_of
 from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.predictor.tiles import Predict
+from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import TASK
@@ -126,7 +128,9 @@ def load(
     found = read(run, checkpoint)
     model, facts = build_from(found, dict(model_options or {}))
     config = found.description["config"]
-    prediction = saved_prediction(config, settings, views)
+    saved = config.get("predictor") or {}
+    own = relocated(saved, saved, path_options(PredictorSettings), Path(run))
+    prediction = saved_prediction({**config, "predictor": own}, settings, views)
     return mask_of(model.to(place), facts, TASK.build(config["task"]), prediction, place)
 
 

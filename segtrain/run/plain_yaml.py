@@ -4,6 +4,7 @@ YAML."""
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ MAX_NODES = 5_000
 MAX_DEPTH = 50
 MAX_DIGITS = 400
 """Characters of a number: YAML reads 1:1:1… in a time that grows with its square."""
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Escapes of the bytes of a file name that are not UTF-8, as `to_yaml` writes them."""
 FORBIDDEN = ("hydra", "_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys that no YAML of a user may hold at any depth: Hydra gives them meanings that run code."""
 
@@ -48,6 +51,8 @@ def parse_yaml(text: str, path: Path, load: Callable | None = None) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if SURROGATE.search(text):
+        loader = yaml.SafeLoader  # libyaml refuses them
     try:
         _check_events(yaml.parse(text, Loader=loader), path)
         tree = yaml.compose(text, Loader=loader)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segtrain.errors import SegtrainError
-from segtrain.run.layout import RECORD
+from segtrain.run.layout import CONFIG, RECORD
 from segtrain.run.own import parsed, read_own
 from segtrain.run.resources import exit_code_of, known_error
 from segtrain.run.storage import write_json
@@ -51,6 +51,10 @@ class Record:
         self.scores: dict = {}
         self._start = time.monotonic()
         earlier = read_record(folder)
+        self._config = folder / CONFIG
+        self._before = _inode(self._config)
+        # That of the paths in config.yaml, until that is written anew.
+        directory = os.getcwd() if self._before is None else earlier.get("directory", os.getcwd())
         self.content = {
             "command": words,
             "started": _now(),
@@ -61,7 +65,7 @@ class Record:
             "scores": None,
             "seed": config["seed"],
             "host": socket.gethostname(),
-            "directory": os.getcwd(),
+            "directory": directory,
             "python": platform.python_version(),
             "versions": _versions(),
             "git": git_commit(),
@@ -75,10 +79,19 @@ class Record:
     def __exit__(self, _kind, error, _trace) -> None:
         said = None if error is None else str(known_error(error) or error)
         self.content.update(ended=_now(), seconds=round(time.monotonic() - self._start, 1))
+        if _inode(self._config) != self._before:
+            self.content.update(directory=os.getcwd())
         self.content.update(exit_code=exit_code_of(error), error=said, scores=self.scores or None)
         # A full disk must not hide the error of the block.
         with contextlib.suppress(SegtrainError) if error is not None else contextlib.nullcontext():
             write_json(self.path, self.content)
+
+
+def _inode(path: Path) -> int | None:
+    """Another one for each file that is written atomically; None if there is none."""
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_ino
+    return None
 
 
 def read_record(folder: Path) -> dict:

@@ -88,10 +88,11 @@ def _of_last_checkpoint(folder: Path) -> dict:
 
 def with_decided(options: Mapping, saved: Any) -> dict:
     """The options of a group, with null options replaced by the values that the run settled, if it has the
-    same entry."""
+    same entry. A string is a path that a user gave and is never settled."""
     if not isinstance(saved, Mapping) or saved.get("name") != options.get("name"):
         return dict(options)
-    return {key: saved.get(key) if value is None else value for key, value in options.items()}
+    decided = {key: value for key, value in saved.items() if not isinstance(value, str)}
+    return {key: decided.get(key) if value is None else value for key, value in options.items()}
 
 
 def as_decided(config: Mapping, saved: Mapping) -> dict:
@@ -118,21 +119,26 @@ def as_decided(config: Mapping, saved: Mapping) -> dict:
     }
 
 
-def relocated(data: Mapping, saved: Mapping, paths: Collection[str], folder: Path) -> dict:
-    """The options of a run's data set. A relative path of the run that does not exist from here, but from the
-    directory that the run was started in, is made absolute.
+def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: Path) -> dict:
+    """The options of a run's data set, or of a section of its config. A relative path of the run that does
+    not exist from here, but from the directory that the run was started in, is made absolute; a path that
+    exists below data.root is left to the data set.
+
+    saved: the options in the run's config; paths that differ from it were typed, and begin here. paths: names
+    of the options that hold files or folders. folder: of the run.
 
     saved: the options in the run's config; paths that differ from it were typed, and begin here. paths: names
     of the options that hold files or folders. folder: of the run.
     """
     started = read_record(folder).get("directory")
-    found = dict(data)
-    for name in paths:
-        value = data.get(name)
-        if started is None or not isinstance(value, str) or value != saved.get(name):
+    found = dict(options)
+    for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
+        value, root = options.get(name), found.get("root")
+        if started is None or not isinstance(value, str) or value != saved.get(name) or os.path.isabs(value):
             continue
         there = os.path.join(started, value)
-        if not os.path.exists(value) and os.path.exists(there):
+        below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
+        if not os.path.exists(value) and os.path.exists(there) and not below_root:
             found[name] = there
     return found
 

@@ -114,6 +114,16 @@ def test_splits_by_lists(tmp_path):
         build(tmp_path, train_list=lists["train_list"], val_list=str(tmp_path / "no.txt"))
 
 
+def test_lists_begin_below_the_root_or_in_the_current_folder(tmp_path, monkeypatch):
+    some(tmp_path / "root", 3)
+    (tmp_path / "root" / "train.txt").write_text("a0")
+    (tmp_path / "train.txt").write_text("a1")
+    (tmp_path / "val.txt").write_text("a2")
+    monkeypatch.chdir(tmp_path)
+    found = names(build(tmp_path / "root", train_list="train.txt", val_list="val.txt"))
+    assert found == {"train": ["a0"], "val": ["a2"]}
+
+
 def test_lists_have_comments_and_name_no_image_twice(tmp_path):
     some(tmp_path, 5)
     write(tmp_path, "#a", np.zeros((4, 6)))

@@ -407,11 +407,8 @@ ADVICE = re.compile(
 def texts_with_advice() -> list[str]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        if (
-            path.name in ("settings.py", "help.py")
-            or path.parts[-2:] == ("commands", "__init__.py")
-            or path.parent.name == "report"
-        ):
+        help_texts = path in (PACKAGE / "settings.py", PACKAGE / "commands" / "__init__.py")
+        if help_texts or path.name == "help.py" or path.parent.name == "report":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+
+from segtrain.predictor.mask import load
 
 QUICK = ("device=cpu", "model.widths=[4,8]", "augmentation=none", "loader.batch_size=2", "loader.workers=0")
 QUICK += ("evaluate.workers=0", "evaluate.pictures=0")
@@ -44,7 +47,7 @@ def unfinished(run: str, step: int) -> None:
         if int(folder.name) > step:
             shutil.rmtree(folder)
     os.symlink(str(step), Path(run, "checkpoints", "last"))
-    record = json.loads(Path(run, "run.json").read_text())
+    record = json.loads(Path(run, "run.json").read_bytes())
     Path(run, "run.json").write_text(json.dumps({**record, "exit_code": 143, "scores": None}))
 
 
@@ -136,6 +139,92 @@ def test_relative_paths_begin_where_the_run_was_started(segtrain, pairs, tmp_pat
     unfinished("../outputs/a", 4)
     assert segtrain("train", "resume=../outputs/a").code == 0
     assert config_of("../outputs/a")["data"]["root"] == str(pairs)
+
+
+def test_paths_below_the_root_stay_below_it_elsewhere(segtrain, pairs, tmp_path, monkeypatch):
+    decoys = {"images": Image.new("RGB", (32, 32)), "masks": Image.new("L", (32, 32))}
+    for kind, decoy in decoys.items():
+        for image in (pairs / kind).rglob("*.png"):
+            other = tmp_path / kind / image.relative_to(pairs / kind)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            decoy.save(other)
+    below = ("data.root=pairs", "data.images=images", "data.masks=masks")
+    start = (*FOLDER, *below, "trainer.steps=5", "trainer.evaluate_every=2", "name=a")
+    assert segtrain(*start).code == 0
+    unfinished("outputs/a", 4)
+    monkeypatch.chdir(tmp_path / "masks")
+    result = segtrain("evaluate", "run=../outputs/a")
+    assert result.code == 0, result.err
+    assert "present 3" in result.out
+    result = segtrain("train", "resume=../outputs/a")
+    assert result.code == 0, result.err
+    assert config_of("../outputs/a")["data"]["images"] == "images"
+
+
+def test_a_start_that_fails_elsewhere_leaves_the_run_where_it_was(segtrain, pairs, tmp_path, monkeypatch):
+    start = (*FOLDER, "data.root=pairs", "trainer.steps=5", "trainer.evaluate_every=2", "name=a")
+    assert segtrain(*start).code == 0
+    unfinished("outputs/a", 4)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    segtrain("train", "resume=../outputs/a", "data.root=none").refused("data.root is 'none'")
+    assert segtrain("evaluate", "run=../outputs/a").code == 0
+    assert segtrain("train", "resume=../outputs/a").code == 0
+    assert json.loads(Path("../outputs/a/run.json").read_text())["directory"] == os.getcwd()
+
+
+def test_the_second_network_is_found_from_elsewhere(segtrain, pairs, tmp_path, monkeypatch):
+    words = (*FOLDER, "data.root=pairs", "trainer.steps=5", "trainer.evaluate_every=2")
+    assert segtrain(*words, "name=a").code == 0
+    assert segtrain(*words, "name=b", "predictor.ensemble=outputs/a").code == 0
+    unfinished("outputs/b", 4)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert segtrain("evaluate", "run=../outputs/b", "checkpoint=last").code == 0
+    image = pairs / "images" / "val" / "a0.png"
+    assert segtrain("predict", "run=../outputs/b", f"input={image}", "output=out", "device=cpu").code == 0
+    assert load("../outputs/b")(str(image)).shape == (32, 32)
+    result = segtrain("train", "resume=../outputs/b")
+    assert result.code == 0, result.err
+
+
+def test_a_run_goes_on_with_other_options_for_the_same_samples(segtrain, pairs):
+    words = ("trainer.steps=5", "trainer.evaluate_every=2", "name=a")
+    assert segtrain(*FOLDER, "data.root=pairs", *words).code == 0
+    unfinished("outputs/a", 4)
+    places = ("data.root=null", "data.images=pairs/images", "data.masks=pairs/masks")
+    result = segtrain("train", "resume=outputs/a", *places)
+    assert result.code == 0, result.err
+    assert "data.root, data.images, data.masks changed; the samples are the same" in result.out
+    saved = config_of("outputs/a")["data"]
+    assert (saved["root"], saved["images"]) == (None, "pairs/images")
+    assert saved["classes"] == ["class_0", "class_1", "class_2"]
+
+
+def test_lists_that_are_not_typed_again_are_not_taken_over(segtrain, pairs):
+    for part, line in (("train", "train/a0.png"), ("val", "train/a10.png")):
+        Path(f"{part}.txt").write_text(f"{line}\n")
+    lists = ("data.train_list=train.txt", "data.val_list=val.txt")
+    words = (*FOLDER, "data.root=pairs", "trainer.steps=5", "trainer.evaluate_every=2", "name=a")
+    assert segtrain(*words, *lists).code == 0
+    unfinished("outputs/a", 4)
+    segtrain(*words, "resume=auto").refused("data.train_list=null does not hold", "1 samples then, 5 now")
+    assert segtrain(*words, *lists, "resume=auto").code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_a_run_whose_paths_are_not_utf8_can_be_used(segtrain, pairs, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    shutil.move(pairs, tmp_path / name)
+    run = f"{tmp_path / name}/run"
+    words = ("trainer.steps=5", "trainer.evaluate_every=2", f"hydra.run.dir={run}")
+    result = segtrain(*FOLDER, f"data.root={name}", *words)
+    assert result.code == 0, result.err
+    assert config_of(run)["data"]["root"] == name
+    assert segtrain("evaluate", f"run={run}").code == 0
+    unfinished(run, 4)
+    result = segtrain("train", f"resume={run}")
+    assert result.code == 0, result.err
 
 
 def test_stages_that_were_renamed_or_named_by_another_path_go_on(segtrain, tmp_path):
