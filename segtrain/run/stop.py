@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from segtrain.errors import SIGPIPE, Interrupted
 
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+    if hasattr(signal, name)
 ]
-"""Those that ask a run to end: SIGHUP where a terminal is closed, unless that is ignored (nohup)."""
+"""Those that ask a run to end: SIGHUP where a terminal is closed, unless that is ignored (nohup); SIGUSR1,
+SIGUSR2 and SIGXCPU, by which batch systems (Slurm, Grid Engine, LSF) say that a job's time is nearly over."""
 
 
 class Stop:
