@@ -57,7 +57,7 @@ SIGPIPE = 13
 
 class Interrupted(SegtrainError):
     """A signal, or a stdout without a reader, asked the run to end; the exit code is 128 + the signal's
-    number: 129 SIGHUP, 130 SIGINT, 141 SIGPIPE, 143 SIGTERM."""
+    number: 129 SIGHUP, 130 SIGINT, 138 SIGUSR1, 140 SIGUSR2, 141 SIGPIPE, 143 SIGTERM, 152 SIGXCPU."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

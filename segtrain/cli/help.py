@@ -21,8 +21,8 @@ segtrain trains, evaluates and runs networks that label every pixel.
   --help, -h         --version
 
 Exit codes: 0 done, 1 a fault of segtrain or a sweep with failed runs, 2 config, 3 data,
-4 checkpoint or storage, 5 diverged, 6 memory or processes, 129, 130 and 143 stopped by a signal,
-141 stdout closed by its reader."""
+4 checkpoint or storage, 5 diverged, 6 memory or processes, 128 + N stopped by signal N (130 Ctrl-C,
+143 SIGTERM), 141 stdout closed by its reader."""
 
 FOOTER = (
     "Options of a choice: segtrain list GROUP NAME. All keys with their values: segtrain config "

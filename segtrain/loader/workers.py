@@ -16,6 +16,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from segtrain.errors import ResourceError, SegtrainError
 from segtrain.loader.batch import Batch, SharedMemoryError, shared_memory_fix
+from segtrain.run.stop import SIGNALS
 
 # Which sample each worker is reading, for the error message when it dies: per worker its process id and the
 # sample's index + 1.
@@ -72,9 +73,6 @@ class WorkerIterator(_MultiProcessingDataLoaderIter):
             _utils.signal_handling._remove_worker_pids(id(self))
 
 
-HELD_BACK = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-
-
 class WorkerStart:
     """The worker_init_fn: signals, threads, and the death of the parent."""
 
@@ -86,10 +84,10 @@ class WorkerStart:
         _note, _slot = self.note, worker_id
         _note[2 * worker_id] = os.getpid()
         # The parent decides when to stop: a signal to the process group must not end the workers.
-        for number in HELD_BACK:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
         if self.die_with_parent and sys.platform == "linux":
@@ -109,7 +107,7 @@ def undisturbed(make: Callable):
     before = signal.getsignal(signal.SIGCHLD)
     can_mask = hasattr(signal, "pthread_sigmask")
     # Workers inherit the mask and keep it until they ignore these signals.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK) if can_mask else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if can_mask else None
     try:
         return make()
     finally:

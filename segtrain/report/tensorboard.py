@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable
@@ -22,6 +23,16 @@ from segtrain.run.storage import append_bytes
 _numbers = itertools.count()
 
 
+def _later_than_others(folder: Path) -> int:
+    """The time in seconds for the name of a new event file, later than that in the name of any other.
+
+    TensorBoard reads event files in the order of their names, and drops all that follows in that order and
+    belongs to earlier steps. Where a run is resumed, the clock may be behind that of its start.
+    """
+    names = [re.search(r"\.tfevents\.(\d{10})\.", name) for name in os.listdir(folder)]
+    return max([int(time.time()), *(int(found[1]) + 1 for found in names if found)])
+
+
 class Board:
     """A new event file in `folder`. TensorBoard drops what earlier files hold from `purge_step` on.
 
@@ -31,7 +42,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, purge_step: int):
-        seconds, host = int(time.time()), socket.gethostname()
+        seconds, host = _later_than_others(folder), socket.gethostname()
         name = f"events.out.tfevents.{seconds:010d}.{host}.{os.getpid()}.{next(_numbers)}"
         self._path = folder / name
         start = SessionLog(status=SessionLog.START)

@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from segtrain.errors import SIGPIPE, Interrupted
 
 SIGNALS = [
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBREAK")
+    if hasattr(signal, name)
 ]
-"""Signals that stop a run. SIGHUP is sent when a terminal is closed; it stays ignored under nohup."""
+"""Signals that stop a run. SIGHUP is sent when a terminal is closed; it stays ignored under nohup. SIGUSR1,
+SIGUSR2 and SIGXCPU are sent by batch systems (Slurm, Grid Engine, LSF) shortly before a job's time is over."""
 
 
 class Stop:

@@ -90,7 +90,16 @@ def gone(pids, within_s=3.0):
     return not any(map(lives, pids))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGUSR1, 138),
+        (signal.SIGUSR2, 140),
+        (signal.SIGXCPU, 152),
+    ],
+)
 def test_one_signal_ends_the_step_and_saves(start, tmp_path, number, code):
     process, children = start(LOOP, tmp_path, 0.05)
     time.sleep(0.2)
@@ -281,6 +290,22 @@ def test_a_closed_terminal_stops_the_run_politely(start, tmp_path, ignored):
         process.send_signal(signal.SIGTERM)
     assert process.wait(10) == (143 if ignored else 129)
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGXCPU])
+def test_what_a_batch_system_sends_to_every_process_of_a_job_stops_the_run_politely(tmp_path, number):
+    words = (*SMALL, "loader.workers=2", "trainer.steps=100000", "trainer.evaluate_every=null")
+    process = start_program("train", *words, "trainer.log_every=20", "name=run", cwd=tmp_path)
+    try:
+        assert any(line.startswith("step 20 of") for line in process.stdout)
+        for worker in descendants(process.pid):
+            os.kill(worker, number)
+        time.sleep(0.5)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number and "a checkpoint is saved" in said
 
 
 @pytest.mark.parametrize("frozen", [1, 2], ids=["one", "all"])

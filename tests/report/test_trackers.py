@@ -82,6 +82,22 @@ def test_tensorboard_reads_what_was_logged_and_drops_what_is_made_anew(tmp_path)
     assert [line["step"] for line in lines] == [10, 20, 30] and "val/curve" in lines[0]
 
 
+@pytest.mark.parametrize("behind_s", [0, 3600], ids=["within a second", "on a machine whose clock is behind"])
+def test_tensorboard_shows_the_steps_of_a_run_that_was_resumed(tmp_path, monkeypatch, behind_s):
+    """TensorBoard reads the files in the order of their names."""
+    now = [2e9]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    for first_step in range(0, 120, 10):  # so many that the count behind the time has one digit more
+        events = Events(tmp_path, first_step, 120)
+        events.log(first_step + 5, NUMBERS)
+        events.log(first_step + 10, NUMBERS)
+        events.close()
+        now[0] -= behind_s
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    assert [one.step for one in board.Scalars("train/loss")] == list(range(5, 121, 5))
+
+
 @pytest.mark.parametrize("sink", ["metrics.jsonl", "events.out"])
 def test_a_sink_that_the_disk_refuses_is_one_error_and_keeps_what_it_held(tmp_path, monkeypatch, sink):
     events = Events(tmp_path, 0, 40)
