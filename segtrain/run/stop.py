@@ -21,7 +21,8 @@ SIGNALS = [
     if hasattr(signal, name)
 ]
 """Signals that stop a run. SIGHUP is sent when a terminal is closed; it stays ignored under nohup. SIGUSR1,
-SIGUSR2 and SIGXCPU are sent by batch systems (Slurm, Grid Engine, LSF) shortly before a job's time is over."""
+SIGUSR2 and SIGXCPU are sent by batch systems (Slurm, Grid Engine, LSF) shortly before a job's time is
+over."""
 
 
 class Stop:

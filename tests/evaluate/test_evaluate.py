@@ -172,8 +172,6 @@ def without_data(user):
 @pytest.mark.usefixtures("without_data")
 def test_paths_of_a_run_that_lead_nowhere(user, segtrain, tmp_path):
     words = ("evaluate", f"run={user / 'outputs' / 'run'}", "device=cpu")
-    assert segtrain(*words).code == 0  # found where the run was started
-    (user / "sizes").rename(user / "elsewhere")
     segtrain(*words).refused(
         "data.images is 'sizes/i'", f"was started in {user}, where its relative paths begin"
     )
@@ -186,7 +184,6 @@ def test_paths_of_a_run_that_lead_nowhere(user, segtrain, tmp_path):
         assert "was started in" not in segtrain(*words).err
     finally:
         (tmp_path / "run.json").rename(user / "outputs" / "run" / "run.json")
-        (user / "elsewhere").rename(user / "sizes")
     assert json.loads((user / "outputs" / "run" / "run.json").read_text())["directory"] == str(user)
 
 
