@@ -1,7 +1,7 @@
-"""Composition: from the overrides of a command line to one plain dict, by Hydra.
+"""Composition: turns the overrides of a command line into one plain dict, with Hydra.
 
-Hydra's own node (launchers, callbacks, logging) can name code to run. It is composed, from the shipped YAMLs
-only, and never run: a user's YAML that mentions hydra is refused before Hydra merges it.
+Hydra's own node (launchers, callbacks, logging) can name code to run. The node is composed from the shipped
+YAMLs only and is never run: a user's YAML that mentions hydra is refused before Hydra merges it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from segtrain.text import flatten
 
 
 class Composer:
-    """Hydra, ready to compose. It is made once for a command and used once for each run of a sweep."""
+    """Composes configs of one command with Hydra. One instance composes all trials of a sweep."""
 
     def __init__(self, command: str, config_dir: str | None = None, saved: Mapping | None = None):
-        """saved: the config of the run that the command works on; its groups become the option `saved` of
-        each group."""
+        """saved: the config of the run that the command reads; each of its groups becomes the option `saved`
+        of that group."""
         self.keys = Keys(command)
         self.command, self.saved = command, saved
         self.config_dir = None if config_dir is None else checked_folder(config_dir)
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Composer]:
-        """Within this block `compose`, `options` and `sources` work."""
+        """A context in which `compose`, `options` and `setters` work."""
         from hydra import initialize_config_module
         from hydra.core.global_hydra import GlobalHydra
 
         if importlib.util.find_spec("segtrain.conf") is None:
             raise ConfigError(
-                "the configs of segtrain are missing: it is run from its sources without being installed; "
+                "the configs of segtrain are missing: it runs from its sources and is not installed; "
                 "pip install -e ."
             )
         GlobalHydra.instance().clear()
@@ -62,13 +62,13 @@ class Composer:
         )
 
     def options(self, group: str) -> list[str]:
-        """Names that `group=NAME` can have."""
+        """The names of a group's entries, as in `group=NAME`."""
         return self._loader.get_group_options(
             group, overrides=self._search_path(), config_name=self._config_name()
         )
 
     def get_group_options(self, group: str, results_filter=None) -> list[str]:
-        """The same for Hydra's glob(…), without what is not a choice of its own."""
+        """As `options`, for Hydra's glob(…): without `saved`, which is not an entry of its own."""
         return [name for name in self.options(group) if name != "saved"]
 
     def _config_name(self) -> str:
@@ -76,8 +76,8 @@ class Composer:
         return "resumed" if self.saved is not None and not row.needs_run else row.file_name
 
     def compose(self, typed: list[Typed]) -> dict:
-        """The resolved config as plain dicts, lists, numbers and texts. The fixed sections are checked, the
-        groups are not yet."""
+        """The resolved config as plain dicts, lists, numbers and strings. Its fixed sections are checked; its
+        groups are not."""
         for one in typed:
             if (
                 one.key in self.keys.groups
@@ -90,8 +90,8 @@ class Composer:
                 )
             if one.key == "experiment" and self._config_name() == "resumed":
                 raise ConfigError(
-                    f"experiment={one.text} cannot be chosen for a run that goes on, which keeps its own "
-                    f"config; leave experiment out, or leave resume out for a new run"
+                    f"experiment={one.text} cannot be chosen for a resumed run, which keeps its saved "
+                    f"config; leave experiment out, or leave resume out to start a new run"
                 )
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
@@ -107,10 +107,9 @@ class Composer:
         return checked_sections(self._with_one_length(self._with_saved_data(config, typed), typed), self.keys)
 
     def _with_saved_data(self, config: dict, typed: list[Typed]) -> dict:
-        """`config` with what the saved run decided about its data, where the same kind of data set is chosen
-        anew (data=folder data.root=/other): class names, label_map. A path is not taken over, and a typed
-        null counts.
-        """
+        """`config`, in which null options of the data set take the values that the saved run settled (class
+        names, label_map), if the same kind of data set is chosen anew (data=folder data.root=/other). Paths
+        are not taken over; an option that was typed as null stays null."""
         data, saved = config.get("data"), (self.saved or {}).get("data")
         if isinstance(data, dict) and isinstance(saved, Mapping) and data.get("name") == saved.get("name"):
             for key in data.keys() - {one.key.removeprefix("data.") for one in typed}:
@@ -119,7 +118,7 @@ class Composer:
         return config
 
     def _composed(self, typed: list[Typed]) -> tuple[dict, dict]:
-        """The resolved config and which entry each group was given."""
+        """The resolved config, and the chosen entry of each group."""
         from hydra import compose
         from omegaconf import OmegaConf
 
@@ -138,10 +137,10 @@ class Composer:
             raise as_config_error(error, typed) from error
 
     def _replaced(self, typed: list[Typed]) -> list[str]:
-        """Groups of one entry for which an experiment chose one and the user typed another.
+        """The groups with a single entry in which the user's choice replaces that of the experiment.
 
-        The experiment's options of such a group belong to its own choice; the typed entry starts from its
-        defaults.
+        The experiment's options of such a group belong to the experiment's entry; the user's entry starts
+        from its own defaults.
         """
         groups = [
             one.key for one in typed if one.key in self.keys.groups and one.key not in self.keys.composites
@@ -153,8 +152,8 @@ class Composer:
         return [group for group in groups if now.get(group) != before.get(group)]
 
     def setters(self, typed: list[Typed]) -> dict[str, str]:
-        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
-        demo', a user's path."""
+        """For each key that a YAML sets, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
+        demo', or the path of a user's YAML."""
         replaced = tuple(f"{group}." for group in self._replaced(typed))
         found: dict[str, str] = {}
         for origin, values in self._yamls(typed):
@@ -163,9 +162,11 @@ class Composer:
         return found
 
     def _with_one_length(self, config: dict, typed: list[Typed]) -> dict:
-        """`config` with the later one of trainer.steps and trainer.epochs, two ways to say one thing.
+        """`config` with only the later of trainer.steps and trainer.epochs, which both set the length of the
+        run; the other one becomes null.
 
-        Both stay if one YAML or the command line sets both, which the training refuses.
+        If one YAML, or the command line, sets both, both stay; the training then raises ConfigError if they
+        disagree.
         """
         trainer = config.get("trainer")
         lengths = ("trainer.steps", "trainer.epochs")
@@ -182,7 +183,8 @@ class Composer:
         return config
 
     def _yamls(self, typed: list[Typed]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(origin, {key: value}) of each YAML in the order of composition; a later one wins."""
+        """(origin, {key: value}) of each YAML in the order of composition: a later YAML overrides earlier
+        ones."""
         from hydra.types import RunMode
 
         lines = self._search_path() + [one.line for one in typed]
@@ -216,8 +218,7 @@ def _plain(node) -> Any:
 
 @contextlib.contextmanager
 def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[None]:
-    """Puts the fixed sections, the plug-ins and the saved groups where Hydra looks, and takes them away
-    again."""
+    """A context in which Hydra's ConfigStore holds the fixed sections, the plug-ins and the saved groups."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
@@ -235,12 +236,12 @@ def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[N
 
 
 def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple[str | None, str], dict]:
-    """(group, name) -> what Hydra finds under it."""
+    """(group, name) -> node for Hydra's ConfigStore."""
     nodes: dict = {("settings", command): _defaults_of_sections(command, saved)}
     for group in keys.groups:
         for name in plugin_names(group):
             if name not in load()["groups"].get(group, {}):
-                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its
+                # The name alone: a plug-in is imported only when it is chosen. The check then fills in its
                 # defaults.
                 nodes[group, name] = {name: {}} if group in keys.composites else {"name": name}
         if saved is not None:
@@ -252,8 +253,8 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
 
 
 def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
-    """The fixed sections as plain dicts: the defaults of their dataclasses, and over them what the run was
-    saved with."""
+    """The fixed sections as plain dicts: the defaults of their dataclasses, overridden by the values of the
+    saved run."""
     from segtrain.options import REQUIRED
 
     result: dict = {}
@@ -262,7 +263,7 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
             name: None if option.default is REQUIRED else option.default
             for name, option in options_of(settings).items()
         }
-        # The top level of evaluate and predict is their own; that of a run that goes on is the run's.
+        # Only a resumed training takes its top-level keys from the saved run.
         kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
         node.update({name: kept[name] for name in node if name in kept})
         result.update(node if section == "" else {section: node})
@@ -270,7 +271,7 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
 
 
 def checked_sections(config: dict, keys: Keys) -> dict:
-    """`config` with its top-level names and its fixed sections checked, and each group a mapping."""
+    """`config` with its top-level keys and its fixed sections checked, and each group as a mapping."""
     if "experiment" in config:
         raise ConfigError(
             f"experiment is not a key of segtrain {keys.command}; an experiment begins with the line "
@@ -295,10 +296,11 @@ def _group(value: Any, group: str, keys: Keys) -> dict:
 
 
 def _of_chosen_entries(composed: Mapping | None, plain: Mapping | None, names: Any) -> dict:
-    """The entries of a composite group that the user chose by `names`, with an experiment's options of them.
+    """The entries of a composite group that the user chose by `names`, with the experiment's options of these
+    entries.
 
-    composed: with the experiment, which may hold entries that it chose itself; plain: without it. An entry
-    that the experiment removes comes back if it is typed by its name.
+    composed: the group with the experiment, which may add entries of its own. plain: the group without the
+    experiment. An entry that the experiment removes comes back if the user names it.
     """
     composed, plain = composed or {}, plain or {}
     named = names if isinstance(names, list) else [names]

@@ -1,4 +1,4 @@
-"""What `--help` and `segtrain config` print, from the catalogue."""
+"""The texts of `--help` and `segtrain config`, made from the catalogue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ segtrain trains, evaluates and runs networks that label every pixel.
 
 {commands}
 
-`segtrain COMMAND --help` shows the keys of a command. Under every command:
-  --cfg job          print the config that would be run, and stop
-  --multirun, -m     one run for each combination of KEY=A,B values
+`segtrain COMMAND --help` shows the keys of a command. Flags of every command:
+  --cfg job          print the composed config, and stop
+  --multirun, -m     a sweep: one trial for each combination of KEY=A,B values
   --config-dir DIR   your own YAMLs beside segtrain's (DIR/experiment/mine.yaml: experiment=mine)
   --help, -h         --version
 
-Exit codes: 0 done, 1 a fault of segtrain or a sweep with failed runs, 2 config, 3 data,
+Exit codes: 0 done, 1 a bug in segtrain or a sweep with failed trials, 2 config, 3 data,
 4 checkpoint or storage, 5 diverged, 6 memory or processes, 129, 130 and 143 stopped by a signal,
 141 stdout closed by its reader."""
 
@@ -31,7 +31,7 @@ FOOTER = (
 
 
 def text(command: str | None) -> str:
-    """The help of a command, or of the program."""
+    """The help of a command; the general help for None."""
     if command is None:
         return GENERAL.format(
             commands="\n".join(f"  {row.example:<54}{row.about}" for row in COMMANDS.values())
@@ -85,8 +85,7 @@ def config_table(keys: Keys, config: dict, setters: dict[str, str], typed: list[
 
 
 def _walk(keys: Keys, config: dict):
-    """(key, value, what the catalogue says of it) of all keys, those that the config leaves to their default
-    too."""
+    """(key, value, catalogue entry) of all keys, including those that the config leaves at their default."""
     for section, content in keys.sections.items():
         values = config if section == "" else config[section]
         for name, option in content["keys"].items():
@@ -119,6 +118,7 @@ def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
 
 
 def _setter(key: str, setters: dict[str, str], typed: list[str]) -> str:
+    """What set a key: the command line, a YAML, or its default."""
     if key in typed or any(key.startswith(one + ".") for one in typed if "." in one):
         return "command line"
     # A choice is set by the YAML that holds its name.

@@ -1,4 +1,4 @@
-"""From a composed config to a training run: its folder and lock, then torch, then the run itself."""
+"""Starts a training from a composed config: creates and locks the run folder, imports torch, then trains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segtrain.run.stop import Stop
 from segtrain.run.storage import remove_leftovers
 from segtrain.text import say
 
-# Imported late: both bring torch, which takes seconds, and the lock is taken before.
+# Modules that import torch, which takes seconds, are imported after the run folder is locked.
 
 
 def command(name: str) -> Callable:
@@ -32,18 +32,18 @@ def command(name: str) -> Callable:
 
 
 def check(name: str, config: Mapping) -> dict:
-    """The composed config of a command, whose sections are checked, with the options of its groups checked
-    and every default filled in."""
+    """The composed config of a command with the options of its groups checked and every default filled in.
+    Its sections have been checked before. Imports torch."""
     return importlib.import_module("segtrain.build").check_groups(name, config)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether the folder holds anything to go on with. It imports torch."""
+    """Whether the run folder holds a checkpoint to resume from. Imports torch."""
     return importlib.import_module("segtrain.checkpoint").has_checkpoint(folder)
 
 
 def scores_if_finished(folder: Path) -> dict | None:
-    """The scores of a run that came to its end and still has the checkpoint of it; else None."""
+    """The scores of a finished run whose last checkpoint is intact; None for any other run."""
     record = read_record(folder)
     scores = record.get("scores") or {}
     if record.get("exit_code") != 0 or "step" not in scores:
@@ -53,11 +53,12 @@ def scores_if_finished(folder: Path) -> dict | None:
 
 
 def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
-    """The checked config with which the run in `folder` goes on: relative paths of its data are looked for
-    where the run was started, too. ConfigError if it differs from the saved config in what a resumed run may
-    not change.
+    """The checked config with which to resume the run in `folder`. Relative paths of its data are also looked
+    for in the directory where the run was started. ConfigError if the config differs from the saved one in a
+    key that a resumed run may not change.
 
-    finished: nothing will be trained that could compare the samples, so their paths must end alike.
+    finished: the run has finished, so no training will compare the samples; paths of the data must then keep
+    their last part.
     """
     build = importlib.import_module("segtrain.build")
     saved = build.check("train", saved_config(folder))
@@ -68,20 +69,22 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     return {**config, "data": relocated(config["data"], names, folder)}
 
 
-def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
-    """Trains as `config` says; the run's folder (None for a dry run) and the last scores. words: the command
-    line, for the record."""
+def train(config: dict, run_dir: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
+    """Trains as `config` says. Returns the run folder (None for a dry run) and the last scores.
+
+    run_dir: the value of hydra.run.dir, None if not given. words: the command line, for run.json.
+    """
     if config["dry_run"]:
         return None, command("train")(check("train", config), None, stop)
-    folder, made = run_folder_of(config, wish)
+    folder, made = run_folder_of(config, run_dir)
     if any(folder.glob(f"stage*/{CONFIG}")):
         raise ConfigError(f"{folder} holds the stages of another run; choose another name")
     return folder, train_in(folder, made, config, stop, words)
 
 
 def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
-    """Trains in a folder, going on if it holds a checkpoint. made: it was made for this run and goes again if
-    that cannot begin."""
+    """Trains in `folder` and returns the scores; resumes if the folder holds a checkpoint. made: the folder
+    was created for this run, and is removed if the run cannot start."""
     with Lock(folder), debug_log(folder):
         try:
             for own in (folder, folder / "checkpoints", folder / "report"):
@@ -100,16 +103,16 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                 record.scores = command("train")(checked, folder, stop)
             return record.scores
         except (SegtrainError, ImportError, OSError, MemoryError):
-            # Under the lock: another process may have found the new folder and begun in it.
-            # Without torch, which may be what could not be imported.
+            # While the lock is held: another process may otherwise start in the new folder meanwhile.
+            # Without torch, whose import may be what failed.
             if made and not any(folder.glob("checkpoints/*")) and not (folder / METRICS).exists():
                 remove_run(folder)
             raise
 
 
 def _import_torch(stop: Stop) -> None:
-    """Imports all that a run needs. A signal waits for the end of it: an import of torch that is broken off
-    leaves half a module behind, on which whatever tidies up afterwards would crash."""
+    """Imports torch and all modules of a training. Interrupted if a signal came, but only between imports: an
+    interrupted import leaves half of torch behind, which would crash the clean-up."""
     for module in ("torch", "segtrain.commands.train"):
         stop.raise_if_requested()
         importlib.import_module(module)

@@ -1,4 +1,5 @@
-"""Overrides: each KEY=VALUE of a command line is parsed, its first word checked, and rewritten for Hydra."""
+"""Parses the overrides of a command line: checks the first word of each KEY=VALUE and rewrites it for
+Hydra."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from typing import Any
 from segtrain.cli.catalogue import Keys
 from segtrain.errors import ConfigError, nearest
 
-HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
-"""Keys of Hydra's own node that a user may set: where a run folder is made. They are not passed to Hydra."""
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
+"""The keys of Hydra's own node that a user may set: the place of the run folder. They are not passed to
+Hydra."""
 
 HYDRA_CHOICES = {"hydra/launcher": ("basic",), "hydra/sweeper": ("basic",)}
 
@@ -24,7 +26,8 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(?:[./][\w-]+)*", re.ASCII)
 class Typed:
     """One override.
 
-    text: the value as typed. value: the parsed one, None for a sweep. line: the override as passed to Hydra.
+    text: the value as typed. value: the parsed value; None for a sweep. line: the override as passed to
+    Hydra.
     """
 
     key: str
@@ -37,16 +40,16 @@ class Typed:
 def parse_overrides(
     tokens: Iterable[str], keys: Keys, multirun: bool = False
 ) -> tuple[list[Typed], dict[str, str]]:
-    """The overrides (of a key typed twice, the last) and the values typed for HYDRA_WISHES.
+    """The parsed overrides (of a repeated key, the last one) and the values of HYDRA_KEYS.
 
-    ConfigError for a token that is not KEY=VALUE.
+    ConfigError for a token that is not KEY=VALUE, and for a key whose first word does not exist.
     """
     typed: dict[str, Typed] = {}
-    wishes: dict[str, str] = {}
+    hydra_values: dict[str, str] = {}
     for token in tokens:
         sign, key, text = _split(token, keys)
         if key.partition(".")[0].partition("/")[0] == "hydra":
-            wishes.update(_hydra_wish(key, text))
+            hydra_values.update(_hydra_value(key, text))
             continue
         _check_first_word(key, keys)
         if sign == "~":
@@ -55,7 +58,7 @@ def parse_overrides(
         one = _read(key, text, keys, multirun)
         if one.line:
             typed[key] = one
-    return list(typed.values()), wishes
+    return list(typed.values()), hydra_values
 
 
 def _split(token: str, keys: Keys) -> tuple[str, str, str]:
@@ -76,6 +79,7 @@ def _split(token: str, keys: Keys) -> tuple[str, str, str]:
 
 
 def _entry_hint(word: str, keys: Keys) -> str:
+    """What to type in place of `word`, which is not KEY=VALUE."""
     for group in keys.groups:
         if word in keys.entries(group):
             return f" (did you mean '{group}={word}'?)"
@@ -86,14 +90,14 @@ def _entry_hint(word: str, keys: Keys) -> str:
     )
 
 
-def _hydra_wish(key: str, text: str) -> dict[str, str]:
+def _hydra_value(key: str, text: str) -> dict[str, str]:
     if key in HYDRA_CHOICES:
         if text not in HYDRA_CHOICES[key]:
             raise ConfigError(f"{key}={text} is not available; there is {', '.join(HYDRA_CHOICES[key])}")
         return {}
-    if key not in HYDRA_WISHES:
+    if key not in HYDRA_KEYS:
         raise ConfigError(
-            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_WISHES)} are read"
+            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_KEYS)} are read"
         )
     if not text or ".." in re.split(r"[/\\]", text) or "${" in text:
         raise ConfigError(f"{key} is {text!r}; allowed: the path of a folder without '..' and '${{'")
@@ -116,11 +120,12 @@ def _check_first_word(key: str, keys: Keys) -> None:
 
 
 def _removal(key: str, text: str, keys: Keys) -> str:
+    """The value null, for `~GROUP.ENTRY` of a composite. ConfigError for any other removal."""
     group, _, entry = key.partition(".")
     if text or group not in keys.composites or not entry or "." in entry:
         raise ConfigError(
-            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can go, such as "
-            f"~tta.flip"
+            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can be "
+            f"removed, such as ~tta.flip"
         )
     return "null"
 
@@ -176,7 +181,7 @@ def _elements(text: str) -> list[str]:
 
 
 def _element(text: str) -> str:
-    """An element of a list as Hydra's grammar reads it: quoted if it must be, with `~` expanded."""
+    """An element of a list for Hydra's grammar: quoted if necessary, with `~` expanded."""
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         return f"[{','.join(map(_element, _elements(text[1:-1])))}]"
@@ -188,7 +193,7 @@ def _element(text: str) -> str:
 
 
 def _parsed(line: str):
-    """The override as Hydra parses it; None if its grammar does not accept the line."""
+    """Hydra's parsed override; None if Hydra's grammar does not accept the line."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -199,7 +204,8 @@ def _parsed(line: str):
 
 
 def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
-    """`key=a,b` without --multirun. written: the text as Hydra's grammar reads it."""
+    """The override `key=a,b` without --multirun: a list, if the key takes one, else ConfigError. written: the
+    value as Hydra's grammar reads it."""
     from hydra.core.override_parser.types import ValueType
 
     if override.value_type is not ValueType.SIMPLE_CHOICE_SWEEP:
@@ -212,7 +218,7 @@ def _several(key: str, text: str, written: str, override, keys: Keys) -> Typed:
 
 
 def _no_choice(key: str, keys: Keys) -> Typed:
-    """`key=null` of a choice."""
+    """The override `key=null` of a group or of `experiment`. ConfigError for a group that needs an entry."""
     if key in keys.composites:
         return Typed(key, "none", "none", f"{key}=none")
     if key == "experiment":
@@ -223,33 +229,34 @@ def _no_choice(key: str, keys: Keys) -> Typed:
 
 
 def _should_be_text(value: Any, kinds: set[str] | None) -> bool:
-    """Whether a key that takes texts was given what only looks like a number: name=2024, checkpoint=1000."""
+    """Whether the key takes a string and its value merely looks like a number: name=2024, checkpoint=1000."""
     if kinds is None or "str" not in kinds or not isinstance(value, (bool, int, float)):
         return False
     return type(value).__name__ not in kinds and not (isinstance(value, int) and "float" in kinds)
 
 
 def _text(key: str, text: str, keys: Keys) -> Typed:
-    """A value that is a text whatever it looks like; `~` at its beginning is the home folder."""
+    """The override with its value as a string, whatever it looks like; a leading `~` is the home
+    directory."""
     text = os.path.expanduser(text) if text.startswith("~") else text
     return Typed(key, text, text, _line(key, quoted(text), keys))
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it whatever characters it holds."""
+    """`text` as a quoted string of Hydra's grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 
 def _line(key: str, value: str, keys: Keys) -> str:
-    """The override for Hydra. Keys other than choices are forced in (`++`): the check after composition knows
-    which exist."""
+    """The override as passed to Hydra. Keys other than choices are forced in (`++`): the check after
+    composition knows which keys exist."""
     return f"{key}={value}" if key in keys.choices else f"++{key}={value}"
 
 
 def check_choice(typed: Typed, options: Callable[[str], list[str]]) -> None:
-    """ConfigError if a typed choice (model=unett, tta=[flip,x]) names an entry that does not exist."""
+    """ConfigError if a choice (model=unett, tta=[flip,x]) names an entry that does not exist."""
     for name in typed.value if isinstance(typed.value, list) else [typed.value]:
         there = [option for option in options(typed.key) if option != "saved"]
         if name is not None and (not isinstance(name, str) or name not in there):

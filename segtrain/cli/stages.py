@@ -1,8 +1,9 @@
-"""`stages:` of a recipe: runs one after another, each from the best checkpoint of the one before.
+"""`stages:` of an experiment: training runs one after another, each initialised from the best checkpoint of
+the one before.
 
-A stage is a list of words as they could be typed: `[model=fcn16s, optimizer.lr=1e-7]`. Its run is that of the
-command line with these words put in front of the typed ones, so that what is typed wins in every stage. Each
-is an ordinary run in a folder of its own, RUN/stage1, RUN/stage2 …
+A stage is a list of overrides: `[model=fcn16s, optimizer.lr=1e-7]`. Overrides typed on the command line come
+after those of the stage, so they hold in every stage. Each stage is an ordinary run in a folder of its own:
+RUN/stage1, RUN/stage2 …
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from segtrain.run.stop import Stop
 from segtrain.text import say
 
 WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment")
-"""Keys that belong to all stages together."""
+"""Keys that hold for all stages together; a stage cannot override them."""
 LENGTHS = {"trainer.steps", "trainer.epochs"}
-"""Two ways to say one thing: either, typed, takes the place of both."""
+"""The two keys for the length of a run: if either is typed, a stage's overrides of both are dropped."""
 
 
 @dataclass
 class Stage:
-    """One of `count` stages; words: as the recipe has them."""
+    """One of `count` stages. words: its overrides, as in the experiment. config: its composed config."""
 
     number: int
     count: int
@@ -49,7 +50,7 @@ class Stage:
 
 
 def plan(stages: list[list[str]], words: list[str], config_dir: str | None) -> list[Stage]:
-    """The stages with their configs composed. words: the command line's."""
+    """The stages, each with its composed config. words: the overrides of the command line."""
     composer = Composer("train", config_dir)
     planned = []
     with composer.ready():
@@ -62,13 +63,14 @@ def plan(stages: list[list[str]], words: list[str], config_dir: str | None) -> l
 
 
 def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typed]:
-    """The stage's words, then the typed ones."""
+    """The overrides of a stage: its own, then those of the command line. ConfigError if a stage overrides a
+    key of WHOLE."""
     typed = {one.key for one in parse_overrides(words, composer.keys)[0]}
     kept = []
     for word in own:
-        parsed, wishes = parse_overrides([word], composer.keys)
-        key = next(iter(wishes), parsed[0].key if parsed else word.partition("=")[0])
-        if key in WHOLE or wishes:
+        parsed, hydra_values = parse_overrides([word], composer.keys)
+        key = next(iter(hydra_values), parsed[0].key if parsed else word.partition("=")[0])
+        if key in WHOLE or hydra_values:
             raise ConfigError(
                 f"{word} cannot differ between stages; type it on the command line, for all of them"
             )
@@ -78,26 +80,29 @@ def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typ
 
 
 def check(stages: list[Stage]) -> None:
-    """The check that needs the tables, and so torch: what is wrong in the last stage is said before the first
-    begins."""
+    """Checks the config of every stage against the tables, which imports torch. An error in the last stage is
+    thus reported before the first one starts."""
     for stage in stages:
         with _named(stage):
             stage.config = launch.check("train", stage.config)
 
 
 def train(
-    stages: list[Stage], config: dict, wish: str | None, stop: Stop, words: list[str]
+    stages: list[Stage], config: dict, run_dir: str | None, stop: Stop, words: list[str]
 ) -> tuple[Path | None, dict]:
-    """Trains one stage after another; the last one's folder (None for a dry run) and scores. What finished
-    before is not run again."""
+    """Trains the stages one after another; stages that finished in an earlier call are skipped. Returns the
+    folder of the last stage (None for a dry run) and its scores.
+
+    run_dir: the value of hydra.run.dir, None if not given. words: the command line, for run.json.
+    """
     if config["dry_run"]:
         return None, _dry_run(stages, stop)
     if config["resume"] not in (None, "auto"):
         raise ConfigError(
-            f"resume={config['resume']} goes on with one run, not with stages; take name=NAME resume=auto "
-            f"for all of them"
+            f"resume={config['resume']} resumes a single run, not stages; use name=NAME resume=auto to "
+            f"resume all of them"
         )
-    folder, made = run_folder_of(config, wish)
+    folder, made = run_folder_of(config, run_dir)
     if (folder / CONFIG).exists():
         raise ConfigError(f"{folder} is the folder of a single run; choose another name for the stages")
     with Lock(folder), debug_log(folder):
@@ -105,15 +110,15 @@ def train(
             check(stages)
             return _train_each(stages, folder, stop, words)
         except SegtrainError:
-            # Under the lock, as for a single run: what could not begin leaves its name free.
+            # While the lock is held, as for a single run: after a failed start the name is free again.
             if made and not any(folder.glob("stage*")):
                 remove_run(folder)
             raise
 
 
 def _dry_run(stages: list[Stage], stop: Stop) -> dict:
-    """Each stage by itself: nothing is saved, so there is nothing to start from; nor are published weights
-    asked for twice."""
+    """Runs one step of each stage; returns the scores of the last one. A dry run saves no weights, so a later
+    stage starts neither from the stage before nor from pretrained weights."""
     check(stages)
     scores: dict = {}
     for stage in stages:
@@ -121,8 +126,8 @@ def _dry_run(stages: list[Stage], stop: Stop) -> dict:
         say(_title(stage))
         config = stage.config
         if stage.number > 1:
-            unweighted = {"weights": "none"} if "weights" in config["model"] else {}
-            config = {**config, "init": None, "model": {**config["model"], **unweighted}}
+            no_weights = {"weights": "none"} if "weights" in config["model"] else {}
+            config = {**config, "init": None, "model": {**config["model"], **no_weights}}
         with _named(stage):
             scores = launch.command("train")(config, None, stop)
     return scores
@@ -132,9 +137,9 @@ def _train_each(stages: list[Stage], folder: Path, stop: Stop, words: list[str])
     place, scores = folder, {}
     for stage in stages:
         stop.raise_if_requested()
-        before, place = place, folder / stage.folder_name
+        previous, place = place, folder / stage.folder_name
         if stage.number > 1:
-            stage.config = {**stage.config, "init": str(before)}
+            stage.config = {**stage.config, "init": str(previous)}
         with _named(stage):
             record = read_record(place)
             if record.get("exit_code") == 0:
@@ -156,7 +161,7 @@ def _title(stage: Stage) -> str:
 
 @contextlib.contextmanager
 def _named(stage: Stage) -> Iterator[None]:
-    """Lets every error of the block begin with the stage that it is of."""
+    """A context that puts the stage in front of the message of every SegtrainError."""
     try:
         yield
     except SegtrainError as error:

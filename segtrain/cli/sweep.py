@@ -1,5 +1,5 @@
-"""`--multirun`: one run for each combination of values, one after another in this process, and a ranked table
-of how they ended."""
+"""`--multirun`: a sweep trains one trial for each combination of values, one after another in this process,
+and ranks the trials in a table."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from segtrain.text import say, table
 
 TABLE = "sweep.csv"
 NOT_SWEPT = ("name", "resume", "run", "input", "output", "dry_run")
-"""Keys that say where a run goes: a sweep as a whole has them."""
+"""Keys that hold for a sweep as a whole; they cannot differ between its trials."""
 
 
 @dataclass
 class Trial:
-    """One run of a sweep. words: its overrides as typed. swept: those of them that differ between the
-    trials."""
+    """One run of a sweep. words: its overrides as typed. swept: the overrides that differ between the trials,
+    key -> value."""
 
     words: list[str]
     swept: dict[str, str]
@@ -49,16 +49,16 @@ class Trial:
 
 
 def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: list[str]) -> int:
-    """Runs `segtrain train --multirun WORDS`. 0 if every trial finished, 1 if some failed; a signal raises
-    Interrupted."""
+    """Runs `segtrain train --multirun WORDS`. Returns the exit code: 0 if every trial finished, 1 if some
+    failed. Interrupted if a signal came."""
     composer = Composer("train", config_dir)
     with composer.ready():
-        common, wishes = _common(words, composer.keys)
+        common, hydra_values = _common(words, composer.keys)
         trials = expand(words, composer)
         for trial in trials:
             _compose(trial, composer)
     _refuse_if_all_bad(trials)
-    folder, made = _folder(common, wishes.get("hydra.sweep.dir"))
+    folder, made = _folder(common, hydra_values.get("hydra.sweep.dir"))
     with Lock(folder), debug_log(folder):
         try:
             return _run_all(trials, folder, stop, command_line)
@@ -69,25 +69,28 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
 
 
 def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:
-    typed, wishes = parse_overrides(words, keys, multirun=True)
+    """The values of the keys in NOT_SWEPT and those of Hydra's own keys. ConfigError if a sweep does not
+    allow them."""
+    typed, hydra_values = parse_overrides(words, keys, multirun=True)
     found = {one.key: one.value for one in typed if one.key in NOT_SWEPT}
     for one in typed:
         if one.key in NOT_SWEPT and one.sweep:
-            raise ConfigError(f"{one.key}={one.text}: {one.key} cannot differ between the runs of a sweep")
+            raise ConfigError(f"{one.key}={one.text}: {one.key} cannot differ between the trials of a sweep")
     if found.get("dry_run") or found.get("resume") not in (None, "auto"):
         raise ConfigError(
-            "a sweep takes neither dry_run nor resume=FOLDER; to go on with one, repeat its command with "
+            "a sweep takes neither dry_run nor resume=FOLDER; to resume a sweep, repeat its command with "
             "the same name=NAME"
         )
-    if "hydra.run.dir" in wishes:
+    if "hydra.run.dir" in hydra_values:
         raise ConfigError(
             "hydra.run.dir is for a single run; a sweep takes name=NAME or hydra.sweep.dir=FOLDER"
         )
-    return found, wishes
+    return found, hydra_values
 
 
 def expand(words: list[str], composer: Composer) -> list[Trial]:
-    """All combinations, as Hydra's basic sweeper makes them: a,b  choice(…)  range(…)  glob(…)."""
+    """One trial for each combination of the swept values, which are given as for Hydra's basic sweeper: a,b
+    choice(…)  range(…)  glob(…)."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -111,7 +114,7 @@ def expand(words: list[str], composer: Composer) -> list[Trial]:
 
 
 def _plain_line(one: Typed) -> str:
-    # Without the ++ that only composition needs: keys of options then read as they were typed.
+    # Without the ++ that only composition needs, so that a trial shows its overrides as they were typed.
     return one.line.removeprefix("++")
 
 
@@ -121,8 +124,8 @@ def _compose(trial: Trial, composer: Composer) -> None:
         trial.config = composer.compose(typed)
         if trial.config["stages"]:
             raise ConfigError(
-                "a sweep takes no stages, each of its runs is one; add stages=null for the recipe without "
-                "them"
+                "a sweep takes no stages: each of its trials is a single run; add stages=null to run the "
+                "experiment without them"
             )
         trial.config["stages"] = None
     except ConfigError as error:
@@ -130,37 +133,38 @@ def _compose(trial: Trial, composer: Composer) -> None:
 
 
 def _refuse_if_all_bad(trials: list[Trial]) -> None:
-    """What is wrong in every trial was mistyped once: nothing is run."""
+    """ConfigError if there is no trial, or if every trial has failed its check."""
     if not trials:
-        raise ConfigError("--multirun: the values given leave no run to do")
+        raise ConfigError(
+            "--multirun: the swept values give no trial; give each swept key at least one value"
+        )
     if all(trial.status == "failed" for trial in trials):
         raise ConfigError(trials[0].error)
 
 
-def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
-    """The sweep's folder and whether it was made just now. With a name it may exist: the sweep is then
-    completed."""
+def _folder(common: dict, sweep_dir: str | None) -> tuple[Path, bool]:
+    """The sweep's folder, and whether this call created it. The sweep of an existing folder is completed."""
     name = common.get("name")
-    if name is not None and wish is not None:
+    if name is not None and sweep_dir is not None:
         raise ConfigError(
-            f"name={name} and hydra.sweep.dir={wish} both say where the sweep goes; give one of them"
+            f"name={name} and hydra.sweep.dir={sweep_dir} both say where the sweep goes; give one of them"
         )
-    if name is None and wish is None:
+    if name is None and sweep_dir is None:
         now = datetime.datetime.now()
         return create(
             OUTPUTS / now.strftime("%Y-%m-%d"), f"{now:%H-%M-%S}-{secrets.token_hex(3)}-sweep"
         ), True
-    if wish is None:
+    if sweep_dir is None:
         check_name(str(name))
-    folder = Path(wish) if wish else OUTPUTS / str(name)
+    folder = Path(sweep_dir) if sweep_dir else OUTPUTS / str(name)
     if (folder / CONFIG).exists():
         raise ConfigError(f"{folder} is the folder of a single run; choose another name for the sweep")
     return (folder, False) if folder.is_dir() else (create(folder.parent, folder.name), True)
 
 
 def folder_name(swept: dict[str, str]) -> str:
-    """A short name of safe characters from the swept values; where that loses something, with a hash of
-    them."""
+    """Name of a trial's folder, made of its swept values. If characters had to be replaced or the name is too
+    long, it ends with a hash of the values."""
     whole = "_".join(f"{key}-{value}" for key, value in swept.items()) or "only"
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", whole).strip("-._")
     if name == whole and len(name) <= 60:
@@ -179,7 +183,7 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
         for number, trial in enumerate(trials, 1):
             stop.raise_if_requested()
             if trial.status == "waiting":
-                say(f"--- run {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}")
+                say(f"--- trial {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}")
                 _run_one(trial, stop, command_line)
                 _write_table(trials, folder)
     finally:
@@ -189,8 +193,8 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
 
 
 def _check_all(trials: list[Trial]) -> None:
-    """The check that needs the tables, and so torch; what it finds in one trial does not keep the others from
-    running."""
+    """Checks the config of every trial against the tables, which imports torch. A trial with a wrong config
+    counts as failed; the others run."""
     for trial in trials:
         if trial.config is not None:
             try:
@@ -200,8 +204,8 @@ def _check_all(trials: list[Trial]) -> None:
 
 
 def _name_folders(trials: list[Trial], folder: Path) -> None:
-    """Each trial's folder; what finished there before is taken over, and what was begun with another config
-    is refused."""
+    """Sets the folder of every trial, and the scores of trials that finished in an earlier call. ConfigError
+    if a folder holds a run with another config."""
     for trial in trials:
         trial.folder = folder / folder_name(trial.swept)
         if trial.config is None or not (trial.folder / CONFIG).is_file():
@@ -231,7 +235,7 @@ def _run_one(trial: Trial, stop: Stop, command_line: list[str]) -> None:
         raise
     except SegtrainError as error:
         trial.status, trial.error = "failed", str(error)
-        say(f"segtrain: run {_in_words(trial)} failed: {error}")
+        say(f"segtrain: trial {_in_words(trial)} failed: {error}")
     finally:
         trial.seconds = time.monotonic() - start
 
@@ -241,7 +245,7 @@ def _in_words(trial: Trial) -> str:
 
 
 def _write_table(trials: list[Trial], folder: Path) -> list[dict]:
-    """sweep.csv, best first; trials without a score come last. Gives back its rows."""
+    """Writes sweep.csv, best trial first, trials without a score last. Returns its rows."""
     ranked = next((trial.scores for trial in trials if "score" in trial.scores), {})
     score, lower_is_better = ranked.get("score", "score"), ranked.get("lower_is_better", False)
 

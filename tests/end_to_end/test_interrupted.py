@@ -57,7 +57,7 @@ def test_resumed_runs_equal_the_straight_one(straight, tmp_path, number, code):
     if number != signal.SIGKILL:
         assert "checkpoint is saved" in errors and "Traceback" not in errors
     ended = run(*line("run", 1), cwd=tmp_path)
-    assert ended.returncode == 0 and "going on from" in ended.stdout, ended.stderr
+    assert ended.returncode == 0 and "resumed from" in ended.stdout, ended.stderr
     for name in ("model.safetensors", "state.pt"):
         same = (folder / "checkpoints" / "40" / name).read_bytes() == (
             straight / "checkpoints" / "40" / name

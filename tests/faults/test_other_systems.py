@@ -82,4 +82,4 @@ def test_it_stops_by_a_signal_and_goes_on(start, tmp_path):
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=30)
         assert process.returncode == 143 and "a checkpoint is saved" in err, err
-        assert (f"going on from outputs/run/checkpoints/{before}" in out) == (before > 0)
+        assert (f"resumed from outputs/run/checkpoints/{before}" in out) == (before > 0)

@@ -221,7 +221,7 @@ def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
     folder = tmp_path / "outputs" / "run"
     assert read_record(folder)["exit_code"] == 4 and checkpoint.find(folder, "last").name == "3"
     resumed = run(*words, cwd=tmp_path)
-    assert resumed.returncode == 0 and "going on from outputs/run/checkpoints/3" in resumed.stdout
+    assert resumed.returncode == 0 and "resumed from outputs/run/checkpoints/3" in resumed.stdout
     whole = run("train", *SMALL, "name=whole", cwd=tmp_path)
     assert whole.returncode == 0
     of = [

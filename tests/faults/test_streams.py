@@ -92,7 +92,7 @@ def test_a_pipe_that_is_closed_stops_a_training_as_a_signal_does(tmp_path):
     assert record["exit_code"] == 141 and "stopped after step" in record["error"]
     step = find(folder, "last").name
     resumed = run(*words, cwd=tmp_path)
-    assert resumed.returncode == 0 and f"going on from outputs/run/checkpoints/{step}" in resumed.stdout
+    assert resumed.returncode == 0 and f"resumed from outputs/run/checkpoints/{step}" in resumed.stdout
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "models"], ["config", "train"]], ids=" ".join)
