@@ -1,4 +1,5 @@
-"""The commands, a row each, and the check of a command's fixed sections. Importing it imports no command."""
+"""The commands, one row each, and the check of a command's fixed sections. Importing this module imports no
+command."""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ from segtrain.settings import (
 class Command:
     """One command: what is typed for it, what it takes, and its help.
 
-    words: one or two. example, about: its line in the general help. sections: its fixed sections, "" is the
-    top level; none for commands that compose no config. groups: each is a table. reads: the key that names
-    the run, or the list of runs, whose saved config it starts from. needs_run: that key must be given.
-    takes_experiment: a recipe may change its defaults. function: "module:name", None for that of its words
-    below segtrain.commands.
+    words: its name, one or two words. example, about: its line in the general help. sections: its fixed
+    sections, name -> settings dataclass; "" is the top level; empty for commands that compose no config.
+    groups: the tables from which its config chooses entries. reads: the key that names the run, or the list
+    of runs, whose saved config the command starts from. needs_run: whether that key is required.
+    takes_experiment: whether an experiment may change its defaults. function: "module:name"; None for the
+    function and module below segtrain.commands that have the name of the command.
     """
 
     words: tuple[str, ...]
@@ -48,7 +50,7 @@ class Command:
 
     @property
     def file_name(self) -> str:
-        """Of its YAML in conf/ and of its module in segtrain/commands/."""
+        """Name of the command's YAML in conf/ and of its module in segtrain/commands/."""
         return "_".join(self.words)
 
 
@@ -61,12 +63,12 @@ _COMMANDS = (
 segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or outputs/NAME with name=NAME.
 
   segtrain train                                              a small U-Net on drawn shapes
-  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts, or goes on
+  segtrain train experiment=camvid_lite0 data.root=CAMVID name=first resume=auto     starts or resumes
   segtrain train model=deeplabv3plus model.encoder=resnet50 optimizer.lr=0.001 trainer.epochs=20
   segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
   segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
   segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
-  segtrain train resume=outputs/…                             goes on with a stopped run""",
+  segtrain train resume=outputs/…                             resumes a stopped run""",
         sections={
             "": Run,
             "trainer": Trainer,
@@ -83,7 +85,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
         example="segtrain evaluate run=outputs/… split=val",
         about="scores of a run",
         help="""\
-segtrain evaluate scores a run with the config that it was trained with.
+segtrain evaluate scores a run on a split, with the run's saved config.
 
   segtrain evaluate run=outputs/first
   segtrain evaluate run=outputs/first split=test data.root=/new/place checkpoint=last
@@ -112,7 +114,7 @@ segtrain compare scores several runs on the same images, and draws their masks s
         example="segtrain predict run=outputs/… input=photos output=out",
         about="masks of images",
         help="""\
-segtrain predict labels images with a trained network. It needs nothing but the run's folder.
+segtrain predict labels images with a trained network. It reads nothing but the run folder.
 
   segtrain predict run=outputs/first input=photos output=out
   segtrain predict run=outputs/first input=street.jpg output=out tta=flip probabilities=true""",
@@ -131,8 +133,8 @@ segtrain list shows what there is to choose.
   segtrain list                        all kinds
   segtrain list models                 the networks, with their papers, parameters and multiply-adds
   segtrain list loss cross_entropy     the options of one entry
-  segtrain list encoders resnet        names for model.encoder that hold a word
-  segtrain list experiments            ready-made recipes: segtrain train experiment=NAME""",
+  segtrain list encoders resnet        encoders whose name contains a word
+  segtrain list experiments            shipped experiments: segtrain train experiment=NAME""",
     ),
     Command(
         words=("describe",),
@@ -150,9 +152,9 @@ Nothing is computed or downloaded.
     Command(
         words=("config",),
         example="segtrain config train [KEY=VALUE …]",
-        about="every key: value, default, meaning, who set it",
+        about="every key: value, default, origin, meaning",
         help="""\
-segtrain config prints every key of a command: its value, its default, what it means and who set it.
+segtrain config prints every key of a command: its value, its default, what set it and what it means.
 
   segtrain config train
   segtrain config train experiment=demo trainer.steps=200
@@ -166,7 +168,7 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 
 def check_sections(config: Mapping, command: str) -> dict:
     """The config of a command with its top-level keys and its sections checked and their defaults filled in;
-    its groups are left as they are. ConfigError names the key as typed."""
+    its groups are returned as they are. ConfigError names the key as typed."""
     row = COMMANDS[command]
     top = {key: value for key, value in config.items() if key not in row.sections and key not in row.groups}
     known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]

@@ -22,7 +22,8 @@ from segtrain.text import say
 
 
 def evaluate(config: dict, stop) -> dict:
-    """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
+    """Scores a run's checkpoint on a split. Prints the scores, writes them to scores.json with a contact
+    sheet, and returns what scores.json holds."""
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
@@ -35,7 +36,7 @@ def evaluate(config: dict, stop) -> dict:
     output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
-    # Rates as they are at this output stride.
+    # With the atrous rates of this output stride.
     used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
         "split": config["split"],
@@ -55,24 +56,25 @@ def evaluate(config: dict, stop) -> dict:
 
 
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
-    """Writes both, and gives the line that says so. Without a picture an earlier one goes: it shows other
-    scores."""
+    """Writes the record and the picture; returns the line that says so. Without a picture, an existing file
+    at `picture_path` is removed, since it shows other scores."""
     if picture is None:
         with storage(picture_path):
             picture_path.unlink(missing_ok=True)
     else:
         data = io.BytesIO()
-        picture.save(data, "png")  # to a file, Pillow would not say why the system refused it
+        picture.save(data, "png")  # writing a file itself, Pillow would hide the system's reason for an error
         write_atomic(picture_path, data.getvalue())
     write_json(path, record)
     return f"written   {path}" + ("" if picture is None else f", {picture_path}")
 
 
 def _output_folder(config: Mapping, step: int) -> Path:
-    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; what makes the scores differ is
-    in their protocol.
+    """`config["output"]`, or a new folder RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 … Options that change the
+    scores are in the protocol of scores.json, not in the folder's name.
 
-    What the user chose may be a link; RUN/evaluate may not, nor is a file in either written through one.
+    The output folder may be a symbolic link; RUN/evaluate may not. Files in both are never written through a
+    link.
     """
     if config["output"]:
         with storage(Path(config["output"])):

@@ -1,4 +1,4 @@
-"""What the training loop works with, built and checked before its first step."""
+"""The parts that the training loop needs, built and checked before its first step."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from segtrain.train.step import MEMORY_FORMATS, Learning
 
 
 def augmentation_and_loss(config, parts: Parts, split):
-    """What needs to know how often classes occur; they are counted only if somebody asks."""
+    """The augmentations and the loss. Both may ask for the class frequencies of the training split, which are
+    counted only then."""
     facts = parts.facts
     target = parts.task.target
     skip_bad = config["loader"]["on_bad"] == "skip"
-    counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad))
+    class_frequency = functools.cache(
+        lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad)
+    )
     if not target.classes:
-        counted = functools.partial(_refuse_frequency, parts.task.name)
+        class_frequency = functools.partial(_refuse_frequency, parts.task.name)
     runtime = {
         "num_classes": facts.num_classes,
         "ignore_index": facts.ignore_index,
-        "class_frequency": counted,
+        "class_frequency": class_frequency,
         "facts": facts,
         "target": target,
     }
@@ -52,7 +55,8 @@ def _refuse_frequency(task: str):
 
 
 def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:
-    """What times the network in both memory formats on micro-batches of `shape` (B, K, H, W) when called."""
+    """A function that times the network in both memory formats, on micro-batches of `shape` (B, K, H, W), and
+    returns the faster one."""
     normalise = parts.facts.normalisation
 
     def faster() -> str:
@@ -63,7 +67,7 @@ def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool
 
 
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):
-    """The step's tools and the state before the first step."""
+    """The `Learning` of a step and the `RunState` before the first step."""
     model = parts.model
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
@@ -94,8 +98,9 @@ def _optimizer(config, network) -> torch.optim.Optimizer:
 
 
 def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tuple[int, int, int, int]:
-    """(B, K, H, W) of a micro-batch; refuses what would only fail in the middle of a run: crops of different
-    sizes, a batch that cannot be split, batch-norm on single values."""
+    """(B, K, H, W) of a micro-batch. ConfigError for what would otherwise fail in the middle of a run: images
+    of different sizes in a batch, a batch too small to be split, batch-norm over a single value per
+    channel."""
     if loader.batch_size < accumulate:
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "

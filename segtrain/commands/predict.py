@@ -14,7 +14,8 @@ from segtrain.text import count, say
 
 
 def predict(config: dict, stop) -> dict:
-    """Masks of files."""
+    """Writes the masks of image files; returns the number of images and of images left out. DataError if an
+    image was left out."""
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
@@ -38,7 +39,7 @@ def predict(config: dict, stop) -> dict:
     )
     folders = [
         f"{name}/" for name in files.folders(task) if config.get(name, True)
-    ]  # classes and colours need no asking
+    ]  # classes and colours are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
     if counts["left_out"]:

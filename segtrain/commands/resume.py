@@ -1,4 +1,4 @@
-"""Weights from a checkpoint or from init=, and what a resumed run is told."""
+"""Resume and init=: weights and state from a checkpoint, and the check of a resumed run's data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from segtrain.run.saved import as_decided
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
-    """Puts weights into the state; what was done, line by line."""
+    """Loads the checkpoint to resume from, or the weights of init=, into the state. Returns lines to
+    print."""
     if resumed is not None:
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
         _link_best(resumed, parts.saved, state.best, parts.task.score)
-        return [f"going on from {resumed}"]
+        return [f"resumed from {resumed}"]
     if config["init"]:
         with torch.no_grad():
             lines = start_from(parts.model, parts.facts, config["init"], parts.initial)
@@ -37,14 +38,15 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
 
 
 COMPARED = 4
-"""Samples of a split whose content is hashed."""
+"""Number of samples of a split whose content is hashed."""
 
 
 def fingerprints(data: Data) -> dict[str, dict]:
-    """{"train": …, "val": …}: by what a resumed run knows its samples again, wherever the files lie.
+    """{"train": …, "val": …}: fingerprints by which a resumed run recognises its samples, wherever the files
+    lie.
 
-    Each holds the number of samples, a SHA-256 of their names in order below their common folder, and one of
-    the decoded images and targets of a few samples.
+    A fingerprint holds the number of samples, a SHA-256 of their names in order (without their common folder)
+    and a SHA-256 of the decoded images and targets of COMPARED samples.
     """
     return {name: _fingerprint(data.splits[name]) for name in ("train", "val")}
 
@@ -68,10 +70,12 @@ def _fingerprint(split: Split) -> dict:
 
 
 def check_samples(config: Mapping, description: dict | None, now: Mapping[str, dict]) -> list[str]:
-    """What a resumed run is told about its data: that the files have moved, or that the training split has
-    changed. ConfigError if a path of the data set changed and other samples lie there.
+    """Lines that a resumed run prints about its data: that the files have moved, or that the training split
+    has changed. ConfigError if a path of the data set changed and its samples are not those of the run's
+    start.
 
-    description: of the checkpoint to resume from. now: `fingerprints` of today's data.
+    description: of the checkpoint to resume from; None for a new run. now: `fingerprints` of the present
+    data.
     """
     if description is None:
         return []
@@ -98,7 +102,7 @@ def check_samples(config: Mapping, description: dict | None, now: Mapping[str, d
 
 
 def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
-    """{split: what is different} of the splits that are not those of the checkpoint."""
+    """{split: what has changed} for each split that differs from that of the checkpoint."""
     # Checkpoints of earlier versions hold the number of training samples alone.
     before = description.get("samples") or {
         "train": {"samples": (description.get("order") or {}).get("samples")}
@@ -114,7 +118,8 @@ def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
 
 
 def _link_best(resumed: Path, description: dict, best: float | None, score: str) -> None:
-    """A kill between the save of a better checkpoint and its link: `best` is made to point at it."""
+    """Points the link `best` to the resumed checkpoint if that checkpoint has the best score. The link is
+    behind if the run was killed after the checkpoint was saved and before the link was moved."""
 
     def scored(description: dict) -> float | None:
         return (description["scores"] or {}).get(score)
@@ -131,8 +136,8 @@ def _link_best(resumed: Path, description: dict, best: float | None, score: str)
 
 
 def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict | None, dict]:
-    """The checkpoint to resume from and its description, None if the folder holds none; the config with the
-    values that the run decided at its start."""
+    """The checkpoint to resume from and its description, both None if the folder holds no checkpoint; and the
+    config with the values that the run settled at its start."""
     resumed = None if folder is None else checkpoints.to_resume(folder)
     if resumed is None:
         return None, None, config

@@ -1,4 +1,4 @@
-"""What a training run writes: scores, pictures, checkpoints."""
+"""Evaluations and checkpoints of a training run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segtrain.settings import Trainer
 
 
 class RunOutput:
-    """What the loop calls: evaluate and save, for one run folder."""
+    """The functions `evaluate` and `save` that the training loop calls, for one run folder."""
 
     def __init__(
         self,
@@ -40,9 +40,10 @@ class RunOutput:
         self.samples = samples
 
     def evaluate(self, state) -> Scores | None:
-        """None if a signal came: the evaluation is then still to be done."""
+        """Scores the validation split, logs the scores and draws the contact sheet. Returns None if a signal
+        interrupted the evaluation, which is then still due."""
         if self.folder is not None and not checkpoints.has_checkpoint(self.folder):
-            self.save(state, None)  # a first evaluation can fail in ways that nothing foresees
+            self.save(state, None)  # so that nothing is lost if the first evaluation fails
         try:
             few = 1 if self.folder is None else None
             scores = score_split(
@@ -71,7 +72,8 @@ class RunOutput:
         write_atomic(report / "validation.png", data.getvalue())
 
     def save(self, state, scores) -> None:
-        """Writes a checkpoint, moves the links `last` and `best`, drops old ones."""
+        """Writes a checkpoint, moves the links `last` and `best`, and removes old checkpoints. No effect in a
+        dry run."""
         if self.folder is None:
             return
         score = None if scores is None else scores.value(self.parts.task.score)
@@ -96,8 +98,8 @@ class RunOutput:
 
 
 def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
-    """The last step, the scores that are plain numbers (of this call, else of the last checkpoint), and which
-    of them picks the best checkpoint."""
+    """The result of a training: the last step, the scalar scores (of this call, else of the last checkpoint),
+    the key of the score that picks the best checkpoint, and whether lower is better."""
     task = parts.task
     numbers = {} if scores is None else {key: scores.value(key) for key in scores.numbers}
     if scores is None and folder is not None:
@@ -125,8 +127,8 @@ def about(config, parts: Parts, num_train: int, num_val: int) -> list[str]:
 
 
 def _checkpoint_bytes(state) -> int:
-    """About what one checkpoint takes: the weights, twice more for an optimizer, once more beside a moving
-    average."""
+    """Approximate size of a checkpoint: once the weights, twice more for the optimizer, once more with an
+    EMA."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in state.model.state_dict().values())
     return weights * (3 if state.ema is None else 4)
 

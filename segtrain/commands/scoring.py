@@ -1,4 +1,4 @@
-"""How scores are made in a run: the same for validation, `evaluate` and `compare`."""
+"""Scoring of a network on a split, the same for validation, `evaluate` and `compare`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from segtrain.settings import EvaluateSettings
 def score_split(
     run: Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
 ) -> Scores:
-    """The scores of a split, or of its first batches; Interrupted if a signal came in the meantime."""
+    """The scores on a split, or on its first `num_batches` batches. Interrupted if a signal came
+    meanwhile."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
@@ -73,7 +74,10 @@ def contact_sheet(scores: Scores, facts: Facts, task, title: str):
 
 @dataclass(frozen=True)
 class Scoring:
-    """How scores are made in this run."""
+    """All that determines the scores of a network on given data.
+
+    metrics: the built metrics by name. metric: their config.
+    """
 
     task: object
     facts: Facts
@@ -83,20 +87,21 @@ class Scoring:
     prediction: Prediction
 
     def predictor(self, model: nn.Module, device, between=lambda: None) -> Predictor:
-        """The way from images to probabilities. ConfigError for settings that this network cannot be run
-        with."""
+        """The predictor, images -> probabilities, of a network. ConfigError for settings that the network
+        does not support."""
         return self.prediction.of(model, self.facts, self.task, device, between)
 
 
 def prediction_of(config: Mapping) -> Prediction:
-    """From the sections `predictor` and `tta`."""
+    """The settings of the sections `predictor` and `tta`."""
     return Prediction(config["predictor"], config["tta"])
 
 
 def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:
-    """The metrics that the config names; `metric: {}` stands for those of the task.
+    """The scoring that the config describes; `metric: {}` stands for the metrics of the task.
 
-    prediction: that of the config where it is there already, with the second network that it has read.
+    prediction: reused in place of a new one, because it holds the second network (predictor.ensemble) that it
+    has read.
     """
     settings = EvaluateSettings(**config["evaluate"])
     chosen = dict(config["metric"]) or dict(task.metrics)
@@ -107,8 +112,8 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
 
 
 def check_score(scoring: Scoring) -> None:
-    """ConfigError unless the metrics of the task, which give the score of the best checkpoint, are among
-    those chosen."""
+    """ConfigError unless the chosen metrics include those of the task, which give the score that picks the
+    best checkpoint."""
     missing = [name for name in scoring.task.metrics if name not in scoring.metric]
     if missing:
         chosen = ",".join([*missing, *scoring.metric])

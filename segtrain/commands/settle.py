@@ -1,4 +1,4 @@
-"""What a training config leaves open is decided here, once, before config.yaml is written.
+"""Settles a training config: what the config leaves open is decided once, before config.yaml is written.
 
 `device=auto` and `threads=null` stay open: a run may be resumed on another machine.
 """
@@ -18,14 +18,17 @@ from segtrain.text import flatten, show
 from segtrain.train.plan import Plan, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
-"""Characters of a decided value that the summary shows."""
+"""Longest value on the `settled` line, in characters."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """config: with every open value decided, as it is saved. plan: when the loop logs, evaluates and saves;
-    of a dry run, one step. samples: `fingerprints` of the data, for later starts of the run; None for a dry
-    run. lines: what was decided and what a resumed run is told about its data."""
+    """A settled config.
+
+    config: with every open value decided, as saved in config.yaml. plan: when the loop logs, evaluates and
+    saves; one step for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
+    a resumed run; None for a dry run. lines: to print, about the decisions and the data of a resumed run.
+    """
 
     config: dict
     plan: Plan
@@ -42,9 +45,10 @@ def settle(
 ) -> Settled:
     """Decides what the config leaves open and writes config.yaml.
 
-    folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
-    faster_memory_format: measures both formats; None for a network that fits itself, which has no loop.
-    ConfigError if the paths of a resumed run's data changed and other samples lie there.
+    folder: of the run; None for a dry run. description: of the checkpoint to resume from; None for a new run.
+    faster_memory_format: times both memory formats and returns the faster one; None for a network that fits
+    itself, without the training loop. ConfigError if a path of a resumed run's data changed and its samples
+    are not those of the run's start.
     """
     saved = None if description is None else description["config"]
     decided = _decided(config, saved, parts, faster_memory_format)
@@ -60,7 +64,7 @@ def settle(
 def _decided(
     config: Mapping, saved: Mapping | None, parts: Parts, faster_memory_format: Callable[[], str] | None
 ) -> dict:
-    """The config with class names and label_map as found in the masks, the solver of the CRF, the length and
+    """The config with the class names and label_map found in the masks, the solver of the CRF, the length and
     the intervals of the run in optimizer steps, and the memory format."""
     predictor, trainer = dict(config["predictor"]), config["trainer"]
     if predictor["crf"] is not None:
@@ -74,10 +78,11 @@ def _decided(
 def _in_steps(
     config: Mapping, saved: Mapping | None, num_samples: int, faster_memory_format: Callable[[], str]
 ) -> dict:
+    """The section `trainer` with its length and intervals in optimizer steps, and with its memory format."""
     settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
     steps_per_epoch = num_samples / loader.batch_size
     trainer = dict(config["trainer"])
-    # The number of steps of a resumed run holds, however many samples there are now.
+    # A resumed run keeps its number of steps, even if the number of samples has changed.
     if saved is None or saved["trainer"].get("steps") is None:
         trainer["steps"] = steps_of(settings, steps_per_epoch)
     for interval in ("evaluate_every", "save_every"):
@@ -88,7 +93,8 @@ def _in_steps(
 
 
 def _about_decisions(config: Mapping, decided: Mapping) -> list[str]:
-    """One line with what was decided: the keys whose values differ from those of the composed config."""
+    """The `settled` line: every key whose settled value differs from the composed config, with that value; []
+    if there is none."""
     before = flatten(config)
     changed = {key: show(value) for key, value in flatten(decided).items() if before.get(key) != value}
     words = [
