@@ -1,4 +1,4 @@
-"""Whether a saved state has the form of the state that it is to be restored into."""
+"""The check that a saved state has the keys, types and shapes of the state that it is to be loaded into."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NUMBERS = (int, float, type(None))
 
 
 def misfit(own, given, where: str) -> str | None:
-    """The first place at which `given` differs in its keys, types or shapes from `own`; None if nowhere.
+    """The first place where `given` differs from `own` in its keys, types or shapes; None if there is none.
 
-    Any number or None may stand for a float or None: a score that is not there yet.
+    Any number or None is accepted for a float or None, such as a best score that does not exist yet.
     """
     if isinstance(own, Tensor):
         if not isinstance(given, Tensor):
@@ -39,37 +39,38 @@ def misfit(own, given, where: str) -> str | None:
 
 
 def first(found) -> str | None:
-    """The first that is not None."""
+    """The first element that is not None; None if there is none."""
     return next((one for one in found if one is not None), None)
 
 
 def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str | None:
-    """As `misfit`, for the optimizer's saved state: each parameter has all of what its first step would make,
-    in the same shapes, or nothing yet. A wrong shape would crash the kernel that updates the weights."""
+    """As `misfit`, for the saved state of an optimizer: each parameter has no state yet, or all tensors that
+    the optimizer's first step would create, in the same shapes. A wrong shape would crash the kernel that
+    updates the weights."""
     own = optimizer.state_dict()
     if not isinstance(given, Mapping) or own.keys() != given.keys():
         return f"{where} is not the state of an optimizer"
     groups = misfit(own["param_groups"], given["param_groups"], f"{where}.param_groups")
     if groups is not None:
         return groups
-    made, states = _after_a_step(optimizer), given["state"]
+    created, states = _after_a_step(optimizer), given["state"]
     numbers = [number for group in own["param_groups"] for number in group["params"]]
     if [group["params"] for group in given["param_groups"]] != [g["params"] for g in own["param_groups"]]:
         return f"{where}.param_groups names other parameters"
     if not isinstance(states, Mapping) or not set(states) <= set(numbers):
         return f"{where}.state is not one of these parameters"
-    if made is None:
+    if created is None:
         return None
     return first(
-        misfit(made.get(number, {}), state, f"{where}.state.{number}")
+        misfit(created.get(number, {}), state, f"{where}.state.{number}")
         for number, state in states.items()
         if state
     )
 
 
 def _after_a_step(optimizer: torch.optim.Optimizer) -> dict | None:
-    """The state that a step makes, with tensors that have no content; None for an optimizer that takes no
-    step on such tensors."""
+    """The state that one step of the optimizer creates, on the meta device; None for an optimizer that cannot
+    step there."""
     twin = copy.copy(optimizer)
     twin.state = collections.defaultdict(dict)
     twin.param_groups = [{**group, "params": []} for group in optimizer.param_groups]

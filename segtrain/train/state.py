@@ -1,4 +1,4 @@
-"""`RunState`: all that an exact resume needs."""
+"""`RunState`: everything that an exact resume needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from segtrain.train.random_state import random_state, restore_random_state
 
 @dataclass
 class RunState:
-    """The state of a run between two optimizer steps.
+    """The state of a training between two optimizer steps.
 
-    model: the network that is served. networks: further ones of the task (a discriminator), each with the
-    optimizer of its name; the model\'s optimizer is called "network".
-    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since
-    the last log line.
-    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of
-    batch normalisation with which training goes on, while `served` has others.
+    model: the trained network; its optimizer is named "network". ema: the EMA of `model`; None without EMA.
+    networks: further networks of the task (a discriminator), each with the optimizer of the same name.
+    step: optimizer steps so far. position: samples taken so far, over all epochs. best: best score so far.
+    loss_sum, loss_weight: sums since the last log line.
+    evaluation_due: whether the evaluation after `step` is still to be done. statistics: running statistics of
+    batch-norm for the training, while `served` has recomputed ones for an evaluation; else None.
     """
 
     model: nn.Module
@@ -43,19 +43,19 @@ class RunState:
     statistics: dict[str, Tensor] | None = None
 
     def train_mode(self) -> None:
-        """Puts all networks that are trained into training mode."""
+        """Puts all trained networks into training mode."""
         for network in (self.model, *self.networks.values()):
             network.train()
 
     @property
     def served(self) -> nn.Module:
-        """The network that is evaluated and kept: the moving average if there is one."""
+        """The network that is evaluated and saved for prediction: the EMA if there is one, else `model`."""
         return self.model if self.ema is None else self.ema
 
     @functools.cached_property
     def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """Averaged floating-point tensors, those that they follow, and the pairs of the others, which are
-        copied."""
+        """The floating-point tensors of the EMA, those of `model` in the same order, and (EMA, model) pairs
+        of all other tensors, which are copied."""
         pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
         floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
         return (
@@ -65,7 +65,7 @@ class RunState:
         )
 
     def plain(self) -> dict:
-        """Tensors and plain Python: what `served` does not hold already."""
+        """The state without the tensors of `served`, as tensors and plain Python."""
         return {
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
             "statistics": self.statistics,
@@ -78,9 +78,11 @@ class RunState:
         }
 
     def restore(self, weights: dict[str, Tensor], plain: dict, source: str) -> None:
-        """Undoes everything since the checkpoint that `weights` and `plain` come from.
+        """Sets the state to that of a checkpoint: `weights` of the served network and the state that
+        `plain()` returned.
 
-        CheckpointError, before a step could be taken, names what does not fit this network and its optimizer.
+        CheckpointError, before any step, if they do not fit this network and its optimizer; it names `source`
+        and what does not fit.
         """
         load_exactly(self.served, weights, source, "; it is not of this run's network", CheckpointError)
         wrong = self._misfit(plain)
@@ -98,7 +100,8 @@ class RunState:
             )
 
     def _misfit(self, plain: dict) -> str | None:
-        """What in a saved state has other keys, types or shapes than this one."""
+        """The first place where a saved state has other keys, types or shapes than this state; None if there
+        is none."""
         own = self.plain()
         statistics, random = plain.get("statistics"), plain.get("random")
         if not isinstance(random, dict) or not isinstance(random.get("cuda"), list):
@@ -107,7 +110,7 @@ class RunState:
             return "statistics is not a mapping"
         served = self.served.state_dict()
         own["statistics"] = statistics and {name: served.get(name) for name in statistics}
-        own["random"]["cuda"] = random["cuda"]  # of as many GPUs as there were
+        own["random"]["cuda"] = random["cuda"]  # of as many GPUs as the checkpoint's machine had
         optimizers = own.pop("optimizers")
         given = {name: value for name, value in plain.items() if name != "optimizers"}
         saved = plain.get("optimizers")
@@ -140,7 +143,8 @@ class RunState:
 def new_state(
     model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device, networks: dict | None = None
 ) -> RunState:
-    """The state before the first step. networks: those that the task's step trains beside the model."""
+    """The state before the first step. networks: further networks that the task's step trains beside
+    `model`."""
     return RunState(
         model=model,
         networks=networks or {},

@@ -17,10 +17,11 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 
 @dataclass(frozen=True)
 class Learning:
-    """What a step needs beside the state and the batch.
+    """What a step needs besides the state and the batch.
 
-    normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself
-    (compiled). step: the task's, in place of `train_step`.
+    normalise: images -> float input of the network. schedule: step -> factor of the base learning rate.
+    forward: input -> `Output`, called in place of the network (torch.compile). step: the task's step, called
+    in place of `train_step`.
     """
 
     loss: Callable
@@ -33,17 +34,17 @@ class Learning:
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
-    """One optimizer step; the summed loss and its summed weight, on the device.
+    """Makes one optimizer step; returns the summed loss and its summed weight, as scalars on the device.
 
-    The gradient is that of their quotient, however many micro-batches the batch is split into. Where the
-    summed weight is 0, the loss and the gradient are exactly 0.
+    The gradient is that of summed loss / summed weight, however many micro-batches the batch is split into.
+    If the summed weight is 0, loss and gradient are exactly 0.
     """
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # With several micro-batches the sum of the weights is known after the last one; until then any fixed
-    # number will do.
+    # The summed weight of several micro-batches is known only after the last one. Until then each loss is
+    # divided by the number of pixels, and `update` corrects the gradients.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
-    for images, targets in micro_batches(batch, settings, device):
+    for images, targets in micro_batches(batch, settings, device):  # B×K×H×W, B×H×W or B×T×H×W
         with autocast(device, settings.amp):
             output = (state.model if learning.forward is None else learning.forward)(
                 learning.normalise(images)
@@ -59,13 +60,14 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
 
 
 def _divisor(weight: Tensor) -> Tensor:
-    """The weight; infinity where it is 0, which makes a finite loss and its gradient exactly 0."""
+    """`weight`, or infinity where it is 0: a finite loss divided by infinity is exactly 0, and so is its
+    gradient."""
     return torch.where(weight > 0, weight, torch.inf).detach()
 
 
 def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images, targets) on the device, in `trainer.accumulate` parts as even as possible, each of an image or
-    more."""
+    """(images B×K×H×W, targets B×H×W or B×T×H×W) on the device: `trainer.accumulate` parts of the batch, of
+    sizes that differ by at most one image."""
     batch = batch.to(device)
     images, targets = batch.images, batch.targets
     if settings.memory_format == "channels_last":
@@ -79,13 +81,13 @@ def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Te
 
 
 def update(state: RunState, name: str, learning: Learning, factor: Tensor | None = None) -> None:
-    """One update of the parameters of `state.optimizers[name]`, and of no others: their gradients are
-    unscaled, multiplied by `factor`, clipped, applied and cleared. A step calls it once for each of its
-    optimizers, and `state.scaler.update()` after the last one."""
+    """Updates the parameters of `state.optimizers[name]` and no others: unscales their gradients, multiplies
+    them by `factor`, clips them, makes the optimizer's step and clears them. A training step calls this once
+    for each of its optimizers, and `state.scaler.update()` after the last one."""
     optimizer = state.optimizers[name]
-    rate = learning.schedule(state.step)
+    factor_of_rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * rate
+        group["lr"] = group["base_lr"] * factor_of_rate
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     state.scaler.unscale_(optimizer)
     if factor is not None:
@@ -98,8 +100,8 @@ def update(state: RunState, name: str, learning: Learning, factor: Tensor | None
 
 @torch.no_grad()
 def update_average(state: RunState, decay: float) -> None:
-    """Moves the averaged weights towards the present ones; decay min(d, (1+t)/(10+t)), so that early steps
-    count."""
+    """One EMA update with decay min(d, (1 + t) / (10 + t)) at step t: early averages thus follow the weights
+    closely."""
     decay = min(decay, (1 + state.step) / (10 + state.step))
     averaged, present, copied = state.average_tensors
     torch._foreach_lerp_(averaged, present, 1 - decay)

@@ -1,4 +1,4 @@
-"""What the loop keeps an eye on: a loss that stays finite, images per second."""
+"""Checks and timing of the training loop: finite losses, images per second."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from segtrain.errors import DivergedError
 
 
 class Finite:
-    """Whether the loss stayed finite: a sum that once met infinity or not-a-number keeps it, so the sum since
-    the last log line tells, and is read only when the loop waits for the device anyway."""
+    """The check that losses are finite. A sum to which infinity or NaN was added stays non-finite, so the sum
+    since the last log line shows it. The sum is read only when the loop synchronises with the device
+    anyway."""
 
     def __init__(self, loss_sum: Tensor):
         self._loss_sum = loss_sum
         self._names: list[tuple[int, list[str]]] = []
 
     def note(self, step: int, names: list[str]) -> None:
+        """Records the file names of a step. On a CPU it also reads the loss, which costs nothing there."""
         self._names.append((step, names))
         if self._loss_sum.device.type == "cpu":
             self.read()
 
     def read(self) -> None:
-        """DivergedError, naming the files of the steps since the last reading, if one of their losses was not
-        finite."""
+        """DivergedError if a loss since the last reading was not finite; it names the files of the steps
+        since then."""
         names, self._names = self._names, []
         if not math.isfinite(self._loss_sum.item()):
             files = [name for _, one in names for name in one]
@@ -40,20 +42,21 @@ class Finite:
 
 
 class Clock:
-    """Images per second and the share of the time spent waiting for data, since the last reading, without
-    evaluations."""
+    """Images per second, and the share of time spent waiting for data, since the last reading; evaluations
+    are not counted."""
 
     def __init__(self):
         self._start, self._waited, self._images = time.perf_counter(), 0.0, 0
 
     def waiting(self, get: Callable):
+        """Calls `get` and counts its time as waiting for data; returns its result."""
         start = time.perf_counter()
         got = get()
         self._waited += time.perf_counter() - start
         return got
 
     def outside(self, do: Callable):
-        """Runs something that is not training."""
+        """Calls `do` without counting its time; returns its result."""
         start = time.perf_counter()
         done = do()
         self._start += time.perf_counter() - start
