@@ -1,4 +1,4 @@
-"""All tables, and the check of a whole config against them and the fixed sections."""
+"""All tables, and the check of a whole config against the tables and the settings of the fixed sections."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ TABLES: dict[str, Table] = {
 
 
 def check(command: str, config: Mapping) -> dict:
-    """The config with every key and value checked and every default filled in; ConfigError names the key as
+    """The config with every key and value checked and every default filled in. ConfigError names the key as
     typed."""
     return check_groups(command, check_sections(config, command))
 
 
 def check_groups(command: str, config: Mapping) -> dict:
-    """The same for a config whose sections are checked: the groups, by the signatures of their factories."""
+    """As `check`, for a config whose sections have been checked: its groups are checked against the
+    signatures of their factories."""
     return {
         **config,
         **{group: _checked_group(group, config.get(group)) for group in COMMANDS[command].groups},
@@ -38,16 +39,14 @@ def check_groups(command: str, config: Mapping) -> dict:
 
 
 def path_keys(config: Mapping) -> list[str]:
-    """The keys of a training config that hold files or folders, such as data.root."""
+    """The keys of a training config that hold a path of a file or folder, such as data.root."""
     row = COMMANDS["train"]
-    found = [
+    keys = [
         f"{name}.{option}".lstrip(".") for name, one in row.sections.items() for option in path_options(one)
     ]
     for group in (group for group in row.groups if group not in COMPOSITES):
-        found += [
-            f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))
-        ]
-    return found
+        keys += [f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))]
+    return keys
 
 
 def _checked_group(group: str, config) -> dict:

@@ -1,11 +1,11 @@
-"""What can go wrong for a user, each with its exit code.
+"""Errors that a user can meet, each with its exit code.
 
-A message is one line: what, where (the file or the key as typed), what came, what is allowed, what to do.
+A message is one line: what, where (file or key as typed), value given, values allowed, what to do.
 """
 
 
 class SegtrainError(Exception):
-    """Something that the user can mend. `exit_code` is what the process ends with."""
+    """An error that the user can fix. exit_code: exit code of the process."""
 
     exit_code = 1
 
@@ -20,8 +20,8 @@ class ConfigError(SegtrainError, ValueError):
 
 
 class SizeError(ConfigError):
-    """The network takes no images of this size. In training the config decides it, in prediction the
-    image."""
+    """The network does not support images of this size. In training the size comes from the config, in
+    prediction from the image."""
 
 
 class DataError(SegtrainError, ValueError):
@@ -49,12 +49,12 @@ class ResourceError(SegtrainError):
 
 
 SIGPIPE = 13
-"""The signal's number also where a system does not know it: stdout has lost its reader."""
+"""The number of the signal, defined on all systems: the reader of stdout has closed the pipe."""
 
 
 class Interrupted(SegtrainError):
-    """A signal, or a stdout without a reader, asked the run to end; the exit code is 128 + the signal's
-    number: 129 SIGHUP, 130 SIGINT, 141 SIGPIPE, 143 SIGTERM."""
+    """A signal, or the reader of stdout by closing the pipe, has stopped the run. exit_code: 128 + the number
+    of the signal, that is, 129 SIGHUP, 130 SIGINT, 141 SIGPIPE, 143 SIGTERM."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
@@ -62,12 +62,13 @@ class Interrupted(SegtrainError):
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a file's name cannot forge or break a line."""
+    """`text` with control characters escaped, so that the name of a file cannot break or forge a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def nearest(word: str, words) -> str:
-    """`" (did you mean 'smooth'?)"`, or `""` when nothing is near."""
+    """`" (did you mean 'smooth'?)"` with the word of `words` most similar to `word`; `""` if none is
+    similar."""
     import difflib
 
     found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)
