@@ -24,7 +24,7 @@ TABLES: dict[str, Table] = {
 
 
 def check(command: str, config: Mapping) -> dict:
-    """The config with every key and value checked and every default filled in; ConfigError names the key as
+    """The config with every key and value checked and every default filled in. ConfigError names the key as
     typed."""
     return check_groups(command, check_sections(config, command))
 
@@ -38,16 +38,14 @@ def check_groups(command: str, config: Mapping) -> dict:
 
 
 def path_keys(config: Mapping) -> list[str]:
-    """The keys of a training config that hold files or folders, such as data.root."""
+    """The keys of a training config that hold a path of a file or folder, such as data.root."""
     row = COMMANDS["train"]
-    found = [
+    keys = [
         f"{name}.{option}".lstrip(".") for name, one in row.sections.items() for option in path_options(one)
     ]
     for group in (group for group in row.groups if group not in COMPOSITES):
-        found += [
-            f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))
-        ]
-    return found
+        keys += [f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))]
+    return keys
 
 
 def _checked_group(group: str, config) -> dict:

@@ -65,12 +65,13 @@ class Interrupted(SegtrainError):
 
 
 def printable(text: str) -> str:
-    """`text` with control characters escaped, so that a file's name cannot forge or break a line."""
+    """`text` with control characters escaped, so that the name of a file cannot break or forge a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def nearest(word: str, words) -> str:
-    """`" (did you mean 'smooth'?)"`, or `""` when nothing is near."""
+    """`" (did you mean 'smooth'?)"` with the word of `words` most similar to `word`; `""` if none is
+    similar."""
     import difflib
 
     found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.6)

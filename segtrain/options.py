@@ -1,8 +1,8 @@
-"""Options: the keywords of a factory or the fields of a settings dataclass, and one checker for every key a
-user can type.
+"""Options: the parameters of a factory or the fields of a settings dataclass, and one checker for every key
+that a user can type.
 
-A factory's signature is the schema of its options, or a dataclass where several factories share options
-(`with_options`). Numeric limits stand in the annotation: `lr: Annotated[float, ABOVE_0]`,
+The signature of a factory is the schema of its options; several factories that share options state them in a
+dataclass (`with_options`). Numeric limits are part of the annotation: `lr: Annotated[float, ABOVE_0]`,
 `scales: tuple[Annotated[float, ABOVE_0], ...]`.
 """
 
@@ -32,26 +32,26 @@ RUNTIME = frozenset(
         "skip_bad",  # whether unreadable training samples are left out (loader.on_bad)
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
         "class_frequency",  # () -> survey.stats.Frequency of the training split, counted when first called
-        "fill",  # K image values that stand for "nothing here": the mean pixel
+        "fill",  # K values of padded image pixels: the mean of the normalisation
         "network",  # the built network (optimizers)
         "steps",  # optimizer steps of the whole run (schedules)
     }
 )
-"""Keywords that the program supplies. A factory receives those that it names, and a user may set none of
+"""Parameters that the program supplies. A factory receives those that its signature names; a user cannot set
 them."""
 
 REQUIRED = inspect.Parameter.empty
 
 
 class Limits(NamedTuple):
-    """Which numbers an option may hold: in words, and as a test of one number."""
+    """The numbers that an option may hold: described in words, and as a test of one number."""
 
     words: str
     accepts: Callable[[Any], bool]
 
 
 class Length(NamedTuple):
-    """How many entries a list may have."""
+    """The number of entries that a list may have."""
 
     least: int
     most: int
@@ -81,12 +81,12 @@ SIDE_PX = between(1, 32766)
 
 IS_PATH = "is a path"
 FilePath = Annotated[str, IS_PATH]
-"""A file or folder. Of a resumed run it may have another place, as long as it holds the same."""
+"""The path of a file or folder. A resumed run may have another path to the same content."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One key: its type, its default (REQUIRED if there is none) and what it means."""
+    """One option: its type, its default (REQUIRED if there is none) and its meaning for help texts."""
 
     name: str
     annotation: Any
@@ -95,7 +95,7 @@ class Option:
 
 
 def key(default: Any, meaning: str) -> Any:
-    """A field of an options dataclass, with its default and with its meaning for help texts."""
+    """A field of an options dataclass, with its default and its meaning for help texts."""
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
@@ -125,7 +125,7 @@ def with_options(options_class: type) -> Callable[[Callable], Callable]:
 
 
 def options_of(factory: Callable) -> dict[str, Option]:
-    """The options of a factory or of a settings dataclass, by name, without what the program supplies."""
+    """The options of a factory or of a settings dataclass, by name, without the parameters in RUNTIME."""
     options_class = getattr(factory, "options_class", factory)
     if dataclasses.is_dataclass(options_class):
         return _fields(options_class)
@@ -142,7 +142,7 @@ def options_of(factory: Callable) -> dict[str, Option]:
 
 
 def path_options(factory: Callable) -> list[str]:
-    """Names of the options that can hold a file or folder."""
+    """The names of the options that hold the path of a file or folder."""
     return [name for name, option in options_of(factory).items() if _is_path(option.annotation)]
 
 
@@ -156,7 +156,7 @@ def _is_path(annotation) -> bool:
 def _fields(settings) -> dict[str, Option]:
     hints = typing.get_type_hints(settings, include_extras=True)
     found = {}
-    # Its own before those that it shares with others.
+    # Fields of the dataclass itself before inherited ones.
     own = inspect.get_annotations(settings)
     for field in sorted(dataclasses.fields(settings), key=lambda field: field.name not in own):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -184,9 +184,10 @@ def _meanings(docstring: str) -> dict[str, str]:
 
 
 def check_options(config: Mapping, factory: Callable, where: str, what: str) -> dict:
-    """`config` with every key and type checked against the factory's signature; defaults are not filled in.
+    """`config` with every key and type checked against the options of the factory; defaults are not filled
+    in.
 
-    where: the key's prefix as the user types it ("loss"), "" at the top level. what: how to call the owner
+    where: prefix of the keys as typed ("loss"), "" at the top level. what: name of the factory in messages
     ("loss 'dice'").
     """
     options = options_of(factory)
@@ -224,13 +225,13 @@ def _is_union(annotation) -> bool:
 
 
 def _plain(annotation):
-    """The annotation without the limits around it."""
+    """The annotation without its limits."""
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
 def check_value(value: Any, annotation: Any, where: str) -> Any:
-    """`value` in the annotation's type (an int becomes a float where one is asked for), or a ConfigError that
-    names `where`."""
+    """`value` converted to the annotation's type (an int to a float). ConfigError, which names `where`, if it
+    is of another type or beyond the limits."""
     accepted, result = _convert(value, annotation)
     if accepted:
         _check_limits(result, annotation, where)
@@ -248,8 +249,8 @@ def _shown(value: Any) -> str:
 
 
 def _check_limits(value: Any, annotation: Any, where: str) -> None:
-    """ConfigError if `value`, which has the annotation's type, or a number inside of it is beyond its
-    limits."""
+    """ConfigError if `value`, or a number in it, is beyond the limits of the annotation. `value` has the
+    annotation's type."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         _check_limits(value, arguments[0], where)
@@ -274,7 +275,7 @@ def _check_limits(value: Any, annotation: Any, where: str) -> None:
 
 
 def _words(annotation: Any) -> list:
-    """The values that a Literal allows, also one inside a union."""
+    """The values of a Literal, also of one inside a union."""
     if typing.get_origin(annotation) is Literal:
         return list(typing.get_args(annotation))
     annotation = _plain(annotation)
@@ -295,7 +296,7 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         # In Python True == 1, but a user who typed `true` did not mean 1.
         return any(value == one and type(value) is type(one) for one in arguments), value
     if annotation is float:
-        # Not a number and infinity would pass every later comparison and spoil the run silently.
+        # NaN and infinity would pass later checks and spoil the run silently.
         number = (
             isinstance(value, (int, float))
             and not isinstance(value, bool)
@@ -303,7 +304,7 @@ def _convert(value: Any, annotation: Any) -> tuple[bool, Any]:
         )
         return number, float(value) if number else value
     if annotation is int:
-        # What counts or seeds something further on has 64 bits.
+        # Counts and seeds are 64-bit integers in torch and NumPy.
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63, value
     if annotation in (dict, list):
         return isinstance(value, annotation), value
@@ -336,7 +337,7 @@ def _convert_mapping(value, arguments) -> tuple[bool, Any]:
 
 
 def describe(annotation: Any) -> str:
-    """A type in words that a user understands."""
+    """The annotation in words, for error and help texts."""
     if typing.get_origin(annotation) is Annotated:
         plain = describe(typing.get_args(annotation)[0])
         limits = [one.words for one in typing.get_args(annotation)[1:] if isinstance(one, Limits)]

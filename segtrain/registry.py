@@ -1,4 +1,4 @@
-"""Names to factories: the entries of one kind, and how a config builds them."""
+"""Tables: the entries (factories) of one kind by name, and how a config builds them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from segtrain.options import RUNTIME, Option, check_options, options_of
 
 
 class Table:
-    """The entries of one kind ("loss"), by name. Installed packages add theirs as entry points of the group
-    `segtrain.<kind>`."""
+    """The entries of one kind ("loss"), name -> factory. Installed packages add entries through entry points
+    of the group `segtrain.<kind>`."""
 
     def __init__(self, kind: str, entries: Mapping[str, Callable]):
         self.kind = kind
@@ -39,7 +39,7 @@ class Table:
         return options_of(self.factory(name))
 
     def check(self, config: Mapping) -> tuple[str, dict]:
-        """The entry's name and its checked options, from `{"name": …, option: value}`."""
+        """The name of the entry and its checked options, from `{"name": …, option: value}`."""
         if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
             raise ConfigError(f"{self.kind} is {config!r}; it needs a name, one of {', '.join(self.names())}")
         name = config["name"]

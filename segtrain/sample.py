@@ -1,4 +1,4 @@
-"""What the parts hand to each other: a sample, the facts of a data set, a network's output.
+"""The data types that the parts exchange: a sample, the facts of a data set, the output of a network.
 
 Letters: B batch, C classes, K image channels, H and W height and width in pixels.
 """
@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 
 IGNORE = 255
-"""The target value that means "no label here". It is defined here and nowhere else."""
+"""The target value of pixels without a label. It is defined here and nowhere else."""
 
 
 def no_label(dtype: np.dtype, ignore_index: int = IGNORE) -> float | int:
-    """The value of a target pixel without a label: the ignore index among classes, NaN among measured
+    """The target value of a pixel without a label: the ignore index for classes, NaN for measured (float)
     values."""
     return np.nan if np.dtype(dtype).kind == "f" else ignore_index
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the task predicts for a pixel, as geometry must treat it.
+    """How augmentation treats the target of a task.
 
-    classes: whether its values are class indices (or else measured ones). interpolation: how it is read
-    between pixels; linear ones are float, with NaN where the value is unknown.
+    classes: whether the values are class indices; else they are measured values. interpolation: how the
+    target is resampled. Linearly interpolated targets are float, with NaN where the value is unknown.
     """
 
     classes: bool = True
@@ -37,19 +37,19 @@ class Target:
 
 
 CLASSES = Target()
-"""Class indices, read by nearest neighbour."""
+"""Class indices, resampled by nearest neighbour."""
 
 
 @dataclass(slots=True)
 class Sample:
-    """One image with what is to be predicted from it.
+    """One image with its target.
 
     image: H×W×K, uint8, uint16 or float32; three channels are RGB.
-    target: H×W, or H×W×T for T values a pixel, in the dtype that the task names (semantic: uint8 class
-    indices, IGNORE where unlabelled; measured values: float32, NaN where unknown); None if there is none.
+    target: H×W, or H×W×T for T values a pixel, in the dtype of the task (semantic: uint8 class indices,
+    IGNORE where unlabelled; measured values: float32, NaN where unknown); None if there is none.
     instances: H×W uint16, 0 where there is no object; None if the data set has none.
-    name: what errors and result files call it. group: what it was taken from (a drive, a patient), for honest
-    splits.
+    name: shown in errors, and the name of result files. group: the source of the image (a drive, a patient),
+    so that a split can keep images of one source together.
     """
 
     image: np.ndarray
@@ -61,17 +61,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The network's input is (image / full scale - mean) / std, per channel; full scale is 255 or 65535
-    (float images: 1)."""
+    """Normalises images: (image / full scale - mean) / std, per channel; full scale is 255 for uint8, 65535
+    for uint16 and 1 for float images."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """B×K×H×W float32 from an image batch of uint8, uint16 or float32."""
+        """B×K×H×W float32 input of a network, from an image batch of uint8, uint16 or float32."""
         full_scale = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(image.dtype, 1.0)
         scale, shift = _scale_and_shift(self.mean, self.std, full_scale, image.device)
-        # One multiplication and one addition per pixel; a float image is the caller's and stays as it is.
+        # One multiplication and one addition per pixel; a float image is not changed in place.
         return (
             torch.addcmul(shift, image.float(), scale)
             if image.dtype == torch.float32
@@ -81,18 +81,19 @@ class Normalisation:
 
 @functools.cache
 def _scale_and_shift(mean, std, full_scale: float, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kept, because making them anew for each batch would wait for a GPU."""
+    """Scale and shift, both 1×K×1×1. Cached, because copying them to a GPU for each batch would
+    synchronise."""
     std = torch.tensor(std, device=device).view(1, -1, 1, 1)
     return 1.0 / (full_scale * std), -torch.tensor(mean, device=device).view(1, -1, 1, 1) / std
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that a network and a predictor know of the data set; saved in every checkpoint.
+    """All that a network and a predictor know about the data set; saved in every checkpoint.
 
     classes: names, in the order of the indices. palette: one RGB colour (0..255) a class.
-    things: indices of the classes that come as countable objects.
-    channels: K. normalisation: None until the encoder's weights (or the data set itself) name it.
+    things: indices of the classes of countable objects.
+    channels: K. normalisation: None until the data set or the pretrained weights set it.
     """
 
     classes: tuple[str, ...]
@@ -125,7 +126,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Number:
-    """One score. label: its name in tables. value: a finite number, None where nothing could be scored."""
+    """One score. label: its name in tables. value: a finite number; None if nothing could be scored."""
 
     label: str
     value: float | int | None
@@ -133,8 +134,8 @@ class Number:
 
 @dataclass(frozen=True)
 class PerClass:
-    """One score a class, in the order of `Facts.classes`. label: the column's heading. mean: the key of the
-    `Number` that belongs below the column, None if there is none."""
+    """One score per class, in the order of `Facts.classes`. label: heading of the column. mean: key of the
+    `Number` that is shown below the column; None if there is none."""
 
     label: str
     values: tuple[float | None, ...]
@@ -143,7 +144,7 @@ class PerClass:
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores y at positions x. label: of y, x_label: of x."""
+    """Scores y at positions x. label: name of y. x_label: name of x."""
 
     label: str
     x_label: str
@@ -152,7 +153,7 @@ class Curve:
 
 
 ScoreDict = dict[str, Number | PerClass | Curve]
-"""What a metric's `scores` gives, by the key that scores.json, metrics.jsonl and TensorBoard use."""
+"""The result of a metric's `scores`, by the keys used in scores.json, metrics.jsonl and TensorBoard."""
 
 
 class Window(NamedTuple):
@@ -165,12 +166,12 @@ class Window(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What every network returns. Only losses and the predictor upsample and crop.
+    """The result of every network's `forward`. Only losses and the predictor upsample and crop it.
 
-    logits: B×C×h×w at the network's own stride. aux: the same for each auxiliary head, () if there is none.
-    size: the (H, W) that logits upsample to. window: the part of the input that they answer for; None for
-    all of it. images: the B×K×H×W images as they were read, for the loss of a task whose output is added to
-    them; set by the training step.
+    logits: B×C×h×w at the network's own stride. aux: such logits of each auxiliary head, () if there is none.
+    size: the (H, W) that logits are upsampled to. window: the part of the input that the logits cover; None
+    for all of it. images: the B×K×H×W images before normalisation, for the loss of a task whose output is
+    added to the images; set by the training step.
     """
 
     logits: torch.Tensor
@@ -181,14 +182,15 @@ class Output(NamedTuple):
     images: torch.Tensor | None = None
 
     def upsampled(self, logits: torch.Tensor | None = None) -> torch.Tensor:
-        """B×C×H×W logits (of an auxiliary head if one is handed in) at `size`, bilinear, float32."""
+        """B×C×H×W float32: the logits, or those of an auxiliary head if given, upsampled bilinearly to
+        `size`."""
         logits = (self.logits if logits is None else logits).float()
         if tuple(logits.shape[-2:]) == tuple(self.size):
             return logits
         return F.interpolate(logits, size=tuple(self.size), mode="bilinear", align_corners=self.align_corners)
 
     def crop(self, target: torch.Tensor) -> torch.Tensor:
-        """The part of `target` (…×H×W of the input) that the logits answer for."""
+        """The part of `target` (…×H×W, for the whole input) that the logits cover."""
         if self.window is None:
             return target
         top, left, height, width = self.window
@@ -197,12 +199,12 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """An image seen in another way, for test-time augmentation: mirrored, turned, larger …
+    """One view of an image for test-time augmentation: flipped, rotated, scaled …
 
     forward: B×K×H×W images -> B×K×h×w images of the same dtype; h×w may differ from H×W.
-    backward: B×C×h×w probabilities of the view, (H, W) -> B×C×H×W probabilities of the image, and the weight
-    0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all. Where the weight is above 0,
-    probabilities must sum to 1 as those of the view do.
+    backward: (B×C×h×w probabilities of the view, (H, W)) -> B×C×H×W probabilities of the image, and the
+    weight 0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all pixels. Where the
+    weight is above 0, the probabilities must sum to 1 over the classes, as those of the view do.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]

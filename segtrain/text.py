@@ -10,12 +10,12 @@ from segtrain.errors import printable
 
 
 def say(*lines: str) -> None:
-    """Lines on stdout. Control characters, which names of files and classes may hold, are escaped."""
+    """Prints lines on stdout. Control characters, which names of files and classes may hold, are escaped."""
     print("\n".join(map(printable, lines)), flush=True)
 
 
 def notice(line: str) -> None:
-    """One line on stderr that does not stop anything, escaped as by `say`."""
+    """Prints a warning on stderr, escaped as by `say`."""
     print(f"segtrain: {printable(line)}", file=sys.stderr, flush=True)
 
 
@@ -42,7 +42,7 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """`1 image`, `2 images`; `many` where it is not `one` with an s."""
+    """`1 image`, `2 images`. many: the plural, if it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 

@@ -59,7 +59,8 @@ class Keys:
         return load()["groups"].get(group, {})
 
     def options(self, key: str) -> list[dict]:
-        """What is known of a key: of each entry of its group that has it, or of its section."""
+        """The catalogue entries of a key: one for each entry of its group that has such an option, or that of
+        its section."""
         first, _, rest = key.partition(".")
         if not rest:
             return [self.sections[""]["keys"][first]] if first in self.sections[""]["keys"] else []
@@ -75,13 +76,13 @@ class Keys:
         return [keys[rest]] if rest in keys else []
 
     def kinds(self, key: str) -> set[str] | None:
-        """str, int, float, bool, null, list, dict: what the key may hold; None if the key is not in the
-        catalogue."""
+        """The types that the key may hold, among str, int, float, bool, null, list and dict; None if the key
+        is not in the catalogue."""
         found = self.options(key)
         return set().union(*(one["kinds"] for one in found)) if found else None
 
     def all(self) -> list[str]:
-        """Every key of the catalogue as it is typed."""
+        """All keys of the catalogue, as typed."""
         keys = [
             f"{section}.{key}" if section else key
             for section, content in self.sections.items()
@@ -96,8 +97,8 @@ class Keys:
         return [*self.choices, *dict.fromkeys(keys)]
 
     def nearest(self, key: str) -> str:
-        """`(did you mean …?)` for a key whose first word does not exist: the same last word elsewhere, else a
-        near first word."""
+        """The hint `(did you mean …?)` for a key whose first word does not exist: a key with the same last
+        word, else one with a similar first word; "" if there is none."""
         ends = [one for one in self.all() if one.rpartition(".")[2] == key]
         if ends:
             return f" (did you mean {ends[0]!r}?)"
@@ -107,7 +108,7 @@ class Keys:
 
 
 def listing(words: list[str], config_dir: str | None = None) -> str:
-    """What `segtrain list WORDS` prints."""
+    """The output of `segtrain list WORDS`."""
     if not words:
         return _kinds_of_lists()
     kind = PLURALS.get(words[0], words[0])
@@ -177,14 +178,14 @@ def _entry(kind: str, name: str) -> str:
 
 
 def plugin_names(group: str) -> dict[str, str]:
-    """Entries of installed packages, name -> package, found without importing any."""
+    """The entries that installed packages add to a group, name -> package. Imports none of them."""
     return {name: package for kind, name, package in _entry_points() if kind == f"segtrain.{group}"}
 
 
 @functools.cache
 def _entry_points() -> list[tuple[str, str, str]]:
-    """(group, name, package). Reading what all packages declare takes a while, and does not change while a
-    program runs."""
+    """(group, name, package) of every entry point of segtrain. Cached: reading the metadata of all installed
+    packages is slow, and it does not change during a process."""
     import importlib.metadata
 
     found = (

@@ -1,7 +1,7 @@
-"""Composition: from the overrides of a command line to one plain dict, by Hydra.
+"""Composition: turns the overrides of a command line into one plain dict, with Hydra.
 
-Hydra's own node (launchers, callbacks, logging) can name code to run. It is composed, from the shipped YAMLs
-only, and never run: a user's YAML that mentions hydra is refused before Hydra merges it.
+Hydra's own node (launchers, callbacks, logging) can name code to run. The node is composed from the shipped
+YAMLs only and is never run: a user's YAML that mentions hydra is refused before Hydra merges it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Composer:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Composer]:
-        """Within this block `compose`, `options` and `sources` work."""
+        """A context in which `compose`, `options` and `setters` work."""
         from hydra import initialize_config_module
         from hydra.core.global_hydra import GlobalHydra
 
         if importlib.util.find_spec("segtrain.conf") is None:
             raise ConfigError(
-                "the configs of segtrain are missing: it is run from its sources without being installed; "
+                "the configs of segtrain are missing: it runs from its sources and is not installed; "
                 "pip install -e ."
             )
         GlobalHydra.instance().clear()
@@ -62,7 +62,7 @@ class Composer:
         )
 
     def options(self, group: str) -> list[str]:
-        """Names that `group=NAME` can have."""
+        """The names of a group's entries, as in `group=NAME`."""
         return self._loader.get_group_options(
             group, overrides=self._search_path(), config_name=self._config_name()
         )
@@ -90,8 +90,8 @@ class Composer:
                 )
             if one.key == "experiment" and self._config_name() == "resumed":
                 raise ConfigError(
-                    f"experiment={one.text} cannot be chosen for a run that goes on, which keeps its own "
-                    f"config; leave experiment out, or leave resume out for a new run"
+                    f"experiment={one.text} cannot be chosen for a resumed run, which keeps its saved "
+                    f"config; leave experiment out, or leave resume out to start a new run"
                 )
             if one.key in self.keys.choices and one.value is not None:
                 check_choice(one, self.options)
@@ -153,8 +153,8 @@ class Composer:
         return [group for group in groups if now.get(group) != before.get(group)]
 
     def setters(self, typed: list[Typed]) -> dict[str, str]:
-        """For each key that a YAML holds, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
-        demo', a user's path."""
+        """For each key that a YAML sets, the last YAML that sets it: 'conf/loss/dice.yaml', 'experiment
+        demo', or the path of a user's YAML."""
         replaced = tuple(f"{group}." for group in self._replaced(typed))
         found: dict[str, str] = {}
         for origin, values in self._yamls(typed):
@@ -183,7 +183,8 @@ class Composer:
         return config
 
     def _yamls(self, typed: list[Typed]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(origin, {key: value}) of each YAML in the order of composition; a later one wins."""
+        """(origin, {key: value}) of each YAML in the order of composition: a later YAML overrides earlier
+        ones."""
         from hydra.types import RunMode
 
         lines = self._search_path() + [one.line for one in typed]
@@ -241,7 +242,7 @@ def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple
     for group in keys.groups:
         for name in plugin_names(group):
             if name not in load()["groups"].get(group, {}):
-                # Only the name: importing the plug-in waits until it is chosen, and the check fills in its
+                # The name alone: a plug-in is imported only when it is chosen. The check then fills in its
                 # defaults.
                 nodes[group, name] = {name: {}} if group in keys.composites else {"name": name}
         if saved is not None:

@@ -1,4 +1,4 @@
-"""What `--help` and `segtrain config` print, from the catalogue."""
+"""The texts of `--help` and `segtrain config`, made from the catalogue."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ segtrain trains, evaluates and runs networks that label every pixel.
 
 {commands}
 
-`segtrain COMMAND --help` shows the keys of a command. Under every command:
-  --cfg job          print the config that would be run, and stop
-  --multirun, -m     one run for each combination of KEY=A,B values
+`segtrain COMMAND --help` shows the keys of a command. Flags of every command:
+  --cfg job          print the composed config, and stop
+  --multirun, -m     a sweep: one trial for each combination of KEY=A,B values
   --config-dir DIR   your own YAMLs beside segtrain's (DIR/experiment/mine.yaml: experiment=mine)
   --help, -h         --version
 
@@ -31,7 +31,7 @@ FOOTER = (
 
 
 def text(command: str | None) -> str:
-    """The help of a command, or of the program."""
+    """The help of a command; the general help for None."""
     if command is None:
         return GENERAL.format(
             commands="\n".join(f"  {row.example:<54}{row.about}" for row in COMMANDS.values())
@@ -111,6 +111,7 @@ def _walk_entry(keys: Keys, group: str, entry: str, values: dict, prefix: str):
 
 
 def _setter(key: str, setters: dict[str, str], typed: list[str]) -> str:
+    """What set a key: the command line, a YAML, or its default."""
     if key in typed or any(key.startswith(one + ".") for one in typed if "." in one):
         return "command line"
     # A group is set by the YAML that holds its `name`.

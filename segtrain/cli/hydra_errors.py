@@ -1,4 +1,4 @@
-"""Hydra's errors as one line."""
+"""Errors of Hydra and OmegaConf as ConfigErrors of one line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from segtrain.run.plain_yaml import first_line
 
 
 def as_config_error(error: BaseException, typed: list[Typed]) -> ConfigError:
+    """The ConfigError for an error of a composition. An error of another kind is raised as it is."""
     for one in _chain(error):
         if isinstance(one, ConfigError):
             return one

@@ -33,8 +33,8 @@ def command(name: str) -> Callable:
 
 
 def check(name: str, config: Mapping) -> dict:
-    """The composed config of a command, whose sections are checked, with the options of its groups checked
-    and every default filled in."""
+    """The composed config of a command with the options of its groups checked and every default filled in.
+    Its sections have been checked before. Imports torch."""
     return importlib.import_module("segtrain.build").check_groups(name, config)
 
 
@@ -78,7 +78,7 @@ def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple
     given by hydra.run.dir. words: the command line, for run.json."""
     if config["dry_run"]:
         return None, command("train")(check("train", config), None, stop)
-    folder, made = run_folder_of(config, wish)
+    folder, made = run_folder_of(config, run_dir)
     if any(folder.glob(f"stage*/{CONFIG}")):
         raise ConfigError(f"{folder} holds the stages of another run; choose another name")
     return folder, train_in(folder, made, config, stop, words)
@@ -105,8 +105,8 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                 record.scores = command("train")(checked, folder, stop)
             return record.scores
         except (SegtrainError, ImportError, OSError, MemoryError):
-            # Under the lock: another process may have found the new folder and begun in it.
-            # Without torch, which may be what could not be imported.
+            # While the lock is held: another process may otherwise start in the new folder meanwhile.
+            # Without torch, whose import may be what failed.
             if made and not any(folder.glob("checkpoints/*")) and not (folder / METRICS).exists():
                 remove_run(folder)
             raise

@@ -40,14 +40,14 @@ def parse_overrides(
 ) -> tuple[list[Typed], dict[str, str]]:
     """The overrides (the last one of each key) and the values of HYDRA_WISHES.
 
-    ConfigError for a token that is not KEY=VALUE.
+    ConfigError for a token that is not KEY=VALUE, and for a key whose first word does not exist.
     """
     typed: dict[str, Typed] = {}
-    wishes: dict[str, str] = {}
+    hydra_values: dict[str, str] = {}
     for token in tokens:
         sign, key, text = _split(token, keys)
         if key.partition(".")[0].partition("/")[0] == "hydra":
-            wishes.update(_hydra_wish(key, text))
+            hydra_values.update(_hydra_value(key, text))
             continue
         _check_first_word(key, keys)
         if sign == "~":
@@ -56,7 +56,7 @@ def parse_overrides(
         one = _read(key, text, keys, multirun)
         if one.line:
             typed[key] = one
-    return list(typed.values()), wishes
+    return list(typed.values()), hydra_values
 
 
 def _split(token: str, keys: Keys) -> tuple[str, str, str]:
@@ -77,6 +77,7 @@ def _split(token: str, keys: Keys) -> tuple[str, str, str]:
 
 
 def _entry_hint(word: str, keys: Keys) -> str:
+    """What to type in place of `word`, which is not KEY=VALUE."""
     for group in keys.groups:
         if word in keys.entries(group):
             return f" (did you mean '{group}={word}'?)"
@@ -87,14 +88,14 @@ def _entry_hint(word: str, keys: Keys) -> str:
     )
 
 
-def _hydra_wish(key: str, text: str) -> dict[str, str]:
+def _hydra_value(key: str, text: str) -> dict[str, str]:
     if key in HYDRA_CHOICES:
         if text not in HYDRA_CHOICES[key]:
             raise ConfigError(f"{key}={text} is not available; there is {', '.join(HYDRA_CHOICES[key])}")
         return {}
-    if key not in HYDRA_WISHES:
+    if key not in HYDRA_KEYS:
         raise ConfigError(
-            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_WISHES)} are read"
+            f"{key} cannot be set; of Hydra's own keys only {' and '.join(HYDRA_KEYS)} are read"
         )
     if not text or ".." in re.split(r"[/\\]", text) or "${" in text:
         raise ConfigError(f"{key} is {text!r}; allowed: the path of a folder without '..' and '${{'")
@@ -115,11 +116,12 @@ def _check_first_word(key: str, keys: Keys) -> None:
 
 
 def _removal(key: str, text: str, keys: Keys) -> str:
+    """The value null, for `~GROUP.ENTRY` of a composite. ConfigError for any other removal."""
     group, _, entry = key.partition(".")
     if text or group not in keys.composites or not entry or "." in entry:
         raise ConfigError(
-            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can go, such as "
-            f"~tta.flip"
+            f"~{key} removes nothing; only entries of {' and '.join(keys.composites)} can be "
+            f"removed, such as ~tta.flip"
         )
     return "null"
 
@@ -187,7 +189,7 @@ def _element(text: str) -> str:
 
 
 def _parsed(line: str):
-    """The override as Hydra parses it; None if its grammar does not accept the line."""
+    """Hydra's parsed override; None if Hydra's grammar does not accept the line."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -249,7 +251,7 @@ def _line(key: str, value: str, keys: Keys) -> str:
 
 
 def check_choice(typed: Typed, options: Callable[[str], list[str]]) -> None:
-    """ConfigError if a typed choice (model=unett, tta=[flip,x]) names an entry that does not exist."""
+    """ConfigError if a choice (model=unett, tta=[flip,x]) names an entry that does not exist."""
     for name in typed.value if isinstance(typed.value, list) else [typed.value]:
         there = [option for option in options(typed.key) if option != "saved"]
         if name is not None and (not isinstance(name, str) or name not in there):

@@ -1,4 +1,4 @@
-"""A user's own YAMLs (--config-dir): each is checked before Hydra sees it."""
+"""YAMLs of a user (--config-dir): each is checked before Hydra merges it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from segtrain.run.plain_yaml import check_plain, first_line, parse_yaml, read_te
 
 
 def checked_folder(config_dir: str) -> Path:
+    """The resolved path of --config-dir. ConfigError if it is not a folder, or if one of its YAMLs has the
+    name of a shipped one."""
     folder = Path(config_dir).expanduser().resolve()
     if not folder.is_dir():
         raise ConfigError(f"--config-dir {config_dir} is not a folder")
@@ -23,17 +25,19 @@ def checked_folder(config_dir: str) -> Path:
 
 
 def register_source() -> None:
+    """Registers the config source of users' YAMLs with Hydra, under the scheme `checked`."""
     from hydra.core.plugins import Plugins
 
     Plugins.instance().register(_source_class())
 
 
 def source_of(folder: Path):
+    """The config source of one folder of users' YAMLs."""
     return _source_class()("segtrain", f"checked://{folder}")
 
 
 def _source_class() -> type:
-    """The folder of a user's YAMLs as Hydra reads it: each is checked before Hydra sees it."""
+    """The class of a Hydra config source that checks each YAML before Hydra merges it."""
     from hydra._internal.core_plugins.file_config_source import FileConfigSource
     from hydra.plugins.config_source import ConfigResult, ConfigSource
 
@@ -67,9 +71,7 @@ def _header(read, text: str, path: Path) -> dict:
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     if "hydra" in str(header.get("package")):
-        raise ConfigError(
-            f"{path} wants to be placed in {header['package']}; a YAML may set nothing of hydra"
-        )
+        raise ConfigError(f"{path} has the package {header['package']}; a YAML may set nothing of hydra")
     return header
 
 
@@ -84,7 +86,7 @@ def _check_defaults(node: Any, path: Path) -> None:
 
 
 def _omegaconf(file):
-    """OmegaConf's reading: it knows 1e-3 as a number and refuses a key that stands twice."""
+    """The YAML as OmegaConf reads it: 1e-3 is a number, and ValueError for a repeated key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

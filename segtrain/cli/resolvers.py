@@ -1,4 +1,4 @@
-"""What ${…} may stand for in a config, and how often."""
+"""Limits of the interpolations ${…} in a config."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ ENVIRONMENT = ("HOME", "USER", "TMPDIR", "SCRATCH", "SLURM_JOB_ID", "SLURM_TMPDI
 
 
 MAX_INTERPOLATIONS = 16
-"""How many ${…} a config may hold: a few that refer to each other grow a short text beyond any memory."""
+"""How many ${…} a config may hold: a few interpolations of each other can expand a short text beyond the
+memory."""
 
 
 def limit_interpolations(config: Mapping) -> None:
+    """ConfigError if the config holds more than MAX_INTERPOLATIONS."""
     count = str(config).count("${")
     if count > MAX_INTERPOLATIONS:
         raise ConfigError(
@@ -24,14 +26,15 @@ def limit_interpolations(config: Mapping) -> None:
 
 
 def restrict_resolvers() -> None:
+    """Makes ${oc.env:NAME} read allowed environment variables only."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
 
 
 def _environment(name: str, *default):
-    """${oc.env:NAME}, for names of the allow-list only: a config from elsewhere must not read keys and
-    tokens."""
+    """The value of ${oc.env:NAME}. ConfigError for a name that is not allowed: a config from elsewhere must
+    not read keys and tokens."""
     if name not in ENVIRONMENT and not name.startswith("SEGTRAIN_"):
         raise ConfigError(
             f"${{oc.env:{name}}} cannot be read; allowed: {', '.join(ENVIRONMENT)} and names that begin "

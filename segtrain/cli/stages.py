@@ -69,9 +69,9 @@ def _overrides(own: list[str], words: list[str], composer: Composer) -> list[Typ
     typed = {one.key for one in parse_overrides(words, composer.keys)[0]}
     kept = []
     for word in own:
-        parsed, wishes = parse_overrides([word], composer.keys)
-        key = next(iter(wishes), parsed[0].key if parsed else word.partition("=")[0])
-        if key in WHOLE or wishes:
+        parsed, hydra_values = parse_overrides([word], composer.keys)
+        key = next(iter(hydra_values), parsed[0].key if parsed else word.partition("=")[0])
+        if key in WHOLE or hydra_values:
             raise ConfigError(
                 f"{word} cannot differ between stages; type it on the command line, for all of them"
             )
@@ -89,7 +89,7 @@ def check(stages: list[Stage]) -> None:
 
 
 def train(
-    stages: list[Stage], config: dict, wish: str | None, stop: Stop, words: list[str]
+    stages: list[Stage], config: dict, run_dir: str | None, stop: Stop, words: list[str]
 ) -> tuple[Path | None, dict]:
     """Trains the stages in order; returns the folder of the last stage (None for a dry run) and its scores.
     Finished stages are skipped."""
@@ -97,10 +97,10 @@ def train(
         return None, _dry_run(stages, stop)
     if config["resume"] not in (None, "auto"):
         raise ConfigError(
-            f"resume={config['resume']} goes on with one run, not with stages; take name=NAME resume=auto "
-            f"for all of them"
+            f"resume={config['resume']} resumes a single run, not stages; use name=NAME resume=auto to "
+            f"resume all of them"
         )
-    folder, made = run_folder_of(config, wish)
+    folder, made = run_folder_of(config, run_dir)
     if (folder / CONFIG).exists():
         raise ConfigError(f"{folder} is the folder of a single run; choose another name for the stages")
     with Lock(folder), debug_log(folder):
@@ -124,8 +124,8 @@ def _dry_run(stages: list[Stage], stop: Stop) -> dict:
         say(_title(stage))
         config = stage.config
         if stage.number > 1:
-            unweighted = {"weights": "none"} if "weights" in config["model"] else {}
-            config = {**config, "init": None, "model": {**config["model"], **unweighted}}
+            no_weights = {"weights": "none"} if "weights" in config["model"] else {}
+            config = {**config, "init": None, "model": {**config["model"], **no_weights}}
         with _named(stage):
             scores = launch.command("train")(config, None, stop)
     return scores
@@ -135,9 +135,9 @@ def _train_each(stages: list[Stage], folder: Path, stop: Stop, words: list[str])
     place, scores = folder, {}
     for stage in stages:
         stop.raise_if_requested()
-        before, place = place, folder / stage.folder_name
+        previous, place = place, folder / stage.folder_name
         if stage.number > 1:
-            stage.config = {**stage.config, "init": str(before)}
+            stage.config = {**stage.config, "init": str(previous)}
         with _named(stage):
             record = read_record(place)
             if record.get("exit_code") == 0:

@@ -48,16 +48,16 @@ class Trial:
 
 
 def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: list[str]) -> int:
-    """Runs `segtrain train --multirun WORDS`. 0 if every trial finished, 1 if some failed; a signal raises
-    Interrupted."""
+    """Runs `segtrain train --multirun WORDS`. Returns the exit code: 0 if every trial finished, 1 if some
+    failed. Interrupted if a signal came."""
     composer = Composer("train", config_dir)
     with composer.ready():
-        common, wishes = _common(words, composer.keys)
+        common, hydra_values = _common(words, composer.keys)
         trials = expand(words, composer)
         for trial in trials:
             _compose(trial, composer)
     _refuse_if_all_bad(trials)
-    folder, made = _folder(common, wishes.get("hydra.sweep.dir"))
+    folder, made = _folder(common, hydra_values.get("hydra.sweep.dir"))
     with Lock(folder), debug_log(folder):
         try:
             return _run_all(trials, folder, stop, command_line)
@@ -68,21 +68,23 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
 
 
 def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:
-    typed, wishes = parse_overrides(words, keys, multirun=True)
+    """The values of the keys in NOT_SWEPT and those of Hydra's own keys. ConfigError if a sweep does not
+    allow them."""
+    typed, hydra_values = parse_overrides(words, keys, multirun=True)
     found = {one.key: one.value for one in typed if one.key in NOT_SWEPT}
     for one in typed:
         if one.key in NOT_SWEPT and one.sweep:
-            raise ConfigError(f"{one.key}={one.text}: {one.key} cannot differ between the runs of a sweep")
+            raise ConfigError(f"{one.key}={one.text}: {one.key} cannot differ between the trials of a sweep")
     if found.get("dry_run") or found.get("resume") not in (None, "auto"):
         raise ConfigError(
-            "a sweep takes neither dry_run nor resume=FOLDER; to go on with one, repeat its command with "
+            "a sweep takes neither dry_run nor resume=FOLDER; to resume a sweep, repeat its command with "
             "the same name=NAME"
         )
-    if "hydra.run.dir" in wishes:
+    if "hydra.run.dir" in hydra_values:
         raise ConfigError(
             "hydra.run.dir is for a single run; a sweep takes name=NAME or hydra.sweep.dir=FOLDER"
         )
-    return found, wishes
+    return found, hydra_values
 
 
 def expand(words: list[str], composer: Composer) -> list[Trial]:
@@ -121,8 +123,8 @@ def _compose(trial: Trial, composer: Composer) -> None:
         trial.config = composer.compose(typed)
         if trial.config["stages"]:
             raise ConfigError(
-                "a sweep takes no stages, each of its runs is one; add stages=null for the recipe without "
-                "them"
+                "a sweep takes no stages: each of its trials is a single run; add stages=null to run the "
+                "experiment without them"
             )
         trial.config["stages"] = None
     except ConfigError as error:
@@ -132,7 +134,9 @@ def _compose(trial: Trial, composer: Composer) -> None:
 def _refuse_if_all_bad(trials: list[Trial]) -> None:
     """ConfigError if no trial is valid: the mistake is in the common overrides, and nothing is run."""
     if not trials:
-        raise ConfigError("--multirun: the values given leave no run to do")
+        raise ConfigError(
+            "--multirun: the swept values give no trial; give each swept key at least one value"
+        )
     if all(trial.status == "failed" for trial in trials):
         raise ConfigError(trials[0].error)
 
@@ -141,18 +145,18 @@ def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
     """The sweep's folder, and whether it was created now. An existing folder of that name is a sweep to
     complete."""
     name = common.get("name")
-    if name is not None and wish is not None:
+    if name is not None and sweep_dir is not None:
         raise ConfigError(
-            f"name={name} and hydra.sweep.dir={wish} both say where the sweep goes; give one of them"
+            f"name={name} and hydra.sweep.dir={sweep_dir} both say where the sweep goes; give one of them"
         )
-    if name is None and wish is None:
+    if name is None and sweep_dir is None:
         now = datetime.datetime.now()
         return create(
             OUTPUTS / now.strftime("%Y-%m-%d"), f"{now:%H-%M-%S}-{secrets.token_hex(3)}-sweep"
         ), True
-    if wish is None:
+    if sweep_dir is None:
         check_name(str(name))
-    folder = Path(wish) if wish else OUTPUTS / str(name)
+    folder = Path(sweep_dir) if sweep_dir else OUTPUTS / str(name)
     if (folder / CONFIG).exists():
         raise ConfigError(f"{folder} is the folder of a single run; choose another name for the sweep")
     return (folder, False) if folder.is_dir() else (create(folder.parent, folder.name), True)
@@ -179,7 +183,7 @@ def _run_all(trials: list[Trial], folder: Path, stop: Stop, command_line: list[s
         for number, trial in enumerate(trials, 1):
             stop.raise_if_requested()
             if trial.status == "waiting":
-                say(f"--- run {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}")
+                say(f"--- trial {number} of {len(trials)}: {_in_words(trial)} -> {trial.folder}")
                 _run_one(trial, stop, command_line)
                 _write_table(trials, folder)
     finally:
@@ -231,7 +235,7 @@ def _run_one(trial: Trial, stop: Stop, command_line: list[str]) -> None:
         raise
     except SegtrainError as error:
         trial.status, trial.error = "failed", str(error)
-        say(f"segtrain: run {_in_words(trial)} failed: {error}")
+        say(f"segtrain: trial {_in_words(trial)} failed: {error}")
     finally:
         trial.seconds = time.monotonic() - start
 

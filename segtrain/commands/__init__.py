@@ -1,4 +1,5 @@
-"""The commands, a row each, and the check of a command's fixed sections. Importing it imports no command."""
+"""The commands, one row each, and the check of a command's fixed sections. Importing this module imports no
+command."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
         example="segtrain evaluate run=outputs/… split=val",
         about="scores of a run",
         help="""\
-segtrain evaluate scores a run with the config that it was trained with.
+segtrain evaluate scores a run on a split, with the run's saved config.
 
   segtrain evaluate run=outputs/first
   segtrain evaluate run=outputs/first split=test data.root=/new/place checkpoint=last
@@ -113,7 +114,7 @@ segtrain compare scores several runs on the same images, and draws their masks s
         example="segtrain predict run=outputs/… input=photos output=out",
         about="masks of images",
         help="""\
-segtrain predict labels images with a trained network. It needs nothing but the run's folder.
+segtrain predict labels images with a trained network. It reads nothing but the run folder.
 
   segtrain predict run=outputs/first input=photos output=out
   segtrain predict run=outputs/first input=street.jpg output=out tta=flip probabilities=true""",
@@ -151,9 +152,9 @@ Nothing is computed or downloaded.
     Command(
         words=("config",),
         example="segtrain config train [KEY=VALUE …]",
-        about="every key: value, default, meaning, who set it",
+        about="every key: value, default, origin, meaning",
         help="""\
-segtrain config prints every key of a command: its value, its default, what it means and who set it.
+segtrain config prints every key of a command: its value, its default, what set it and what it means.
 
   segtrain config train
   segtrain config train experiment=demo trainer.steps=200
@@ -167,7 +168,7 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 
 def check_sections(config: Mapping, command: str) -> dict:
     """The config of a command with its top-level keys and its sections checked and their defaults filled in;
-    its groups are left as they are. ConfigError names the key as typed."""
+    its groups are returned as they are. ConfigError names the key as typed."""
     row = COMMANDS[command]
     top = {key: value for key, value in config.items() if key not in row.sections and key not in row.groups}
     known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]

@@ -1,4 +1,4 @@
-"""`segtrain compare`: several runs on one split."""
+"""`segtrain compare`: scores of several runs on one split."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from segtrain.text import say
 
 
 def compare(config: dict, stop) -> dict:
-    """Scores of several runs on one split, in a table and compare.json, and their masks of a few images side
-    by side."""
+    """Scores several runs on one split. Prints a table, writes it to compare.json with a picture of the masks
+    of a few images side by side, and returns what compare.json holds."""
     if not config["runs"]:
         raise ConfigError("runs is empty; name the folders of the runs: runs=[outputs/first,outputs/second]")
     device = prepare(config)
-    # All of them at once: a training that goes on may remove a checkpoint while another is scored.
+    # All checkpoints are read first: a training may remove one while another run is scored.
     found = {run: read(run, config["checkpoint"], key="runs") for run in config["runs"]}
     first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
@@ -74,7 +74,8 @@ def compare(config: dict, stop) -> dict:
 def _entry(
     config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts: Facts, split, device, stop
 ) -> comparing.Entry:
-    """One run of a comparison, scored."""
+    """The scores of one run. ConfigError if its task is not that of the first run, or its classes are not
+    those of the data."""
     (model, own), description = build_from(checkpoint), checkpoint.description
     if description["config"]["task"]["name"] != task.name:
         raise ConfigError(
@@ -92,14 +93,14 @@ def _entry(
 
 
 def _origin(config: Mapping) -> str:
-    """What a run's network started from, in a few words."""
+    """What the weights of a run were initialised from, such as 'resnet50 of ImageNet'."""
     if config.get("init"):
         return f"from {printable(Path(config['init']).name)}"
-    name, given = MODEL.check(config["model"])
-    made = {**{key: option.default for key, option in MODEL.options(name).items()}, **given}
-    encoder = made.get("encoder", "VGG16")
-    # Null is ImageNet's wherever there are such weights.
-    weights = made.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
+    name, options = MODEL.check(config["model"])
+    values = {**{key: option.default for key, option in MODEL.options(name).items()}, **options}
+    encoder = values.get("encoder", "VGG16")
+    # weights=null means ImageNet weights, except for the small encoder, which has none.
+    weights = values.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
     if weights == "none":
         return "from scratch"
     return f"{encoder} of ImageNet" if weights == "imagenet" else f"from {printable(Path(weights).name)}"

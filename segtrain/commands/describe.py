@@ -1,4 +1,4 @@
-"""`segtrain describe`: the layers of a network; and its numbers for the catalogue."""
+"""`segtrain describe`: the layers of a network; and the numbers of each network for the catalogue."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from segtrain.sample import IGNORE
 from segtrain.text import say
 
 CLASSES, SIZE = 21, 512
-"""Of the numbers in `segtrain list models`."""
+"""Number of classes and image side for the numbers in `segtrain list models`."""
 STRIDES = tuple(2**power for power in range(2, 9))
-"""Output strides that a network is asked for when it is found out which it takes."""
+"""Output strides that are tried on a network to find those it supports."""
 
 
 def build(config: Mapping, classes: int, channels: int) -> nn.Module:
-    """The network without storage and without published weights."""
+    """The network on the meta device, without pretrained weights. ConfigError if it has no parameters."""
     runtime = {
         "out_channels": classes,
         "num_classes": classes,
@@ -41,7 +41,7 @@ def build(config: Mapping, classes: int, channels: int) -> nn.Module:
 
 
 def layers(config: Mapping) -> list[str]:
-    """What `segtrain describe` prints, from its checked config."""
+    """The lines that `segtrain describe` prints for its checked config."""
     size = config["size"]
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
@@ -54,8 +54,9 @@ def layers(config: Mapping) -> list[str]:
 
 
 def numbers(name: str) -> dict:
-    """An entry of MODEL with its default options: parameters with 21 classes, multiply-adds of the image size
-    nearest to 512x512, encoder, output strides; null for what it does not have."""
+    """Numbers of an entry of MODEL with its default options: parameters with 21 classes, multiply-adds of an
+    image of the accepted size nearest to 512x512, that size, encoder, output strides; None where a number
+    does not apply."""
     options = options_of(MODEL.factory(name))
     defaults = {key: option.default for key, option in options.items()}
     nothing = {
@@ -68,7 +69,7 @@ def numbers(name: str) -> dict:
     try:
         net = build({"name": name, **defaults}, CLASSES, 3)
     except ConfigError:
-        return nothing  # fitted, not trained
+        return nothing  # a network without parameters, which fits itself
     found = _of_nearest_size(net)
     encoder = defaults.get("encoder", type(net.encoder).__name__ if "weights" in options else None)
     return {
@@ -81,6 +82,7 @@ def numbers(name: str) -> dict:
 
 
 def _of_nearest_size(net: nn.Module) -> Description:
+    """The description of the network for square images of the accepted size nearest to SIZE."""
     for away in range(64):
         for side in dict.fromkeys((SIZE - away, SIZE + away)):
             with contextlib.suppress(ConfigError):
@@ -89,6 +91,7 @@ def _of_nearest_size(net: nn.Module) -> Description:
 
 
 def _output_strides(name: str, defaults: Mapping, net: nn.Module) -> list[int] | None:
+    """The output strides that the network supports; None if it has no encoder."""
     if "output_stride" not in defaults:
         return None if net.encoder_stride is None else [net.encoder_stride]
     found = []
@@ -100,7 +103,7 @@ def _output_strides(name: str, defaults: Mapping, net: nn.Module) -> list[int] |
 
 
 def describe(config: dict, stop) -> list[str]:
-    """A network's layers, printed."""
+    """Prints the layers of a network and returns the lines."""
     lines = layers(config)
     say(*lines)
     return lines

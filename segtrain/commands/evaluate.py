@@ -29,7 +29,8 @@ from segtrain.text import say
 
 
 def evaluate(config: dict, stop) -> dict:
-    """Scores of a run's checkpoint on a split, printed and written to scores.json with a contact sheet."""
+    """Scores a run's checkpoint on a split. Prints the scores, writes them to scores.json with a contact
+    sheet, and returns what scores.json holds."""
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
@@ -42,7 +43,7 @@ def evaluate(config: dict, stop) -> dict:
     output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
-    # Rates as they are at this output stride.
+    # With the atrous rates of this output stride.
     used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
         "split": config["split"],
@@ -69,7 +70,7 @@ def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
             picture_path.unlink(missing_ok=True)
     else:
         data = io.BytesIO()
-        picture.save(data, "png")  # to a file, Pillow would not say why the system refused it
+        picture.save(data, "png")  # writing a file itself, Pillow would hide the system's reason for an error
         write_atomic(picture_path, data.getvalue())
     write_json(path, record)
     return f"written   {path}" + ("" if picture is None else f", {picture_path}")
@@ -79,7 +80,8 @@ def _output_folder(config: Mapping, step: int) -> Path:
     """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; the protocol in scores.json tells
     repeated evaluations apart.
 
-    What the user chose may be a link; RUN/evaluate may not, nor is a file in either written through one.
+    The output folder may be a symbolic link; RUN/evaluate may not. Files in both are never written through a
+    link.
     """
     if config["output"]:
         with storage(Path(config["output"])):

@@ -35,7 +35,7 @@ def fit(
     device: torch.device,
     stop,
 ) -> dict:
-    """Trains a network that fits itself (`fit(samples, rng)`): one step in place of the loop's many."""
+    """Trains a network by its own `fit(samples, rng)`, which counts as one step; returns the scores."""
     model, loader = parts.model.to(device), Loader(**config["loader"])
     if config["init"]:
         raise ConfigError(
@@ -72,7 +72,7 @@ def fit(
             run.save(state, None)
             events.say(f"fitted    in {time.perf_counter() - start:.1f} s")
             events.progress(1)
-        # What is left of the loop is its last evaluation, with the save behind it.
+        # The loop has no step left: it evaluates and saves.
         scores = training.train(
             state, None, Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop
         )

@@ -31,13 +31,15 @@ def augmentation_and_loss(config, parts: Parts, split):
     facts = parts.facts
     target = parts.task.target
     skip_bad = config["loader"]["on_bad"] == "skip"
-    counted = functools.cache(lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad))
+    class_frequency = functools.cache(
+        lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad)
+    )
     if not target.classes:
-        counted = functools.partial(_refuse_frequency, parts.task.name)
+        class_frequency = functools.partial(_refuse_frequency, parts.task.name)
     runtime = {
         "num_classes": facts.num_classes,
         "ignore_index": facts.ignore_index,
-        "class_frequency": counted,
+        "class_frequency": class_frequency,
         "facts": facts,
         "target": target,
     }

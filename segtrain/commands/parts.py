@@ -1,4 +1,4 @@
-"""Data set, network, task and metric of a run, built from its config."""
+"""Task, data set and network of a run, built from its config."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
         described = checkpoints.describe(source) if description is None else description
     saved = Facts.from_plain(described["facts"])
     if resumed is None:
-        # The network learnt on images normalised in that way; other channels are refused when the weights are
-        # copied.
+        # The weights of init= were trained with this normalisation. Loading them refuses another number of
+        # channels.
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
         facts = with_normalisation(replace(facts, normalisation=own), model)
         return Parts(task, data, facts, model, source, described, initial)
@@ -86,6 +86,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
 
 
 def same_classes(run: Facts, data: Facts, where: str) -> None:
+    """ConfigError unless the run and the data have the same class names in the same order. where: the run's
+    folder."""
     if run.classes != data.classes:
         pairs = enumerate(itertools.zip_longest(run.classes, data.classes))
         place = next(i for i, (a, b) in pairs if a != b)

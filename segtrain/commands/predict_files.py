@@ -1,4 +1,4 @@
-"""Masks of image files."""
+"""Prediction of image files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
 
 RESULTS = ("colours", "overlay", "probabilities")
-"""Folders of results beside that of the predictions, which the task names."""
+"""Folders of results below OUTPUT, besides that of the predictions, whose name the task gives."""
 
 
 def folders(task) -> tuple[str, ...]:
-    """What lies in the folder of results."""
+    """Names of all folders of results below OUTPUT."""
     return (task.folder, *RESULTS)
 
 
@@ -28,7 +28,7 @@ def inputs(
 ) -> Iterator[tuple[Path, Path]]:
     """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
 
-    What earlier calls wrote below `output` is left out.
+    Results that earlier calls wrote below `output` are skipped.
     """
     source = Path(path)
     if source.is_dir() and source.resolve() == Path(output).resolve():
@@ -63,14 +63,15 @@ def predict(
     with_probabilities: bool,
     between=lambda: None,
 ) -> dict:
-    """OUTPUT/classes/NAME.png (the task's folder and file type), OUTPUT/colours/NAME.png, and if wanted
-    overlay/ and probabilities/ (float16 C×H×W).
+    """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
+    asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
+    images and of images left out.
 
-    An image that cannot be read, or has a size that the network does not take, is named and left out; the
-    others are done. Returns the counts.
-    OUTPUT may be a link. The folders below it may not (CheckpointError), and a link in the place of a file is
-    replaced.
-    mask: `segtrain.predictor.Mask`. task: names the folder of the predictions and makes their pictures.
+    An image that cannot be read, or whose size the network does not take, is named and left out. DataError if
+    every image is.
+    OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
+    of a file is replaced.
+    mask: `segtrain.predictor.Mask`. between: called after each image.
     """
     files, results = list(inputs(source, output, folders(task))), Path(output)
     _refuse_same_names(files)

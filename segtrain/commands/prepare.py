@@ -14,7 +14,7 @@ from segtrain.predictor.device import choose_device
 
 
 def prepare(config: Mapping) -> torch.device:
-    """Threads, seeds, device."""
+    """Sets the number of threads and all seeds; returns the device."""
     if config.get("threads"):
         torch.set_num_threads(config["threads"])
     keep_memory()
@@ -26,9 +26,9 @@ def prepare(config: Mapping) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Lets glibc keep the memory that large tensors free. Returned to the system, it has to be cleared page
-    by page at every step, which costs a CPU training step about a tenth of its time. Elsewhere than on glibc
-    nothing changes."""
+    """Makes glibc keep the memory of freed tensors. If the memory is returned to the system, the system has
+    to clear it page by page at every step, which costs a training step on a CPU about a tenth of its time. No
+    effect on other C libraries."""
     no_mmap, no_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):
         allocator = ctypes.CDLL("libc.so.6")

@@ -40,14 +40,14 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
 
 
 COMPARED = 4
-"""Samples of a split whose content is hashed."""
+"""Number of samples of a split whose content is hashed."""
 
 
 def fingerprints(data: Data) -> dict[str, dict]:
     """{"train": …, "val": …}: identifies the samples of a run independently of where the files lie.
 
-    Each holds the number of samples, a SHA-256 of their names in order below their common folder, and one of
-    the decoded images and targets of a few samples.
+    A fingerprint holds the number of samples, a SHA-256 of their names in order (without their common folder)
+    and a SHA-256 of the decoded images and targets of COMPARED samples.
     """
     return {name: _fingerprint(data.splits[name]) for name in ("train", "val")}
 
@@ -75,7 +75,8 @@ def check_samples(config: Mapping, description: dict | None, now: Mapping[str, d
     have moved or the training split has changed; ConfigError if a path changed and the samples there are
     others.
 
-    description: of the checkpoint to resume from. now: `fingerprints` of today's data.
+    description: of the checkpoint to resume from; None for a new run. now: `fingerprints` of the present
+    data.
     """
     if description is None:
         return []
@@ -102,7 +103,7 @@ def check_samples(config: Mapping, description: dict | None, now: Mapping[str, d
 
 
 def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
-    """{split: what is different} of the splits that are not those of the checkpoint."""
+    """{split: what has changed} for each split that differs from that of the checkpoint."""
     # Checkpoints of earlier versions hold the number of training samples alone.
     before = description.get("samples") or {
         "train": {"samples": (description.get("order") or {}).get("samples")}

@@ -1,4 +1,4 @@
-"""What a training run writes: scores, pictures, checkpoints."""
+"""Evaluations and checkpoints of a training run."""
 
 from __future__ import annotations
 

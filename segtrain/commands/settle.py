@@ -19,14 +19,17 @@ from segtrain.text import flatten, show
 from segtrain.train.plan import Plan, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
-"""Characters of a decided value that the summary shows."""
+"""Longest value on the `settled` line, in characters."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """config: with every open value decided, as it is saved. plan: when the loop logs, evaluates and saves;
-    of a dry run, one step. samples: `fingerprints` of the data, for later starts of the run; None for a dry
-    run. lines: what was decided and what a resumed run is told about its data."""
+    """A settled config.
+
+    config: with every open value decided, as saved in config.yaml. plan: when the loop logs, evaluates and
+    saves; one step for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
+    a resumed run; None for a dry run. lines: to print, about the decisions and the data of a resumed run.
+    """
 
     config: dict
     plan: Plan
@@ -61,7 +64,7 @@ def settle(
 def _decided(
     config: Mapping, saved: Mapping | None, parts: Parts, faster_memory_format: Callable[[], str] | None
 ) -> dict:
-    """The config with class names and label_map as found in the masks, the solver of the CRF, the length and
+    """The config with the class names and label_map found in the masks, the solver of the CRF, the length and
     the intervals of the run in optimizer steps, and the memory format."""
     predictor, trainer = dict(config["predictor"]), config["trainer"]
     if predictor["crf"] is not None:
@@ -75,10 +78,11 @@ def _decided(
 def _in_steps(
     config: Mapping, saved: Mapping | None, num_samples: int, faster_memory_format: Callable[[], str]
 ) -> dict:
+    """The section `trainer` with its length and intervals in optimizer steps, and with its memory format."""
     settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
     steps_per_epoch = num_samples / loader.batch_size
     trainer = dict(config["trainer"])
-    # The number of steps of a resumed run holds, however many samples there are now.
+    # A resumed run keeps its number of steps, even if the number of samples has changed.
     if saved is None or saved["trainer"].get("steps") is None:
         trainer["steps"] = steps_of(settings, steps_per_epoch)
     for interval in ("evaluate_every", "save_every"):

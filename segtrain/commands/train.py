@@ -31,10 +31,10 @@ from segtrain.train.compiled import compile_errors
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
-    """Starts or resumes a training; the last scores, e.g. {"step": 1000, "val/miou": 0.66}.
+    """Starts or resumes a training; returns its last scores, e.g. {"step": 1000, "val/miou": 0.66}.
 
-    config: checked. folder: of the run, None for a dry run; if it holds a checkpoint, the run resumes from
-    it.
+    config: checked. folder: of the run; None for a dry run. If the folder holds a checkpoint, the run resumes
+    from it.
     """
     with stop.at_once():
         learn = _prepared(config, folder, stop)
@@ -51,8 +51,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     loader = Loader(**config["loader"])
     scoring = scoring_of(config, parts.task, parts.facts)
     check_score(scoring)
-    # What would end the first evaluation (the predictor's settings, validation images) ends the run before
-    # its first step.
+    # Settings of the predictor and validation images that would fail in the first evaluation fail here.
     scoring.predictor(parts.model, device)
     check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
@@ -88,7 +87,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
                     state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
                 )
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # The CPU's allocator has no exception of its own.
+            # The CPU allocator raises a plain RuntimeError.
             if type(error) is RuntimeError and "can't allocate memory" not in str(error):
                 raise
             raise ResourceError(_too_large(settings, loader, device)) from error

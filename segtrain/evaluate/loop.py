@@ -17,9 +17,12 @@ from segtrain.sample import Number, ScoreDict
 
 @dataclass(frozen=True)
 class Scores:
-    """numbers: those of all metrics. protocol: how they were made. pictures: a few (image, target,
-    prediction), H×W×… per_image: {metric: one row of counts an image}, where asked for. further: keys of the
-    numbers that come from the second and later metrics."""
+    """The scores of an evaluation.
+
+    numbers: the scores of all metrics. protocol: how they were computed. pictures: (image, target,
+    prediction) of a few images, each H×W or H×W×…. per_image: {metric: its counts, one row per image}, if
+    asked for. further: keys of the `Number`s of all metrics but the first.
+    """
 
     numbers: ScoreDict
     protocol: dict
@@ -28,7 +31,7 @@ class Scores:
     further: tuple[str, ...] = ()
 
     def value(self, key: str) -> float | int | None:
-        """The value of a `Number`; None if there is none of that key."""
+        """The value of the `Number` with this key; None if there is none."""
         found = self.numbers.get(key)
         return found.value if isinstance(found, Number) else None
 
@@ -42,12 +45,13 @@ def evaluate(
     shown: Collection[int],
     keep_per_image: bool = False,
 ) -> Scores:
-    """Counts over all batches, at the size of the labels, and the scores of the sum.
+    """Sums the counts of the metrics over all batches, at the size of the labels; returns the scores.
 
     predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W or B×T×H×W.
-    metrics: by name, see `segtrain.metric`. shown: positions of the images to keep for a sheet.
+    metrics: by name, see `segtrain.metric`. shown: positions of the images that `pictures` holds.
     keep_per_image: also keep the counts of every image, as sparse tensors.
-    DivergedError for an output that is not finite: its largest class would be the first one everywhere.
+    DivergedError if an output of the network is not finite: its most probable class would always be the first
+    one.
     """
     totals: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {name: [] for name in metrics}

@@ -1,7 +1,7 @@
 """Scores as a table for the terminal, as scores.json, and as the flat numbers of metrics.jsonl and
 TensorBoard.
 
-All of it follows from the scores' types; no metric is known here by name.
+The layout follows from the types of the scores; no metric is named here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from segtrain.text import number, table
 
 
 def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
-    """The scores as a table for the terminal: one row a class and their means, then the other numbers, then
-    curves."""
+    """The scores as a table for the terminal: one row per class and a row of their means, then the other
+    numbers, then the curves."""
     columns = [one for one in numbers.values() if isinstance(one, PerClass)]
     in_table = {column.mean for column in columns}
     rows = []
@@ -33,8 +33,8 @@ def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
 
 
 def as_record(scores: Scores, facts: Facts) -> dict:
-    """scores.json: the numbers, those of a class under its name, curves as lists x and y, and the
-    protocol."""
+    """The content of scores.json: single scores, scores per class by class name, curves as lists x and y, and
+    the protocol."""
     plain: dict = {}
     for key, score in scores.numbers.items():
         if isinstance(score, PerClass):

@@ -1,7 +1,7 @@
 """Losses: `loss(output, target) -> (total, weight)`, two float32 scalars.
 
 The loss of an optimizer step is Σ total / Σ weight over its micro-batches. output: `segtrain.sample.Output`,
-target: B×H×W uint8 class indices. A loss without weight (nothing labelled) is (0, 0).
+target: B×H×W uint8 class indices. Without any labelled pixel, total and weight are 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def weighted_sum(
     """Weighted sum of several losses.
 
     Options:
-        terms: name of each loss to its options, and its weight as `factor` (1 if left out):
+        terms: name of each loss -> its options and its `factor` in the sum (default 1):
             {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
     """
     runtime = {

@@ -1,4 +1,4 @@
-"""U-Net's weight map: pixels between two close objects weigh more."""
+"""The weight map of the U-Net paper: pixels between two close objects have larger weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 REACH = 6
-"""Standard deviations beyond which an object counts as absent: exp(-6²/2) of the weight is less than float32
-can add to 1."""
+"""Distance, in standard deviations, beyond which an object has no effect: exp(-6²/2) of the weight is less
+than float32 can add to 1."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,9 @@ class Border:
     """B×H×W integer targets -> B×H×W float32 weights, on the targets' device:
     weight · exp(-(d1 + d2)² / (2·sigma²)) (Ronneberger et al. 2015, eq. 2).
 
-    d1, d2: distances in pixels to the nearest and the second nearest object, 0 to the object that the pixel
-    belongs to. Objects are the connected components of each of `classes`, by 4-connectivity, so that a
-    diagonal line one pixel wide separates two objects; touching objects of one class are one. Computed on the
-    CPU.
+    d1, d2: distances in pixels to the nearest and the second nearest object; 0 to the object that contains
+    the pixel. The objects are the 4-connected components of each class in `classes`, so a diagonal line one
+    pixel wide separates two objects; touching objects of one class count as one. Computed on the CPU.
     """
 
     weight: float
@@ -37,13 +36,14 @@ class Border:
 
     def _of_one(self, target: np.ndarray) -> np.ndarray:
         first, second = np.full((2, *target.shape), np.inf, np.float32)
-        for spot, distance in self._distances(target):
-            np.minimum(second[spot], np.maximum(first[spot], distance), out=second[spot])
-            np.minimum(first[spot], distance, out=first[spot])
+        for region, distance in self._distances(target):
+            np.minimum(second[region], np.maximum(first[region], distance), out=second[region])
+            np.minimum(first[region], distance, out=first[region])
         return np.float32(self.weight) * np.exp(-((first + second) ** 2) / np.float32(2 * self.sigma**2))
 
     def _distances(self, target: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray]]:
-        """For each object: the rows and columns within its reach, and their distances to it, float32."""
+        """For each object: the region (rows, columns) within its reach, and the distance of each pixel of the
+        region to the object, h×w float32."""
         reach = math.ceil(REACH * self.sigma)
         for index in self.classes:
             inside = (target == index).astype(np.uint8)
@@ -54,9 +54,9 @@ class Border:
             )
             for number in range(1, count):
                 left, top, width, height = (int(value) for value in boxes[number][:4])
-                spot = (
+                region = (
                     slice(max(0, top - reach), top + height + reach),
                     slice(max(0, left - reach), left + width + reach),
                 )
-                outside = (labels[spot] != number).astype(np.uint8)
-                yield spot, cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+                outside = (labels[region] != number).astype(np.uint8)
+                yield region, cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -18,14 +18,14 @@ Weighting = Literal["none", "inverse", "median", "enet"]
 
 
 def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) -> Tensor:
-    """float32[C]: class weights by a rule, raised to `power`; 1 for a class that is absent from the training
+    """float32[C]: class weights by a rule, raised to `power`; 1 for classes that are absent from the training
     split.
 
-    pixels: int[C], labelled pixels of each class. in_images: int[C], labelled pixels of the images that hold
-    the class.
+    pixels: int[C], labelled pixels of each class. in_images: int[C], labelled pixels of all images that
+    contain the class.
 
-    inverse: mean share of a class / share. median: median share / share, shares taken over the images that
-    hold the class (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
+    inverse: mean share of a class / share. median: median share / share, with shares over the images that
+    contain the class (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
     """
     pixels, in_images = pixels.double(), in_images.double()
     present = pixels > 0
@@ -44,12 +44,12 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
 class CrossEntropy(nn.Module):
     """`(total, weight)`, float32 scalars: `(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels.
 
-    w is the weight of the pixel's class y plus what `border` (targets -> B×H×W) adds to it. A weight of 0
-    gives a total and a gradient of exactly 0.
+    w is the class weight of the pixel's class y, plus the border weight of the pixel (`border`: targets ->
+    B×H×W). If all weights are 0, total and gradient are exactly 0.
 
-    With smoothing ε, each pixel's loss is that of `torch.nn.functional.cross_entropy`,
-    (1 - ε) · w_y · nll_y + ε / C · Σ_c w_c · nll_c, but 0 where w_y is 0. (In torch the second term stays: a
-    batch of nothing but such pixels has a loss above 0, and no weight to divide it by.)
+    With label smoothing ε, the loss of a pixel is that of `torch.nn.functional.cross_entropy`,
+    (1 - ε) · w_y · nll_y + ε / C · Σ_c w_c · nll_c, but 0 where w_y is 0. (torch keeps the second term there,
+    so a batch of such pixels alone would have a positive loss and no weight to divide it by.)
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class CrossEntropy(nn.Module):
     ):
         super().__init__()
         self.register_buffer("weights", weights)
-        self.some_weigh_nothing = weights is not None and not bool(weights.all())
+        self.has_zero_weights = weights is not None and not bool(weights.all())
         self.ignore_index, self.smoothing, self.aux_weight, self.border = (
             ignore_index,
             smoothing,
@@ -82,21 +82,23 @@ class CrossEntropy(nn.Module):
     def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
         # logits B×C×H×W, target and border B×H×W
         common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
-        total = F.cross_entropy(logits, self._counted(target), weight=self.weights, reduction="sum", **common)
+        total = F.cross_entropy(
+            logits, self._without_zero_weights(target), weight=self.weights, reduction="sum", **common
+        )
         return (
             total
             if border is None
             else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
         )
 
-    def _counted(self, target: Tensor) -> Tensor:
-        """B×H×W: the target, unlabelled where the weight of the class is 0."""
-        if not self.some_weigh_nothing:
+    def _without_zero_weights(self, target: Tensor) -> Tensor:
+        """The target, B×H×W, with the ignore index where the weight of the class is 0."""
+        if not self.has_zero_weights:
             return target
-        return target.masked_fill(self._of_classes(target) == 0, self.ignore_index)
+        return target.masked_fill(self._weights_of(target) == 0, self.ignore_index)
 
-    def _of_classes(self, target: Tensor) -> Tensor:
-        """B×H×W: the weight of each pixel's class; of any class where there is no label."""
+    def _weights_of(self, target: Tensor) -> Tensor:
+        """The weight of each pixel's class, B×H×W; that of an arbitrary class where there is no label."""
         return self.weights[target.clamp(0, len(self.weights) - 1)]
 
     def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
@@ -104,7 +106,7 @@ class CrossEntropy(nn.Module):
         added = 0.0 if border is None else (border * valid).sum()
         if self.weights is None:
             return valid.sum().float() + added
-        return (self._of_classes(target) * valid).sum() + added
+        return (self._weights_of(target) * valid).sum() + added
 
 
 def cross_entropy(
@@ -119,20 +121,20 @@ def cross_entropy(
     border_sigma: Annotated[float, between(0.1, 1000)] = 5.0,
     facts: Facts | None = None,
 ) -> CrossEntropy:
-    """Softmax cross-entropy, optionally weighted by class and by how close two objects come at a pixel.
+    """Softmax cross-entropy, with optional class weights and weights between close objects (U-Net).
 
     Options:
         class_weights: none; inverse, median (median frequency balancing, as SegNet) or enet, from the class
-            frequencies of the training split; or a list with one weight a class
+            frequencies of the training split; or a list with one weight per class
         weight_power: exponent of the class weights; 0.5 takes their square root
         smoothing: label smoothing, the share of the target that is spread evenly over all classes; pixels
-            whose class weight is 0 have no loss all the same
+            whose class weight is 0 still have no loss
         aux_weight: weight of the losses of auxiliary heads
-        border_weight: largest weight that is added to pixels between close objects (U-Net's paper: 10); 0:
-            none. Objects are connected components of the thing classes, or of all classes but background
-            where there are no things; touching objects of one class count as one
-        border_sigma: standard deviation in pixels of that weight, over the summed distances to the two
-            nearest objects
+        border_weight: largest weight added to pixels between close objects (U-Net's paper: 10); 0: none.
+            Objects are connected components of the thing classes, or of all classes but background if there
+            are no thing classes; touching objects of one class count as one
+        border_sigma: standard deviation of the border weight, in pixels, over the sum of the distances to the
+            two nearest objects
     """
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
         raise ConfigError(
@@ -149,6 +151,7 @@ def cross_entropy(
 
 
 def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
+    """Indices of the classes whose connected components are objects."""
     if facts is not None and facts.things:
         return facts.things
     return tuple(
@@ -157,6 +160,7 @@ def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
 
 
 def _weights(rule, power: float, class_frequency) -> Tensor | None:
+    """float32[C]: class weights by a rule or from a list, raised to `power`; None without class weights."""
     if rule == "none":
         return None
     if isinstance(rule, str):

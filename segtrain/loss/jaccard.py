@@ -1,4 +1,4 @@
-"""The soft Jaccard loss: one minus IoU, with probabilities in the place of decisions."""
+"""The soft Jaccard loss: 1 - IoU, computed from probabilities instead of decisions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from segtrain.sample import Output
 
 
 class Jaccard(nn.Module):
-    """`(B · mean over classes of (1 - soft IoU), B)`, float32 scalars; (0, 0) where nothing is labelled.
+    """`(B · mean over classes of (1 - soft IoU), B)`, float32 scalars; (0, 0) if no pixel is labelled.
 
-    Intersection and union are summed over the labelled pixels of the whole batch, and the mean is over the
-    classes in its targets. So the value is no sum over pixels: it depends on which images share a batch.
+    Intersection and union are summed over the labelled pixels of the whole batch; the mean is over the
+    classes in its targets. The loss is not a sum over pixels: its value depends on which images share a
+    batch.
     """
 
     def __init__(self, num_classes: int, ignore_index: int, smooth: float):
@@ -28,12 +29,12 @@ class Jaccard(nn.Module):
         probabilities = output.upsampled().softmax(1)  # B×C×H×W
         classes = target.clamp(0, self.num_classes - 1)
         true_probability = probabilities.gather(1, classes[:, None])[:, 0] * valid  # B×H×W
-        # Per image row first: one-hot targets would take as much memory as the probabilities, and one float32
-        # sum over all pixels would be inexact.
+        # Summed per image row first: one-hot targets would take as much memory as the probabilities, and a
+        # single float32 sum over all pixels would be inexact.
         zeros = probabilities.new_zeros(*target.shape[:2], self.num_classes)  # B×H×C
-        hit = zeros.scatter_add(2, classes, true_probability).sum((0, 1))  # C
-        pixels = zeros.scatter_add(2, classes, valid.to(zeros.dtype)).sum((0, 1))
-        union = (probabilities * valid[:, None]).sum((0, 2, 3)) + pixels - hit
+        hit = zeros.scatter_add(2, classes, true_probability).sum((0, 1))  # C: intersection
+        pixels = zeros.scatter_add(2, classes, valid.to(zeros.dtype)).sum((0, 1))  # C
+        union = (probabilities * valid[:, None]).sum((0, 2, 3)) + pixels - hit  # C
         present = (pixels > 0).float()
         loss = ((1 - (hit + self.smooth) / (union + self.smooth)) * present).sum() / present.sum().clamp_min(
             1
@@ -49,15 +50,15 @@ def jaccard(
     as large ones.
 
     Options:
-        smooth: pixels added to intersection and union, which steadies the loss of classes of a few pixels
+        smooth: pixels added to intersection and union, to stabilise the loss of classes with few pixels
     """
     return Jaccard(num_classes, ignore_index, smooth)
 
 
 class WeightedSum(nn.Module):
-    """`(w · Σ factor · total / weight, w)` of several losses, w the weight of the first one.
+    """`(w · Σ factor · total / weight, w)` of several losses, where w is the weight of the first loss.
 
-    A loss without weight adds nothing; where the first has none, the sum is (0, 0).
+    A loss with weight 0 adds nothing; if the first loss has weight 0, the result is (0, 0).
     """
 
     def __init__(self, losses: list[nn.Module], factors: list[float]):
@@ -65,7 +66,7 @@ class WeightedSum(nn.Module):
         self.losses, self.factors = nn.ModuleList(losses), factors
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        # Upsampled once for all of them; auxiliary heads are upsampled where a loss asks for them.
+        # The main logits are upsampled once for all losses, auxiliary logits by the losses that use them.
         output = output._replace(logits=output.upsampled())
         parts = [loss(output, target) for loss in self.losses]
         # total / infinity and its gradient are exactly 0.

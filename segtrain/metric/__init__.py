@@ -1,12 +1,13 @@
-"""Metrics, pure functions of a prediction and its target. Several apply at once:
+"""Metrics: pure functions of predictions and targets. Several can be chosen at once:
 `metric=[confusion,boundary]`.
 
 A metric has
-- `needs`: which of `decisions` (the task's predictions, B×H×W), `probabilities` (B×C×H×W float32) and
-  `instances` (B×H×W uint16, the data set's) its counts take; the evaluation makes no others;
-- `counts(target, *, decisions=…)`: a B×… tensor, one row an image, that adds over images and processes;
-- `scores(counts)`: from the sum over images, a `segtrain.sample.ScoreDict`, whose entries carry the
-  names that tables print.
+- `needs`: which inputs its counts take, of `decisions` (the task's predictions, B×H×W), `probabilities`
+  (B×C×H×W float32) and `instances` (B×H×W uint16, of the data set); the evaluation computes no others;
+- `counts(target, *, decisions=…)`: a B×… tensor with one row per image; rows of all images and processes
+  are summed;
+- `scores(counts)`: a `segtrain.sample.ScoreDict` from that sum, whose entries carry the names that tables
+  print.
 """
 
 from segtrain.metric.boundary import boundary

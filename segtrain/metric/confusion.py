@@ -32,16 +32,17 @@ class Confusion:
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
 
     def counts(self, target: Tensor, *, decisions: Tensor) -> Tensor:
-        """B×C×C int64: pixels of each true class (row) by predicted class (column) of each image, without
-        those that the target ignores.
+        """B×C×C int64 confusion matrices, one per image: pixels of each true class (row) by predicted class
+        (column), without ignored pixels.
 
-        Both are B×… integers of one shape; the target holds 0..C-1 and the ignore index, which the reader has
-        checked.
+        target, decisions: B×… integers of one shape. The target holds 0..C-1 and the ignore index, which the
+        reader has checked.
         """
         return torch.stack([self.matrix(*pair) for pair in zip(target, decisions, strict=True)])  # B×C×C
 
     def matrix(self, target: Tensor, decisions: Tensor) -> Tensor:
-        """C×C int64: the confusion matrix of all pixels together."""
+        """C×C int64: the confusion matrix over all pixels of `target` and `decisions`, which have the same
+        shape."""
         c = self.num_classes
         counts = torch.zeros(c * (c + 1), dtype=torch.int64, device=target.device)
         truth, answer = target.reshape(-1), decisions.reshape(-1)
@@ -61,11 +62,12 @@ class Confusion:
 
     def scores(self, counts: Tensor) -> ScoreDict:
         """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`,
-        `dice`, `accuracy`. None stands for a class that the means leave out, and for a mean of none.
+        `dice`, `accuracy`. The value is None for a class that the means leave out, and for a mean over no
+        class.
 
         counts: C×C, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
-        TP / (TP + FN), over all pixels of the set. The accuracy of a class that is predicted and not labelled
-        is 0 / 0: `absent` = union and gt leave it out; zero and one, which leave out none, count it as 0.
+        TP / (TP + FN), over all pixels of the set. The accuracy of a class that is predicted but not labelled
+        is 0 / 0: with `absent` = union or gt the means leave this accuracy out, with zero or one it is 0.
         absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
@@ -90,8 +92,8 @@ class Confusion:
 
 
 def _by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> list[float | None]:
-    """part / whole of each class (all of length C), and what the rule `absent` puts for absent classes and
-    for 0 / 0."""
+    """part / whole of each class (tensors of length C). The rule `absent` determines the value of absent
+    classes and of 0 / 0."""
     of_absent = {"union": None, "gt": None, "zero": 0.0, "one": 1.0}[absent]
     of_nothing = None if of_absent is None else 0.0
     return [

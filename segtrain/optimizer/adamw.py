@@ -20,10 +20,10 @@ def adamw(
     """AdamW (Loshchilov & Hutter 2019).
 
     Options:
-        lr: learning rate of everything but the encoder, before the schedule
+        lr: base learning rate, which the schedule scales
         betas: decay rates of the moving averages of the gradient and of its square
         weight_decay: decoupled weight decay, multiplied by the learning rate
-        encoder_factor: the encoder's learning rate is lr times this
+        encoder_factor: factor of the encoder's learning rate
         decay_all: apply weight decay to norm layers and biases too
     """
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all)

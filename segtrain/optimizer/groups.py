@@ -1,4 +1,4 @@
-"""Which weights learn at which rate, and which decay."""
+"""Parameter groups: the learning rate and weight decay of each parameter."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ def parameter_groups(
     decay_all: bool,
     bias_factor: float = 1.0,
 ) -> list[dict]:
-    """Parameter groups of a torch optimizer (`params`, `lr`, `weight_decay`, `name`); every trainable
-    parameter is in exactly one.
+    """Parameter groups for a torch optimizer (`params`, `lr`, `weight_decay`, `name`). Every trainable
+    parameter is in exactly one group.
 
-    Parameters of `network.encoder` learn at lr × encoder_factor; biases, but not those of norm layers, at
-    lr × bias_factor. Norm layers and biases do not decay unless `decay_all`. Groups of one name learn at one
-    rate: encoder, encoder_bias, rest, bias.
+    Learning rates are lr × encoder_factor for the parameters of `network.encoder`, and × bias_factor for
+    biases except those of norm layers. Norm layers and biases have no weight decay unless `decay_all`. Groups
+    with the same name (encoder, encoder_bias, rest, bias) have the same learning rate.
     """
     encoder = dict(network.named_children()).get("encoder")
     in_encoder = set() if encoder is None else {id(p) for p in encoder.parameters()}
     norms, biases = _norms_and_biases(network)
     no_decay = set() if decay_all else norms | biases
-    faster = biases if bias_factor != 1 else set()
+    scaled_biases = biases if bias_factor != 1 else set()
     groups: dict[tuple[bool, bool, bool], list] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
             groups.setdefault(
-                (id(parameter) in in_encoder, id(parameter) in faster, id(parameter) not in no_decay), []
+                (id(parameter) in in_encoder, id(parameter) in scaled_biases, id(parameter) not in no_decay),
+                [],
             ).append(parameter)
     return [
         {

@@ -23,18 +23,18 @@ def sgd(
     """SGD with momentum.
 
     Options:
-        lr: learning rate of everything but the encoder, before the schedule
-        momentum: share of the last update that is added to the next
+        lr: base learning rate, which the schedule scales
+        momentum: momentum factor; 0: plain SGD
         nesterov: use Nesterov momentum
         weight_decay: L2 penalty, added to the gradient
-        encoder_factor: the encoder's learning rate is lr times this
+        encoder_factor: factor of the encoder's learning rate
         decay_all: apply weight decay to norm layers and biases too
-        bias_factor: the learning rate of biases, but not of those of norm layers, is lr times this; networks
-            made with Caffe have 2
+        bias_factor: factor of the learning rate of biases, except those of norm layers; networks made with
+            Caffe have 2
     """
     if nesterov and momentum == 0:
         raise ConfigError(
-            "optimizer.nesterov is true and optimizer.momentum 0; Nesterov momentum needs one above 0"
+            "optimizer.nesterov is true and optimizer.momentum is 0; Nesterov needs a momentum above 0"
         )
     groups = parameter_groups(network, lr, weight_decay, encoder_factor, decay_all, bias_factor)
     # One fused kernel for all tensors.

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: optimizer step (0, 1, …) -> factor of the base rate."""
+"""Learning-rate schedules: optimizer step (0, 1, …) -> factor of the base learning rate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Schedule = Callable[[int], float]
 
 
 def _with_warmup(curve: Callable[[float], float], steps: int, warmup: int) -> Schedule:
-    """Linear warmup over `warmup` steps, then `curve(share)`, where share runs from 0 to below 1 over the
-    steps that remain; ConfigError if none remain."""
+    """Linear warmup over `warmup` steps, then `curve(share)`, where share goes from 0 to below 1 over the
+    remaining steps. ConfigError if none remain."""
     if warmup >= steps:
         raise ConfigError(
             f"schedule.warmup is {warmup} steps; allowed: from 0 to below the run's {steps} steps"
@@ -34,11 +34,11 @@ def poly(
     floor: Annotated[float, between(0, 1)] = 0.0,
     warmup: Annotated[int, FROM_0] = 0,
 ) -> Schedule:
-    """(1 - step / steps)^power, every optimizer step (DeepLab, Chen et al. 2017).
+    """Polynomial decay, (1 - step / steps)^power (DeepLab, Chen et al. 2017).
 
     Options:
         power: exponent
-        floor: factor below which the rate does not fall
+        floor: smallest factor of the base learning rate
         warmup: steps of linear warmup
     """
     return _with_warmup(lambda share: max((1 - share) ** power, floor), steps, warmup)
@@ -47,10 +47,10 @@ def poly(
 def cosine(
     steps: int, floor: Annotated[float, between(0, 1)] = 0.0, warmup: Annotated[int, FROM_0] = 0
 ) -> Schedule:
-    """Half a cosine from 1 to the floor (Loshchilov & Hutter 2017, without restarts).
+    """Cosine annealing from 1 to the floor (Loshchilov & Hutter 2017, without restarts).
 
     Options:
-        floor: factor at the end
+        floor: factor of the base learning rate at the end
         warmup: steps of linear warmup
     """
     return _with_warmup(
@@ -64,18 +64,18 @@ def step(
     factor: Annotated[float, between(0, 1)] = 0.1,
     warmup: Annotated[int, FROM_0] = 0,
 ) -> Schedule:
-    """The base rate, multiplied by a factor at certain points of the run.
+    """Step decay: the learning rate is multiplied by a factor at certain points of the run.
 
     Options:
-        at: those points, as shares of the run after the warmup
-        factor: what the rate is multiplied by at each of them
+        at: these points, as fractions of the steps after the warmup
+        factor: multiplier of the learning rate at each point
         warmup: steps of linear warmup
     """
     return _with_warmup(lambda share: factor ** sum(share >= point for point in at), steps, warmup)
 
 
 def constant(steps: int, warmup: Annotated[int, FROM_0] = 0) -> Schedule:
-    """The base rate throughout.
+    """Constant learning rate.
 
     Options:
         warmup: steps of linear warmup

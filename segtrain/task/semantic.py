@@ -1,4 +1,4 @@
-"""One class for every pixel."""
+"""Semantic segmentation: one class for every pixel."""
 
 from __future__ import annotations
 
@@ -17,23 +17,28 @@ def _no_networks(facts: Facts) -> dict[str, nn.Module]:
 
 @dataclass(frozen=True)
 class Task:
-    """What the network's output means. Letters as in `segtrain.sample`.
+    """What the network's output means, and how it is scored, drawn and saved. Letters as in
+    `segtrain.sample`.
 
     out_channels: facts -> number of channels of the logits.
-    activate: (logits B×C×H×W, images B×K×H×W as they were read) -> probabilities B×C×H×W, which are averaged
-    over views and tiles; for other tasks whatever can be averaged so.
+    activate: (logits B×C×H×W, images B×K×H×W before normalisation) -> probabilities B×C×H×W, or any other
+    values whose mean over views and tiles makes sense.
     decide: probabilities -> predictions in the form of the target, B×H×W or B×T×H×W.
-    metrics: {name: options} of the metrics that score it unless `metric=` names others.
-    score: the key of the number that picks the best checkpoint, the highest unless `lower_is_better`.
-    picture: prediction or target of one image (H×W or H×W×T), and facts -> H×W×3 uint8 RGB.
-    errors: target, prediction and facts -> H×W×3 uint8 RGB; None: no column of errors.
-    target: how augmentation reads the target.
-    folder: where `predict` puts predictions, as PNG if they are uint8 or uint16, as TIFF if they are H×W
-    float32, else as .npy.
+    metrics: {name: options} of the metrics that are used unless `metric=` names others.
+    score: key of the score that picks the best checkpoint, the one with the highest score unless
+    `lower_is_better`.
+    picture: (prediction or target of one image, H×W or H×W×T; facts) -> H×W×3 uint8 RGB.
+    errors: (target, prediction, facts) -> H×W×3 uint8 RGB; None: contact sheets have no column of errors.
+    target: how augmentation treats the target.
+    folder: folder of the predictions below OUTPUT of `predict`. They are PNG if uint8 or uint16, TIFF if H×W
+    float32, else .npy.
 
-    Tasks that train more than one network: networks: facts -> {name: network} beside the one that is served,
-    with optimizers by the same names, {name: optimizer config}, that of the run where there is none. step:
-    (state, batch, learning) -> (summed loss, its weight), in place of `segtrain.train.step.train_step`.
+    For tasks that train more than one network:
+    networks: facts -> {name: network}, without the network that is served.
+    optimizers: {name: config of its optimizer}, by the names of the networks; a network without an entry
+    takes the run's.
+    step: (state, batch, learning) -> (summed loss, its weight), called in place of
+    `segtrain.train.step.train_step`.
     """
 
     name: str

@@ -19,11 +19,11 @@ from segtrain.train.step import Learning, micro_batches
 def recomputed_batch_norm(
     state: RunState, learning: Learning, draw: Callable, count: int, stop
 ) -> Iterator[None]:
-    """Within, the batch normalisation of the served network has statistics averaged over the first `count`
+    """A context in which batch-norm of the served network has statistics averaged over the first `count`
     batches of `draw()`.
 
-    Afterwards it has its own again, and a checkpoint written within keeps both: an evaluation changes nothing
-    in what follows.
+    On exit the network has its running statistics again. A checkpoint saved within the context holds both, so
+    an evaluation changes nothing in the training that follows.
     """
     own = {name: buffer.clone() for name, buffer in statistics_of(state.served).items()} if count else {}
     if not own:
@@ -43,7 +43,7 @@ def recomputed_batch_norm(
             recompute_statistics(state.served, inputs())
         if stop.requested is None:
             state.statistics = own
-        else:  # cut short they are worth nothing
+        else:  # interrupted: averages over too few batches are not used
             state.served.load_state_dict(own, strict=False)
         yield
     finally:

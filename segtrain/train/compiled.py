@@ -1,4 +1,4 @@
-"""torch.compile for the training step: fewer passes over memory on a GPU, after minutes of compiling."""
+"""torch.compile for the training step: fewer passes over memory on a GPU, after minutes of compilation."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ def compiled(model: nn.Module, backend: str) -> nn.Module:
     if backend not in there:
         usual = ", ".join(torch.compiler.list_backends())
         raise ConfigError(
-            f"trainer.compile={backend} does not exist{nearest(backend, there)}; there are {usual}, "
+            f"trainer.compile={backend} does not exist{nearest(backend, backends)}; there are {usual}, "
             f"aot_eager, null"
         )
-    # Batches have one shape. Graphs for any shape would be asked for as soon as an earlier run of this
-    # process had another.
+    # All batches have one shape. Without the reset, torch would compile for any shape if an earlier run of
+    # this process had batches of another one.
     torch.compiler.reset()
     return torch.compile(model, backend=backend, dynamic=False)
 
 
 @contextlib.contextmanager
 def compile_errors(backend: str | None) -> Iterator[None]:
-    """Turns a failure of torch.compile inside the block, which compiles when it first runs, into a
+    """A context that turns a failure of torch.compile, which compiles at the first call, into a
     ConfigError."""
     try:
         yield
     except RuntimeError as error:
-        # torch._dynamo takes seconds to import; where nothing is compiled it is never touched.
+        # torch._dynamo takes seconds to import, so it is not touched if nothing is compiled.
         if backend is None or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
-        # "backend='inductor' raised:", and what.
+        # The first two lines: "backend='inductor' raised:" and the error itself.
         reason = (
             " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])
             or type(error).__name__

@@ -13,9 +13,9 @@ NUMBERS = (int, float, type(None))
 
 
 def misfit(own, given, where: str) -> str | None:
-    """The first place at which `given` differs in its keys, types or shapes from `own`; None if nowhere.
+    """The first place where `given` differs from `own` in its keys, types or shapes; None if there is none.
 
-    Any number or None may stand for a float or None: a score that is not there yet.
+    Any number or None is accepted for a float or None, such as a best score that does not exist yet.
     """
     if isinstance(own, Tensor):
         if not isinstance(given, Tensor):
@@ -39,7 +39,7 @@ def misfit(own, given, where: str) -> str | None:
 
 
 def first(found) -> str | None:
-    """The first that is not None."""
+    """The first element that is not None; None if there is none."""
     return next((one for one in found if one is not None), None)
 
 
@@ -53,16 +53,16 @@ def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str
     groups = misfit(own["param_groups"], given["param_groups"], f"{where}.param_groups")
     if groups is not None:
         return groups
-    made, states = _after_a_step(optimizer), given["state"]
+    created, states = _after_a_step(optimizer), given["state"]
     numbers = [number for group in own["param_groups"] for number in group["params"]]
     if [group["params"] for group in given["param_groups"]] != [g["params"] for g in own["param_groups"]]:
         return f"{where}.param_groups names other parameters"
     if not isinstance(states, Mapping) or not set(states) <= set(numbers):
         return f"{where}.state is not one of these parameters"
-    if made is None:
+    if created is None:
         return None
     return first(
-        misfit(made.get(number, {}), state, f"{where}.state.{number}")
+        misfit(created.get(number, {}), state, f"{where}.state.{number}")
         for number, state in states.items()
         if state
     )

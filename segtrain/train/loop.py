@@ -1,7 +1,7 @@
 """The training loop, in time order: rate, step, log, evaluate, save.
 
-Sample order and augmentation are functions of (seed, position), so the loader starts anywhere; everything
-counts optimizer steps.
+Sample order and augmentation are functions of (seed, position), so the loader can start at any position. All
+intervals are in optimizer steps.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def train(
     step: Callable | None = None,
     served_as=contextlib.nullcontext,
 ) -> Any:
-    """Runs from `state.step` to `plan.steps`; the scores of the last evaluation.
+    """Trains from `state.step` to `plan.steps`; returns the scores of the last evaluation.
 
-    batches: from `state.position` on, without end; while one is waited for, a signal raises
-    errors.Interrupted. evaluate(state) -> scores, logged and compared by the
-    caller's function. save(state, scores) writes a checkpoint. plan: `Plan`. stop:
-    `segtrain.run.stop.Stop`. served_as(): a context in which the network is evaluated and
-    saved. step(state, batch, learning) -> (total, weight), None: that of `learning`, else `train_step`.
+    plan: `Plan`. batches: endless, from `state.position` on; a signal while waiting for a batch raises
+    errors.Interrupted. evaluate(state) -> scores, which it logs, or None if a signal came. save(state,
+    scores): writes a checkpoint. stop: `segtrain.run.stop.Stop`. step(state, batch, learning) -> (total,
+    weight); None: that of `learning`, else `train_step`. served_as(): a context in which the network is
+    evaluated and saved.
     """
     finite, clock = Finite(state.loss_sum), Clock()
     scores = _evaluate(state, plan, evaluate, save, stop, served_as) if state.evaluation_due else None
     state.train_mode()
     step = step or (learning and learning.step) or train_step
-    saved = state.step  # what the run begins with, and what _evaluate leaves, is on the disk
+    saved = state.step  # the last step that needs no further checkpoint: the start, or saved by _evaluate
     while state.step < plan.steps:
         try:
             batch = clock.waiting(lambda: next(batches))
@@ -111,8 +111,8 @@ def _evaluate(state: RunState, plan: Plan, evaluate: Callable, save: Callable, s
 
 
 def _rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> dict[str, float]:
-    """`train/rate`, the base rate times the schedule's factor, and `train/rate/GROUP` of each named parameter
-    group where groups learn at different rates."""
+    """`train/rate`: the base learning rate times the schedule's factor; and, if parameter groups have
+    different learning rates, `train/rate/GROUP` of each named group."""
     optimizers = list(optimizers)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     base = max(optimizer.defaults["lr"] for optimizer in optimizers) * factor

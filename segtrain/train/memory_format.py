@@ -22,11 +22,11 @@ def faster_memory_format(
     sample_target: np.ndarray,
     device,
 ) -> str:
-    """ "contiguous" or "channels_last": which one a copy of the network trains faster in, on images of
-    `shape` (B, K, H, W) and targets like `sample_target`.
+    """The memory format, "contiguous" or "channels_last", in which a copy of the network trains faster on
+    images of `shape` (B, K, H, W) and targets like `sample_target`.
 
-    One warm-up and three timed passes each. The random state is restored, so the run is the one that names
-    the answer.
+    Each format has one warm-up and three timed passes, whose median counts. The random state is restored, so
+    a run with memory_format=auto equals one with the chosen format.
     """
     dtype = torch.from_numpy(np.empty(0, sample_target.dtype)).dtype
     before = random_state()

@@ -28,8 +28,8 @@ class Plan:
 
 
 def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
-    """The optimizer steps of the run, from trainer.steps or trainer.epochs; ConfigError if there are neither
-    or both and they differ."""
+    """The number of optimizer steps of a run, from trainer.steps or trainer.epochs. ConfigError if neither is
+    set, or if both are set and disagree."""
     steps = settings.steps
     if settings.epochs is not None:
         steps = max(1, math.ceil(settings.epochs * steps_per_epoch - 1e-9))
@@ -47,7 +47,8 @@ def plan_of(settings: Trainer) -> Plan:
 
 
 def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:
-    """An interval in optimizer steps: a number as it is, '2ep' as that many epochs (at least one step)."""
+    """The interval in optimizer steps: an integer as it is, '2ep' as two epochs (at least one step), None as
+    None. ConfigError for anything else."""
     if interval is None:
         return None
     given = interval

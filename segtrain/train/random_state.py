@@ -1,4 +1,4 @@
-"""The random states of python, numpy and torch, for an exact resume."""
+"""The states of the random generators of Python, NumPy and torch, for an exact resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def random_state() -> dict:
-    """The states of the random numbers of python, numpy (global) and torch, as tensors and plain Python."""
+    """The states of the global random generators of Python, NumPy and torch, as tensors and plain Python."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {

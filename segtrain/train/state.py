@@ -19,14 +19,14 @@ from segtrain.train.random_state import random_state, restore_random_state
 
 @dataclass
 class RunState:
-    """The state of a run between two optimizer steps.
+    """The state of a training between two optimizer steps.
 
-    model: the network that is served. networks: further ones of the task (a discriminator), each with the
-    optimizer of its name; the model\'s optimizer is called "network".
-    position: samples taken so far, over all epochs. best: the best score yet. loss_sum, loss_weight: since
-    the last log line.
-    evaluation_due: an evaluation after `step` was still to come when this was saved. statistics: those of
-    batch normalisation with which training goes on, while `served` has others.
+    model: the trained network; its optimizer is named "network". ema: the EMA of `model`; None without EMA.
+    networks: further networks of the task (a discriminator), each with the optimizer of the same name.
+    step: optimizer steps so far. position: samples taken so far, over all epochs. best: best score so far.
+    loss_sum, loss_weight: sums since the last log line.
+    evaluation_due: whether the evaluation after `step` is still to be done. statistics: running statistics of
+    batch-norm for the training, while `served` has recomputed ones for an evaluation; else None.
     """
 
     model: nn.Module
@@ -80,7 +80,8 @@ class RunState:
     def restore(self, weights: dict[str, Tensor], plain: dict, source: str) -> None:
         """Restores the state of a checkpoint from its `weights` and `plain`.
 
-        CheckpointError, before a step could be taken, names what does not fit this network and its optimizer.
+        CheckpointError, before any step, if they do not fit this network and its optimizer; it names `source`
+        and what does not fit.
         """
         load_exactly(self.served, weights, source, "; it is not of this run's network", CheckpointError)
         wrong = self._misfit(plain)
@@ -108,7 +109,7 @@ class RunState:
             return "statistics is not a mapping"
         served = self.served.state_dict()
         own["statistics"] = statistics and {name: served.get(name) for name in statistics}
-        own["random"]["cuda"] = random["cuda"]  # of as many GPUs as there were
+        own["random"]["cuda"] = random["cuda"]  # of as many GPUs as the checkpoint's machine had
         optimizers = own.pop("optimizers")
         given = {name: value for name, value in plain.items() if name != "optimizers"}
         saved = plain.get("optimizers")
@@ -141,7 +142,8 @@ class RunState:
 def new_state(
     model: nn.Module, optimizers: dict, settings: Trainer, device: torch.device, networks: dict | None = None
 ) -> RunState:
-    """The state before the first step. networks: those that the task's step trains beside the model."""
+    """The state before the first step. networks: further networks that the task's step trains beside
+    `model`."""
     return RunState(
         model=model,
         networks=networks or {},

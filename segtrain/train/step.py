@@ -19,8 +19,9 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 class Learning:
     """Everything that a step needs besides the state and the batch.
 
-    normalise: images -> float input of the network. forward: that -> `Output`, in place of the network itself
-    (compiled). step: the task's, in place of `train_step`.
+    normalise: images -> float input of the network. schedule: step -> factor of the base learning rate.
+    forward: input -> `Output`, called in place of the network (torch.compile). step: the task's step, called
+    in place of `train_step`.
     """
 
     loss: Callable
@@ -33,17 +34,17 @@ class Learning:
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
-    """One optimizer step; the summed loss and its summed weight, on the device.
+    """Makes one optimizer step; returns the summed loss and its summed weight, as scalars on the device.
 
-    The gradient is that of their quotient, however many micro-batches the batch is split into. Where the
-    summed weight is 0, the loss and the gradient are exactly 0.
+    The gradient is that of summed loss / summed weight, however many micro-batches the batch is split into.
+    If the summed weight is 0, loss and gradient are exactly 0.
     """
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # With several micro-batches the sum of the weights is known after the last one; until then any fixed
-    # number will do.
+    # The summed weight of several micro-batches is known only after the last one. Until then each loss is
+    # divided by the number of pixels, and `update` corrects the gradients.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
-    for images, targets in micro_batches(batch, settings, device):
+    for images, targets in micro_batches(batch, settings, device):  # B×K×H×W, B×H×W or B×T×H×W
         with autocast(device, settings.amp):
             output = (state.model if learning.forward is None else learning.forward)(
                 learning.normalise(images)
@@ -79,13 +80,13 @@ def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Te
 
 
 def update(state: RunState, name: str, learning: Learning, factor: Tensor | None = None) -> None:
-    """One update of the parameters of `state.optimizers[name]`, and of no others: their gradients are
-    unscaled, multiplied by `factor`, clipped, applied and cleared. A step calls it once for each of its
-    optimizers, and `state.scaler.update()` after the last one."""
+    """Updates the parameters of `state.optimizers[name]` and no others: unscales their gradients, multiplies
+    them by `factor`, clips them, makes the optimizer's step and clears them. A training step calls this once
+    for each of its optimizers, and `state.scaler.update()` after the last one."""
     optimizer = state.optimizers[name]
-    rate = learning.schedule(state.step)
+    factor_of_rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * rate
+        group["lr"] = group["base_lr"] * factor_of_rate
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     state.scaler.unscale_(optimizer)
     if factor is not None:

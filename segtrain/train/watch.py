@@ -20,13 +20,14 @@ class Finite:
         self._names: list[tuple[int, list[str]]] = []
 
     def note(self, step: int, names: list[str]) -> None:
+        """Records the file names of a step. On a CPU it also reads the loss, which costs nothing there."""
         self._names.append((step, names))
         if self._loss_sum.device.type == "cpu":
             self.read()
 
     def read(self) -> None:
-        """DivergedError, naming the files of the steps since the last reading, if one of their losses was not
-        finite."""
+        """DivergedError if a loss since the last reading was not finite; it names the files of the steps
+        since then."""
         names, self._names = self._names, []
         if not math.isfinite(self._loss_sum.item()):
             files = [name for _, one in names for name in one]
@@ -47,6 +48,7 @@ class Clock:
         self._start, self._waited, self._images = time.perf_counter(), 0.0, 0
 
     def waiting(self, get: Callable):
+        """Calls `get` and counts its time as waiting for data; returns its result."""
         start = time.perf_counter()
         got = get()
         self._waited += time.perf_counter() - start

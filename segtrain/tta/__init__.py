@@ -1,5 +1,5 @@
-"""Test-time augmentation: each entry gives a list of views (`segtrain.sample.View`) beside the plain image,
-which always counts; with several entries, all combinations of their views are used."""
+"""Test-time augmentation: each entry returns a list of views (`segtrain.sample.View`). The plain image is
+always one of the views; several entries give all combinations of their views."""
 
 from segtrain.registry import Table
 from segtrain.tta.flip import flip

@@ -171,12 +171,12 @@ CASES = {
             (*TRAIN, *OWN, *UNET, "experiment=two", "trainer.steps=1", "resume=auto", "hydra.run.dir=outputs/stages"),
         ],
     ),
-    "stages that go on with one run": Case(
+    "stages that resume a single run": Case(
         (*TRAIN, *UNET, "trainer.steps=1", "stages=[[optimizer.lr=0.1]]", "resume=outputs/first"),
-        " goes on with one run, not with stages; take name=NAME resume=auto for all of them",
+        " resumes a single run, not stages; use name=NAME resume=auto to resume all of them",
         together=True,
     ),
-    "an experiment for a run that goes on": Case(
+    "an experiment for a resumed run": Case(
         ("train", "resume=outputs/first", "experiment=demo", DRY), "; leave experiment out, or leave resume out"
     ),
     "a name that is taken": Case(
@@ -186,7 +186,7 @@ CASES = {
     "no run": Case(("evaluate", *QUICK), " needs the folder of a run; add "),
     "no runs": Case(("compare", *QUICK), "runs=[FOLDER,FOLDER]"),
     "no runs in the list": Case(("compare", "runs=[]", *QUICK), " needs the folder of a run; add "),
-    "another value for a run that goes on": Case(
+    "another value for a resumed run": Case(
         ("train", "resume=outputs/first", "optimizer.lr=0.5", "trainer.steps=1", *QUICK),
         ", with init=outputs/first to start from its weights",
         [(*TRAIN, *UNET, "optimizer.lr=0.5", "trainer.steps=1", "name=other", "init=outputs/first")],
@@ -219,9 +219,9 @@ CASES = {
     ),
     "describe a network without layers": Case(("describe", "model=classical"), " has no layers with weights to describe; its options: "),
     # --- sweeps
-    "a sweep that goes on": Case(
+    "a sweep that resumes a run": Case(
         (*TRAIN, *UNET, "-m", "trainer.steps=1", "optimizer.lr=0.1,0.2", "resume=outputs/first"),
-        "; to go on with one, repeat its command with the same name=NAME",
+        "; to resume a sweep, repeat its command with the same name=NAME",
         [("-resume", "name=fresh")],
     ),
     "a sweep in the folder of a run": Case(
@@ -236,7 +236,7 @@ CASES = {
     ),
     "a sweep of stages": Case(
         (*TRAIN, *OWN, *UNET, "-m", "trainer.steps=1", "experiment=two", "optimizer.lr=0.1,0.2"),
-        "; add stages=null for the recipe without them",
+        "; add stages=null to run the experiment without them",
     ),
     # --- training
     "images of several sizes": Case(
