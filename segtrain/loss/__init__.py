@@ -14,7 +14,7 @@ from segtrain.loss.cross_entropy import cross_entropy
 from segtrain.loss.jaccard import WeightedSum, jaccard
 from segtrain.options import NOT_NEGATIVE, check_value
 from segtrain.registry import Table
-from segtrain.sample import Facts
+from segtrain.sample import CLASSES, Facts, Target
 
 
 def weighted_sum(
@@ -23,6 +23,7 @@ def weighted_sum(
     class_frequency: Callable,
     terms: dict[str, dict[str, Any]],
     facts: Facts | None = None,
+    target: Target = CLASSES,
 ) -> WeightedSum:
     """Weighted sum of several losses.
 
@@ -35,6 +36,7 @@ def weighted_sum(
         "ignore_index": ignore_index,
         "class_frequency": class_frequency,
         "facts": facts,
+        "target": target,
     }
     if not terms or "weighted_sum" in terms:
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")

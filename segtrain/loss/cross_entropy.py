@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segtrain.errors import ConfigError
 from segtrain.loss.border import Border
 from segtrain.options import NOT_NEGATIVE, SHARE, between
-from segtrain.sample import Facts, Output
+from segtrain.sample import CLASSES, Facts, Output, Target
 
 Weighting = Literal["none", "inverse", "median", "enet"]
 
@@ -120,6 +120,7 @@ def cross_entropy(
     border_weight: Annotated[float, NOT_NEGATIVE] = 0.0,
     border_sigma: Annotated[float, between(0.1, 1000)] = 5.0,
     facts: Facts | None = None,
+    target: Target = CLASSES,
 ) -> CrossEntropy:
     """Softmax cross-entropy, with optional class weights and weights between close objects (U-Net).
 
@@ -136,6 +137,8 @@ def cross_entropy(
         border_sigma: standard deviation of the border weight, in pixels, over the sum of the distances to the
             two nearest objects
     """
+    if not target.classes:
+        raise ConfigError("loss=cross_entropy compares classes, and the task has none; choose another loss")
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
         raise ConfigError(
             f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"

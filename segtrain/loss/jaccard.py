@@ -7,8 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from segtrain.errors import ConfigError
 from segtrain.options import between
-from segtrain.sample import Output
+from segtrain.sample import CLASSES, Output, Target
 
 
 class Jaccard(nn.Module):
@@ -44,7 +45,10 @@ class Jaccard(nn.Module):
 
 
 def jaccard(
-    num_classes: int, ignore_index: int, smooth: Annotated[float, between(0, 1_000_000)] = 1.0
+    num_classes: int,
+    ignore_index: int,
+    smooth: Annotated[float, between(0, 1_000_000)] = 1.0,
+    target: Target = CLASSES,
 ) -> Jaccard:
     """Soft Jaccard (IoU) loss of the classes in the batch (Rahman & Wang 2016); small classes weigh as much
     as large ones.
@@ -52,6 +56,8 @@ def jaccard(
     Options:
         smooth: pixels added to intersection and union, to stabilise the loss of classes with few pixels
     """
+    if not target.classes:
+        raise ConfigError("loss=jaccard compares classes, and the task has none; choose another loss")
     return Jaccard(num_classes, ignore_index, smooth)
 
 

@@ -192,6 +192,14 @@ def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
     segtrain(*words, "augmentation=[warp]", "augmentation.warp.class_centred=0.5").refused(
         "class_centred", "task has none"
     )
+    terms = "loss.terms={jaccard: {smooth: 1}}"
+    for name, chosen in (
+        ("cross_entropy", ["loss=cross_entropy"]),
+        ("jaccard", ["loss=jaccard"]),
+        ("jaccard", ["loss=weighted_sum", terms]),
+    ):
+        of_another_loss = [word for word in words if not word.startswith("loss")]
+        segtrain(*of_another_loss, *chosen).refused(f"loss={name} compares classes", "task has none")
     segtrain(*words, "augmentation=[object_crops]").refused("augmentation.object_crops", "task has none")
     segtrain(*words, "metric=[mae,confusion]").refused("score classes, and the data has none")
 
