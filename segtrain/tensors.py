@@ -41,8 +41,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a weights file from anywhere, by names without module. and _orig_mod., on the CPU.
 
     The content tells the format, safetensors or torch.save's. The usual wrappings ({"state_dict": …},
-    {"model": …} …) are opened. CheckpointError if the file cannot be read, is damaged, holds Python objects
-    (which are never run), no tensors, or others than dense ones of finite numbers.
+    {"model": …} …) are opened, and what a LightningModule puts before the names of its network (model. …) is
+    left out. CheckpointError if the file cannot be read, is damaged, holds Python objects (which are never
+    run) other than BESIDE_WEIGHTS, no tensors, or others than dense ones of finite numbers.
     """
     try:
         stat_of_file(path)
@@ -50,7 +51,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             start = file.read(16)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    tensors = read_safetensors(path) if start[8:9] == b"{" else _unwrapped(read_torch(path), path)
+    if start[8:9] == b"{":
+        tensors = read_safetensors(path)
+    else:
+        with torch.serialization.safe_globals([(_Beside, name) for name in BESIDE_WEIGHTS]):
+            tensors = _unwrapped(read_torch(path), path)
     odd = next((name for name, tensor in tensors.items() if not _is_plain(tensor)), None)
     if odd is not None:
         raise CheckpointError(
@@ -68,7 +73,45 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     bad = not_finite(tensors)
     if bad is not None:
         raise CheckpointError(f"{path}: {bad} holds infinities or not-a-numbers; use other weights")
-    return clean_names(tensors)
+    return _of_the_network(clean_names(tensors))
+
+
+BESIDE_WEIGHTS = (
+    "argparse.Namespace",
+    *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+)
+"""Python objects that training programs (torchvision's references, timm …) save beside the weights: options
+and scores. None of them is made: a `_Beside` takes the place of each."""
+
+
+class _Beside:
+    """In place of an object that is not needed. It takes whatever a pickle would give that object and keeps
+    none of it."""
+
+    def __init__(self, *_):
+        pass
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __setstate__(self, _) -> None:
+        pass
+
+
+_ATTRIBUTES = ("model.", "network.", "net.")
+
+
+def _of_the_network(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the name of the one attribute that holds them all; tensors of the object around it,
+    whose names have no dot, are left out."""
+    dotted = {name: tensor for name, tensor in tensors.items() if "." in name}
+    for prefix in _ATTRIBUTES:
+        if dotted and all(name.startswith(prefix) for name in dotted):
+            return {name.removeprefix(prefix): tensor for name, tensor in dotted.items()}
+    return tensors
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

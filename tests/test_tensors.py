@@ -1,9 +1,12 @@
 """Files of weights: read by their content, with the same checks and words for every option that names one."""
 
+import argparse
 import io
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -109,12 +112,31 @@ def test_the_code_of_the_attack_is_real(tmp_path):
         lambda w: {"state_dict": w, "epoch": 3},
         lambda w: {"model": {"module." + k: v for k, v in w.items()}},
         lambda w: {"net": {"_orig_mod." + k: v for k, v in w.items()} | {"version": 2}},
+        lambda w: {"state_dict": {"model." + k: v for k, v in w.items()} | {"mean": torch.ones(3)}},
+        lambda w: {"state_dict": {"net._orig_mod." + k: v for k, v in w.items()}},
+        lambda w: {"model": w, "args": argparse.Namespace(lr=0.1, out=Path("x")), "best": np.float64(0.5)},
+        lambda w: {"state_dict": w, "scores": np.arange(3), "random": np.random.get_state()},
     ],
 )
 @pytest.mark.parametrize("legacy", [False, True])
 def test_the_usual_wrappings_are_opened(tmp_path, wrap, legacy):
     torch.save(wrap(weights()), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
     assert same(read_weights(tmp_path / "w.pth"), weights())
+
+
+def test_a_network_whose_names_begin_otherwise_keeps_them(tmp_path):
+    mixed = {"model.a": torch.ones(1), "head.a": torch.ones(2)}
+    for tensors in (mixed, {"model": torch.ones(1)}):
+        torch.save(tensors, tmp_path / "w.pth")
+        assert same(read_weights(tmp_path / "w.pth"), tensors)
+
+
+def test_code_among_the_options_beside_the_weights_is_refused(tmp_path):
+    torch.save({"model": weights(), "args": argparse.Namespace(a=Attack())}, tmp_path / "w.pth")
+    Attack.trace = tmp_path / "ran"
+    with pytest.raises(CheckpointError, match=r"holds Python objects .*never run"):
+        read_weights(tmp_path / "w.pth")
+    assert not Attack.trace.exists()
 
 
 @pytest.mark.parametrize("name", ["w.bin", "w.pth"])
