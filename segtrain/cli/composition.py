@@ -13,15 +13,15 @@ from segtrain.run.saved import check_overrides_of_saved, saved_config
 
 def composed(command: str, words: list[str], config_dir: str | None) -> tuple[dict, dict[str, str]]:
     """The composed config of the overrides, and the values typed for Hydra's own keys (hydra.run.dir …)."""
-    composer, typed, wishes = composition(command, words, config_dir)
+    composer, typed, hydra_keys = composition(command, words, config_dir)
     with composer.ready():
-        return composer.compose(typed), wishes
+        return composer.compose(typed), hydra_keys
 
 
 def composition(command: str, words: list[str], config_dir: str | None):
     """The Composer of a command, the parsed overrides, and the values typed for Hydra's own keys. If the
     overrides name a run, its saved config is what the Composer starts from."""
-    typed, wishes = parse_overrides(words, Keys(command))
+    typed, hydra_keys = parse_overrides(words, Keys(command))
     row = COMMANDS[command]
     named = _named_run(row, typed)
     saved = None
@@ -29,7 +29,7 @@ def composition(command: str, words: list[str], config_dir: str | None):
         saved = saved_config(existing_run(named, row.reads))
         if row.needs_run:
             check_overrides_of_saved(typed, saved, named)
-    return Composer(command, config_dir, saved), typed, wishes
+    return Composer(command, config_dir, saved), typed, hydra_keys
 
 
 def _named_run(row: Command, typed: list) -> str | None:

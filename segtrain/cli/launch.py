@@ -73,9 +73,9 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     return {**config, **sections}
 
 
-def train(config: dict, wish: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
-    """Trains a composed config; returns the run folder (None for a dry run) and the last scores. wish: folder
-    given by hydra.run.dir. words: the command line, for run.json."""
+def train(config: dict, run_dir: str | None, stop: Stop, words: list[str]) -> tuple[Path | None, dict]:
+    """Trains a composed config; returns the run folder (None for a dry run) and the last scores. run_dir:
+    folder given by hydra.run.dir. words: the command line, for run.json."""
     if config["dry_run"]:
         return None, command("train")(check("train", config), None, stop)
     folder, made = run_folder_of(config, run_dir)

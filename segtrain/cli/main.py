@@ -172,10 +172,12 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     from segtrain.run.debug_log import debug_log
     from segtrain.run.existing import existing_run
 
-    config, wishes = composed(arguments.command, arguments.words, arguments.config_dir)
+    config, hydra_keys = composed(arguments.command, arguments.words, arguments.config_dir)
     stop.raise_if_requested()
     if arguments.command == "train":
-        folder, scores = _train(arguments, config, wishes.get("hydra.run.dir"), stop, ["segtrain", *words])
+        folder, scores = _train(
+            arguments, config, hydra_keys.get("hydra.run.dir"), stop, ["segtrain", *words]
+        )
         say(f"{folder or 'dry run'}: {_in_words(scores)}")
         return 0
     # A comparison belongs to no run.
@@ -184,15 +186,15 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     return 0
 
 
-def _train(arguments: Arguments, config: dict, wish: str | None, stop, words: list[str]):
+def _train(arguments: Arguments, config: dict, run_dir: str | None, stop, words: list[str]):
     if not config.get("stages"):
         from segtrain.cli import launch
 
-        return launch.train({**config, "stages": None}, wish, stop, words)
+        return launch.train({**config, "stages": None}, run_dir, stop, words)
     from segtrain.cli import stages
 
     return stages.train(
-        stages.plan(config["stages"], arguments.words, arguments.config_dir), config, wish, stop, words
+        stages.plan(config["stages"], arguments.words, arguments.config_dir), config, run_dir, stop, words
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from segtrain.cli.catalogue import Keys
 from segtrain.errors import ConfigError, nearest, unknown_key
 
-HYDRA_WISHES = ("hydra.run.dir", "hydra.sweep.dir")
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.dir")
 """Keys of Hydra's own node that a user may set: the place of the run folder. segtrain reads them itself."""
 
 HYDRA_CHOICES = {"hydra/launcher": ("basic",), "hydra/sweeper": ("basic",)}
@@ -38,7 +38,7 @@ class Typed:
 def parse_overrides(
     tokens: Iterable[str], keys: Keys, multirun: bool = False
 ) -> tuple[list[Typed], dict[str, str]]:
-    """The overrides (the last one of each key) and the values of HYDRA_WISHES.
+    """The overrides (the last one of each key) and the values of HYDRA_KEYS.
 
     ConfigError for a token that is not KEY=VALUE, and for a key whose first word does not exist.
     """

@@ -141,7 +141,7 @@ def _refuse_if_all_bad(trials: list[Trial]) -> None:
         raise ConfigError(trials[0].error)
 
 
-def _folder(common: dict, wish: str | None) -> tuple[Path, bool]:
+def _folder(common: dict, sweep_dir: str | None) -> tuple[Path, bool]:
     """The sweep's folder, and whether it was created now. An existing folder of that name is a sweep to
     complete."""
     name = common.get("name")

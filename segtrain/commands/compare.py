@@ -10,7 +10,7 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import data_of, prediction_of, score_split, scoring_of, split_of
+from segtrain.commands.scoring import check_score, data_of, prediction_of, score_split, scoring_of, split_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
 from segtrain.model import MODEL
@@ -84,6 +84,7 @@ def _entry(
         )
     same_classes(own, facts, run)
     scoring = scoring_of(config, task, own, prediction)
+    check_score(scoring)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {run}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = _origin(description["config"])

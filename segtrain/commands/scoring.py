@@ -118,8 +118,8 @@ def check_score(scoring: Scoring) -> None:
     if missing:
         chosen = ",".join([*missing, *scoring.metric])
         raise ConfigError(
-            f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, by which task={scoring.task.name} "
-            f"picks the best checkpoint; use metric=[{chosen}]"
+            f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, which gives the score of "
+            f"task={scoring.task.name}; use metric=[{chosen}]"
         )
 
 

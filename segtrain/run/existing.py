@@ -13,18 +13,18 @@ from segtrain.run.folder import check_name, create
 from segtrain.run.layout import CONFIG, MANIFEST, OUTPUTS
 
 
-def run_folder_of(config: Mapping, wish: str | None) -> tuple[Path, bool]:
-    """The run folder, and whether it was created now. wish: path given by hydra.run.dir."""
+def run_folder_of(config: Mapping, run_dir: str | None) -> tuple[Path, bool]:
+    """The run folder, and whether it was created now. run_dir: path given by hydra.run.dir."""
     name, resume = config["name"], config["resume"]
     if resume not in (None, "auto"):
         return existing_run(resume, "resume"), False
     if name is not None:
         check_name(name)
-    if wish is not None and name is not None:
+    if run_dir is not None and name is not None:
         raise ConfigError(
-            f"name={name} and hydra.run.dir={wish} both say where the run goes; give one of them"
+            f"name={name} and hydra.run.dir={run_dir} both say where the run goes; give one of them"
         )
-    outputs, last = (Path(wish).parent, Path(wish).name) if wish else (OUTPUTS, name)
+    outputs, last = (Path(run_dir).parent, Path(run_dir).name) if run_dir else (OUTPUTS, name)
     if resume == "auto":
         if last is None:
             raise ConfigError(

@@ -19,7 +19,7 @@ from segtrain.run.own import parsed, read_own
 from segtrain.run.plain_yaml import check_plain, read_yaml, to_yaml
 from segtrain.run.record import read_record
 from segtrain.run.storage import write_atomic
-from segtrain.text import flatten, show
+from segtrain.text import flatten, notice, show
 
 RESUMABLE = re.compile(
     r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)"
@@ -138,8 +138,15 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
             continue
         there = os.path.join(started, value)
         below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
-        if not os.path.exists(value) and os.path.exists(there) and not below_root:
+        if below_root or not os.path.exists(there):
+            continue
+        if not os.path.exists(value):
             found[name] = there
+        elif not os.path.samefile(value, there):
+            notice(
+                f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
+                f"run was started"
+            )
     return found
 
 

@@ -14,8 +14,8 @@ from segtrain.errors import ConfigError, nearest
 def compiled(model: nn.Module, backend: str) -> nn.Module:
     """`model` compiled by `backend` of torch.compile; it shares the tensors of `model`, whose names and hooks
     are unchanged."""
-    there = torch.compiler.list_backends(exclude_tags=None)
-    if backend not in there:
+    backends = torch.compiler.list_backends(exclude_tags=None)
+    if backend not in backends:
         usual = ", ".join(torch.compiler.list_backends())
         raise ConfigError(
             f"trainer.compile={backend} does not exist{nearest(backend, backends)}; there are {usual}, "

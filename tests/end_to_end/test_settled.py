@@ -268,3 +268,24 @@ def test_a_data_set_chosen_anew_has_the_classes_that_the_run_found(segtrain, pai
     assert "reading" not in result.err
     scores = json.loads(Path("outputs/a/evaluate/val-1/scores.json").read_text())
     assert scores["protocol"]["data"] == printed
+
+
+def test_a_relative_path_that_is_here_and_where_the_run_was_started_is_named(
+    segtrain, pairs, tmp_path, monkeypatch
+):
+    start = (*FOLDER, "data.root=pairs", "trainer.steps=1", "name=a")
+    assert segtrain(*start).code == 0
+    assert "is read below" not in segtrain("evaluate", "run=outputs/a").err
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(pairs, elsewhere / "pairs")
+    monkeypatch.chdir(elsewhere)
+    result = segtrain("evaluate", "run=../outputs/a")
+    assert result.code == 0 and f"root=pairs of the run is read below {elsewhere}" in result.err
+    assert str(pairs) in result.err
+
+
+def test_a_comparison_needs_the_score_that_it_ranks_by(segtrain, pairs):
+    assert segtrain(*FOLDER, f"data.root={pairs}", "trainer.steps=1", "name=a").code == 0
+    segtrain("compare", "runs=[outputs/a]", "metric=[boundary]").refused(
+        "lacks confusion", "use metric=[confusion,boundary]"
+    )

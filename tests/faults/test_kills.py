@@ -28,7 +28,7 @@ SIZE = 1 << 18
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """Hundreds of reports of what was passed over would bury a failure."""
-    monkeypatch.setattr("segtrain.checkpoint.finding.tell", lambda text: None)
+    monkeypatch.setattr("segtrain.checkpoint.finding.notice", lambda text: None)
 
 
 def values(step):
