@@ -248,7 +248,7 @@ CASES = {
         ", set trainer.freeze_batch_norm=true",
         [("trainer.freeze_batch_norm=true",), ("model.image_pooling=false",), ("loader.batch_size=2",)],
     ),
-    "another metric than the score's": Case((*TRAIN, *UNET, "metric=[boundary]", DRY), "which gives the score of task=semantic; use metric=["),
+    "another metric than the score's": Case((*TRAIN, *UNET, "metric=[boundary]", DRY), "lacks confusion, which gives the score"),
     "a GPU that is not there": Case((*TRAIN, *UNET, "device=cuda:9", DRY), " of them; use device=auto"),
     "a compiler that is not there": Case(
         (*TRAIN, *UNET, "trainer.compile=inducto", DRY), ", aot_eager, null", [("trainer.compile=aot_eager",), ("trainer.compile=null",)]
