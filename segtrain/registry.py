@@ -6,7 +6,7 @@ import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
 
-from segtrain.errors import ConfigError, nearest
+from segtrain.errors import ConfigError, SegtrainError, nearest
 from segtrain.options import RUNTIME, Option, check_options, options_of
 
 
@@ -29,7 +29,7 @@ class Table:
             return self._entries[name]
         plugins = self._plugins()
         if name in plugins:
-            return plugins[name].load()
+            return _loaded(plugins[name], f"{self.kind}={name}")
         raise ConfigError(
             f"{self.kind}={name} does not exist{nearest(name, self.names())}; there are "
             f"{', '.join(self.names())}"
@@ -73,6 +73,24 @@ class Table:
         return [
             _call(self.factory(name), options, runtime) for name, options in self.check_each(config).items()
         ]
+
+
+def _loaded(point: importlib.metadata.EntryPoint, typed: str) -> Callable:
+    """The factory that an entry point of an installed package names. ConfigError if there is none or its
+    import fails."""
+    try:
+        factory = point.load()
+        if not callable(factory):
+            raise TypeError(f"{type(factory).__name__} is not a factory")
+    except (SegtrainError, MemoryError):
+        raise
+    except Exception as error:
+        package = point.dist.name if point.dist else point.module
+        raise ConfigError(
+            f"{typed} of the installed package {package} cannot be loaded from {point.value} "
+            f"({type(error).__name__}: {error}); correct or reinstall that package"
+        ) from error
+    return factory
 
 
 def _call(factory: Callable, options: dict, runtime: dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -305,6 +306,24 @@ def test_plug_in_is_loaded_only_when_chosen(monkeypatch):
     assert not loaded
     assert table.build({"name": "theirs", "alpha": 1}) == (1.0, 2.0)
     assert set(loaded) == {"theirs"}
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("segtrain_has_no_such.module:loss", "ModuleNotFoundError: No module named 'segtrain_has_no_such'"),
+        ("json:no_such_loss", "AttributeError: module 'json' has no attribute 'no_such_loss'"),
+        ("string:digits", "TypeError: str is not a factory"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_loaded_is_named_and_hinders_no_other(monkeypatch, value, reason):
+    point = registry.importlib.metadata.EntryPoint("theirs", value, "segtrain.loss")
+    monkeypatch.setattr(registry.importlib.metadata, "entry_points", lambda group: [point])
+    table = Table("loss", {"dice": dice})
+    table.factory("dice")
+    said = f"loss=theirs of the installed package {point.module} cannot be loaded from {value} ({reason})"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        table.build({"name": "theirs"})
 
 
 def test_describe_every_kind():

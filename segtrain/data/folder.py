@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from segtrain.data.files.labels import Labels
-from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number
+from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number, same_names
 from segtrain.data.files.reading import MAX_PIXELS
 from segtrain.data.files.scan import few_hold, mask_values
 from segtrain.data.files.splits import by_folder, by_fraction, by_list
@@ -133,16 +133,19 @@ def _pairs(places: Places, mask_suffix: str) -> list[Pair]:
         masks = {
             name.removesuffix(mask_suffix): path for name, path in masks.items() if name.endswith(mask_suffix)
         }
-    both = [name for name in images if name in masks]
-    if not both:
+    mask_of = same_names(images, masks)
+    if not mask_of:
         raise DataError(
             f"no image in {places.images} ({len(images)} found) has a mask of the same name in "
             f"{places.masks} ({len(masks)} found); "
             "names without suffix must be equal, folders below included (see data.mask_suffix)"
         )
-    _refuse_unpaired("image", "mask", [path for name, path in images.items() if name not in masks])
-    _refuse_unpaired("mask", "image", [path for name, path in masks.items() if name not in images])
-    return [Pair(images[name], masks[name], name, prefix_and_number(name)[0]) for name in both]
+    _refuse_unpaired("image", "mask", [path for name, path in images.items() if name not in mask_of])
+    paired = set(mask_of.values())
+    _refuse_unpaired("mask", "image", [path for name, path in masks.items() if name not in paired])
+    return [
+        Pair(images[name], masks[mask], name, prefix_and_number(name)[0]) for name, mask in mask_of.items()
+    ]
 
 
 def _refuse_unpaired(kind: str, missing: str, paths: list[str]) -> None:

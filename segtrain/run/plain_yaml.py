@@ -17,8 +17,8 @@ MAX_NODES = 5_000
 MAX_DEPTH = 50
 MAX_DIGITS = 400
 """Characters of a number: YAML reads 1:1:1… in a time that grows with its square."""
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""Escapes of the bytes of a file name that are not UTF-8, as `to_yaml` writes them."""
+SURROGATE = re.compile(r"\\u[Dd][89A-Fa-f][0-9A-Fa-f]{2}")
+"""How `to_yaml` writes a byte of a path that is not UTF-8: Python holds it as a surrogate."""
 FORBIDDEN = ("hydra", "_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys that no YAML of a user may hold at any depth: Hydra gives them meanings that run code."""
 
@@ -51,11 +51,11 @@ def parse_yaml(text: str, path: Path, load: Callable | None = None) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if SURROGATE.search(text):
-        loader = yaml.SafeLoader  # libyaml refuses them
+    # libyaml refuses surrogates; the loader that makes the values is Python's, which takes them.
+    counted = SURROGATE.sub(r"\\uFFFD", text)
     try:
-        _check_events(yaml.parse(text, Loader=loader), path)
-        tree = yaml.compose(text, Loader=loader)
+        _check_events(yaml.parse(counted, Loader=loader), path)
+        tree = yaml.compose(counted, Loader=loader)
         if tree is not None and _size(tree, {}, path) > MAX_NODES:
             raise _too_many(path)
         return (load or yaml.safe_load)(io.StringIO(text))

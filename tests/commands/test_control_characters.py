@@ -1,6 +1,7 @@
 """Names of classes and files are data: no terminal obeys what they hold."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -41,6 +42,21 @@ def test_nothing_that_is_printed_holds_them(run, segtrain, tmp_path):
     left_out = assert_harmless(segtrain("predict", *words), code=3)
     assert "bad\\x1b.png" in left_out.err and "masks\\x1b" in left_out.out
     assert (tmp_path / "outputs/run/report/validation.png").is_file()
+
+
+@pytest.mark.skipif(os.sep != "/", reason="names of files are text there, not bytes")
+def test_a_run_on_folders_whose_names_are_not_utf_8_works_as_any_other(segtrain, tmp_path, write_pair):
+    root = os.fsdecode(b"stra\xdfe")
+    for number in range(4):
+        image, mask = np.zeros((16, 16, 3), np.uint8), np.eye(16, dtype=np.uint8)
+        write_pair(tmp_path / root, f"{root}{number}", image, mask)
+    words = ("data=folder", f"data.root={root}", "name=run", "trainer.steps=1", "model.widths=[4,8]", *QUICK)
+    assert_harmless(segtrain("train", "augmentation=none", *words))
+    assert_harmless(segtrain("evaluate", "run=outputs/run", *QUICK[:2]))
+    assert_harmless(segtrain("train", "augmentation=none", *words, "resume=auto"))
+    paths = (f"input={root}/images", f"output={root}/predicted")
+    assert_harmless(segtrain("predict", "run=outputs/run", *paths, "device=cpu"))
+    assert len(list((tmp_path / root / "predicted" / "classes").glob("*.png"))) == 4
 
 
 def test_pictures_take_names_of_several_lines():

@@ -1,6 +1,7 @@
 """A user's own folders: pairing, splits, classes, and what is said when they do not fit."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -49,6 +50,37 @@ def test_pairs_are_made_by_name_and_not_by_order(tmp_path):
             np.array_equal(sample.image[..., 0], sample.target)
             and sample.target[0, 0] == int(sample.name[-1]) % 3
         )
+
+
+@pytest.mark.parametrize(("image_form", "mask_form"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_names_are_equal_however_a_system_writes_its_accented_letters(tmp_path, image_form, mask_form):
+    for letter in "abcd":
+        for kind, form in (("images", image_form), ("masks", mask_form)):
+            path = tmp_path / kind / (unicodedata.normalize(form, f"Gebäude é {letter}") + ".png")
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((4, 6), ord(letter) - ord("a"), np.uint8)).convert(
+                "RGB" if kind == "images" else "L"
+            ).save(path)
+    for split, letters in (("train", "abc"), ("val", "d")):
+        lines = [unicodedata.normalize("NFC", f"Gebäude é {letter}.png") for letter in letters]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
+    lists = {f"{split}_list": str(tmp_path / f"{split}.txt") for split in ("train", "val")}
+    for data, sizes in ((build(tmp_path), (3, 1)), (build(tmp_path, **lists), (3, 1))):
+        assert (len(data.splits["train"]), len(data.splits["val"])) == sizes
+        for sample in (sample for split in data.splits.values() for sample in split):
+            assert sample.name.endswith("abcd"[sample.target[0, 0]]), sample.name
+            assert np.array_equal(sample.image[..., 0], sample.target)
+            assert sample.name == unicodedata.normalize(image_form, sample.name)  # as the file is called
+
+
+def test_names_that_differ_in_their_accents_alone_are_two_names(tmp_path):
+    both = [unicodedata.normalize(form, "é") for form in ("NFC", "NFD")]
+    for index, name in enumerate(both):
+        write(tmp_path, name, np.full((4, 6), index))
+    data = build(tmp_path)
+    samples = [sample for split in data.splits.values() for sample in split]
+    assert sorted(sample.name for sample in samples) == sorted(both)
+    assert all(np.array_equal(sample.image[..., 0], sample.target) for sample in samples)
 
 
 def test_splits_by_folder(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -126,6 +127,22 @@ def find_images(folder: str, root: str) -> dict[str, str]:
                 check_inside(path, root)
                 found[key] = path
     return dict(sorted(found.items()))
+
+
+def composed(name: str) -> str:
+    """The name with each accented letter as one character (Unicode's NFC). Systems differ: what macOS has
+    unpacked or copied may hold a letter and an accent where the same name elsewhere holds one character."""
+    return unicodedata.normalize("NFC", name)
+
+
+def same_names(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """{name: the same one among `others`}, for those that have one, in the order of `names`. A name that is
+    equal only once both are `composed` counts where no other is equal as it is."""
+    names, free = list(names), dict.fromkeys(others)
+    equal = {name for name in names if name in free}
+    by_composed = {composed(other): other for other in free if other not in equal}
+    found = {name: name if name in equal else by_composed.get(composed(name)) for name in names}
+    return {name: other for name, other in found.items() if other is not None}
 
 
 def check_inside(path: str, root: str) -> None:

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 
-from segtrain.data.files.pairs import Pair, check_inside, prefix_and_number
+from segtrain.data.files.pairs import Pair, check_inside, composed, prefix_and_number
 from segtrain.data.files.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
 from segtrain.text import count, notice
@@ -31,7 +31,7 @@ def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
 def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
     """Splits from text files with one image per line, relative to the image folder, with or without
     suffix; lines that begin with # are comments."""
-    known = {pair.name: pair for pair in pairs}
+    known = {composed(pair.name): pair for pair in pairs} | {pair.name: pair for pair in pairs}
     splits = {}
     for split, path in lists.items():
         splits[split] = _listed_once(path, _lines(path, f"data.{split}_list"), known, folder)
@@ -83,8 +83,8 @@ def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: s
     name = os.path.normpath(line).replace(os.sep, "/")
     stem, suffix = os.path.splitext(name)
     for key in (name, stem) if suffix.lower() in SUFFIXES else (name,):
-        if key in known:
-            return known[key]
+        if found := known.get(key) or known.get(composed(key)):
+            return found
     raise DataError(
         f"{path}, line {number}: {line!r} is not the name of an image with a mask below "
         f"{folder}{nearest(line, known)}"
