@@ -72,7 +72,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     bad = not_finite(tensors)
     if bad is not None:
-        raise CheckpointError(f"{path}: {bad} holds infinities or not-a-numbers; use other weights")
+        raise CheckpointError(f"{path}: {bad} holds NaN or infinite values; use other weights")
     return _of_the_network(clean_names(tensors))
 
 

@@ -80,7 +80,7 @@ WRONG = {
     "infinities": (torch_file({"a": torch.tensor([1.0, torch.inf])}), "a holds infinities"),
     "not-a-numbers": (
         safetensors.torch.save({"a": torch.tensor([torch.nan]).half()}),
-        "a holds infinities or not-a-numbers",
+        "a holds NaN or infinite values",
     ),
 }
 

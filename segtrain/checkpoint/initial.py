@@ -48,7 +48,7 @@ def start_from(
         )
     bad = not_finite({name: weights[name] for name in others})
     if bad is not None:
-        raise CheckpointError(f"init={source}: {bad} holds infinities or not-a-numbers; use other weights")
+        raise CheckpointError(f"init={source}: {bad} holds NaN or infinite values; use other weights")
     about_import = imported.about(model, source) if imported else []
     for name in others:
         own[name].copy_(weights[name])

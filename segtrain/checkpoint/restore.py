@@ -115,7 +115,7 @@ def load_exactly(
     bad = not_finite(weights)
     if bad is not None:
         raise CheckpointError(
-            f"{source}: {bad} holds infinities or not-a-numbers, which no prediction can come from; "
+            f"{source}: {bad} holds NaN or infinite values, which no prediction can come from; "
             f"use an earlier checkpoint or train anew"
         )
     model.load_state_dict(weights)

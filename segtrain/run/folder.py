@@ -23,7 +23,7 @@ def create(outputs: Path | str, name: str | None = None) -> Path:
         folder = outputs / name
         if not _mkdir(folder):
             raise ConfigError(
-                f"name={name}: {folder} exists already; choose another name, or go on with that run by "
+                f"name={name}: {folder} exists already; choose another name, or resume that run by "
                 f"resume={folder}"
             )
         return folder

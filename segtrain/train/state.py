@@ -86,7 +86,7 @@ class RunState:
         load_exactly(self.served, weights, source, "; it is not of this run's network", CheckpointError)
         wrong = self._misfit(plain)
         if wrong is None and (bad := not_finite(plain)) is not None:
-            wrong = f"{bad} holds infinities or not-a-numbers"
+            wrong = f"{bad} holds NaN or infinite values"
         try:
             if wrong is None:
                 self._load(plain)

@@ -180,7 +180,7 @@ CASES = {
         ("train", "resume=outputs/first", "experiment=demo", DRY), "; leave experiment out, or leave resume out"
     ),
     "a name that is taken": Case(
-        (*TRAIN, *UNET, "trainer.steps=2", "trainer.save_every=1", "name=first"), ", or go on with that run by resume="
+        (*TRAIN, *UNET, "trainer.steps=2", "trainer.save_every=1", "name=first"), ", or resume that run by resume="
     ),
     "resume without a name": Case((*TRAIN, *UNET, "trainer.steps=1", "resume=auto"), "; add name=NAME, or give resume=FOLDER", [("name=fresh",)]),
     "no run": Case(("evaluate", *QUICK), " needs the folder of a run; add "),
