@@ -77,7 +77,7 @@ WRONG = {
     ),
     "more than the file": (torch_file({"a": torch.ones(1).expand(10**12)}), "more than the whole file"),
     "no numbers": (torch_file({"a": torch.ones(2, device="meta")}), "without numbers"),
-    "infinities": (torch_file({"a": torch.tensor([1.0, torch.inf])}), "a holds infinities"),
+    "infinities": (torch_file({"a": torch.tensor([1.0, torch.inf])}), "a holds NaN or infinite values"),
     "not-a-numbers": (
         safetensors.torch.save({"a": torch.tensor([torch.nan]).half()}),
         "a holds NaN or infinite values",

@@ -138,5 +138,5 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     net = fcn(32)
     next(net.parameters()).data.view(-1)[3] = float("nan")
     torch.save(net.state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(CheckpointError, match=r"weights\.pth: .*weight holds infinities"):
+    with pytest.raises(CheckpointError, match=r"weights\.pth: .*weight holds NaN or infinite values"):
         started(fcn(32), str(tmp_path / "weights.pth"))
