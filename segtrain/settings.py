@@ -117,6 +117,11 @@ class Loader:
     )
     cache: Literal["none", "memory"] = key("none", "memory: keep decoded samples in each worker's memory")
 
+    @property
+    def skip_bad(self) -> bool:
+        """Whether unreadable training samples are left out."""
+        return self.on_bad == "skip"
+
 
 @dataclass(frozen=True)
 class PredictorSettings:

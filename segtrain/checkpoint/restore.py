@@ -35,7 +35,7 @@ def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Net
         in_channels=facts.channels,
         num_classes=facts.num_classes,
     )
-    for key in changed.keys() & {"name", "weights"}:
+    for key in [key for key in ("name", "weights") if key in changed]:
         advice = _of_training({key: changed[key]}, saved)
         raise ConfigError(f"model.{key}={as_typed(changed[key])} cannot change here; {advice}")
     hint = (

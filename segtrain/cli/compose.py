@@ -257,14 +257,17 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
     """The fixed sections as plain dicts: the defaults of their dataclasses, updated by the saved config."""
     from segtrain.options import REQUIRED
 
+    saved = saved or {}
     result: dict = {}
     for section, settings in COMMANDS[command].sections.items():
         node = {
             name: None if option.default is REQUIRED else option.default
             for name, option in options_of(settings).items()
         }
-        # evaluate and predict have a top level of their own; a resumed training keeps the run's.
-        kept = (saved or {}).get(section) or {} if section else (saved or {}) if command == "train" else {}
+        if section:
+            kept = saved.get(section) or {}
+        else:  # the top-level keys of a run are those of train; evaluate and predict have others
+            kept = saved if command == "train" else {}
         node.update({name: kept[name] for name in node if name in kept})
         result.update(node if section == "" else {section: node})
     return result

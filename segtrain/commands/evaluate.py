@@ -43,7 +43,7 @@ def evaluate(config: dict, stop) -> dict:
     output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
-    # With the atrous rates of this output stride.
+    # The atrous rates follow model.output_stride, so the built network knows them, not the config.
     used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
         "split": config["split"],

@@ -22,7 +22,7 @@ from segtrain.report.trackers import Events
 from segtrain.run.storage import probe
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
-from segtrain.train.plan import Plan
+from segtrain.train.plan import ONE_STEP
 from segtrain.train.state import new_state
 
 
@@ -53,7 +53,7 @@ def fit(
             probe(folder, FITTED_BYTES)
         train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
         count = len(train_split) if folder else min(len(train_split), 4)
-        samples = Samples(train_split, count, loader.on_bad == "skip", stop.raise_if_requested)
+        samples = Samples(train_split, count, loader.skip_bad, stop.raise_if_requested)
         events = Events(folder, state.step, 1, state.evaluation_due)
         run = RunOutput(
             settled.config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
@@ -73,9 +73,7 @@ def fit(
             events.say(f"fitted    in {time.perf_counter() - start:.1f} s")
             events.progress(1)
         # The loop has no step left: it evaluates and saves.
-        scores = training.train(
-            state, None, Plan(1, 1, None, None), None, run.evaluate, run.save, events, stop
-        )
+        scores = training.train(state, None, ONE_STEP, None, run.evaluate, run.save, events, stop)
     finally:
         events.close()
     return result_of(state, scores, folder, parts)

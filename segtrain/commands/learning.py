@@ -30,7 +30,7 @@ def augmentation_and_loss(config, parts: Parts, split):
     counted only if one does."""
     facts = parts.facts
     target = parts.task.target
-    skip_bad = config["loader"]["on_bad"] == "skip"
+    skip_bad = Loader(**config["loader"]).skip_bad
     class_frequency = functools.cache(
         lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad)
     )
@@ -108,7 +108,7 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
             f"parts of an image or more"
         )
     size = output_size(ops)
-    headers = training_headers(split, loader.on_bad == "skip")
+    headers = training_headers(split, loader.skip_bad)
     sizes = sorted({(header.height, header.width) for header in headers})
     height, width = size or headers[0][:2]
     if size is None and loader.batch_size > 1 and len(sizes) > 1:

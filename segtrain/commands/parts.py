@@ -20,6 +20,7 @@ from segtrain.model import MODEL
 from segtrain.model.network import as_typed
 from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
+from segtrain.settings import Loader
 from segtrain.task import TASK
 
 
@@ -53,7 +54,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     resumed: checkpoint to resume from, or None; description: of that checkpoint. If weights come from a
     checkpoint (resume or init=RUN), pretrained encoder weights are not loaded."""
     task = TASK.build(config["task"])
-    data = DATA.build(config["data"], target=task.target, skip_bad=config["loader"]["on_bad"] == "skip")
+    data = DATA.build(config["data"], target=task.target, skip_bad=Loader(**config["loader"]).skip_bad)
     facts = data.facts
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path

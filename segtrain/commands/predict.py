@@ -38,7 +38,7 @@ def predict(config: dict, stop) -> dict:
     )
     folders = [
         f"{name}/" for name in files.folders(task) if config.get(name, True)
-    ]  # the first two are always written
+    ]  # folders that no option switches off are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
     if counts["left_out"]:

@@ -61,7 +61,7 @@ def predict(
     output: str,
     with_overlay: bool,
     with_probabilities: bool,
-    between=lambda: None,
+    interrupt=lambda: None,
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
@@ -71,7 +71,7 @@ def predict(
     every image is.
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
     of a file is replaced.
-    mask: `segtrain.predictor.Mask`. between: called after each image.
+    mask: `segtrain.predictor.Mask`. interrupt: called after each image.
     """
     files, results = list(inputs(source, output, folders(task))), Path(output)
     _refuse_same_names(files)
@@ -99,7 +99,7 @@ def predict(
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:
             write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
-        between()
+        interrupt()
     if bad and len(bad) == len(files):
         none = (
             f"none of the {len(files)} images could be used; the first"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, DataError
 from segtrain.evaluate.loop import spread
 from segtrain.options import path_options
-from segtrain.run.saved import as_decided
+from segtrain.run.saved import with_settled_values
 from segtrain.text import show
 
 
@@ -54,8 +54,7 @@ def fingerprints(data: Data) -> dict[str, dict]:
 
 def _fingerprint(split: Split) -> dict:
     names = [split.name(index) for index in range(len(split))]
-    # Names of other than absolute paths have no common folder or an empty one.
-    shared = os.path.commonpath([os.path.dirname(name) for name in names])
+    shared = _common_folder(names)
     content = hashlib.sha256()
     for index in spread(len(split), COMPARED):
         with contextlib.suppress(DataError):  # of an unreadable sample only its name counts
@@ -68,6 +67,14 @@ def _fingerprint(split: Split) -> dict:
         "names": hashlib.sha256(below.encode("utf-8", "surrogateescape")).hexdigest(),
         "content": content.hexdigest(),
     }
+
+
+def _common_folder(names: Sequence[str]) -> str:
+    """The folder that all names lie in; "" if there is none, as for names that are not paths."""
+    try:
+        return os.path.commonpath([os.path.dirname(name) for name in names])
+    except ValueError:  # absolute and relative paths, or paths on several drives
+        return ""
 
 
 def check_samples(config: Mapping, description: dict | None, now: Mapping[str, dict]) -> list[str]:
@@ -142,4 +149,4 @@ def to_resume(folder: Path | None, config: dict) -> tuple[Path | None, dict | No
     if resumed is None:
         return None, None, config
     description = checkpoints.describe(resumed)
-    return resumed, description, as_decided(config, description["config"])
+    return resumed, description, with_settled_values(config, description["config"])

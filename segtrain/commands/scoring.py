@@ -83,10 +83,10 @@ class Scoring:
     settings: EvaluateSettings
     prediction: Prediction
 
-    def predictor(self, model: nn.Module, device, between=lambda: None) -> Predictor:
+    def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network
         cannot run with."""
-        return self.prediction.of(model, self.facts, self.task, device, between)
+        return self.prediction.of(model, self.facts, self.task, device, interrupt)
 
 
 def prediction_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Prediction:

@@ -1,5 +1,5 @@
 """Settles a training config: decides, once and before config.yaml is written, what it leaves to the machine
-or to the files.
+or to the files (unset values: null or auto).
 
 `device=auto` and `threads=null` stay open: a run may be resumed on another machine.
 """
@@ -16,7 +16,7 @@ from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
 from segtrain.text import flatten, show
-from segtrain.train.plan import Plan, in_steps, plan_of, steps_of
+from segtrain.train.plan import ONE_STEP, Plan, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
 """Longest value on the `settled` line, in characters."""
@@ -26,9 +26,10 @@ MAX_SHOWN = 100
 class Settled:
     """A settled config.
 
-    config: with every open value decided, as saved in config.yaml. plan: when the loop logs, evaluates and
-    saves; one step for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
-    a resumed run; None for a dry run. lines: to print, about the decisions and the data of a resumed run.
+    config: with every unset value settled, as saved in config.yaml. plan: when the loop logs, evaluates and
+    saves; ONE_STEP for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
+    a resumed run; None for a dry run. lines: to print, about the settled values and the data of a resumed
+    run.
     """
 
     config: dict
@@ -51,17 +52,17 @@ def settle(
     ConfigError if paths of a resumed run's data changed and the samples there are others.
     """
     saved = None if description is None else description["config"]
-    decided = _decided(config, saved, parts, faster_memory_format)
-    lines = _about_decisions(config, decided)
+    settled = _settled_config(config, saved, parts, faster_memory_format)
+    lines = _about_settled(config, settled)
     if folder is None:
-        return Settled(decided, Plan(1, 1, None, None), None, lines)
+        return Settled(settled, ONE_STEP, None, lines)
     samples = fingerprints(parts.data)
-    lines += check_samples(decided, description, samples)
-    write_config(folder, decided)
-    return Settled(decided, plan_of(Trainer(**decided["trainer"])), samples, lines)
+    lines += check_samples(settled, description, samples)
+    write_config(folder, settled)
+    return Settled(settled, plan_of(Trainer(**settled["trainer"])), samples, lines)
 
 
-def _decided(
+def _settled_config(
     config: Mapping, saved: Mapping | None, parts: Parts, faster_memory_format: Callable[[], str] | None
 ) -> dict:
     """The config with the class names and label_map found in the masks, the solver of the CRF, the length and
@@ -92,10 +93,10 @@ def _in_steps(
     return trainer
 
 
-def _about_decisions(config: Mapping, decided: Mapping) -> list[str]:
+def _about_settled(config: Mapping, settled: Mapping) -> list[str]:
     """One line with the settled keys: those whose values differ from the composed config."""
     before = flatten(config)
-    changed = {key: show(value) for key, value in flatten(decided).items() if before.get(key) != value}
+    changed = {key: show(value) for key, value in flatten(settled).items() if before.get(key) != value}
     words = [
         f"{key}={text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + '…'}" for key, text in changed.items()
     ]

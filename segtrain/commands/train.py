@@ -58,7 +58,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     ops, loss = augmentation_and_loss(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.on_bad == "skip")
+    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
     settled = settle(config, folder, parts, description, probe)
     config, plan = settled.config, settled.plan
     settings = Trainer(**config["trainer"])

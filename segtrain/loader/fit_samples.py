@@ -15,11 +15,13 @@ from segtrain.text import notice
 
 class Samples:
     """The first `count` samples of a split without augmentation; can be iterated over repeatedly.
-    between: called before each sample; an exception that it raises ends the iteration. skip_bad: leave
+    interrupt: called before each sample; an exception that it raises ends the iteration. skip_bad: leave
     out unreadable samples."""
 
-    def __init__(self, split, count: int, skip_bad: bool = False, between: Callable[[], None] = lambda: None):
-        self._split, self._count, self._skip_bad, self._between = split, count, skip_bad, between
+    def __init__(
+        self, split, count: int, skip_bad: bool = False, interrupt: Callable[[], None] = lambda: None
+    ):
+        self._split, self._count, self._skip_bad, self._interrupt = split, count, skip_bad, interrupt
 
     def __len__(self) -> int:
         return self._count
@@ -27,7 +29,7 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         bad, dtype = 0, training_dtype(self._split)
         for index in tqdm(range(self._count), unit="image", desc="reading", leave=False, disable=None):
-            self._between()
+            self._interrupt()
             try:
                 sample = read_sample(self._split, index, dtype)
             except DataError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segtrain.loader.batches import Batches
-from segtrain.loader.order import TrainingPlan
+from segtrain.loader.order import EndlessBatchSampler
 from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
 from segtrain.sample import IGNORE
@@ -23,10 +23,10 @@ def training_batches(
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
     in order. interrupt: see `Batches`."""
     reader = Reader(
-        split, tuple(ops), seed, settings.on_bad == "skip", settings.cache == "memory", training_dtype(split)
+        split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split)
     )
-    plan = TrainingPlan(start, settings.batch_size)
-    return Batches(reader, plan, settings.workers, "loader", interrupt)
+    positions = EndlessBatchSampler(start, settings.batch_size)
+    return Batches(reader, positions, settings.workers, "loader", interrupt)
 
 
 def evaluation_batches(

@@ -37,8 +37,9 @@ class Order:
         return rng.integers(self._num_samples, size=count).tolist()
 
 
-class TrainingPlan:
-    """The batch sampler of training: endless lists of consecutive positions."""
+class EndlessBatchSampler:
+    """The batch sampler of training: lists of `batch_size` consecutive positions from `start` on, without
+    end."""
 
     def __init__(self, start: int, batch_size: int):
         self.start, self.batch_size = start, batch_size

@@ -46,15 +46,15 @@ PRESETS = {
 inference."""
 
 
-def crf(name: str, window: int, solver: str, between: Callable[[], None] = lambda: None) -> Refine:
+def crf(name: str, window: int, solver: str, interrupt: Callable[[], None] = lambda: None) -> Refine:
     """The CRF of a preset. window: side of the square of pixels that one is compared with (solver torch).
 
-    between: called before each step; what it raises ends the refinement.
+    interrupt: called before each step; what it raises ends the refinement.
     """
     preset = PRESETS[name]
     if chosen_solver(solver) == "pydensecrf":
-        return lambda images, probabilities: permutohedral(probabilities, colours(images), preset, between)
-    return lambda images, probabilities: mean_field(probabilities, colours(images), preset, window, between)
+        return lambda images, probabilities: permutohedral(probabilities, colours(images), preset, interrupt)
+    return lambda images, probabilities: mean_field(probabilities, colours(images), preset, window, interrupt)
 
 
 def chosen_solver(wish: str) -> str:
@@ -84,7 +84,7 @@ def mean_field(
     rgb: Tensor,
     preset: Preset,
     window: int,
-    between: Callable[[], None] = lambda: None,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Mean field steps with kernels that end at the border of a window, as in convolutional CRFs (Teichmann &
     Cipolla 2018).
@@ -107,7 +107,7 @@ def mean_field(
     )
     marginals = unary.softmax(1)
     for _ in range(preset.steps):
-        between()
+        interrupt()
         message = unary.clone()
         for here, there, distance in _pairs(*rest):
             near, alike = _kernels(rgb, here, there, distance, preset)
@@ -154,7 +154,7 @@ def _kernels(rgb: Tensor, here: tuple, there: tuple, distance: int, preset: Pres
 
 
 def permutohedral(
-    probabilities: Tensor, rgb: Tensor, preset: Preset, between: Callable[[], None] = lambda: None
+    probabilities: Tensor, rgb: Tensor, preset: Preset, interrupt: Callable[[], None] = lambda: None
 ) -> Tensor:
     """Mean field steps with kernels over the whole image, by pydensecrf's lattice, on the CPU. A pixel is
     among its own neighbours."""
@@ -173,7 +173,7 @@ def permutohedral(
         )
         marginals, *buffers = field.startInference()
         for _ in range(preset.steps):
-            between()
+            interrupt()
             field.stepInference(marginals, *buffers)
         result[i] = torch.from_numpy(np.array(marginals).reshape(classes, height, width))
     return result

@@ -100,10 +100,10 @@ def mask_of(
     task: Task,
     prediction: Prediction,
     device: torch.device,
-    between=lambda: None,
+    interrupt=lambda: None,
 ) -> Mask:
-    """A `Mask` of a network that is on its device. between: called before each forward pass."""
-    return Mask(prediction.of(model, facts, task, device, between), task.decide, facts, device)
+    """A `Mask` of a network that is on its device. interrupt: called before each forward pass."""
+    return Mask(prediction.of(model, facts, task, device, interrupt), task.decide, facts, device)
 
 
 def load(

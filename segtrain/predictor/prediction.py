@@ -37,16 +37,16 @@ class Prediction:
         facts: Facts,
         task: Task,
         device: torch.device,
-        between: Callable[[], None] = lambda: None,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> Predictor:
-        """The predictor of a network. device: of the second network, the same at each call. between: called
+        """The predictor of a network. device: of the second network, the same at each call. interrupt: called
         before each pass of the network; what it raises ends the prediction."""
         check_target(task.target, self.settings)
         ensemble = self._second(device)
         if ensemble is not None:
             ensemble.check_same(facts)
         return predictor(
-            model, facts.normalisation, task.activate, self.settings, self._views, between, ensemble
+            model, facts.normalisation, task.activate, self.settings, self._views, interrupt, ensemble
         )
 
     def protocol(self, model: nn.Module) -> dict:

@@ -91,13 +91,13 @@ def predictor(
     activate: Callable[[Tensor, Tensor], Tensor],
     settings: PredictorSettings,
     views=(),
-    between=lambda: None,
+    interrupt=lambda: None,
     ensemble: Ensemble | None = None,
 ) -> Predictor:
     """The whole way from images to probabilities.
 
-    activate: (logits B×C×H×W, images as they were read) -> probabilities. between: called before each pass of
-    the network; what it raises ends the prediction.
+    activate: (logits B×C×H×W, images as they were read) -> probabilities. interrupt: called before each pass
+    of the network; what it raises ends the prediction.
     """
     # Not every network has trainable parameters.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
@@ -105,7 +105,7 @@ def predictor(
     margin = model.margin
 
     def scores(normalised: Tensor) -> Tensor:
-        between()
+        interrupt()
         with autocast(device, settings.amp):
             output = model(normalised)
         if output.window is not None and not margin:
@@ -126,7 +126,7 @@ def predictor(
 
     refine = None
     if settings.crf:
-        refine = crf(settings.crf, settings.crf_window, settings.crf_solver, between)
+        refine = crf(settings.crf, settings.crf_window, settings.crf_solver, interrupt)
     by_tile = settings.tile is not None
     one_tile = refined(average(whole, views), refine) if by_tile else whole
     if margin:

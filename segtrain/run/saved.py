@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -21,12 +21,20 @@ from segtrain.run.record import read_record
 from segtrain.run.storage import write_atomic
 from segtrain.text import flatten, notice, show
 
-RESUMABLE = re.compile(
-    r"name|resume|device|threads|trainer\.(compile|keep_checkpoints)|evaluate\.(batch_size|pictures)"
-    r"|loader\.cache|.*\.workers|.*_every|trackers?\b.*"
+CHANGEABLE = (
+    "device",
+    "threads",
+    "loader.cache",
+    "evaluate.batch_size",
+    "evaluate.pictures",
+    "trainer.keep_checkpoints",
+    "trainer.compile",
+    "tracker",
+    "*.workers",
+    "*_every",
 )
-"""Keys that may change when a run is resumed: they do not influence the weights. A run that ended for want of
-memory or disk space needs some of them changed."""
+"""Keys that may change when a run is resumed, with wildcards: they do not influence the weights. A run that
+ended for want of memory or disk space needs some of them changed."""
 AUTO = "auto"
 MAX_DESCRIPTION = 16 << 20
 
@@ -60,7 +68,7 @@ def write_config(folder: Path, config: Mapping) -> None:
 
 
 def _restore(folder: Path) -> str:
-    return f"restore it from the description in {folder}/checkpoints"
+    return f"restore it from a copy, or from the config in {folder}/checkpoints/last/description.json"
 
 
 def _upgraded(config: dict, folder: Path) -> dict:
@@ -68,7 +76,7 @@ def _upgraded(config: dict, folder: Path) -> dict:
     config.yaml did not hold settled values such as class names, which are taken from the last checkpoint."""
     data = config.get("data") or {}
     if None in data.values():
-        config = {**config, "data": with_decided(data, _of_last_checkpoint(folder).get("data"))}
+        config = {**config, "data": fill_in(data, _of_last_checkpoint(folder).get("data"))}
     evaluate = dict(config.get("evaluate") or {})
     tolerance_px = evaluate.pop("boundary_px", None)
     if tolerance_px is None:
@@ -86,19 +94,19 @@ def _of_last_checkpoint(folder: Path) -> dict:
     return {}
 
 
-def with_decided(options: Mapping, saved: Any) -> dict:
+def fill_in(options: Mapping, saved: Any) -> dict:
     """The options of a group, with null options replaced by the values that the run settled, if it has the
     same entry. A string is a path that a user gave and is never settled."""
     if not isinstance(saved, Mapping) or saved.get("name") != options.get("name"):
         return dict(options)
-    decided = {key: value for key, value in saved.items() if not isinstance(value, str)}
-    return {key: decided.get(key) if value is None else value for key, value in options.items()}
+    settled = {key: value for key, value in saved.items() if not isinstance(value, str)}
+    return {key: settled.get(key) if value is None else value for key, value in options.items()}
 
 
-def as_decided(config: Mapping, saved: Mapping) -> dict:
-    """The config of a resumed run, with values left open replaced by those that the run settled at its start.
+def with_settled_values(config: Mapping, saved: Mapping) -> dict:
+    """The config of a resumed run, with unset values replaced by those that the run settled at its start.
 
-    Open are null options of the data set, trainer.steps=null, trainer.memory_format=auto and
+    Unset are null options of the data set, trainer.steps=null, trainer.memory_format=auto and
     predictor.crf_solver=auto. saved: the run's config.
     """
     trainer, predictor = dict(config["trainer"]), dict(config["predictor"])
@@ -113,22 +121,19 @@ def as_decided(config: Mapping, saved: Mapping) -> dict:
         predictor["crf_solver"] = old_predictor.get("crf_solver", AUTO)
     return {
         **config,
-        "data": with_decided(config["data"], saved["data"]),
+        "data": fill_in(config["data"], saved["data"]),
         "trainer": trainer,
         "predictor": predictor,
     }
 
 
 def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: Path) -> dict:
-    """The options of a run's data set, or of a section of its config. A relative path of the run that does
-    not exist from here, but from the directory that the run was started in, is made absolute; a path that
-    exists below data.root is left to the data set.
+    """The options of a run's data set, or of a section of its config, with relative paths that exist only
+    below the directory in which the run was started made absolute. Paths below data.root are left to the data
+    set. If a path exists in both directories, the current one wins, with a notice.
 
-    saved: the options in the run's config; paths that differ from it were typed, and begin here. paths: names
-    of the options that hold files or folders. folder: of the run.
-
-    saved: the options in the run's config; paths that differ from it were typed, and begin here. paths: names
-    of the options that hold files or folders. folder: of the run.
+    saved: the options in the run's config; a path that differs from it was given on the command line and
+    stays as it is. paths: names of the options that hold files or folders. folder: of the run.
     """
     started = read_record(folder).get("directory")
     found = dict(options)
@@ -172,20 +177,24 @@ def check_unchanged(
     those whose content the training compares itself (`commands.resume.check_samples`); they may change
     freely.
     """
-    old, new = flatten(plain_data(saved)), flatten(plain_data(as_decided(config, saved)))
+    old, new = flatten(plain_data(saved)), flatten(plain_data(with_settled_values(config, saved)))
     for key in dict.fromkeys([*new, *old]):
         before, now = old.get(key), new.get(key)
         moved = key in paths and (key in compared or _base_name(before) == _base_name(now))
-        if before == now or moved or RESUMABLE.fullmatch(key) or AUTO in (before, now):
+        if before == now or moved or _may_change(key) or AUTO in (before, now):
             continue
         # Weights of another network would not fit.
         start = "" if key.startswith("model.") else f", with init={folder} to start from its weights"
         raise ConfigError(
             f"{key} is {show(now)}, but {folder} was started with {show(before)}; a resumed run may change "
-            f"only device, threads, *.workers, loader.cache, evaluate.batch_size, evaluate.pictures, "
-            f"trainer.keep_checkpoints, trainer.compile, *_every and paths of the same files: choose another "
-            f"name{start}"
+            f"only {', '.join(CHANGEABLE)} and paths of the same files: choose another name{start}"
         )
+
+
+def _may_change(key: str) -> bool:
+    # The name and resume=true say which run is resumed; below a group are its options.
+    parents = {key, key.partition(".")[0]}
+    return key in ("name", "resume") or any(fnmatchcase(one, form) for one in parents for form in CHANGEABLE)
 
 
 def _base_name(path: Any) -> Any:

@@ -19,7 +19,7 @@ def misfit(own, given, where: str) -> str | None:
     """
     if isinstance(own, Tensor):
         if not isinstance(given, Tensor):
-            return f"{where} is no tensor"
+            return f"{where} is {type(given).__name__}, not a tensor"
         (shape, dtype), (other, its_dtype) = ((tuple(one.shape), one.dtype) for one in (own, given))
         return (
             None if (shape, dtype) == (other, its_dtype) else f"{where} is {other} {its_dtype}, not {shape}"
@@ -28,7 +28,8 @@ def misfit(own, given, where: str) -> str | None:
         if not isinstance(given, Mapping):
             return f"{where} is {type(given).__name__}, not a mapping"
         if own.keys() != given.keys():
-            return f"{where} lacks or adds {sorted(map(str, own.keys() ^ given.keys()))[0]}"
+            missing, name = min((name in given, str(name)) for name in own.keys() ^ given.keys())
+            return f"{where} {'has the unknown key' if missing else 'lacks'} {name}"
         return first(misfit(own[key], given[key], f"{where}.{key}") for key in own)
     if isinstance(own, (list, tuple)):
         if not isinstance(given, (list, tuple)) or len(own) != len(given):
@@ -56,9 +57,9 @@ def optimizer_misfit(optimizer: torch.optim.Optimizer, given, where: str) -> str
     created, states = _after_a_step(optimizer), given["state"]
     numbers = [number for group in own["param_groups"] for number in group["params"]]
     if [group["params"] for group in given["param_groups"]] != [g["params"] for g in own["param_groups"]]:
-        return f"{where}.param_groups names other parameters"
+        return f"{where}.param_groups is of other parameters"
     if not isinstance(states, Mapping) or not set(states) <= set(numbers):
-        return f"{where}.state is not one of these parameters"
+        return f"{where}.state is not of these parameters"
     if created is None:
         return None
     return first(

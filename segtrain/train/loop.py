@@ -1,4 +1,4 @@
-"""The training loop, in time order: rate, step, log, evaluate, save.
+"""The training loop, in time order: step, EMA, log, evaluate, save.
 
 Sample order and augmentation are functions of (seed, position), so the loader can start at any position. All
 intervals are in optimizer steps.
@@ -86,6 +86,7 @@ def _check(state: RunState, finite: Finite) -> None:
 
 
 def _save_and_stop(state: RunState, plan: Plan, finite: Finite, save: Callable, stop) -> None:
+    """Saves a checkpoint and raises errors.Interrupted for the signal that came."""
     _check(state, finite)
     save(state, None)
     stop.raise_if_requested(f"stopped after step {state.step} of {plan.steps}; a checkpoint is saved")

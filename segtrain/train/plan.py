@@ -27,6 +27,10 @@ class Plan:
         return bool(self.save_every and step % self.save_every == 0)
 
 
+ONE_STEP = Plan(1, log_every=1, evaluate_every=None, save_every=None)
+"""Of a dry run, and of a network that is fitted in one call."""
+
+
 def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
     """The number of optimizer steps of a run, from trainer.steps or trainer.epochs. ConfigError if neither is
     set, or if both are set and disagree."""

@@ -104,7 +104,7 @@ class RunState:
         own = self.plain()
         statistics, random = plain.get("statistics"), plain.get("random")
         if not isinstance(random, dict) or not isinstance(random.get("cuda"), list):
-            return "random is not the state of random numbers"
+            return "the RNG states are missing"
         if not isinstance(statistics, (dict, type(None))):
             return "statistics is not a mapping"
         served = self.served.state_dict()
@@ -113,15 +113,17 @@ class RunState:
         optimizers = own.pop("optimizers")
         given = {name: value for name, value in plain.items() if name != "optimizers"}
         saved = plain.get("optimizers")
-        if not isinstance(saved, dict) or saved.keys() != optimizers.keys():
-            return "optimizers are others"
+        if not isinstance(saved, dict):
+            return "optimizers is not a mapping"
+        if saved.keys() != optimizers.keys():
+            return f"optimizers of {sorted(map(str, saved))}, not of {sorted(optimizers)}"
         numbers = plain.get("numbers")
         return first(
             [
                 misfit(own, given, "state"),
                 *(optimizer_misfit(one, saved[name], name) for name, one in self.optimizers.items()),
             ]
-        ) or ("a number of steps is negative" if min(numbers["step"], numbers["position"]) < 0 else None)
+        ) or ("step or position is negative" if min(numbers["step"], numbers["position"]) < 0 else None)
 
     def _load(self, plain: dict) -> None:
         self.served.load_state_dict(plain["statistics"] or {}, strict=False)

@@ -56,13 +56,21 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     total, weight = (sum(parts[1:], parts[0]) for parts in (totals, weights))
     update(state, "network", learning, nominal / _divisor(weight) if nominal else None)
     state.scaler.update()
-    return total * (weight > 0), weight
+    return total if _known_positive(weight) else total * (weight > 0), weight
 
 
 def _divisor(weight: Tensor) -> Tensor:
     """The weight to divide by; infinity in place of 0, so that a finite loss and its gradient become exactly
     0."""
+    if _known_positive(weight):
+        return weight.detach()
     return torch.where(weight > 0, weight, torch.inf).detach()
+
+
+def _known_positive(weight: Tensor) -> bool:
+    """Whether the weight is on the CPU and above 0. Reading it there is faster than a further tensor
+    operation; reading it from a GPU would wait for the forward pass."""
+    return weight.device.type == "cpu" and weight.item() > 0
 
 
 def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Tensor]]:

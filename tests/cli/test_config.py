@@ -14,7 +14,7 @@ from segtrain.cli.catalogue import Keys
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import parse_overrides
 from segtrain.errors import CheckpointError, ConfigError
-from segtrain.run.saved import as_decided, check_overrides_of_saved, check_unchanged, saved_config
+from segtrain.run.saved import check_overrides_of_saved, check_unchanged, saved_config, with_settled_values
 
 
 def composed(*words: str, command: str = "train", config_dir=None, saved=None) -> dict:
@@ -650,7 +650,7 @@ def test_open_values_of_a_resumed_run_are_those_that_it_decided():
     saved["trainer"]["steps"], fast = 12, "trainer.memory_format=channels_last"
     again = composed("trainer.epochs=3", "data=folder", "trainer.memory_format=auto")
     check_unchanged(saved, again, Path("r"), ())
-    trainer, data = (as_decided(again, saved)[section] for section in ("trainer", "data"))
+    trainer, data = (with_settled_values(again, saved)[section] for section in ("trainer", "data"))
     assert (trainer["steps"], trainer["epochs"], trainer["memory_format"]) == (12, 3, "channels_last")
     assert data["classes"] == ["a", "b"]
     check_unchanged(saved, composed("trainer.steps=12", "data=folder", fast), Path("r"), ())

@@ -270,7 +270,7 @@ def test_wrong_options(tmp_path, options, message):
 
 
 def test_classes_are_found_once_and_remembered(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(per_file, "SETTLED_S", 0)
+    monkeypatch.setattr(per_file, "CLOCK_S", 0)
     some(tmp_path, 6)
     write(tmp_path, "b", [[255, 255], [0, 1]])
     data = build(tmp_path)

@@ -163,7 +163,7 @@ def test_evaluations_read_the_headers_of_a_data_set_once(tmp_path, write, monkey
     reads = []
     original = header_files.read_header
     monkeypatch.setattr(header_files, "read_header", lambda path: reads.append(path) or original(path))
-    monkeypatch.setattr(per_file, "SETTLED_S", 0)
+    monkeypatch.setattr(per_file, "CLOCK_S", 0)
     for number in range(10):
         write(number, 8 + number % 2, 8)
     options = {"name": "folder", "root": str(tmp_path), "classes": ["a", "b"], "val_fraction": 0.4}

@@ -97,7 +97,11 @@ def test_somebody_is_asked_before_each_pass_of_the_network():
     calls = []
     settings = PredictorSettings(tile=16, overlap=0.0)
     predict = predictor(
-        Pointwise(), NORM, lambda logits, images: logits.softmax(1), settings, between=lambda: calls.append(1)
+        Pointwise(),
+        NORM,
+        lambda logits, images: logits.softmax(1),
+        settings,
+        interrupt=lambda: calls.append(1),
     )
     predict(images(32, 48))
     assert len(calls) == 6

@@ -1,5 +1,5 @@
-"""What is read of each file of a list: by several threads, with progress, remembered in the user's cache
-folder."""
+"""Applies a reading function to each file of a list, in several threads, with progress and a cache of the
+results in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from segtrain.run.storage import remove_leftovers, written
 VERSION = 2  # of the cache files' content
 ALONE_S = 0.05  # how long the calling thread reads alone: few files take less time than threads take to start
 AT_ONCE = 1024  # files handed to the threads at a time
-SETTLED_S = 2  # coarsest step of a file system's clock, see `_entry`
+CLOCK_S = 2  # coarsest resolution of a file system's times, see `_entry`
 MAX_BYTES = 1 << 30  # of a cache file that is read
 
 
 def per_file(
     kind: str, paths: Sequence[str], read: Callable[[str], object], parse: Callable, threads: int
 ) -> list:
-    """`read(path)` of each file, in order. Files that are as they were when they were last read are not read
-    again, in later calls and by other processes too.
+    """`read(path)` of each file, in order. Results are cached for later calls and other processes; a file is
+    read again if its size, inode or times have changed.
 
-    kind: name of the cache. read: gives plain values for JSON; an error that it gives back, and does not
-    raise, is put into the list and not remembered. parse: what `read` gave, from what JSON has made of it;
-    raises anything for what `read` cannot have given. threads: so many at most.
+    kind: name of the cache, such as "headers". read: path -> a value that JSON can hold; a DataError that it
+    returns is put into the list and not cached. parse: cached JSON value -> the value that `read` returned;
+    any exception means that the entry is damaged, and the file is read again. threads: at most so many.
     """
     cache = _cache_file(kind, paths)
-    remembered = _load(cache, len(paths))
+    cached = _load(cache, len(paths))
 
     def current(item: tuple[str, object]) -> tuple[object, list | None]:
-        """What is read of a file, and its entry in the cache; None if it is the remembered one."""
+        """The value of a file, and its entry for the cache; None if it must not be cached."""
         path, entry = item
         state = _state(path)
         with contextlib.suppress(Exception):  # a damaged cache may hold anything
@@ -50,20 +50,20 @@ def per_file(
         return value, _entry(state, value)
 
     values, entries = [], []
-    items = zip(paths, remembered, strict=True)
+    items = zip(paths, cached, strict=True)
     with contextlib.closing(_in_order(current, items, threads)) as results:
         for value, entry in tqdm(
             results, total=len(paths), unit="file", desc=f"reading {kind}", delay=1, leave=False, disable=None
         ):
             values.append(value)
             entries.append(entry)
-    if entries != remembered:
+    if entries != cached:
         _save(cache, entries)
     return values
 
 
 def _in_order(function: Callable, items: Iterator, threads: int) -> Iterator:
-    """`function(item)` of each item; the first ones in this thread."""
+    """`function(item)` of each item, in order; the first ones, for ALONE_S, in the calling thread."""
     end = time.monotonic() + ALONE_S
     for item in items:
         yield function(item)
@@ -75,9 +75,8 @@ def _in_order(function: Callable, items: Iterator, threads: int) -> Iterator:
 
 
 def _state(path: str) -> list[int] | None:
-    """What changes with a file's content and costs no reading: size, inode, time of the last write and of the
-    last change of the inode, which no copying tool sets back as it does the time of the write. None if there
-    is no such file."""
+    """(size, inode, mtime, ctime), which change when a file's content does; None if there is no such file.
+    The ctime is included because copying tools preserve the mtime."""
     try:
         state = os.stat(path)
     except OSError:
@@ -86,9 +85,9 @@ def _state(path: str) -> list[int] | None:
 
 
 def _entry(state: list[int] | None, value: object) -> dict | None:
-    """What the cache holds of a file; None for errors, and for files that are so new that another write could
-    leave them with the same times."""
-    if state is None or isinstance(value, DataError) or max(state[2:]) / 1e9 > time.time() - SETTLED_S:
+    """The cache entry of a file; None for errors, and for files modified so recently that a further write
+    could leave the times unchanged."""
+    if state is None or isinstance(value, DataError) or max(state[2:]) / 1e9 > time.time() - CLOCK_S:
         return None
     return {"state": state, "value": value}
 
@@ -102,7 +101,7 @@ def _cache_file(kind: str, paths: Sequence[str]) -> Path:
 
 
 def _load(cache: Path, num: int) -> list:
-    """The entries of `num` files, each of them to be checked; None where there is none."""
+    """The cached entries of `num` files, not checked yet; None for files without one."""
     with contextlib.suppress(OSError, ValueError):
         entries = parsed(read_own(cache, MAX_BYTES))
         if isinstance(entries, list) and len(entries) == num:

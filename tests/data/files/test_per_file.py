@@ -20,7 +20,7 @@ from segtrain.errors import DataError
 @pytest.fixture(autouse=True)
 def settled(monkeypatch):
     """Files that a test has just written count as old."""
-    monkeypatch.setattr(cached, "SETTLED_S", 0)
+    monkeypatch.setattr(cached, "CLOCK_S", 0)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_moved_file_is_read_again(images, reads):
 
 def test_files_written_a_moment_ago_are_not_trusted(images, reads, monkeypatch):
     """A second write within one tick of the file system's clock would go unseen."""
-    monkeypatch.setattr(cached, "SETTLED_S", 60)
+    monkeypatch.setattr(cached, "CLOCK_S", 60)
     for _ in range(2):
         assert read_headers(images) == WANTED
     assert len(reads) == 10
