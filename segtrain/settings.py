@@ -193,7 +193,7 @@ class Evaluate(Machine):
 
     run: str = field(metadata={"meaning": "folder of the run"})
     checkpoint: str = key("best", "best, last or a step")
-    split: str = key("val", "split of the data set to score")
+    split: str = key("val", "split of the data set to score: train, val, test (where there is one) or all")
     output: str | None = key(
         None,
         "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
@@ -209,7 +209,7 @@ class Compare(Machine):
         metadata={"meaning": "folders of the runs, in the order of the picture's columns"}
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
-    split: str = key("val", "split of the data set to score; the data set is that of the first run")
+    split: str = key("val", "split of the data set to score, or all; the data set is that of the first run")
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 

@@ -13,7 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from segtrain.data import DATA
-from segtrain.data.parts import Data
+from segtrain.data.joined import Joined
+from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, nearest, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
@@ -142,10 +143,11 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
         raise
 
 
-def split_of(data: Data, name: str):
+def split_of(data: Data, name: str) -> Split:
+    """The split of that name; "all" is all of them, in their order."""
+    if name == "all" and name not in data.splits:
+        return Joined(list(data.splits.values()))
     if name not in data.splits:
-        raise ConfigError(
-            f"split={name} does not exist{nearest(name, data.splits)}; there are "
-            f"{', '.join(sorted(data.splits))}"
-        )
+        names = [*sorted(data.splits), "all"]
+        raise ConfigError(f"split={name} does not exist{nearest(name, names)}; there are {', '.join(names)}")
     return data.splits[name]

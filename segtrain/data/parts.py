@@ -39,7 +39,8 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has at least "train" and "val".
+    """A data set: `splits` has at least "train" and "val", and "test" where a set has one with targets.
+    ("all", every sample, is made of them by the commands.)
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run
     saves them, so that other files are later read in the same way.

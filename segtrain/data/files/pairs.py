@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from segtrain.data.files.reading import (
     check_pixels,
     read_header,
     read_image,
+    read_mask,
     read_mask_and_palette,
 )
 from segtrain.data.parts import Header
@@ -28,21 +29,34 @@ from segtrain.sample import Sample
 
 class Pair(NamedTuple):
     """image, mask: paths. name: the image's path relative to the image folder, without suffix. group:
-    what the image was taken from, e.g. a video."""
+    what the image was taken from, e.g. a video. instances: path of the file of object numbers, if there is
+    one."""
 
     image: str
     mask: str
     name: str
     group: str = ""
+    instances: str | None = None
 
 
 class PairedFiles:
-    """A `Split` whose samples are read from pairs of files."""
+    """A `Split` whose samples are read from pairs of files.
 
-    def __init__(self, pairs: Sequence[Pair], labels: Labels, max_pixels: int = MAX_PIXELS):
+    objects: H×W stored values of an instance file -> H×W uint16 object numbers, 0 where there is no object; a
+    function of a module, because splits are sent to worker processes.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        labels: Labels,
+        max_pixels: int = MAX_PIXELS,
+        objects: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
+        self._objects = objects
         self._headers: dict[int, Header | DataError] = {}
 
     def __len__(self) -> int:
@@ -53,7 +67,14 @@ class PairedFiles:
         image = read_image(pair.image, self.max_pixels)
         target = self.target(index)
         _check_same_size(pair, image.shape[:2], target.shape)
-        return Sample(image=image, target=target, name=pair.name, group=pair.group)
+        return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
+
+    def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
+        if pair.instances is None or self._objects is None:
+            return None
+        stored = read_mask(pair.instances, self.max_pixels)
+        _check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
+        return self._objects(stored)
 
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""

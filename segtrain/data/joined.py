@@ -1,0 +1,68 @@
+"""Several splits as one."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from segtrain.data.parts import Header, Split
+from segtrain.errors import DataError
+from segtrain.sample import Sample
+
+
+class Joined:
+    """The samples of several splits, one split after the other."""
+
+    def __init__(self, splits: Sequence[Split]):
+        self.splits = list(splits)
+        self._starts = [0, *itertools.accumulate(len(split) for split in splits)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        split, inside = self._place(index)
+        return split[inside]
+
+    def target(self, index: int) -> np.ndarray:
+        """The target of a sample; the image is not read where its split can do without."""
+        split, inside = self._place(index)
+        return split.target(inside) if hasattr(split, "target") else split[inside].target
+
+    def name(self, index: int) -> str:
+        split, inside = self._place(index)
+        return split.name(inside)
+
+    def size(self, index: int) -> tuple[int, int]:
+        split, inside = self._place(index)
+        return split.size(inside)
+
+    def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
+        """The header of each image, or the DataError of a sample that cannot be used."""
+        found: dict[int, Header | DataError] = {}
+        for split, start in zip(self.splits, self._starts, strict=False):
+            inside = [index for index in indices if start <= index < start + len(split)]
+            found |= zip(inside, _headers(split, [index - start for index in inside]), strict=True)
+        return [found[index] for index in indices]
+
+    def _place(self, index: int) -> tuple[Split, int]:
+        """The split that holds sample `index`, and the sample's index there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect.bisect_right(self._starts, index) - 1
+        return self.splits[number], index - self._starts[number]
+
+
+def _headers(split: Split, indices: list[int]) -> list[Header | DataError]:
+    if hasattr(split, "headers"):
+        return split.headers(indices)
+    headers: list[Header | DataError] = []
+    for index in indices:
+        try:
+            headers.append(Header(*split.size(index)))
+        except DataError as error:
+            headers.append(error)
+    return headers
