@@ -205,7 +205,7 @@ class _Root:
             if lonely:
                 alone = count(len(lonely), f"{kind} of {part} is", f"{kind}s of {part} are")
                 raise DataError(
-                    f"Cityscapes in {self.root}: {alone} without its counterpart in {IMAGES} and {annotation} "
+                    f"Cityscapes in {self.root}: {alone} without its counterpart in {IMAGES} or {annotation} "
                     f"(*_labelIds.png), {sorted(lonely)[0]} first; unpack {ARCHIVES[annotation]} again"
                 )
         return [
