@@ -106,7 +106,7 @@ def cityscapes(
     """
     root_of = _Root(root)
     names, indices, colours, things = CLASS_LISTS[classes]
-    labels = Labels(len(names), label_map=indices)
+    labels = Labels(len(names), label_map=indices, fixed=True)
     facts = Facts(classes=names, palette=colours, things=things)
     return Data(facts, root_of.splits(train, coarse_share, labels))
 

@@ -155,3 +155,13 @@ def test_folders_may_be_links_to_another_disk_and_files_may_not_lead_out_of_them
     image.symlink_to(tmp_path / "secret.png")
     with pytest.raises(DataError, match="outside of"):
         build(root)
+
+
+def test_a_value_of_no_label_is_named_without_an_option_that_does_not_exist(tmp_path):
+    shutil.copytree(TREE, tmp_path, dirs_exist_ok=True)
+    path = next(tmp_path.glob("gtFine/val/lindau/*_labelIds.png"))
+    Image.fromarray(np.full((48, 96), 99, np.uint8)).save(path)
+    with pytest.raises(
+        DataError, match=r"holds 99 \(4608 px\); allowed: 0, 1, .* 33 and 255 .*; correct the mask$"
+    ):
+        build(tmp_path).splits["val"][1]
