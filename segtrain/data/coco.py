@@ -133,7 +133,7 @@ def _stuff(root: str) -> Data:
 def _stuff_labels() -> Labels:
     """Values of stuffthingmaps are category ids less one, 255 where unlabelled."""
     mapping = {key - 1: index for index, key in enumerate(STUFF)}
-    return Labels(len(STUFF), label_map=mapping, values="COCO-Stuff's category ids less one, 0 to 181")
+    return Labels(len(STUFF), label_map=mapping, fixed=True)
 
 
 def _stuff_pairs(root: str, part: str) -> list[Pair]:
