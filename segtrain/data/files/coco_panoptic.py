@@ -185,7 +185,7 @@ class PanopticFiles(PairedFiles):
             for image, png in names
         ]
         super().__init__(pairs, Labels(len(panoptic.category_names)), max_pixels)
-        self._panoptic, self._indices, self._ignore_crowds = panoptic, list(indices), ignore_crowds
+        self.panoptic, self._indices, self._ignore_crowds = panoptic, list(indices), ignore_crowds
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
@@ -200,4 +200,4 @@ class PanopticFiles(PairedFiles):
     def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         path = self.pairs[index].mask
         stored = read_mask(path, self.max_pixels)
-        return self._panoptic.decoded(self._indices[index], stored, path, self._ignore_crowds)
+        return self.panoptic.decoded(self._indices[index], stored, path, self._ignore_crowds)
