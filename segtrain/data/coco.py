@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sized
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from segtrain.data.coco_classes import LAST_THING, STUFF, VOC
 from segtrain.data.files.coco_json import CocoJson, CocoObjects, Painting
 from segtrain.data.files.coco_panoptic import CocoPanoptic, PanopticFiles
 from segtrain.data.files.labels import Labels
+from segtrain.data.files.official import say_other_counts
 from segtrain.data.files.pairs import Pair, PairedFiles, check_inside
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError, nearest
@@ -18,7 +20,10 @@ from segtrain.options import FROM_0, FilePath
 from segtrain.sample import Facts, voc_palette
 from segtrain.text import count
 
-PARTS = ("train", "val")
+PUBLISHED = {"train": 118287, "val": 5000}
+PARTS = tuple(PUBLISHED)
+FOLDERS = ("coco", "COCO", "coco2017", "COCO2017")
+"""Names of COCO's folder in a folder of several data sets."""
 BACKGROUND = "background"
 CONVERTED = "_labelTrainIds"
 TREE = {
@@ -44,7 +49,8 @@ def coco(
     data.overlap=ignore data.crowd=class.
 
     Options:
-        root: folder with train2017/, val2017/ and the annotations (docs/data/coco.md)
+        root: folder with train2017/, val2017/ and the annotations (docs/data/coco.md), or one that holds it
+            as coco/
         labels: instances: annotations/instances_*.json, 80 classes and the background; stuff:
             stuffthingmaps/, 171 classes; panoptic: annotations/panoptic_*.json and their PNGs, 133 classes
         classes: with labels=instances: all; voc: the 20 of Pascal VOC, by VOC's names and in its order; or a
@@ -62,11 +68,16 @@ def coco(
         )
     if not os.path.isdir(root):
         raise ConfigError(f"data.root is {root!r}, which is not a folder; it holds {TREE[labels]}")
+    root = next((path for path in _places(root) if os.path.isdir(os.path.join(path, "train2017"))), root)
     for part in PARTS:
         _needed(root, labels, f"{part}2017")
     if labels == "instances":
         return _instances(root, classes, overlap, crowd, min_area)
     return _stuff(root) if labels == "stuff" else _panoptic(root, crowd == "ignore")
+
+
+def _places(root: str) -> list[str]:
+    return [root, *(os.path.join(root, name) for name in FOLDERS)]
 
 
 def _instances(root: str, classes: list[str] | str, overlap: str, crowd: str, min_area: int) -> Data:
@@ -77,6 +88,7 @@ def _instances(root: str, classes: list[str] | str, overlap: str, crowd: str, mi
         part: dict(zip(one.category_names, one.category_ids, strict=True)) for part, one in files.items()
     }
     _refuse_other_categories(files, known)
+    _say_counts(files)
     chosen = _chosen(classes, known["train"], files["train"].path)
     painting = Painting(
         {key: index for index, key in enumerate(chosen.values(), 1)}, overlap=overlap, crowd=crowd
@@ -126,8 +138,14 @@ def _chosen(classes: list[str] | str, known: dict[str, int], path: str) -> dict[
 
 def _stuff(root: str) -> Data:
     splits = {part: PairedFiles(_stuff_pairs(root, part), _stuff_labels()) for part in PARTS}
+    _say_counts(splits)
     things = tuple(index for index, key in enumerate(STUFF) if key <= LAST_THING)
-    return Data(Facts(tuple(STUFF.values()), voc_palette(len(STUFF)), things=things), splits)
+    return Data(Facts(tuple(STUFF.values()), _palette(len(STUFF)), things=things), splits)
+
+
+def _palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Colours of classes of which none is background: without black."""
+    return voc_palette(num_classes + 1)[1:]
 
 
 def _stuff_labels() -> Labels:
@@ -171,6 +189,7 @@ def _panoptic(root: str, ignore_crowds: bool) -> Data:
         part: dict(zip(one.category_names, one.category_ids, strict=True)) for part, one in files.items()
     }
     _refuse_other_categories(files, known)
+    _say_counts(files)
     splits = {}
     for part, one in files.items():
         # The archive of the PNGs lies beside the JSON file, and is unpacked there or below root.
@@ -185,8 +204,12 @@ def _panoptic(root: str, ignore_crowds: bool) -> Data:
     if not 1 <= len(names) <= 255:
         raise DataError(f"{first.path} has {len(names)} categories; allowed: 1 to 255")
     has_colours = len(set(colours)) == len(colours)
-    facts = Facts(names, colours if has_colours else voc_palette(len(names)), things=tuple(first.things))
+    facts = Facts(names, colours if has_colours else _palette(len(names)), things=tuple(first.things))
     return Data(facts, splits)
+
+
+def _say_counts(parts: Mapping[str, Sized]) -> None:
+    say_other_counts("COCO", {part: len(samples) for part, samples in parts.items()}, PUBLISHED)
 
 
 def _refuse_other_categories(files: dict, known: dict[str, dict[str, int]]) -> None:

@@ -202,6 +202,28 @@ def test_pngs_of_panoptic_annotations_may_lie_below_root(copy):
     assert build(copy, labels="panoptic").splits["val"][0].target.max() <= 255
 
 
+def test_root_may_be_the_folder_above(copy):
+    assert copy.name == "coco"
+    of_parent = build(copy.parent)
+    assert of_parent.splits["val"].name(0) == str(copy / "val2017/000000000139.jpg")
+    assert np.array_equal(of_parent.splits["val"][0].target, build(copy).splits["val"][0].target)
+
+
+def test_folders_may_be_links_to_another_disk(copy, tmp_path):
+    for name in ("train2017", "val2017", "annotations", "stuffthingmaps"):
+        (copy / name).rename(tmp_path / name)
+        (copy / name).symlink_to(tmp_path / name)
+    for labels in ("instances", "stuff", "panoptic"):
+        assert build(copy, labels=labels).splits["val"][0].image.shape == (96, 128, 3)
+
+
+@pytest.mark.parametrize("labels", ["instances", "stuff", "panoptic"])
+def test_other_numbers_of_images_than_published_are_said(labels, capsys):
+    build(labels=labels)
+    said = "COCO is not as published: train has 6 of 118287 images, val has 2 of 5000 images"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("labels", "path"),
     [
