@@ -3,6 +3,7 @@
 from segtrain.data.ade20k import ade20k
 from segtrain.data.camvid import camvid
 from segtrain.data.cityscapes import cityscapes
+from segtrain.data.coco import coco
 from segtrain.data.concat import concat_of
 from segtrain.data.folder import folder
 from segtrain.data.parts import Data, Split
@@ -16,6 +17,7 @@ _SETS = {
     "ade20k": ade20k,
     "camvid": camvid,
     "cityscapes": cityscapes,
+    "coco": coco,
     "folder": folder,
     "shapes": shapes,
     "voc": voc,

@@ -159,8 +159,9 @@ def prepare_ade20k(options: Mapping, places: Places) -> list[Step]:
 
 
 def prepare_coco(options: Mapping, places: Places) -> list[Step]:
-    """Images, object annotations, and, where their archives are there, the maps of COCO-Stuff and the
-    panoptic annotations."""
+    """Images and the annotations of data.labels; other annotations are unpacked if their archives are
+    there."""
+    labels = options.get("labels", "instances")
     steps: list[Step] = [
         places.unpacking("train2017.zip", ("train2017",), COCO_PAGE),
         places.unpacking("val2017.zip", ("val2017",), COCO_PAGE),
@@ -168,19 +169,20 @@ def prepare_coco(options: Mapping, places: Places) -> list[Step]:
             "annotations_trainval2017.zip",
             ("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
             COCO_PAGE,
+            needed=labels == "instances",
         ),
         places.unpacking(
             "stuffthingmaps_trainval2017.zip",
             ("train2017", "val2017"),
             STUFF_PAGE,
             into="stuffthingmaps",
-            needed=False,
+            needed=labels == "stuff",
         ),
         places.unpacking(
             "panoptic_annotations_trainval2017.zip",
             ("annotations/panoptic_train2017.json", "annotations/panoptic_val2017.json"),
             COCO_PAGE,
-            needed=False,
+            needed=labels == "panoptic",
         ),
     ]
     if (places.archives / "panoptic_annotations_trainval2017.zip").is_file():

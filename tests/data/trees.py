@@ -1,6 +1,5 @@
 """Miniature data sets in the layouts of the official archives, written with Pillow and SciPy."""
 
-import io
 import tarfile
 import zipfile
 from pathlib import Path
@@ -61,6 +60,28 @@ def write_voc(root: Path, year: int = 2012, parts: dict | None = None, more: tup
     return folder
 
 
+def write_voc_aug(root: Path) -> Path:
+    """VOCdevkit below root with SegmentationClassAug, as other tools make it."""
+    folder = write_voc(root, more=("2008_000002",))
+    write_palette(folder / "SegmentationClassAug/2008_000002.png", voc_mask(4)[0])
+    names = "\n".join(["2008_000002", *VOC_2012["train"]])
+    (folder / "ImageSets/Segmentation/train_aug.txt").write_text(names)
+    return folder
+
+
+def write_ade20k(root: Path) -> Path:
+    """ADEChallengeData2016 below root. Image n has stripes of the values 0, n and 150."""
+    folder = root / "ADEChallengeData2016"
+    for part, short, numbers in (("training", "train", (1, 2, 3)), ("validation", "val", (1, 13))):
+        for number in numbers:
+            name = f"ADE_{short}_{number:08d}"
+            write_image(folder / "images" / part / f"{name}.jpg", number)
+            mask = np.repeat([0, number, number, 150], 4)[None].repeat(SIZE[0], 0).astype(np.uint8)
+            (folder / "annotations" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / "annotations" / part / f"{name}.png")
+    return folder
+
+
 def write_sbd(root: Path, train: dict[str, np.ndarray], val: dict[str, np.ndarray]) -> None:
     """benchmark_RELEASE below root."""
     from scipy.io import savemat
@@ -89,12 +110,4 @@ def zipped(path: Path, folder: Path, inside: str = "") -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for entry in sorted(folder.rglob("*")):
             archive.write(entry, inside + str(entry.relative_to(folder)))
-    return path
-
-
-def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
-    """An archive of these members."""
-    with tarfile.open(path, "w") as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
     return path

@@ -67,14 +67,14 @@ class PairedFiles:
         pair = self.pairs[index]
         image = read_image(pair.image, self.max_pixels)
         target = self.target(index)
-        _check_same_size(pair, image.shape[:2], target.shape)
+        check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
     def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
         if pair.instances is None or self._objects is None:
             return None
         stored = read_mask(pair.instances, self.max_pixels)
-        _check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
+        check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self._objects(stored)
 
     def target(self, index: int) -> np.ndarray:
@@ -107,13 +107,13 @@ class PairedFiles:
         try:
             check_pixels(pair.image, image.height, image.width, self.max_pixels)
             check_depth(image.dtype, pair.image)
-            _check_same_size(pair, image[:2], mask[:2])
+            check_same_size(pair, image[:2], mask[:2])
         except DataError as error:
             return error
         return image
 
 
-def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
     if image != mask:
         raise DataError(
             f"image {pair.image} is {image[0]}x{image[1]} and its mask {pair.mask} is {mask[0]}x{mask[1]} "
