@@ -237,6 +237,14 @@ class Describe:
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
 
 
+@dataclass(frozen=True)
+class DataCheck:
+    """The top level of `segtrain data check`."""
+
+    similar: bool = key(False, "also search for images that look nearly the same in different splits")
+    json: bool = key(False, "print all that is found as JSON, instead of the first of each kind as text")
+
+
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""

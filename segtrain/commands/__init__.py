@@ -10,6 +10,7 @@ from segtrain.errors import ConfigError, unknown_key
 from segtrain.options import check_options, options_of
 from segtrain.settings import (
     Compare,
+    DataCheck,
     Describe,
     Evaluate,
     EvaluateSettings,
@@ -122,6 +123,22 @@ segtrain predict labels images with a trained network. It reads nothing but the 
         groups=("model", "tta"),
         reads="run",
         needs_run=True,
+    ),
+    Command(
+        words=("data", "check"),
+        example="segtrain data check data=folder data.root=…",
+        about="what is wrong in a data set",
+        help="""\
+segtrain data check reads every image and mask of a data set and lists all that is wrong: files that cannot
+be read, other sizes, values that are no class, coloured masks, masks that count from 1, image and mask
+interchanged, images in two splits; and what is worth a look: groups in several splits, samples without
+labels, classes without pixels. Exit code 3 if something is wrong, 0 if nothing is.
+
+  segtrain data check data=camvid data.root=CAMVID
+  segtrain data check data=folder data.root=mine data.classes=classes.txt similar=true
+  segtrain data check data=folder data.root=mine json=true > found.json""",
+        sections={"": DataCheck},
+        groups=("task", "data"),
     ),
     Command(
         words=("list",),
