@@ -11,6 +11,8 @@ from segtrain.options import check_options, options_of
 from segtrain.settings import (
     Compare,
     DataCheck,
+    DataShow,
+    DataStats,
     Describe,
     Evaluate,
     EvaluateSettings,
@@ -139,6 +141,34 @@ labels, classes without pixels. Exit code 3 if something is wrong, 0 if nothing 
   segtrain data check data=folder data.root=mine json=true > found.json""",
         sections={"": DataCheck},
         groups=("task", "data"),
+    ),
+    Command(
+        words=("data", "stats"),
+        example="segtrain data stats data=folder data.root=…",
+        about="pixels of each class, mean and std, sizes, objects",
+        help="""\
+segtrain data stats counts what a split holds: pixels and images of each class, class weights by each rule of
+loss.class_weights, mean and standard deviation of each channel, sizes of images and of objects.
+
+  segtrain data stats data=camvid data.root=CAMVID
+  segtrain data stats data=folder data.root=mine split=all output=stats     stats/stats.json, stats/stats.png
+  segtrain data stats data=folder data.root=mine json=true""",
+        sections={"": DataStats},
+        groups=("data",),
+    ),
+    Command(
+        words=("data", "show"),
+        example="segtrain data show data=folder data.root=…",
+        about="a picture of samples, before and after augmentation",
+        help="""\
+segtrain data show draws samples with their masks over them, as they are stored and as a training with this
+augmentation, seed and split sees them, position by position.
+
+  segtrain data show data=camvid data.root=CAMVID
+  segtrain data show data=folder data.root=mine augmentation=[warp,colour] augmentation.warp.size=256 num=8
+  segtrain data show data=folder data.root=mine augmentation=none split=val output=val.png""",
+        sections={"": DataShow},
+        groups=("task", "data", "augmentation"),
     ),
     Command(
         words=("list",),

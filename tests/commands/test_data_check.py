@@ -76,4 +76,4 @@ def test_help(segtrain):
     result = segtrain("data", "check", "--help")
     for word in ("segtrain data check data=camvid", "similar=false", "json=false", "Exit code 3"):
         assert word in result.out
-    segtrain("data").refused("segtrain data check")
+    segtrain("data").refused("segtrain data check", "segtrain data stats", "segtrain data show")
