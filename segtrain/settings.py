@@ -237,6 +237,36 @@ class Describe:
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
 
 
+@dataclass(frozen=True)
+class DataCheck:
+    """The top level of `segtrain data check`."""
+
+    similar: bool = key(False, "also search for images that look nearly the same in different splits")
+    json: bool = key(False, "print all that is found as JSON, instead of the first of each kind as text")
+
+
+@dataclass(frozen=True)
+class DataStats:
+    """The top level of `segtrain data stats`."""
+
+    split: str = key("train", "split of the data set: train, val, test (where there is one) or all")
+    json: bool = key(False, "print the numbers as JSON instead of tables")
+    output: str | None = key(None, "folder for stats.json and stats.png; null: nothing is written")
+
+
+@dataclass(frozen=True)
+class DataShow:
+    """The top level of `segtrain data show`."""
+
+    split: str = key("train", "split of the data set: train, val, test (where there is one) or all")
+    num: Annotated[int, between(1, 100)] = key(6, "samples, a row each")
+    position: Annotated[int, FROM_0] = key(
+        0, "place of the first one in the order in which a training sees them"
+    )
+    seed: Annotated[int, SEED] = key(0, "seed of that order and of the augmentation")
+    output: str = key("sheet.png", "the picture to write")
+
+
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""
