@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from segtrain.data.files.reading import read_image, rgb_of, was_cut_to_8_bit
+from segtrain.data.files.reading import read_image, rgb_of, was_cut
 from segtrain.errors import ConfigError, DataError
 
 PIXELS = ("uint8", "uint16", "float32", "float64")
@@ -33,8 +33,11 @@ def pixels_of(image, channels: int) -> np.ndarray:
 
 
 def _of_pillow(image: Image.Image) -> np.ndarray:
-    if was_cut_to_8_bit(image):
-        raise ConfigError("the image has 16 bits a channel, of which PIL keeps 8; give the path of its file")
+    if was_cut(image):
+        raise ConfigError(
+            "the image has 16 bits a channel, of which PIL keeps 8, or bands that PIL leaves out; give the "
+            "path of its file"
+        )
     try:
         return rgb_of(image, "the image")
     except DataError:

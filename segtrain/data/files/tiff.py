@@ -1,21 +1,20 @@
 """TIFF files of every layout: bits, bands, planes, strips or tiles, byte order, pages.
 
-Pillow reads one band of a file of separate planes, and 8 of the 16 bits of colour; OpenCV mixes separate planes
-up. Here the directory tells the layout (TIFF 6.0), each strip or tile is decompressed, and numpy arranges the
-samples. What is compressed with loss, or is no plain grey, RGB or palette, is left to Pillow.
+Pillow reads one band of a file of separate planes, and 8 of the 16 bits of colour; OpenCV mixes separate
+planes up. Here the directory tells the layout (TIFF 6.0), each strip or tile is decompressed, and numpy
+arranges the samples. What is compressed with loss, or is no plain grey, RGB or palette, is left to Pillow.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from segtrain.errors import DataError
 
@@ -25,6 +24,30 @@ BY_LIBTIFF = (LZW, PACK_BITS, ZSTD)  # whose decompressors work on bytes, whatev
 DECOMPRESSED = (NONE, DEFLATE, OLD_DEFLATE, *BY_LIBTIFF)
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE = range(4)  # PhotometricInterpretation
 KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat, as numpy's letters
+TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+TAGS = (
+    254,
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    273,
+    274,
+    277,
+    278,
+    279,
+    284,
+    317,
+    320,
+    322,
+    323,
+    324,
+    325,
+    338,
+    339,
+)
 MAX_PAGES = 4096
 MAX_TILE = 1 << 26  # pixels of a tile: larger ones are a damaged number
 
@@ -32,9 +55,10 @@ MAX_TILE = 1 << 26  # pixels of a tile: larger ones are a damaged number
 class Page(NamedTuple):
     """The layout of one image of a file.
 
-    bands: samples a pixel. bits: of a sample. kind: u, i or f. colours: its PhotometricInterpretation. alpha: the
-    numbers of the bands that hold opacity. palette: N×3 uint8 or None. chunk: height and width of a strip or tile.
-    planes: whether each chunk holds one band alone. order: < or >. offsets, lengths: of each chunk, in bytes.
+    bands: samples a pixel. bits: of a sample. kind: u, i or f. colours: its PhotometricInterpretation.
+    alpha: the numbers of the bands that hold opacity. palette: N×3 uint8 or None. chunk: height and width of
+    a strip or tile. planes: whether each chunk holds one band alone. order: < or >. offsets, lengths: of
+    each chunk, in bytes.
     """
 
     height: int
@@ -90,7 +114,8 @@ def pages(file, path: str) -> list[Page]:
             raise DataError(f"{path} is damaged: its pages go round in a circle; replace or remove it")
         seen.add(directory.offset)
         kind, size = _number(directory, 254, 0), (_number(directory, 257, 0), _number(directory, 256, 0))
-        # Bit 0 marks a smaller copy, bit 2 a transparency mask. The first page is the image, whatever it says.
+        # Bit 0 marks a smaller copy, bit 2 a transparency mask. The first page is the image, whatever it
+        # says.
         if not found or not (kind & 4 or (kind & 1 and size != (found[0].height, found[0].width))):
             found.append(_page(directory, path))
     if not found:
@@ -98,44 +123,58 @@ def pages(file, path: str) -> list[Page]:
     return found
 
 
-class _Directory(ImageFileDirectory_v2):
-    """Pillow's parser of a directory, which remembers where it began."""
+class Directory(NamedTuple):
+    """Where a page's list of tags begins, and the values of those that are known."""
 
-    offset = 0
+    offset: int
+    order: str
+    tags: dict[int, tuple]
 
 
-def _directories(file, path: str):
+def _directories(file, path: str) -> Iterator[Directory]:
+    """The directories of a file (TIFF 6.0, section 2; BigTIFF has numbers of 8 bytes)."""
     file.seek(0)
-    header = file.read(8)
-    if header[2:3] == b"+" or header[3:4] == b"+":
-        header += file.read(8)
-    following = _Directory(header).next
-    while following:
-        directory = _Directory(header)
-        file.seek(following)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a truncated directory is a warning
-            try:
-                directory.load(file)
-            except Exception as error:
-                raise DataError(
-                    f"{path} is damaged: its TIFF directory cannot be read ({error}); replace or remove it"
-                ) from error
-        directory.offset, following = following, directory.next
-        yield directory
+    order, kind = ("<" if file.read(2) == b"II" else ">"), file.read(2)
+    big = b"+" in kind
+    number, counter, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
+
+    def read(offset: int, format: str) -> tuple:
+        data = _read_at(file, offset, struct.calcsize(order + format), path)
+        return struct.unpack(order + format, data)
+
+    (offset,) = read(8 if big else 4, number)
+    while offset:
+        (entries,) = read(offset, counter)
+        place, tags = offset + struct.calcsize(order + counter), {}
+        for _ in range(entries):
+            tag, kind, length, value = read(place, entry)
+            place += struct.calcsize(order + entry)
+            if tag in TAGS and kind in TYPES:
+                size = length * struct.calcsize(order + TYPES[kind])
+                if size > len(value):
+                    value = _read_at(file, struct.unpack(order + number, value)[0], size, path)
+                tags[tag] = struct.unpack(f"{order}{length}{TYPES[kind]}", value[:size])
+        yield Directory(offset, order, tags)
+        (offset,) = read(place, number)
 
 
-def _values(directory, tag: int, default: tuple = ()) -> tuple:
-    value = directory.get(tag, default)
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+def _read_at(file, offset: int, size: int, path: str) -> bytes:
+    file.seek(0, io.SEEK_END)
+    if offset + size <= file.tell():
+        file.seek(offset)
+        return file.read(size)
+    raise DataError(f"{path} is truncated: its directory lies beyond its end; replace or remove it")
 
 
-def _number(directory, tag: int, default: int) -> int:
-    value = (_values(directory, tag) or (default,))[0]
-    return value if isinstance(value, int) else default
+def _values(directory: Directory, tag: int, default: tuple = ()) -> tuple:
+    return directory.tags.get(tag, default)
 
 
-def _page(directory, path: str) -> Page:
+def _number(directory: Directory, tag: int, default: int) -> int:
+    return (_values(directory, tag) or (default,))[0]
+
+
+def _page(directory: Directory, path: str) -> Page:
     height, width = _number(directory, 257, 0), _number(directory, 256, 0)
     bands = _number(directory, 277, 1)
     bits, kinds = set(_values(directory, 258, (1,))), set(_values(directory, 339, (1,)))
@@ -144,10 +183,11 @@ def _page(directory, path: str) -> Page:
         raise DataError(f"{path} is damaged: {width}x{height} pixels of {bands} bands; replace or remove it")
     if len(bits) > 1 or len(kinds) > 1 or not kinds <= {1, 2, 3, 4} or not all(0 < b <= 64 for b in bits):
         raise DataError(
-            f"{path} has bands of different types ({sorted(bits)} bits); allowed: one type; convert them to one"
+            f"{path} has bands of different types ({sorted(bits)} bits); allowed: one type; convert them "
+            f"to one"
         )
     bit, kind = bits.pop(), KINDS.get(kinds.pop(), "u")
-    tiled = 322 in directory
+    tiled = 322 in directory.tags
     rows = min(_number(directory, 278, height), height)
     chunk = (_number(directory, 323, 0), _number(directory, 322, 0)) if tiled else (rows, width)
     colour_bands = 3 if colours == RGB else 1
@@ -167,14 +207,14 @@ def _page(directory, path: str) -> Page:
         _number(directory, 317, 1),
         chunk,
         bands > 1 and _number(directory, 284, 1) == 2,
-        "<" if directory._endian == "<" else ">",
+        directory.order,
         _values(directory, 324 if tiled else 273),
         _values(directory, 325 if tiled else 279),
         _number(directory, 266, 1),
     )
 
 
-def _palette(directory, bits: int) -> np.ndarray | None:
+def _palette(directory: Directory, bits: int) -> np.ndarray | None:
     """N×3 uint8, of 3×N numbers of 16 bits."""
     values = np.array(_values(directory, 320), np.int64)
     if bits > 8 or len(values) != 3 << bits or values.min() < 0 or values.max() > 65535:
@@ -184,9 +224,9 @@ def _palette(directory, bits: int) -> np.ndarray | None:
 
 
 def read_page(file, page: Page, path: str) -> np.ndarray:
-    """H×W×bands stored values in `page.dtype`, in the byte order of this machine; not turned upright. Samples of
-    other than 8, 16, 32 or 64 bits keep their values."""
-    down, across, planes = _check_chunks(file, page, path)
+    """H×W×bands stored values in `page.dtype`, in the byte order of this machine; not turned upright.
+    Samples of other than 8, 16, 32 or 64 bits keep their values."""
+    down, across = _check_chunks(file, page, path)
     height, width = page.chunk
     samples = 1 if page.planes else page.bands
     found = np.zeros((page.height, page.width, page.bands), page.dtype)
@@ -207,8 +247,8 @@ def read_page(file, page: Page, path: str) -> np.ndarray:
     return found
 
 
-def _check_chunks(file, page: Page, path: str) -> tuple[int, int, int]:
-    """Number of chunks down, across, and of planes. DataError unless as many lie inside of the file."""
+def _check_chunks(file, page: Page, path: str) -> tuple[int, int]:
+    """Number of chunks of a plane, down and across. DataError unless as many lie inside of the file."""
     height, width = page.chunk
     if min(height, width) < 1 or height * width > max(MAX_TILE, page.height * page.width):
         raise DataError(f"{path} is damaged: it has tiles of {width}x{height} pixels; replace or remove it")
@@ -221,11 +261,11 @@ def _check_chunks(file, page: Page, path: str) -> tuple[int, int, int]:
             f"{path} is damaged: it lists {len(page.offsets)} strips or tiles, and its size needs "
             f"{down * across * planes}; replace or remove it"
         )
-    if not all(isinstance(number, int) and number >= 0 for number in numbers) or any(
+    if min(numbers) < 0 or any(
         offset + length > size for offset, length in zip(page.offsets, page.lengths, strict=True)
     ):
         raise DataError(f"{path} is truncated: pixels lie beyond its end; replace or remove it")
-    return down, across, planes
+    return down, across
 
 
 def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int, path: str) -> bytes:
@@ -243,7 +283,8 @@ def _decompressed(data: bytes, compression: int, rows: int, row_bytes: int, path
 
 
 def _by_libtiff(data: bytes, compression: int, rows: int, row_bytes: int) -> bytes:
-    """The bytes of a chunk, which libtiff (in Pillow) decompresses as the grey image of a file of one strip."""
+    """The bytes of a chunk, which libtiff (in Pillow) decompresses as the grey image of a file of one
+    strip."""
     tags = [(256, row_bytes), (257, rows), (258, 8), (259, compression), (262, BLACK_IS_0)]
     tags += [(273, 8), (277, 1), (278, rows), (279, len(data))]
     end = 8 + len(data) + len(data) % 2  # a directory begins at an even number
