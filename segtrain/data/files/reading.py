@@ -30,19 +30,19 @@ ORIENTATION = 0x0112  # EXIF tag
 ON_ITS_SIDE = (5, 6, 7, 8)  # values of the tag that swap height and width
 
 
-def read_image(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.max_pixels") -> np.ndarray:
     """H×W×3 RGB image, EXIF orientation applied; uint8, or uint16 if the file holds more than 8 bits per
     channel. Greyscale is repeated to three channels, alpha is dropped, fewer than 8 or 16 bits are stretched
-    to them."""
+    to them. limit: the option that sets max_pixels."""
     with opened(path) as file:
         if tiff.is_tiff(file):
-            page = _checked_page(file, path, max_pixels)
+            page = _checked_page(file, path, max_pixels, limit)
             if page.is_read_here:
                 check_depth(bands.dtype_of(page), path)
                 return turned(bands.colours_of(file, page, path), page.orientation)
-        with _decoder(file, path, max_pixels) as image:
+        with decoder(file, path, max_pixels, limit) as image:
             if _holds_16_bit_colour(image, file):
-                return _read_16_bit_colour(image, file)
+                return _read_16_bit_colour(image, file)[..., :3]
             return rgb_of(image, path)
 
 
@@ -57,6 +57,27 @@ def rgb_of(image: Image.Image, what: str) -> np.ndarray:
     if upright.mode == "P" and "transparency" in upright.info:
         upright = upright.convert("RGBA")  # directly, Pillow warns that it drops the transparency
     return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def num_bands(image: Image.Image, file) -> int:
+    """How many bands `read_all_bands` gives."""
+    if _holds_16_bit_colour(image, file):
+        return {2: 3, 4: 2, 6: 4}[_png_header(file)[1]]
+    return 3 if image.mode == "P" else len(image.getbands())
+
+
+def read_all_bands(image: Image.Image, file) -> np.ndarray:
+    """H×W×N of a Pillow image that is no TIFF, alpha included, EXIF orientation applied; palettes as
+    colours."""
+    if _holds_16_bit_colour(image, file):
+        values = _read_16_bit_colour(image, file)
+        return values[..., [0, 3]] if _png_header(file)[1] == 4 else values
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "P":
+        return rgb_of(upright, "")
+    values = np.asarray(upright.convert("L") if upright.mode == "1" else upright)
+    values = values.astype(np.uint16) if upright.mode.startswith("I;16") else values
+    return values[..., None] if values.ndim == 2 else values
 
 
 def was_cut(image: Image.Image) -> bool:
@@ -95,10 +116,10 @@ def read_mask_and_palette(
             if page.is_read_here:
                 values, palette = bands.labels_of(file, page, path)
                 return turned(values, page.orientation), palette
-        with _decoder(file, path, max_pixels) as image:
+        with decoder(file, path, max_pixels) as image:
             _refuse_lossy(_is_lossy(image, file) and not lossy, path, image.format.replace("MPO", "JPEG"))
             if _holds_16_bit_colour(image, file):
-                return _read_16_bit_colour(image, file), None
+                return _read_16_bit_colour(image, file)[..., :3], None
             return _labels_of(image, _grey_bits(image, file), path)
 
 
@@ -160,24 +181,27 @@ def read_header(path: str) -> Header:
             page = _checked_page(file, path, None)
             size = (page.width, page.height) if page.orientation in ON_ITS_SIDE else (page.height, page.width)
             return Header(*size, bands.dtype_of(page))
-        with _decoder(file, path, None) as image:
-            is_16_bit = image.mode.startswith("I;16") or _holds_16_bit_colour(image, file)
-            if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
-                orientation = (
-                    1  # else Pillow would decode the whole file to look for a chunk after the pixels
-                )
-            else:
-                orientation = image.getexif().get(ORIENTATION, 1)
-            size = (image.width, image.height) if orientation in ON_ITS_SIDE else (image.height, image.width)
-            return Header(*size, "uint16" if is_16_bit else "uint8")
+        with decoder(file, path, None) as image:
+            return oriented_header(image, file)
 
 
-def check_pixels(path: str, height: int, width: int, max_pixels: int) -> None:
-    """DataError if an image has more than `max_pixels` pixels."""
+def oriented_header(image: Image.Image, file) -> Header:
+    """The header of a Pillow image that is no TIFF, from its open file."""
+    is_16_bit = image.mode.startswith("I;16") or _holds_16_bit_colour(image, file)
+    if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(file):
+        orientation = 1  # else Pillow would decode the whole file to look for a chunk after the pixels
+    else:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    size = (image.width, image.height) if orientation in ON_ITS_SIDE else (image.height, image.width)
+    return Header(*size, "uint16" if is_16_bit else "uint8")
+
+
+def check_pixels(path: str, height: int, width: int, max_pixels: int, limit: str = "data.max_pixels") -> None:
+    """DataError if an image has more than `max_pixels` pixels. limit: the option that sets them."""
     if width * height > max_pixels:
         raise DataError(
             f"{path} has {width}x{height} = {width * height} pixels; allowed: {max_pixels} "
-            f"(data.max_pixels); make it smaller or raise the limit"
+            f"({limit}); make it smaller or raise the limit"
         )
 
 
@@ -217,23 +241,23 @@ def opened(path: str) -> Iterator:
 
 
 @contextlib.contextmanager
-def _decoder(file, path: str, max_pixels: int | None) -> Iterator[Image.Image]:
+def decoder(file, path: str, max_pixels: int | None, limit: str = "data.max_pixels") -> Iterator[Image.Image]:
     """The Pillow image of an open file, not yet decoded. DataError if it is too large or holds several
     frames."""
     with _pillow_limit_off, Image.open(file, formats=FORMATS) as image:
         if max_pixels is not None:
-            check_pixels(path, image.height, image.width, max_pixels)
+            check_pixels(path, image.height, image.width, max_pixels, limit)
         # The further pictures of a JPEG are previews of the first.
         if image.format in ("PNG", "WEBP", "GIF") and image.is_animated:
             raise DataError(f"{path} is an animation of {image.n_frames} frames; save one frame as a PNG")
         yield image
 
 
-def _checked_page(file, path: str, max_pixels: int | None) -> tiff.Page:
+def _checked_page(file, path: str, max_pixels: int | None, limit: str = "data.max_pixels") -> tiff.Page:
     """The only page of a TIFF. DataError for a size or a layout that is not read."""
     page = bands.one_page(file, path)
     if max_pixels is not None:
-        check_pixels(path, page.height, page.width, max_pixels)
+        check_pixels(path, page.height, page.width, max_pixels, limit)
     if not page.is_read_here and not bands.is_for_pillow(page):
         raise bands.unreadable(page, path)
     return page
@@ -299,15 +323,16 @@ def _has_16_bit_bands(image: Image.Image) -> bool:
 
 
 def _read_16_bit_colour(image: Image.Image, file) -> np.ndarray:
-    """H×W×3 uint16 of a PNG. OpenCV decodes, because Pillow keeps 8 of the 16 bits; Pillow has loaded the
-    file before, since OpenCV does not notice truncated files."""
+    """H×W×3 uint16 of a PNG, or H×W×4 with alpha; grey with alpha is repeated. OpenCV decodes, because
+    Pillow keeps 8 of the 16 bits; Pillow has loaded the file before, since OpenCV does not notice truncated
+    files."""
     orientation = image.getexif().get(ORIENTATION, 1)  # OpenCV applies none to PNGs
     image.load()
     file.seek(0)
     found = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.ndim != 3 or found.dtype != np.uint16:
         raise ValueError("16-bit colour that OpenCV cannot read")
-    return turned(np.ascontiguousarray(found[..., 2::-1]), orientation)
+    return turned(found[..., [2, 1, 0, 3][: found.shape[2]]], orientation)
 
 
 def turned(array: np.ndarray, orientation: int) -> np.ndarray:
