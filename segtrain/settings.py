@@ -223,6 +223,7 @@ class Predict(Machine):
     checkpoint: str = key("best", "best, last or a step")
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
+    max_pixels: Annotated[int, FROM_1] = key(64_000_000, "images with more pixels are left out")
 
 
 @dataclass(frozen=True)
