@@ -7,10 +7,11 @@ from pathlib import Path
 
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.checkpoint.restore import build_from
+from segtrain.commands.dataset import data_of, split_of
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import check_score, data_of, prediction_of, score_split, scoring_of, split_of
+from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
 from segtrain.model import MODEL

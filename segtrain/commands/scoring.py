@@ -12,10 +12,7 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
-from segtrain.data import DATA
-from segtrain.data.joined import Joined
-from segtrain.data.parts import Data, Split
-from segtrain.errors import ConfigError, nearest, printable
+from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.loader.loader import evaluation_batches
@@ -24,9 +21,8 @@ from segtrain.options import path_options
 from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
-from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
-from segtrain.sample import Facts, Target
+from segtrain.sample import Facts
 from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
@@ -92,7 +88,7 @@ class Scoring:
 
 def prediction_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Prediction:
     """The prediction of the sections `predictor` and `tta`. run, description: of the run that they come from,
-    as for `data_of`."""
+    as for `segtrain.commands.dataset.data_of`."""
     settings = config["predictor"]
     if run is not None:
         saved = description["config"].get("predictor") or {}
@@ -122,32 +118,3 @@ def check_score(scoring: Scoring) -> None:
             f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, which gives the score of "
             f"task={scoring.task.name}; use metric=[{chosen}]"
         )
-
-
-def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
-    there, in the directory that the run was started in, which the error names if they exist in neither."""
-    data, saved = config["data"], description["config"]["data"]
-    paths = path_options(DATA.factory(data["name"]))
-    try:
-        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
-    except ConfigError as error:
-        started = read_record(Path(run)).get("directory")
-        kept = [data[name] for name in paths if isinstance(data[name], str) and data[name] == saved.get(name)]
-        lost = any(f"'{path}" in str(error) and not Path(path).is_absolute() for path in kept)
-        if lost and started is not None and Path(started) != Path.cwd():
-            error.args = (
-                f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
-                f"give the path anew",
-            )
-        raise
-
-
-def split_of(data: Data, name: str) -> Split:
-    """The split of that name; "all" is all of them, in their order."""
-    if name == "all" and name not in data.splits:
-        return Joined(list(data.splits.values()))
-    if name not in data.splits:
-        names = [*sorted(data.splits), "all"]
-        raise ConfigError(f"split={name} does not exist{nearest(name, names)}; there are {', '.join(names)}")
-    return data.splits[name]
