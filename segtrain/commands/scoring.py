@@ -12,9 +12,12 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
+from segtrain.data.parts import Split
+from segtrain.data.resized import Resized
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
+from segtrain.evaluate.rules import Rules, protocol_of, rules_of
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
 from segtrain.options import path_options
@@ -31,6 +34,7 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
+    split = run.sized(split)
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
 
@@ -54,7 +58,7 @@ def score_split(
         **scores.protocol,
         **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
-        "absent": run.settings.absent,
+        **run.protocol(),
         "metric": run.metric,
         "seconds": round(time.perf_counter() - start, 2),
     }
@@ -78,7 +82,17 @@ class Scoring:
     metrics: dict
     metric: dict
     settings: EvaluateSettings
+    rules: Rules
     prediction: Prediction
+
+    def sized(self, split: Split) -> Split:
+        """The split with images and labels of the size at which the rules score."""
+        side = self.rules.short_side
+        return split if side is None else Resized(split, side)
+
+    def protocol(self) -> dict:
+        """The rules, for the protocol of scores."""
+        return protocol_of(self.rules, self.settings)
 
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network
@@ -102,11 +116,13 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
     prediction: of the same config, if one exists already with its second network loaded.
     """
     settings = EvaluateSettings(**config["evaluate"])
+    rules = rules_of(settings, config["data"])
     chosen = dict(config["metric"]) or dict(task.metrics)
+    chosen |= {name: {} for name in rules.metrics if name not in chosen}
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
-    built = METRIC.build_each(chosen, absent=settings.absent, **runtime)
+    built = METRIC.build_each(chosen, absent=rules.absent or settings.absent, **runtime)
     metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
-    return Scoring(task, facts, metrics, chosen, settings, prediction or prediction_of(config))
+    return Scoring(task, facts, metrics, chosen, settings, rules, prediction or prediction_of(config))
 
 
 def check_score(scoring: Scoring) -> None:
