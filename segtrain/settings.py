@@ -182,6 +182,11 @@ class EvaluateSettings:
         "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: "
         "none, and a class neither labelled nor predicted counts as 0 or 1",
     )
+    protocol: Literal["default", "cityscapes", "voc", "coco_stuff", "torchvision"] = key(
+        "default",
+        "rules of a benchmark. cityscapes: adds metric.cityscapes; coco_stuff: absent=gt; torchvision: "
+        "images and labels resized to a shorter side of 520 pixels, overlapping objects ignored",
+    )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"
     )
