@@ -98,6 +98,7 @@ def test_options_that_cannot_be_right(sets):
         build({})
     with pytest.raises(ConfigError, match=r"data\.sets is 3; allowed: a mapping"):
         build(3)
+    refused(r"data\.sets has 'a\.b'; allowed: letters, digits", {"a.b": {"name": "shapes"}})
     refused(r"data\.sets\.vox: data=vox does not exist \(did you mean 'voc'\?\)", {"vox": {}})
     refused(r"data\.sets\.both: data=concat does not exist", {"both": {"name": "concat"}})
     refused(r"data\.sets\.voc\.roott is not an option of data 'voc' \(did you mean", {"voc": {"roott": "x"}})
