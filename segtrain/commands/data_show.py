@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from segtrain.commands.parts import check_kind
 from segtrain.commands.runtime import augmentation, runtime_of
 from segtrain.commands.scoring import split_of
 from segtrain.data import DATA
@@ -38,6 +39,7 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
         probe(output.parent, 1 << 20)
         task = TASK.build(config["task"])
         data = DATA.build(config["data"], target=task.target)
+        check_kind(task, data.facts, config)
         rows = _rows(config, task, data.facts, split_of(data, config["split"]))
         title = f"{config['data']['name']} {config['split']}, seed {config['seed']}, augmentation: "
         title += ", ".join(config["augmentation"]) or "none"

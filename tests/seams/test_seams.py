@@ -307,7 +307,7 @@ def test_a_command_of_two_words(segtrain, monkeypatch):
         segtrain("data", "count", "splitt=x").refused(
             "splitt is not an option of segtrain data count", "split"
         )
-        segtrain("data").refused("data needs a second word: segtrain data count")
+        segtrain("data").refused("data needs a second word: segtrain data ", "segtrain data count")
         assert "segtrain data count data=folder" in segtrain("--help").out
         assert "split=val" in segtrain("data", "count", "--help").out
         assert "split" in segtrain("config", "data", "count").out

@@ -163,8 +163,13 @@ def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) ->
             else {"read": began, "files": states, "numbers": numbers}
         )
 
-    decisive = repr((VERSION, split.labels, facts.num_classes, facts.things, facts.ignore_index))
-    kind = f"measures-{hashlib.sha256(decisive.encode()).hexdigest()[:16]}"
+    files = [
+        os.path.abspath(path or "")
+        for index in index_of.values()
+        for path in (split.pairs[index].mask, split.pairs[index].instances)
+    ]
+    decisive = repr((VERSION, split.labels, facts.num_classes, facts.things, facts.ignore_index, files))
+    kind = f"measures-{hashlib.sha256(decisive.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
     found = per_file(kind, list(index_of), with_state, _checked, THREADS)
     return [one if isinstance(one, DataError) else one["numbers"] for one in found]
 
