@@ -135,11 +135,13 @@ class Number:
 @dataclass(frozen=True)
 class PerClass:
     """One score per class, in the order of `Facts.classes`. label: heading of the column. mean: key of the
-    `Number` that is shown below the column; None if there is none."""
+    `Number` that is shown below the column; None if there is none. groups: names of the groups of classes
+    that the values are for, such as categories; None: they are for the classes."""
 
     label: str
     values: tuple[float | None, ...]
     mean: str | None = None
+    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

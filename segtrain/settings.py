@@ -182,6 +182,11 @@ class EvaluateSettings:
         "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: "
         "none, and a class neither labelled nor predicted counts as 0 or 1",
     )
+    protocol: Literal["default", "cityscapes", "voc", "coco_stuff", "torchvision"] = key(
+        "default",
+        "rules of a benchmark. cityscapes: adds metric.cityscapes; coco_stuff: absent=gt; torchvision: "
+        "images and labels resized to a shorter side of 520 pixels, overlapping objects ignored",
+    )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"
     )
@@ -223,6 +228,7 @@ class Predict(Machine):
     checkpoint: str = key("best", "best, last or a step")
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
+    max_pixels: Annotated[int, FROM_1] = key(64_000_000, "images with more pixels are left out")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Joined:
         found: dict[int, Header | DataError] = {}
         for split, start in zip(self.splits, self._starts, strict=False):
             inside = [index for index in indices if start <= index < start + len(split)]
-            found |= zip(inside, _headers(split, [index - start for index in inside]), strict=True)
+            found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
     def place(self, index: int) -> tuple[Split, int]:
@@ -84,7 +84,7 @@ class Chosen:
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
-        return _headers(self.split, [self._inside(index) for index in indices])
+        return headers_of(self.split, [self._inside(index) for index in indices])
 
     def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
@@ -94,7 +94,8 @@ class Chosen:
         return int(self.indices[index])
 
 
-def _headers(split: Split, indices: list[int]) -> list[Header | DataError]:
+def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
+    """`split.headers`; of a split without that method, the sizes are read one by one."""
     if hasattr(split, "headers"):
         return split.headers(indices)
     headers: list[Header | DataError] = []

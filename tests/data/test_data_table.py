@@ -1,6 +1,7 @@
 """Every entry of the table keeps the promises that the other parts build on."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from segtrain.sample import IGNORE, Facts
 
 @pytest.fixture(params=DATA.names())
 def built(request, tmp_path, write_pair):
-    """Each entry on data small enough for a test."""
+    """Each entry on data small enough for a test: the tree of the set's own tests, or drawn pairs."""
+    tree = Path(__file__).parent / request.param / "tree"
     for part in ("train", "val"):
         for number in range(3):
             image, mask = np.full((16, 20, 3), 9, np.uint8), np.full((16, 20), number, np.uint8)
             write_pair(tmp_path, f"{part}/{number}", image, mask)
-    options = {} if request.param == "shapes" else {"root": str(tmp_path)}
+    root = tree if tree.is_dir() else tmp_path
+    options = {} if request.param == "shapes" else {"root": str(root)}
     return DATA.build({"name": request.param, **options})
 
 
