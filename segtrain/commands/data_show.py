@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from segtrain.commands.dataset import split_of
 from segtrain.commands.parts import check_kind
 from segtrain.commands.runtime import augmentation, runtime_of
-from segtrain.commands.scoring import split_of
 from segtrain.data import DATA
 from segtrain.errors import ConfigError
 from segtrain.loader.reader import Reader

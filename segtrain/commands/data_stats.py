@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from segtrain.augmentation.objects import objects_of
+from segtrain.commands.dataset import split_of
 from segtrain.commands.parts import check_kind
-from segtrain.commands.scoring import split_of
 from segtrain.data import DATA
 from segtrain.data.survey.measure import Measures, measure
 from segtrain.errors import DataError
