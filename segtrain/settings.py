@@ -273,6 +273,19 @@ class DataShow:
     output: str = key("sheet.png", "the picture to write")
 
 
+@dataclass(frozen=True)
+class DataPrepare:
+    """The top level of `segtrain data prepare`."""
+
+    archives: Annotated[str, IS_PATH] | None = key(
+        None, "folder of the official archives, under their official names; null: data.root"
+    )
+    dry_run: bool = key(False, "print what would be unpacked and converted, and write nothing")
+    max_gb: Annotated[float, ABOVE_0] = key(
+        100.0, "an archive whose files take more than that many GB is refused"
+    )
+
+
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
 value}`."""

@@ -11,6 +11,7 @@ from segtrain.options import check_options, options_of
 from segtrain.settings import (
     Compare,
     DataCheck,
+    DataPrepare,
     DataShow,
     DataStats,
     Describe,
@@ -169,6 +170,22 @@ augmentation, seed and split sees them, position by position.
   segtrain data show data=folder data.root=mine augmentation=none split=val output=val.png""",
         sections={"": DataShow},
         groups=("task", "data", "augmentation"),
+    ),
+    Command(
+        words=("data", "prepare"),
+        example="segtrain data prepare data=voc data.root=… archives=…",
+        about="unpacks the official archives of a data set",
+        help="""\
+segtrain data prepare unpacks the official archives of a data set where data=NAME looks for them, and
+converts what is not read as it is. It downloads nothing. What is there is kept: the same command resumes an
+interrupted one. Archives are foreign files: links, absolute paths and '..' in them are refused.
+
+  segtrain data prepare data=voc data.root=VOC archives=downloads      VOCtrainval_11-May-2012.tar
+  segtrain data prepare data=voc_aug data.root=VOC archives=downloads  and SBD's benchmark.tgz, converted
+  segtrain data prepare data=cityscapes data.root=CITY archives=downloads dry_run=true
+  segtrain data prepare data=ade20k data.root=ADE archives=downloads   ADEChallengeData2016.zip""",
+        sections={"": DataPrepare},
+        groups=("data",),
     ),
     Command(
         words=("list",),

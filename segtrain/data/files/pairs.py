@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -164,6 +165,21 @@ def find_images(folder: str, root: str, suffixes: Collection[str] = SUFFIXES) ->
                     )
                 check_inside(path, root)
                 found[key] = path
+    return dict(sorted(found.items()))
+
+
+def files_by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """{name without suffix: path} of the files directly in `folder` that have one of the suffixes, in sorted
+    order; {} if there is no such folder. The folder may be a link to another disk; a file must not lead out
+    of it (DataError)."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in suffixes and not entry.name.startswith("."):
+                if entry.is_symlink():
+                    check_inside(entry.path, folder)
+                found[stem] = entry.path
     return dict(sorted(found.items()))
 
 
