@@ -299,7 +299,7 @@ def test_a_command_of_two_words(segtrain, monkeypatch):
     monkeypatch.setitem(COMMANDS, row.name, row)
     monkeypatch.setitem(listed["commands"], row.name, {"": {"about": "Keys", "keys": {"split": option}}})
     monkeypatch.setitem(listed["command_groups"], row.name, ["data"])
-    menu = {"defaults": ["settings/data count", {"data": "shapes"}, "_self_"]}
+    menu = {"defaults": ["settings/data_count", {"data": "shapes"}, "_self_"]}
     ConfigStore.instance().store(name="data_count", node=menu, provider="test")
     try:
         result = segtrain("data", "count", "data.num_train=7", "split=train")
