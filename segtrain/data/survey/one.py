@@ -125,6 +125,10 @@ def _by_index(split: PairedFiles) -> bool:
 def _look_at_files(split: Split, index: int, error: DataError, similar: bool) -> Look:
     """The look at a sample that `error` was raised for: all faults of its files, not only the first."""
     unknown = Fault("unreadable", str(error))
+    while not read_by_labels(split) and hasattr(
+        split, "split"
+    ):  # a split that changes the samples of another
+        split, index = stored(split.split, index)
     if not read_by_labels(split):
         return Look((unknown,))
     pair = split.pairs[index]
