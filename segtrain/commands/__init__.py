@@ -17,6 +17,7 @@ from segtrain.settings import (
     Predict,
     PredictorSettings,
     Run,
+    Score,
     Trainer,
 )
 
@@ -122,6 +123,19 @@ segtrain predict labels images with a trained network. It reads nothing but the 
         groups=("model", "tta"),
         reads="run",
         needs_run=True,
+    ),
+    Command(
+        words=("score",),
+        example="segtrain score predictions=DIR data=… split=val",
+        about="scores of masks that any program wrote",
+        help="""\
+segtrain score scores predicted masks (PNG) against a data set, whatever program made them.
+
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID
+  segtrain score predictions=results data=cityscapes data.root=CITYSCAPES ids=labels protocol=cityscapes
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID protocol=all     why numbers differ""",
+        sections={"": Score},
+        groups=("data", "metric"),
     ),
     Command(
         words=("list",),
