@@ -226,7 +226,11 @@ def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(colours)
 
 
-def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = (224, 224, 192)) -> np.ndarray:
+UNLABELLED = (224, 224, 192)
+"""The colour of pixels without a label; that of Pascal VOC's masks."""
+
+
+def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = UNLABELLED) -> np.ndarray:
     """H×W×3 uint8 colours of an H×W map of class indices; every value outside the palette is `unlabelled`."""
     table = np.full((256, 3), unlabelled, dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)

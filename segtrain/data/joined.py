@@ -24,20 +24,20 @@ class Joined:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split[inside]
 
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where its split can do without."""
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.target(inside) if hasattr(split, "target") else split[inside].target
 
     def name(self, index: int) -> str:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.name(inside)
 
     def size(self, index: int) -> tuple[int, int]:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.size(inside)
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
@@ -48,7 +48,7 @@ class Joined:
             found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
-    def _place(self, index: int) -> tuple[Split, int]:
+    def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
         if not 0 <= index < len(self):
             raise IndexError(index)
