@@ -232,6 +232,19 @@ class Predict(Machine):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Submit(Machine):
+    """The top level of `segtrain submit`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    output: str = field(metadata={"meaning": "folder for the masks and their archive"})
+    format: Literal["cityscapes", "voc"] | None = key(
+        None, "benchmark whose server takes the archive; null: that of the data set"
+    )
+    split: str = key("test", "split whose images are predicted; they need no masks")
+    checkpoint: str = key("best", "best, last or a step")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """The top level of `segtrain score`."""
 

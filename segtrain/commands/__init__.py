@@ -22,6 +22,7 @@ from segtrain.settings import (
     PredictorSettings,
     Run,
     Score,
+    Submit,
     Trainer,
 )
 
@@ -125,6 +126,22 @@ segtrain predict labels images with a trained network. It reads nothing but the 
   segtrain predict run=outputs/first input=street.jpg output=out tta=flip probabilities=true""",
         sections={"": Predict, "predictor": PredictorSettings},
         groups=("model", "tta"),
+        reads="run",
+        needs_run=True,
+    ),
+    Command(
+        words=("submit",),
+        example="segtrain submit run=outputs/… format=cityscapes output=DIR",
+        about="the archive of masks that a benchmark's server takes",
+        help="""\
+segtrain submit predicts the test images of a benchmark and packs their masks as its server takes them: names,
+label ids, sizes and the number of files are verified in the archive.
+
+  segtrain submit run=outputs/first output=out
+  segtrain submit run=outputs/first format=voc data.root=VOC output=out tta=flip
+  segtrain submit run=outputs/first output=out split=val    for segtrain score … ids=labels""",
+        sections={"": Submit, "predictor": PredictorSettings},
+        groups=("data", "model", "tta"),
         reads="run",
         needs_run=True,
     ),
