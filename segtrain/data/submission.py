@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from segtrain.data.cityscapes import ARCHIVES, IMAGES, LABELS, by_stem
 from segtrain.data.cityscapes import PUBLISHED as CITYSCAPES_PUBLISHED
@@ -26,8 +28,10 @@ from segtrain.sample import voc_palette
 from segtrain.text import count
 
 VOC_TEST = {2007: 210, 2012: 1456}
+BROKEN = (OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+"""What the readers of archives and images raise for a damaged file."""
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
-"""The time of all files in a zip archive, so that the same masks give the same bytes."""
+"""The time of the files in a zip archive, so that the same masks give the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,10 @@ class Submission:
                     for name in self.files:
                         archive.writestr(zipfile.ZipInfo(name, LONG_AGO), (output / name).read_bytes())
             else:
-                with tarfile.open(fileobj=file, mode="w:gz") as archive:
+                with (
+                    gzip.GzipFile(path.stem, "wb", fileobj=file, mtime=0) as packed,
+                    tarfile.open(fileobj=packed, mode="w") as archive,
+                ):
                     for name in self.files:
                         data = (output / name).read_bytes()
                         member = tarfile.TarInfo(name)
@@ -98,7 +105,7 @@ class Submission:
                     )
                 for name, image in self.files.items():
                     self._verify_mask(path, name, image, read(name))
-        except (OSError, zipfile.BadZipFile, tarfile.TarError, UnidentifiedImageError) as error:
+        except BROKEN as error:
             raise _not_as_it_should(path, str(error)) from error
 
     def _verify_mask(self, path: Path, name: str, image: str, png: bytes) -> None:
