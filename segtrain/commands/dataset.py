@@ -21,7 +21,7 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
     try:
-        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
+        return DATA.build(located(config, run, description), target=target)
     except ConfigError as error:
         started = read_record(Path(run)).get("directory")
         given, was = flatten(data), flatten(saved)
@@ -33,6 +33,12 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
                 f"give the path anew",
             )
         raise
+
+
+def located(config: Mapping, run: str, description: Mapping) -> dict:
+    """The config of the data set of a run, with its relative paths as `data_of` finds them."""
+    data, saved = config["data"], description["config"]["data"]
+    return relocated(data, saved, path_options(DATA.factory(data["name"])), Path(run))
 
 
 def split_of(data: Data, name: str) -> Split:
