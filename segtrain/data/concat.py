@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined
+from segtrain.data.joined import Joined, headers_of
 from segtrain.data.parts import Data, Header, Split
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -103,7 +103,7 @@ class Mapped:
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
-        return Joined([self.split]).headers(indices)
+        return headers_of(self.split, list(indices))
 
 
 def _built(
