@@ -9,6 +9,7 @@ from segtrain.data import DATA, path_keys
 from segtrain.data.joined import Joined
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, nearest
+from segtrain.options import path_options
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Target
