@@ -1,9 +1,15 @@
 """`segtrain data check` from the command line: what it prints and its exit code."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
+
+from segtrain.data.shapes import DrawnShapes
 
 NAMES = "data.classes=[background,road,car]"
 
@@ -77,3 +83,23 @@ def test_help(segtrain):
     for word in ("segtrain data check data=camvid", "similar=false", "json=false", "Exit code 3"):
         assert word in result.out
     segtrain("data").refused("segtrain data check", "segtrain data stats", "segtrain data show")
+
+
+def test_ctrl_c_ends_it_with_one_line(segtrain, monkeypatch):
+    """While the samples of a large data set are read: what is not begun is not read."""
+    seen = []
+    drawn = DrawnShapes.__getitem__
+
+    def interrupted(self, index):
+        seen.append(index)
+        if len(seen) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return drawn(self, index)
+
+    monkeypatch.setattr(DrawnShapes, "__getitem__", interrupted)
+    before = threading.active_count()
+    result = segtrain("data", "check", "data.size=48", "data.num_train=5000")
+    result.refused("stopped by SIGINT", code=130)
+    assert result.out == "" and 20 <= len(seen) < 1000
+    assert threading.active_count() <= before + 1  # the watcher of signals may still be ending
