@@ -43,7 +43,7 @@ def test_json_holds_all(segtrain, folder, write_pair):
     for number in range(9):
         write_pair(
             folder("a").parents[1],
-            f"train/x{'y' * number}",
+            f"train/ü{'y' * number}",
             np.full((8, 9, 3), 20 * number, np.uint8),
             np.full((8, 9), 3, np.uint8),
         )
@@ -53,7 +53,8 @@ def test_json_holds_all(segtrain, folder, write_pair):
     assert record["samples"] == {"train": 13, "val": 2} and record["wrong"] == 9
     off = record["kinds"]["off_by_one"]
     assert off["wrong"] and off["count"] == len(off["found"]) == 9
-    assert off["found"][8]["samples"][0]["name"].endswith("images/train/xyyyyyyyy.png")
+    assert off["found"][8]["samples"][0]["name"].endswith("images/train/üyyyyyyyy.png")
+    assert result.out.isascii()
 
 
 def test_what_is_only_worth_a_look_is_exit_code_0(segtrain, folder, write_pair):
