@@ -215,6 +215,9 @@ class Compare(Machine):
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
     split: str = key("val", "split of the data set to score, or all; the data set is that of the first run")
+    splits: list[str] | None = key(
+        None, "several splits in one table, instead of split; ordered and drawn by the first"
+    )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 
