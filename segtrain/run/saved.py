@@ -139,20 +139,32 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
     found = dict(options)
     for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
         value, root = options.get(name), found.get("root")
-        if started is None or not isinstance(value, str) or value != saved.get(name) or os.path.isabs(value):
+        if started is None or value != saved.get(name):
             continue
-        there = os.path.join(started, value)
-        below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
-        if below_root or not os.path.exists(there):
-            continue
-        if not os.path.exists(value):
-            found[name] = there
-        elif not os.path.samefile(value, there):
-            notice(
-                f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
-                f"run was started"
-            )
+        root = None if name == "root" else root
+        if isinstance(value, str):
+            found[name] = _relocated(name, value, started, root)
+        elif isinstance(value, list) and all(os.path.isdir(os.path.join(started, one)) for one in value):
+            # A list of runs. Lists without folders hold names, such as those of classes.
+            found[name] = [_relocated(name, one, started, root) for one in value]
     return found
+
+
+def _relocated(name: str, value: str, started: str, root: str | None) -> str:
+    """A path of an option as `relocated` finds it. started: directory of the run's start. root: folder that
+    the path may be relative to."""
+    there = os.path.join(started, value)
+    below_root = root is not None and os.path.exists(os.path.join(root, value))
+    if os.path.isabs(value) or below_root or not os.path.exists(there):
+        return value
+    if not os.path.exists(value):
+        return there
+    if not os.path.samefile(value, there):
+        notice(
+            f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
+            f"run was started"
+        )
+    return value
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
