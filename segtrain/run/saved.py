@@ -133,20 +133,22 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
     set. If a path exists in both directories, the current one wins, with a notice.
 
     saved: the options in the run's config; a path that differs from it was given on the command line and
-    stays as it is. paths: names of the options that hold files or folders. folder: of the run.
+    stays as it is. paths: names of the options that hold files or folders, with dots where they are in a
+    mapping. folder: of the run.
     """
     started = read_record(folder).get("directory")
-    found = dict(options)
-    for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
-        value, root = options.get(name), found.get("root")
-        if started is None or value != saved.get(name):
+    found, kept = dict(options), flatten(saved)
+    for name in sorted(paths, key=_is_no_root):  # root first: the others may be relative to it
+        now = flatten(found)
+        value, root = now.get(name), now.get(f"{name.rpartition('.')[0]}.root".lstrip("."))
+        if started is None or value != kept.get(name):
             continue
-        root = None if name == "root" else root
+        root = root if _is_no_root(name) else None
         if isinstance(value, str):
-            found[name] = _relocated(name, value, started, root)
-        elif isinstance(value, list) and all(os.path.isdir(os.path.join(started, one)) for one in value):
+            found = _with_value(found, name, _relocated(name, value, started, root))
+        elif isinstance(value, list) and all(os.path.isdir(os.path.join(started, str(one))) for one in value):
             # A list of runs. Lists without folders hold names, such as those of classes.
-            found[name] = [_relocated(name, one, started, root) for one in value]
+            found = _with_value(found, name, [_relocated(name, one, started, root) for one in value])
     return found
 
 
@@ -165,6 +167,16 @@ def _relocated(name: str, value: str, started: str, root: str | None) -> str:
             f"run was started"
         )
     return value
+
+
+def _is_no_root(name: str) -> bool:
+    return name.rpartition(".")[2] != "root"
+
+
+def _with_value(options: Mapping, key: str, value: Any) -> dict:
+    """The options with the value of a key, which has dots where it is in a mapping."""
+    first, _, rest = key.partition(".")
+    return {**options, first: _with_value(options[first], rest, value) if rest else value}
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:
