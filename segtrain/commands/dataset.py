@@ -9,7 +9,6 @@ from segtrain.data import DATA, path_keys
 from segtrain.data.joined import Joined
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, nearest
-from segtrain.options import path_options
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Target
@@ -39,7 +38,7 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
 def located(config: Mapping, run: str, description: Mapping) -> dict:
     """The config of the data set of a run, with its relative paths as `data_of` finds them."""
     data, saved = config["data"], description["config"]["data"]
-    return relocated(data, saved, path_options(DATA.factory(data["name"])), Path(run))
+    return relocated(data, saved, path_keys(data), Path(run))
 
 
 def split_of(data: Data, name: str) -> Split:
