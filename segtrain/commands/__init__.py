@@ -17,6 +17,7 @@ from segtrain.settings import (
     Predict,
     PredictorSettings,
     Run,
+    Sampler,
     Trainer,
 )
 
@@ -73,6 +74,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
             "": Run,
             "trainer": Trainer,
             "loader": Loader,
+            "sampler": Sampler,
             "predictor": PredictorSettings,
             "evaluate": EvaluateSettings,
         },

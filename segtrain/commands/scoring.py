@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
-from segtrain.data import DATA
+from segtrain.data import DATA, Data, Split
 from segtrain.data.joined import Joined
-from segtrain.data.parts import Data, Split
+from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, nearest, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
@@ -27,7 +27,7 @@ from segtrain.report.sheet import sheet
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Target
-from segtrain.settings import EvaluateSettings, PredictorSettings
+from segtrain.settings import EvaluateSettings, PredictorSettings, Sampler
 
 
 def score_split(
@@ -125,12 +125,13 @@ def check_score(scoring: Scoring) -> None:
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
-    there, in the directory that the run was started in, which the error names if they exist in neither."""
+    """The data set of a run, with the run's folds unless another data set is chosen. Its relative paths begin
+    in the current directory or, if they do not exist there, in the directory that the run was started in,
+    which the error names if they exist in neither."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_options(DATA.factory(data["name"]))
     try:
-        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
+        built = DATA.build(relocated(data, saved, paths, Path(run)), target=target)
     except ConfigError as error:
         started = read_record(Path(run)).get("directory")
         kept = [data[name] for name in paths if isinstance(data[name], str) and data[name] == saved.get(name)]
@@ -141,6 +142,9 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
                 f"give the path anew",
             )
         raise
+    # Runs of earlier versions have no section `sampler`.
+    chosen = description["config"].get("sampler") or {}
+    return selected(built, Sampler(**chosen)) if data["name"] == saved["name"] else built
 
 
 def split_of(data: Data, name: str) -> Split:

@@ -82,6 +82,10 @@ class PairedFiles:
         mask, palette = read_mask_and_palette(path, self.max_pixels)
         return self.labels.target(mask, path, palette)
 
+    def origins(self) -> list[tuple[str, str]]:
+        """(name, group) of each sample."""
+        return [(pair.name, pair.group) for pair in self.pairs]
+
     def name(self, index: int) -> str:
         return self.pairs[index].image
 
