@@ -7,6 +7,7 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import prediction_of
+from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
 from segtrain.predictor.mask import mask_of
 from segtrain.task import TASK
@@ -35,6 +36,8 @@ def predict(config: dict, stop) -> dict:
         config["overlay"],
         config["probabilities"],
         stop.raise_if_requested,
+        config["max_pixels"],
+        Channels.of(checkpoint.description["config"]["data"].get("channels")),
     )
     folders = [
         f"{name}/" for name in files.folders(task) if config.get(name, True)

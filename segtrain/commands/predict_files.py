@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from segtrain.data.files.reading import SUFFIXES, read_image
+from segtrain.data.files.channels import Channels, suffixes_of
+from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.predictor.files import write_picture, write_prediction, write_probabilities
 from segtrain.report.sheet import as_rgb, overlay
@@ -24,12 +25,17 @@ def folders(task) -> tuple[str, ...]:
 
 
 def inputs(
-    path: str, output: str, results: Sequence[str] = ("classes", *RESULTS)
+    path: str,
+    output: str,
+    results: Sequence[str] = ("classes", *RESULTS),
+    channels: Channels | None = None,
 ) -> Iterator[tuple[Path, Path]]:
     """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
 
-    Results that earlier calls wrote below `output` are skipped.
+    Results that earlier calls wrote below `output` are skipped. channels: of the images; of an image whose
+    channels lie in a file each, the first file is named.
     """
+    suffixes = suffixes_of(channels)
     source = Path(path)
     if source.is_dir() and source.resolve() == Path(output).resolve():
         raise ConfigError(
@@ -40,7 +46,7 @@ def inputs(
         raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
     folder = source if source.is_dir() else source.parent
     found = (
-        sorted(file for file in source.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        sorted(file for file in source.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
         if folder == source
         else [source]
     )
@@ -50,8 +56,22 @@ def inputs(
     ]
     if not files:
         but = f" but results of output={output}" if found else ""
-        raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(SUFFIXES))}")
-    return ((file, file.relative_to(folder).with_suffix("")) for file in files)
+        raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(suffixes))}")
+    if channels is None or not channels.suffixes:
+        return ((file, file.relative_to(folder).with_suffix("")) for file in files)
+    named = {str(file.relative_to(folder).with_suffix("")): str(file) for file in files}
+    if folder != source:  # the other files of a single image lie beside it
+        named |= {
+            str(Path(one).relative_to(folder).with_suffix("")): one for one in channels.files(str(source))
+        }
+    images = channels.by_name(named)
+    if not images:
+        raise ConfigError(
+            f"input={path} holds no image whose name ends in {channels.suffixes[0]!r}, the first suffix of "
+            f"the "
+            f"run's data.channels"
+        )
+    return ((Path(file), Path(name)) for name, file in images.items())
 
 
 def predict(
@@ -62,6 +82,8 @@ def predict(
     with_overlay: bool,
     with_probabilities: bool,
     interrupt=lambda: None,
+    max_pixels: int = MAX_PIXELS,
+    channels: Channels | None = None,
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
@@ -71,9 +93,11 @@ def predict(
     every image is.
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
     of a file is replaced.
-    mask: `segtrain.predictor.Mask`. interrupt: called after each image.
+    mask: `segtrain.predictor.Mask`. interrupt: called after each image. max_pixels: larger images are left
+    out. channels: how images of other than three channels are read.
     """
-    files, results = list(inputs(source, output, folders(task))), Path(output)
+    files, results = list(inputs(source, output, folders(task), channels)), Path(output)
+    read = read_image if channels is None else channels.read
     _refuse_same_names(files)
     wanted = {
         task.folder: True,
@@ -87,7 +111,7 @@ def predict(
     bad: list[str] = []
     for file, name in tqdm(files, unit="image", disable=None):
         try:
-            image = read_image(file)
+            image = read(str(file), max_pixels, "max_pixels")
             values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
             classes = mask(image) if values is None else write_probabilities(mask, image, values)
         except (DataError, SizeError) as error:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+from segtrain.data.files.channels import Channels, suffixes_of
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number, same_names
 from segtrain.data.files.reading import MAX_PIXELS
 from segtrain.data.files.scan import few_hold, mask_values
 from segtrain.data.files.splits import by_folder, by_fraction, by_list
+from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
-from segtrain.options import FROM_1, SEED, WITHIN_0_1, FilePath, between
+from segtrain.options import ABOVE_0, FROM_1, SEED, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
 from segtrain.text import count, notice
 
@@ -39,6 +41,10 @@ def folder(
     split_seed: Annotated[int, SEED] = 0,
     mask_suffix: str = "",
     max_pixels: Annotated[int, FROM_1] = MAX_PIXELS,
+    lossy_masks: bool = False,
+    channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
+    mean: list[float] | None = None,
+    std: list[Annotated[float, ABOVE_0]] | None = None,
     skip_bad: bool = False,
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
@@ -68,9 +74,18 @@ def folder(
         split_seed: seed of that random split
         mask_suffix: suffix that mask names have after the image's name, e.g. _mask
         max_pixels: images and masks with more pixels are refused
+        lossy_masks: read masks of lossy compression (JPEG, WebP) too: each pixel takes the nearest key of
+            label_map, or the nearest colour of classes; edges move by a pixel or two
+        channels: number of channels of the images, which may then be TIFFs of as many bands or pages, or
+            .npy files; or a list of band numbers from 1; or a list of suffixes, e.g. [_r,_g,_nir], of the
+            names of the files of an image, one for each channel; null: RGB
+        mean: of each channel, as a share of 255 (8 bits) or 65535 (16 bits); null: measured on the
+            training split if the images are no RGB of 8 or 16 bits
+        std: standard deviation of each channel, in the same way
     """
     places = _places(root, images, masks)
-    pairs = _pairs(places, mask_suffix)
+    source = Channels.of(channels)
+    pairs = _pairs(places, mask_suffix, source)
     lists = [path and _found_file(path, root) for path in (train_list, val_list)]
     splits = _splits(pairs, places, *lists, val_fraction, split_seed)
     mapping = _checked_map(label_map)
@@ -82,11 +97,18 @@ def folder(
     if not named.names:
         named = Named(BINARY_NAMES if settled else _found_names(mapping, ignore_value, masks, counted()))
         settled = {**settled, "classes": list(named.names)}
-    labels = _labels(named, mapping, ignore_value)
-    facts = Facts(classes=named.names, palette=named.colours or voc_palette(len(named.names)))
-    return Data(
-        facts, {name: PairedFiles(found, labels, max_pixels) for name, found in splits.items()}, settled
+    labels = _labels(named, mapping, ignore_value, lossy_masks)
+    normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
+    if normalisation is not None:
+        settled = {**settled, "mean": list(normalisation.mean), "std": list(normalisation.std)}
+    facts = Facts(
+        named.names,
+        named.colours or voc_palette(len(named.names)),
+        channels=3 if source is None else source.number,
+        normalisation=normalisation,
     )
+    made = {name: PairedFiles(found, labels, max_pixels, channels=source) for name, found in splits.items()}
+    return Data(facts, made, settled)
 
 
 @dataclass(frozen=True)
@@ -126,8 +148,9 @@ def _places(root: str | None, images: str | None, masks: str | None) -> Places:
     return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
 
 
-def _pairs(places: Places, mask_suffix: str) -> list[Pair]:
-    images = find_images(places.images, places.root_of_images)
+def _pairs(places: Places, mask_suffix: str, channels: Channels | None) -> list[Pair]:
+    images = find_images(places.images, places.root_of_images, suffixes_of(channels))
+    images = images if channels is None else channels.by_name(images)
     masks = find_images(places.masks, places.root_of_masks)
     if mask_suffix:
         masks = {
@@ -284,7 +307,7 @@ def _unlabelled(masks: list[str], ignore_value: int) -> DataError:
     )
 
 
-def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
+def _labels(named: Named, mapping: dict[int, int], ignore_value: int, lossy_masks: bool) -> Labels:
     """The `Labels` of these options. ConfigError if they contradict each other."""
     num = len(named.names)
     if not mapping and ignore_value < num:
@@ -300,7 +323,12 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int) -> Labels:
             f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with "
             f"{classes}"
         )
-    return Labels(num, ignore_value, mapping, named.colours, named.ignored)
+    if lossy_masks and not (mapping or named.colours):
+        raise ConfigError(
+            "data.lossy_masks takes the nearest of given values, and none are given; set "
+            "data.label_map='{0: 0, 255: 1}' with data.classes, or colours in data.classes"
+        )
+    return Labels(num, ignore_value, mapping, named.colours, named.ignored, lossy_masks)
 
 
 def _around(ignore_value: int, num: int) -> str:

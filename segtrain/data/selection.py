@@ -1,5 +1,5 @@
-"""Which samples of a data set are trained on and validated on: folds of a cross-validation, and a share of the
-training split."""
+"""Which samples of a data set are trained on and validated on: folds of a cross-validation, and a share of
+the training split."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def folds_of(names: Sequence[tuple[str, str]], folds: int) -> list[int]:
 
 
 def hashed(key: str) -> float:
-    """A number from 0 to below 1 that depends on the key alone, evenly distributed over keys; accented letters
-    count the same in each of their Unicode forms."""
+    """A number from 0 to below 1 that depends on the key alone, evenly distributed over keys. Accented
+    letters count the same in each of their Unicode forms."""
     text = unicodedata.normalize("NFC", key)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

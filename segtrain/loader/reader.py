@@ -59,10 +59,10 @@ class Reader:
         note_reading(index)
         return read_sample(self.split, index, self.dtype)
 
-    def sample(self, position: int, drawn: Drawn, skipped: list[str]) -> Sample:
-        """The augmented sample."""
+    def sample(self, position: int, index: int, skipped: list[str], focus: int | None = None) -> Sample:
+        """The augmented sample. focus: see `Sample`."""
         rng = np.random.default_rng([self.seed, AUGMENT, position])
-        raw = replace(self.raw(drawn.index), focus=drawn.focus)
+        raw = replace(self.raw(index), focus=focus)
         return apply(self.ops, raw, rng, functools.partial(self._another, skipped))
 
     def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
@@ -81,10 +81,10 @@ class Reader:
         one of a seeded list of substitutes."""
         drawn = self.order.drawn(position)
         if not self.skip_bad:
-            return self.sample(position, drawn, skipped)
+            return self.sample(position, drawn.index, skipped, drawn.focus)
         for one in (drawn, *map(Drawn, self.order.substitutes(position, SUBSTITUTES))):
             try:
-                sample = self.sample(position, one, skipped)
+                sample = self.sample(position, one.index, skipped, one.focus)
                 break
             except DataError as error:
                 last = error
@@ -112,9 +112,11 @@ class EvaluationReader:
             note_reading(index)
             samples.append(self.split[index])
         missing = self.filled_to[indices[0]] - len(samples)
+        last = samples[-1]
         filler = replace(
-            samples[-1],
-            target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)),
+            last,
+            target=np.full_like(last.target, no_label(last.target.dtype, self.ignore_index)),
+            instances=None if last.instances is None else np.zeros_like(last.instances),
         )
         return collated(
             samples + [filler] * missing,

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image
 
-from segtrain.data.files.reading import read_image, rgb_of, was_cut_to_8_bit
+from segtrain.data.files.channels import Channels
+from segtrain.data.files.reading import read_image, rgb_of, was_cut
 from segtrain.errors import ConfigError, DataError
 
 PIXELS = ("uint8", "uint16", "float32", "float64")
 
+READ_RGB = read_image
+"""Path of an image -> H×W×3 pixels."""
 
-def pixels_of(image, channels: int) -> np.ndarray:
+
+def reader_of(data: Mapping) -> Callable[[str], np.ndarray]:
+    """Path of an image -> H×W×K pixels, as the data set of this config (the section `data`) reads its
+    images."""
+    channels = Channels.of(data.get("channels"))
+    return READ_RGB if channels is None else channels.read
+
+
+def pixels_of(image, channels: int, read: Callable[[str], np.ndarray] = READ_RGB) -> np.ndarray:
     """K×H×W uint8, uint16 or float32 of a path, a PIL image or an array.
 
-    channels: K, that of the network. ConfigError for anything that the network would misread, DataError for a
-    file or a PIL image that cannot be decoded.
+    channels: K, that of the network. read: path -> H×W×K. ConfigError for anything that the network would
+    misread, DataError for a file or a PIL image that cannot be decoded.
     """
     if isinstance(image, (str, os.PathLike)):
-        pixels = read_image(image)
+        pixels = read(image)
     elif isinstance(image, Image.Image):
         pixels = _of_pillow(image)
     else:
@@ -33,8 +45,11 @@ def pixels_of(image, channels: int) -> np.ndarray:
 
 
 def _of_pillow(image: Image.Image) -> np.ndarray:
-    if was_cut_to_8_bit(image):
-        raise ConfigError("the image has 16 bits a channel, of which PIL keeps 8; give the path of its file")
+    if was_cut(image):
+        raise ConfigError(
+            "the image has 16 bits a channel, of which PIL keeps 8, or bands that PIL leaves out; give the "
+            "path of its file"
+        )
     try:
         return rgb_of(image, "the image")
     except DataError:
@@ -57,7 +72,7 @@ def _of_array(image, channels: int) -> np.ndarray:
         raise ConfigError(
             f"the image has pixels of {pixels.dtype}; allowed: {', '.join(PIXELS)} (floats on the scale 0..1)"
         )
-    if pixels.dtype.kind == "f" and pixels.size:
+    if pixels.dtype.kind == "f" and pixels.size and channels == 3:
         least, most = pixels.min(), pixels.max()  # both are NaN if any pixel is
         if not (least >= 0 and most <= 1):
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
 from segtrain.options import path_options
 from segtrain.predictor.device import choose_device
-from segtrain.predictor.inputs import pixels_of
+from segtrain.predictor.inputs import READ_RGB, pixels_of, reader_of
 from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.predictor.tiles import Predict
@@ -29,15 +29,24 @@ class Mask:
     """The classes of images, by a trained network: `mask(image)`. `facts` has their names and colours.
 
     An image is a path, a PIL image of any mode (read as its file would be: upright, grey repeated, alpha
-    dropped), or an array: H×W×K (K channels; three are RGB) or H×W grey, of uint8, uint16 or floats on the
-    scale 0..1.
+    dropped), or an array: H×W×K (K channels; three are RGB) or H×W grey, of uint8, uint16 or floats, RGB
+    on the scale 0..1.
     ConfigError if it is none of these, SizeError if the network takes no images of its size, DataError for a
     file that cannot be decoded. Neither torch's random state nor the network is changed by a call.
     """
 
-    def __init__(self, predict: Predictor, decide: Predict, facts: Facts, device: torch.device):
-        """predict: images -> probabilities. decide: probabilities -> predictions (`Task.decide`)."""
+    def __init__(
+        self,
+        predict: Predictor,
+        decide: Predict,
+        facts: Facts,
+        device: torch.device,
+        read: Callable[[str], np.ndarray] = READ_RGB,
+    ):
+        """predict: images -> probabilities. decide: probabilities -> predictions (`Task.decide`). read: path
+        of an image -> H×W×K pixels."""
         self._predict, self._decide, self.facts, self._device = predict, decide, facts, device
+        self._read = read
 
     def __call__(self, image) -> np.ndarray:
         """H×W uint8 class indices, or float32 values where the task predicts values."""
@@ -87,7 +96,7 @@ class Mask:
         return classes if classes.is_floating_point() else classes.to(torch.uint8)
 
     def _pixels(self, image) -> np.ndarray:
-        return pixels_of(image, self.facts.channels)
+        return pixels_of(image, self.facts.channels, self._read)
 
     def _stacked(self, images: Sequence[np.ndarray]) -> Tensor:
         """B×K×H×W on the device."""
@@ -101,9 +110,11 @@ def mask_of(
     prediction: Prediction,
     device: torch.device,
     interrupt=lambda: None,
+    read: Callable[[str], np.ndarray] = READ_RGB,
 ) -> Mask:
-    """A `Mask` of a network that is on its device. interrupt: called before each forward pass."""
-    return Mask(prediction.of(model, facts, task, device, interrupt), task.decide, facts, device)
+    """A `Mask` of a network that is on its device. interrupt: called before each forward pass. read: path of
+    an image -> H×W×K pixels."""
+    return Mask(prediction.of(model, facts, task, device, interrupt), task.decide, facts, device, read)
 
 
 def load(
@@ -131,7 +142,8 @@ def load(
     saved = config.get("predictor") or {}
     own = relocated(saved, saved, path_options(PredictorSettings), Path(run))
     prediction = saved_prediction({**config, "predictor": own}, settings, views)
-    return mask_of(model.to(place), facts, TASK.build(config["task"]), prediction, place)
+    task, reader = TASK.build(config["task"]), reader_of(config["data"])
+    return mask_of(model.to(place), facts, task, prediction, place, read=reader)
 
 
 def _channels_last(decided: np.ndarray) -> np.ndarray:

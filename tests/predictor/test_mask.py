@@ -170,7 +170,7 @@ def test_16_bit_colour_that_pil_cut_is_refused(mask, tmp_path, kind):
     image = Image.open(file)
     if kind == "loaded":
         image.load()
-    with pytest.raises(ConfigError, match="16 bits a channel, of which PIL keeps 8; give the path"):
+    with pytest.raises(ConfigError, match=r"16 bits a channel, of which PIL keeps 8.*give the path"):
         mask(image)
     assert mask(file).shape == (21, 34)
 

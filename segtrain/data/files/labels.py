@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -21,7 +22,8 @@ class Labels:
     num_classes: C. ignore_index: mask value of unlabelled pixels. label_map: mask value -> class index or
     IGNORE; takes precedence over everything else. colours: the RGB colour of each class, for RGB masks and
     palettes; () if classes have none. ignored_colours: colours of unlabelled pixels. fixed: whether the
-    values are those of a published data set, which has no option data.label_map.
+    values are those of a published data set, which has no option data.label_map. nearest: whether each pixel
+    takes the nearest value of label_map, or the nearest colour, because lossy compression has changed it.
     """
 
     num_classes: int
@@ -30,6 +32,7 @@ class Labels:
     colours: tuple[tuple[int, int, int], ...] = ()
     ignored_colours: tuple[tuple[int, int, int], ...] = ()
     fixed: bool = False
+    nearest: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "_table", self._made_table())
@@ -41,6 +44,9 @@ class Labels:
             table[self.ignore_index] = IGNORE
             for value, index in self.label_map.items():
                 table[value] = index
+            if self.nearest:
+                known = np.flatnonzero(table != UNKNOWN)
+                table = table[known[np.abs(np.arange(65536)[:, None] - known).argmin(1)]]
         else:
             table[: self.num_classes] = np.arange(self.num_classes)
             table[self.ignore_index] = IGNORE
@@ -55,7 +61,7 @@ class Labels:
         no class: it lists them with their pixel counts and says what is allowed.
         """
         if not self.colours:
-            mask = without_colour(mask)
+            mask = _grey_of(mask) if self.nearest and self.label_map else without_colour(mask)
         if mask.ndim == 3:
             return self._from_colours(mask, path)
         if palette is not None and self.colours and not self.label_map:
@@ -142,6 +148,11 @@ class Labels:
 
     def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
         if not self.colours:
+            if self.fixed:
+                raise DataError(
+                    f"mask {path} is coloured (RGB), and the masks of this data set hold class indices; "
+                    f"unpack the original file again"
+                )
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
                 "or set data.classes to a file with a line 'name r g b' for each class"
@@ -149,6 +160,9 @@ class Labels:
         if mask.dtype == np.uint16:
             mask = mask >> 8  # colours of classes are 8 bit
         codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # H×W×3 -> H×W
+        if self.nearest:
+            mask = _nearest_colours(mask, (*self.colours, *self.ignored_colours))
+            codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
         known = np.array([_code(c) for c in (*self.colours, *self.ignored_colours)], np.int32)
         indices = np.array([*range(len(self.colours)), *[IGNORE] * len(self.ignored_colours)], np.uint8)
         order = np.argsort(known)
@@ -157,6 +171,25 @@ class Labels:
         if wrong.any():
             raise _unknown_colours(codes[wrong], path)
         return indices[order][place]
+
+
+def _grey_of(mask: np.ndarray) -> np.ndarray:
+    """H×W: the middle of the three channels of a mask that was grey before lossy compression."""
+    return mask if mask.ndim == 2 else np.median(mask, axis=2).astype(mask.dtype)
+
+
+def _nearest_colours(mask: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    """H×W×3: each pixel's nearest one of the colours, by squared distance; the first one of equally near
+    ones."""
+    best, nearest = (
+        np.full(mask.shape[:2], np.iinfo(np.int32).max, np.int32),
+        np.zeros(mask.shape[:2], np.intp),
+    )
+    for place, colour in enumerate(colours):
+        distance = np.square(mask.astype(np.int32) - np.array(colour, np.int32)).sum(2)
+        nearer = distance < best
+        best[nearer], nearest[nearer] = distance[nearer], place
+    return np.array(colours, np.uint8)[nearest]
 
 
 def _code(colour: tuple[int, int, int]) -> int:

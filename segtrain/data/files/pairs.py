@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from segtrain.data.files.channels import Channels
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.reading import (
@@ -43,7 +45,8 @@ class PairedFiles:
     """A `Split` whose samples are read from pairs of files.
 
     objects: H×W stored values of an instance file -> H×W uint16 object numbers, 0 where there is no object; a
-    function of a module, because splits are sent to worker processes.
+    function of a module, because splits are sent to worker processes. channels: how images of other than
+    three channels are read; None: as RGB.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class PairedFiles:
         labels: Labels,
         max_pixels: int = MAX_PIXELS,
         objects: Callable[[np.ndarray], np.ndarray] | None = None,
+        channels: Channels | None = None,
     ):
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
         self._objects = objects
+        self.channels = channels
         self._headers: dict[int, Header | DataError] = {}
 
     def __len__(self) -> int:
@@ -64,22 +69,23 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_image(pair.image, self.max_pixels)
+        read = read_image if self.channels is None else self.channels.read
+        image = read(pair.image, self.max_pixels)
         target = self.target(index)
-        _check_same_size(pair, image.shape[:2], target.shape)
+        check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
     def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
         if pair.instances is None or self._objects is None:
             return None
         stored = read_mask(pair.instances, self.max_pixels)
-        _check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
+        check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self._objects(stored)
 
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""
         path = self.pairs[index].mask
-        mask, palette = read_mask_and_palette(path, self.max_pixels)
+        mask, palette = read_mask_and_palette(path, self.max_pixels, self.labels.nearest)
         return self.labels.target(mask, path, palette)
 
     def origins(self) -> list[tuple[str, str]]:
@@ -90,15 +96,19 @@ class PairedFiles:
         return self.pairs[index].image
 
     def size(self, index: int) -> tuple[int, int]:
-        return read_header(self.pairs[index].image)[:2]
+        read = read_header if self.channels is None else self.channels.header
+        return read(self.pairs[index].image)[:2]
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or a DataError if the image or its mask cannot be used: unreadable,
         too large, or of different sizes. Every header is read once."""
         missing = [index for index in indices if index not in self._headers]
         if missing:
-            read = read_headers([path for index in missing for path in self.pairs[index][:2]])
-            for index, image, mask in zip(missing, read[::2], read[1::2], strict=True):
+            pairs = [self.pairs[index] for index in missing]
+            images = [pair.image for pair in pairs]
+            found = (read_headers if self.channels is None else self.channels.headers)(images)
+            of_masks = read_headers([pair.mask for pair in pairs])
+            for index, image, mask in zip(missing, found, of_masks, strict=True):
                 self._headers[index] = self._checked(self.pairs[index], image, mask)
         return [self._headers[index] for index in indices]
 
@@ -109,14 +119,15 @@ class PairedFiles:
                 return header
         try:
             check_pixels(pair.image, image.height, image.width, self.max_pixels)
-            check_depth(image.dtype, pair.image)
-            _check_same_size(pair, image[:2], mask[:2])
+            if self.channels is None:
+                check_depth(image.dtype, pair.image)
+            check_same_size(pair, image[:2], mask[:2])
         except DataError as error:
             return error
         return image
 
 
-def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
     if image != mask:
         raise DataError(
             f"image {pair.image} is {image[0]}x{image[1]} and its mask {pair.mask} is {mask[0]}x{mask[1]} "
@@ -124,8 +135,9 @@ def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) 
         )
 
 
-def find_images(folder: str, root: str) -> dict[str, str]:
-    """Paths of all image files below `folder`, keyed by relative path without suffix, in sorted order.
+def find_images(folder: str, root: str, suffixes: Collection[str] = SUFFIXES) -> dict[str, str]:
+    """Paths of all files with one of the suffixes below `folder`, keyed by relative path without suffix, in
+    sorted order.
 
     DataError if two files have the same key, or if a link leads out of `root`.
     """
@@ -139,7 +151,7 @@ def find_images(folder: str, root: str) -> dict[str, str]:
         seen.add(os.path.realpath(place))
         for name in files:
             stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES and not name.startswith("."):
+            if suffix.lower() in suffixes and not name.startswith("."):
                 path = os.path.join(place, name)
                 key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(
                     os.sep, "/"
@@ -151,6 +163,21 @@ def find_images(folder: str, root: str) -> dict[str, str]:
                     )
                 check_inside(path, root)
                 found[key] = path
+    return dict(sorted(found.items()))
+
+
+def files_by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """{name without suffix: path} of the files directly in `folder` that have one of the suffixes, in sorted
+    order; {} if there is no such folder. The folder may be a link to another disk; a file must not lead out
+    of it (DataError)."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in suffixes and not entry.name.startswith("."):
+                if entry.is_symlink():
+                    check_inside(entry.path, folder)
+                found[stem] = entry.path
     return dict(sorted(found.items()))
 
 

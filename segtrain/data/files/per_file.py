@@ -96,8 +96,13 @@ def _cache_file(kind: str, paths: Sequence[str]) -> Path:
     digest = hashlib.sha256(str(VERSION).encode())
     for path in paths:
         digest.update(os.path.abspath(path).encode("utf-8", "surrogateescape") + b"\0")
+    return cache_folder() / f"{kind}-{digest.hexdigest()[:32]}.json"
+
+
+def cache_folder() -> Path:
+    """The folder of the user's cache that holds what has been read from data files; it may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "segtrain" / f"{kind}-{digest.hexdigest()[:32]}.json"
+    return Path(base) / "segtrain"
 
 
 def _load(cache: Path, num: int) -> list:
