@@ -279,6 +279,19 @@ class Describe:
 
 
 @dataclass(frozen=True)
+class Plan(Machine):
+    """The top level of `segtrain plan`."""
+
+    minutes: Annotated[float, ABOVE_0] = key(30.0, "how long the training may take on this machine")
+    output: str = key(
+        "planned.yaml",
+        "the YAML to write; it goes into a folder experiment, where segtrain train experiment=NAME looks for "
+        "it: planned.yaml is experiment/planned.yaml",
+    )
+    overwrite: bool = key(False, "replace that file if it exists")
+
+
+@dataclass(frozen=True)
 class DataCheck:
     """The top level of `segtrain data check`."""
 
