@@ -266,6 +266,43 @@ class Predict(Machine):
     max_pixels: Annotated[int, FROM_1] = key(64_000_000, "images with more pixels are left out")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Submit(Machine):
+    """The top level of `segtrain submit`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    output: str = field(metadata={"meaning": "folder for the masks and their archive"})
+    format: Literal["cityscapes", "voc"] | None = key(
+        None, "benchmark whose server takes the archive; null: that of the data set"
+    )
+    split: str = key("test", "split whose images are predicted; they need no masks")
+    checkpoint: str = key("best", "best, last or a step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The top level of `segtrain score`."""
+
+    predictions: str = field(
+        metadata={"meaning": "folder of predicted masks, one for each image of the split, named as the image"}
+    )
+    split: str = key("val", "split of the data set that they are for, or all")
+    ids: Literal["classes", "labels"] = key(
+        "classes",
+        "what the files hold. classes: class indices from 0, 255 for no class; labels: the values of the "
+        "data set's own masks, such as Cityscapes' label ids",
+    )
+    protocol: Literal["default", "cityscapes", "voc", "coco_stuff", "torchvision", "all"] = key(
+        "default",
+        "rules of a benchmark, see evaluate.protocol; all: also a table of the mIoU by the rules of several "
+        "programs",
+    )
+    absent: Literal["union", "gt", "zero", "one"] = key(
+        "union", "which classes the means leave out, see evaluate.absent"
+    )
+    output: str | None = key(None, "folder for scores.json; null: only printed")
+
+
 @dataclass(frozen=True)
 class Describe:
     """The top level of `segtrain describe`."""

@@ -23,6 +23,8 @@ from segtrain.settings import (
     PredictorSettings,
     Run,
     Sampler,
+    Score,
+    Submit,
     Trainer,
 )
 
@@ -129,6 +131,35 @@ segtrain predict labels images with a trained network. It reads nothing but the 
         groups=("model", "tta"),
         reads="run",
         needs_run=True,
+    ),
+    Command(
+        words=("submit",),
+        example="segtrain submit run=outputs/… format=cityscapes output=DIR",
+        about="the archive of masks that a benchmark's server takes",
+        help="""\
+segtrain submit predicts the test images of a benchmark and packs their masks as its server takes them: names,
+label ids, sizes and the number of files are verified in the archive.
+
+  segtrain submit run=outputs/first output=out
+  segtrain submit run=outputs/first format=voc data.root=VOC output=out tta=flip
+  segtrain submit run=outputs/first output=out split=val    for segtrain score … ids=labels""",
+        sections={"": Submit, "predictor": PredictorSettings},
+        groups=("data", "model", "tta"),
+        reads="run",
+        needs_run=True,
+    ),
+    Command(
+        words=("score",),
+        example="segtrain score predictions=DIR data=… split=val",
+        about="scores of masks that any program wrote",
+        help="""\
+segtrain score scores predicted masks (PNG) against a data set, whatever program made them.
+
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID
+  segtrain score predictions=results data=cityscapes data.root=CITYSCAPES ids=labels protocol=cityscapes
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID protocol=all     why numbers differ""",
+        sections={"": Score},
+        groups=("data", "metric"),
     ),
     Command(
         words=("data", "check"),

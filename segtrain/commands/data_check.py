@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.data.survey.check import Finding, findings
@@ -17,10 +18,11 @@ from segtrain.text import count, say
 def data_check(config: dict, stop) -> dict:
     """Prints all that is found, as text or JSON, and returns it as plain data. DataError if something is
     wrong."""
-    target = TASK.build(config["task"]).target
+    task = TASK.build(config["task"])
     with stop.at_once():
-        data = DATA.build(config["data"], target=target, skip_bad=True)
-        found = findings(data, target.classes, config["similar"])
+        data = DATA.build(config["data"], target=task.target, skip_bad=True)
+        check_kind(task, data.facts, config)
+        found = findings(data, task.target.classes, config["similar"])
     messages = {kind: [one.message for one in found if one.kind == kind] for kind in KINDS}
     wrong, samples = num_wrong(messages), _samples(data)
     record = _record(config, data, found)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtrain.commands.dataset import split_of
+from segtrain.commands.parts import check_kind
 from segtrain.commands.runtime import augmentation, runtime_of
 from segtrain.data import DATA
 from segtrain.errors import ConfigError
@@ -38,6 +39,7 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
         probe(output.parent, 1 << 20)
         task = TASK.build(config["task"])
         data = DATA.build(config["data"], target=task.target)
+        check_kind(task, data.facts, config)
         rows = _rows(config, task, data.facts, split_of(data, config["split"]))
         title = f"{config['data']['name']} {config['split']}, seed {config['seed']}, augmentation: "
         title += ", ".join(config["augmentation"]) or "none"

@@ -12,13 +12,15 @@ import torch
 
 from segtrain.augmentation.objects import objects_of
 from segtrain.commands.dataset import split_of
+from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.survey.measure import Measures, measure
 from segtrain.errors import DataError
 from segtrain.loss.cross_entropy import Weighting, class_weights
 from segtrain.report.class_bars import class_bars
 from segtrain.run.storage import json_bytes, probe, storage, write_atomic, write_json
-from segtrain.sample import CLASSES, Facts
+from segtrain.sample import Facts
+from segtrain.task.semantic import semantic
 from segtrain.text import amount, count, number, say, table
 
 RULES = tuple(rule for rule in typing.get_args(Weighting) if rule != "none")
@@ -30,7 +32,9 @@ def data_stats(config: dict, stop) -> dict:
     """Prints the statistics of a split as tables or JSON, writes stats.json and stats.png if `output` is set,
     and returns what stats.json holds."""
     with stop.at_once():
-        data = DATA.build(config["data"], target=CLASSES)
+        task = semantic()
+        data = DATA.build(config["data"], target=task.target)
+        check_kind(task, data.facts, config)
         split = split_of(data, config["split"])
         output = config["output"] and Path(config["output"])
         if output:

@@ -59,7 +59,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     data = DATA.build(config["data"], target=task.target, skip_bad=Loader(**config["loader"]).skip_bad)
     data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
-    _check_kind(task, facts, config)
+    check_kind(task, facts, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
@@ -90,7 +90,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     return Parts(task, data, facts, model, source, described)
 
 
-def _check_kind(task, facts: Facts, config: Mapping) -> None:
+def check_kind(task, facts: Facts, config: Mapping) -> None:
     """ConfigError unless the data set has classes where the task wants classes, and none where it wants
     measured values."""
     if task.target.classes == bool(facts.classes):

@@ -193,9 +193,9 @@ class _Root:
     def _pairs(self, part: str, annotation: str) -> list[Pair]:
         """The images of a part with their annotations. DataError names images without and annotations without
         an image, and a folder without either."""
-        images = _by_stem(self._folder(IMAGES, part), f"_{IMAGES}.png")
-        masks = _by_stem(self._folder(annotation, part), f"_{annotation}_labelIds.png")
-        numbers = _by_stem(self._folder(annotation, part), f"_{annotation}_instanceIds.png")
+        images = by_stem(self._folder(IMAGES, part), f"_{IMAGES}.png")
+        masks = by_stem(self._folder(annotation, part), f"_{annotation}_labelIds.png")
+        numbers = by_stem(self._folder(annotation, part), f"_{annotation}_instanceIds.png")
         if not images:
             raise DataError(
                 f"{self._folder(IMAGES, part)} holds no CITY/CITY_SEQUENCE_FRAME_{IMAGES}.png; expected the "
@@ -225,7 +225,7 @@ def mixed(fine: Split, coarse: Split, coarse_share: float) -> Split:
     return Chosen(Joined([fine, coarse]), indices)
 
 
-def _by_stem(folder: str, ending: str) -> dict[str, str]:
+def by_stem(folder: str, ending: str) -> dict[str, str]:
     """{"CITY/CITY_SEQUENCE_FRAME": path} of the files in the folders of cities, in sorted order. The folder
     may be a link to another disk; a file must not lead out of it."""
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -114,6 +115,8 @@ def _built(
         raise ConfigError("data.sets is empty; give data sets, such as data.sets={voc:{root:VOC}}")
     parts = {}
     for label, options in sets.items():
+        if not re.fullmatch(r"[\w-]+", label):
+            raise ConfigError(f"data.sets has {label!r}; allowed: letters, digits, - and _")
         typed = {key: value for key, value in options.items() if value is not None}
         options = {**(settled.get(label) or {}), **typed}
         name = options.pop("name", label)

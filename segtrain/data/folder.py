@@ -328,7 +328,7 @@ def _labels(named: Named, mapping: dict[int, int], ignore_value: int, lossy_mask
             "data.lossy_masks takes the nearest of given values, and none are given; set "
             "data.label_map='{0: 0, 255: 1}' with data.classes, or colours in data.classes"
         )
-    return Labels(num, ignore_value, mapping, named.colours, named.ignored, lossy_masks)
+    return Labels(num, ignore_value, mapping, named.colours, named.ignored, nearest=lossy_masks)
 
 
 def _around(ignore_value: int, num: int) -> str:

@@ -96,6 +96,10 @@ class Chosen:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
 
+    def place(self, index: int) -> tuple[Split, int]:
+        """The split that holds sample `index`, and the sample's index there."""
+        return self.split, self._inside(index)
+
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
 

@@ -133,26 +133,38 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
     set. If a path exists in both directories, the current one wins, with a notice.
 
     saved: the options in the run's config; a path that differs from it was given on the command line and
-    stays as it is. paths: names of the options that hold files or folders. folder: of the run.
+    stays as it is. paths: names of the options that hold files or folders, with dots where they are in a
+    mapping. folder: of the run.
     """
     started = read_record(folder).get("directory")
-    found = dict(options)
-    for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
-        value, root = options.get(name), found.get("root")
-        if started is None or not isinstance(value, str) or value != saved.get(name) or os.path.isabs(value):
+    found, kept = dict(options), flatten(saved)
+    for name in sorted(paths, key=_is_no_root):  # root first: the others may be relative to it
+        now = flatten(found)
+        value, root = now.get(name), now.get(f"{name.rpartition('.')[0]}.root".lstrip("."))
+        if started is None or not isinstance(value, str) or value != kept.get(name) or os.path.isabs(value):
             continue
         there = os.path.join(started, value)
-        below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
+        below_root = _is_no_root(name) and root is not None and os.path.exists(os.path.join(root, value))
         if below_root or not os.path.exists(there):
             continue
         if not os.path.exists(value):
-            found[name] = there
+            found = _with_value(found, name, there)
         elif not os.path.samefile(value, there):
             notice(
                 f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
                 f"run was started"
             )
     return found
+
+
+def _is_no_root(name: str) -> bool:
+    return name.rpartition(".")[2] != "root"
+
+
+def _with_value(options: Mapping, key: str, value: Any) -> dict:
+    """The options with the value of a key, which has dots where it is in a mapping."""
+    first, _, rest = key.partition(".")
+    return {**options, first: _with_value(options[first], rest, value) if rest else value}
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:

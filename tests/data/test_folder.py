@@ -467,3 +467,18 @@ def test_byte_order_marks_of_windows_editors_are_passed_over(tmp_path):
     data = build(tmp_path, classes="classes.txt", **lists)
     assert data.facts.classes == ("sky", "road", "car")
     assert names(data) == {"train": ["a0", "a1"], "val": ["a2", "a3"]}
+
+
+def test_lossy_masks_take_the_nearest_class(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.integers(0, 2, (6, 8)), np.ones((5, 5))).astype(np.uint8) * 200
+    for number in range(4):
+        write(tmp_path, f"{number}", mask)
+        Image.fromarray(mask).save(tmp_path / f"masks/{number}.jpg", quality=90)
+        (tmp_path / f"masks/{number}.png").unlink()
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "masks/0.jpg")))) > 2
+    options = {"classes": ["a", "b"], "label_map": {0: 0, 200: 1}}
+    with pytest.raises(DataError, match=r"0\.jpg is a JPEG"):
+        build(tmp_path, **options).splits["train"].target(0)
+    data = build(tmp_path, lossy_masks=True, **options)
+    assert np.array_equal(data.splits["train"].target(0), mask // 200)

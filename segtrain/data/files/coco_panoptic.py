@@ -139,7 +139,7 @@ class CocoPanoptic:
                 f"{path} is not an RGB image of 8 bits a channel, which holds numbers of segments"
             )
         start, end = self._arrays["segment_starts"][index : index + 2].tolist()
-        ids = np.concatenate([[0], self._arrays["segment_ids"][start:end]])
+        ids = np.concatenate([np.zeros(1, np.int32), self._arrays["segment_ids"][start:end]])
         crowds = self._arrays["segment_crowds"][start:end] == 1
         categories = self._arrays["segment_categories"][start:end]
         classes = np.where(crowds & ignore_crowds, IGNORE, categories)

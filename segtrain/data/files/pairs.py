@@ -69,9 +69,7 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        read = read_image if self.channels is None else self.channels.read
-        image = read(pair.image, self.max_pixels)
-        target = self.target(index)
+        image, target = self.image(index), self.target(index)
         check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
@@ -82,11 +80,19 @@ class PairedFiles:
         check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self._objects(stored)
 
+    def image(self, index: int) -> np.ndarray:
+        """H×W×K, without reading the mask."""
+        read = read_image if self.channels is None else self.channels.read
+        return read(self.pairs[index].image, self.max_pixels)
+
+    def mask(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The stored values of the mask and its palette, as `read_mask_and_palette` returns them."""
+        return read_mask_and_palette(self.pairs[index].mask, self.max_pixels, self.labels.nearest)
+
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""
-        path = self.pairs[index].mask
-        mask, palette = read_mask_and_palette(path, self.max_pixels, self.labels.nearest)
-        return self.labels.target(mask, path, palette)
+        mask, palette = self.mask(index)
+        return self.labels.target(mask, self.pairs[index].mask, palette)
 
     def origins(self) -> list[tuple[str, str]]:
         """(name, group) of each sample."""

@@ -161,6 +161,13 @@ def test_files_that_have_just_been_written_are_not_remembered(folder, reads):
     assert len(reads) == 4
 
 
+def test_other_masks_of_the_same_images_have_numbers_of_their_own(folder, later):
+    pairs = folder().splits["train"].pairs
+    others = [pair._replace(mask=other.mask) for pair, other in zip(pairs, pairs[::-1], strict=True)]
+    found = [measure(PairedFiles(one, Labels(3)), FACTS, objects_of).pixels for one in (pairs, others, pairs)]
+    assert np.array_equal(found[1], found[0][::-1]) and np.array_equal(found[2], found[0])
+
+
 def test_an_image_with_two_masks(folder, later):
     first, second = folder().splits["train"].pairs[:2]
     split = PairedFiles([first, Pair(first.image, second.mask, "other")], Labels(3))
