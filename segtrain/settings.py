@@ -12,6 +12,7 @@ from segtrain.options import (
     FROM_1,
     IS_PATH,
     ODD,
+    PROBABILITY,
     SEED,
     SHARE,
     Limits,
@@ -22,6 +23,7 @@ from segtrain.options import (
 
 THREADS = between(1, 1024)
 EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
+FRACTION = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,39 @@ class Loader:
     def skip_bad(self) -> bool:
         """Whether unreadable training samples are left out."""
         return self.on_bad == "skip"
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Which samples are trained on, and how often; for every data set."""
+
+    fraction: Annotated[float, FRACTION] = key(
+        1.0,
+        "share of the training split that is used; chosen by a hash of the names, so that every seed has the "
+        "same samples and a smaller share is part of a larger one",
+    )
+    folds: Annotated[int, at_least(2)] | None = key(
+        None,
+        "cross-validation: training and validation split together are cut into as many folds, which keep the "
+        "samples of a group (a drive, a patient) together; null: the splits of the data set",
+    )
+    fold: Annotated[int, FROM_0] = key(
+        0, "the fold, from 0, that is the validation split; the others are the training split"
+    )
+    class_share: Annotated[float, PROBABILITY] = key(
+        0.0,
+        "share of the samples that are drawn by class: a class, then an image that holds it; "
+        "augmentation=warp, patch and object_crops crop it such that the crop contains the class",
+    )
+    class_draw: Literal["uniform", "sqrt_inverse"] = key(
+        "uniform",
+        "how that class is drawn: uniform, or with probability proportional to 1/sqrt of its pixels",
+    )
+    repeat_threshold: Annotated[float, PROBABILITY] = key(
+        0.0,
+        "repeat factor sampling (LVIS): an image is repeated sqrt(THRESHOLD / f) times, where f is the share "
+        "of images that hold its rarest class; LVIS: 0.001; 0: no repeats",
+    )
 
 
 @dataclass(frozen=True)
@@ -293,6 +328,19 @@ class Describe:
     classes: Annotated[int, FROM_1] = key(21, "classes that the network is to tell apart")
     channels: Annotated[int, FROM_1] = key(3, "channels of the image")
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
+
+
+@dataclass(frozen=True)
+class Plan(Machine):
+    """The top level of `segtrain plan`."""
+
+    minutes: Annotated[float, ABOVE_0] = key(30.0, "how long the training may take on this machine")
+    output: str = key(
+        "planned.yaml",
+        "the YAML to write; it goes into a folder experiment, where segtrain train experiment=NAME looks for "
+        "it: planned.yaml is experiment/planned.yaml",
+    )
+    overwrite: bool = key(False, "replace that file if it exists")
 
 
 @dataclass(frozen=True)

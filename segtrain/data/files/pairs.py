@@ -94,6 +94,10 @@ class PairedFiles:
         mask, palette = self.mask(index)
         return self.labels.target(mask, self.pairs[index].mask, palette)
 
+    def origins(self) -> list[tuple[str, str]]:
+        """(name, group) of each sample."""
+        return [(pair.name, pair.group) for pair in self.pairs]
+
     def name(self, index: int) -> str:
         return self.pairs[index].image
 
