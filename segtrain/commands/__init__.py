@@ -18,9 +18,11 @@ from segtrain.settings import (
     Evaluate,
     EvaluateSettings,
     Loader,
+    Plan,
     Predict,
     PredictorSettings,
     Run,
+    Sampler,
     Score,
     Submit,
     Trainer,
@@ -79,6 +81,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
             "": Run,
             "trainer": Trainer,
             "loader": Loader,
+            "sampler": Sampler,
             "predictor": PredictorSettings,
             "evaluate": EvaluateSettings,
         },
@@ -109,7 +112,8 @@ segtrain evaluate scores a run on a split, with the run's saved config.
 segtrain compare scores several runs on the same images, and draws their masks side by side.
 
   segtrain compare runs=[outputs/first,outputs/second]
-  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure""",
+  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure
+  segtrain compare runs=[outputs/first,outputs/second] splits=[val,test]""",
         sections={"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
         groups=("data", "metric", "tta"),
         reads="runs",
@@ -230,6 +234,20 @@ segtrain list shows what there is to choose.
   segtrain list loss cross_entropy     the options of one entry
   segtrain list encoders resnet        names for model.encoder that hold a word
   segtrain list experiments            ready-made configs: segtrain train experiment=NAME""",
+    ),
+    Command(
+        words=("plan",),
+        example="segtrain plan data=… minutes=30",
+        about="an experiment for your data, machine and time",
+        help="""\
+segtrain plan chooses encoder, crop, batch, length, class weights and sampler from what the data set holds and
+from a trial of 20 steps on this machine. It writes them as one experiment with the reason beside each key,
+and trains nothing.
+
+  segtrain plan data=folder data.root=mine minutes=30 output=my.yaml
+  segtrain train experiment=my --config-dir . name=first resume=auto""",
+        sections={"": Plan},
+        groups=("data",),
     ),
     Command(
         words=("describe",),

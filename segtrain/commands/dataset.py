@@ -8,20 +8,23 @@ from pathlib import Path
 from segtrain.data import DATA, path_keys
 from segtrain.data.joined import Joined
 from segtrain.data.parts import Data, Split
+from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, nearest
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Target
+from segtrain.settings import Sampler
 from segtrain.text import flatten
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
-    there, in the directory that the run was started in, which the error names if they exist in neither."""
+    """The data set of a run, with the folds and the share that the run chose unless the user chose another
+    data set. Its relative paths begin in the current directory or, if they do not exist there, in the
+    directory that the run was started in, which the error names if they exist in neither."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
     try:
-        return DATA.build(located(config, run, description), target=target)
+        found = DATA.build(located(config, run, description), target=target)
     except ConfigError as error:
         started = read_record(Path(run)).get("directory")
         given, was = flatten(data), flatten(saved)
@@ -33,6 +36,8 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
                 f"give the path anew",
             )
         raise
+    sampler = Sampler(**description["config"].get("sampler") or {})  # earlier versions had none
+    return selected(found, sampler) if data["name"] == saved["name"] else found
 
 
 def located(config: Mapping, run: str, description: Mapping) -> dict:

@@ -10,7 +10,7 @@ import torch
 
 from segtrain.commands.fit import fit
 from segtrain.commands.learning import (
-    augmentation_and_loss,
+    augmentation_loss_and_draws,
     batch_shape,
     build_learning,
     memory_format_probe,
@@ -56,7 +56,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
-    ops, loss = augmentation_and_loss(config, parts, train_split)
+    ops, loss, draws = augmentation_loss_and_draws(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
     settled = settle(config, folder, parts, description, probe)
@@ -75,7 +75,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
     )
     from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
-    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested)
+    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=draws)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
     served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)

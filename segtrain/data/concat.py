@@ -95,6 +95,10 @@ class Mapped:
         split = self.split
         return self.table[split.target(index) if hasattr(split, "target") else split[index].target]
 
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if the split does not tell them."""
+        return self.split.origins() if hasattr(self.split, "origins") else None
+
     def name(self, index: int) -> str:
         return self.split.name(index)
 

@@ -27,6 +27,11 @@ class Joined:
         split, inside = self.place(index)
         return split[inside]
 
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if one of the splits does not tell them."""
+        found = [split.origins() if hasattr(split, "origins") else None for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
+
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where its split can do without."""
         split, inside = self.place(index)
@@ -70,6 +75,11 @@ class Chosen:
 
     def __getitem__(self, index: int) -> Sample:
         return self.split[self._inside(index)]
+
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if the split does not tell them."""
+        found = self.split.origins() if hasattr(self.split, "origins") else None
+        return None if found is None else [found[index] for index in self.indices.tolist()]
 
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where the split can do without."""

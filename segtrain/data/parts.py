@@ -20,9 +20,10 @@ class Header(NamedTuple):
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Two methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
-    DataError of a sample that cannot be used (many files are read faster together than with `size`), and
-    `target(index)`, the sample's target without the image.
+    Three methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
+    DataError of a sample that cannot be used (many files are read faster together than with `size`);
+    `target(index)`, the sample's target without the image; and `origins()`, the (name, group) of each sample,
+    or None, which reads nothing (data/selection.py cuts splits by them).
     """
 
     def __len__(self) -> int: ...

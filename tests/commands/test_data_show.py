@@ -7,7 +7,7 @@ from PIL import Image
 from segtrain.cli.composition import composed
 from segtrain.cli.launch import check
 from segtrain.commands.data_show import data_show
-from segtrain.commands.learning import augmentation_and_loss
+from segtrain.commands.learning import augmentation_loss_and_draws
 from segtrain.commands.parts import build_parts
 from segtrain.loader.loader import training_batches
 from segtrain.run.stop import Stop
@@ -30,7 +30,7 @@ def test_the_samples_are_those_of_the_training(tmp_path, augmentation):
     config = check("train", composed("train", words, None)[0])
     parts = build_parts(config, None)
     split = parts.data.splits["train"]
-    ops, _ = augmentation_and_loss(config, parts, split)
+    ops, *_ = augmentation_loss_and_draws(config, parts, split)
     with training_batches(split, ops, Loader(batch_size=6, workers=0), seed=7, start=3) as batches:
         batch = next(batches)
     for row, image, target, name in zip(rows, batch.images, batch.targets, batch.names, strict=True):
