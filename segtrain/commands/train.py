@@ -23,8 +23,7 @@ from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
-from segtrain.loader.decoding import decoded
-from segtrain.loader.loader import check_evaluation, training_batches
+from segtrain.loader.loader import check_evaluation, decoded, training_batches
 from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
