@@ -233,19 +233,25 @@ class Nearest:
         )
         # The small term decides positions that are whole numbers up to rounding errors.
         columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
-        self.outside = (rows < 0) | (rows >= source[0]) | (columns < 0) | (columns >= source[1])
+        wrong_rows, wrong_columns = (
+            (axis < 0) | (axis >= side) for axis, side in zip((rows, columns), source, strict=True)
+        )
+        # None if all pixels are inside, which is told without the H×W array.
+        self.outside = wrong_rows | wrong_columns if wrong_rows.any() or wrong_columns.any() else None
         self.rows, self.columns = rows.clip(0, source[0] - 1), columns.clip(0, source[1] - 1)
 
     def read(self, array: np.ndarray, fill) -> np.ndarray:
         """The array resampled (a copy), `fill` outside the source."""
         if self.upright:  # one axis after the other is five times as fast
-            found = array.take(self.rows[:, 0], axis=0).take(self.columns[0], axis=1)  # H×W×…
+            first, last = self.columns.min(), self.columns.max()
+            found = array[self.rows[:, 0], first : last + 1]  # H×w×…
+            found = found.take(self.columns[0] - first, axis=1)  # H×W×…
         else:
             found = array[self.rows, self.columns]
         return self.fill_outside(found, fill)
 
     def fill_outside(self, array: np.ndarray, fill) -> np.ndarray:
-        if self.outside.any():
+        if self.outside is not None:
             array[self.outside] = fill
         return array
 
