@@ -69,10 +69,13 @@ class Labels:
             if by_colour is not None:
                 return cv2.LUT(mask, by_colour)
         if mask.dtype == np.uint8:
-            known = (self._table[:256] != UNKNOWN).astype(np.uint8)
-            if cv2.LUT(mask, 1 - known).any():
+            table = self._table[:256]
+            # Values of no class are looked up as `spare`, so that one pass finds them and the classes.
+            spare = self.num_classes if self.num_classes < IGNORE else None
+            found = cv2.LUT(mask, np.where(table == UNKNOWN, spare or 0, table).astype(np.uint8))
+            if cv2.inRange(found, spare, spare).any() if spare else (table[mask] == UNKNOWN).any():
                 raise self._outside(mask, path)
-            return cv2.LUT(mask, self._table[:256].astype(np.uint8))
+            return found
         found = self._table[mask]
         if (found == UNKNOWN).any():
             raise self._outside(mask, path)
