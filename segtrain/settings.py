@@ -181,13 +181,15 @@ class PredictorSettings:
         "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112",
     )
     box_input: Annotated[int, FROM_1] = key(224, "side in pixels that boxes are resized to for the network")
-    ensemble: Annotated[str, IS_PATH] | None = key(
-        None, "folder of a second run with the same classes; the scores of its best checkpoint are merged in"
+    ensemble: Annotated[str, IS_PATH] | list[str] | None = key(
+        None,
+        "folder of a second run with the same classes, or a list of several; the scores of their best "
+        "checkpoints are merged in",
     )
-    ensemble_merge: Literal["product", "mean"] = key(
-        "product",
-        "product: of the scores above 0, before the softmax (DeconvNet's code); mean: of the probabilities "
-        "(its paper)",
+    ensemble_merge: Literal["product", "mean"] | None = key(
+        None,
+        "product: of the scores above 0 of two networks, before the softmax (DeconvNet's code); mean: of the "
+        "probabilities (its paper); null: product with one further run, mean with several",
     )
     crf: Literal["pydensecrf", "deeplab", "deconvnet"] | None = key(
         None,
@@ -203,6 +205,16 @@ class PredictorSettings:
     crf_window: Annotated[int, ODD] = key(
         11, "side of the window that a pixel is compared with, for crf_solver=torch"
     )
+
+    @property
+    def further_runs(self) -> tuple[str, ...]:
+        """Folders of the runs that are merged in."""
+        return (self.ensemble,) if isinstance(self.ensemble, str) else tuple(self.ensemble or ())
+
+    @property
+    def merge(self) -> Literal["product", "mean"]:
+        """How the networks are merged."""
+        return self.ensemble_merge or ("mean" if len(self.further_runs) > 1 else "product")
 
 
 @dataclass(frozen=True)
@@ -250,6 +262,9 @@ class Compare(Machine):
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
     split: str = key("val", "split of the data set to score, or all; the data set is that of the first run")
+    splits: list[str] | None = key(
+        None, "several splits in one table, instead of split; ordered and drawn by the first"
+    )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 

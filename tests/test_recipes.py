@@ -60,7 +60,12 @@ def stages(name: str) -> list[list[str]]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text()).get("stages") or []
 
 
-@pytest.mark.parametrize("name", RECIPES)
+HEAVY = ("cascade_paper", "deconvnet_paper")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else []) for name in RECIPES]
+)
 def test_two_steps_of_each_stage(segtrain, name):
     if name == "classical":
         for package in ("skimage", "sklearn", "maxflow"):

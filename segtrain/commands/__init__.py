@@ -112,7 +112,8 @@ segtrain evaluate scores a run on a split, with the run's saved config.
 segtrain compare scores several runs on the same images, and draws their masks side by side.
 
   segtrain compare runs=[outputs/first,outputs/second]
-  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure""",
+  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure
+  segtrain compare runs=[outputs/first,outputs/second] splits=[val,test]""",
         sections={"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
         groups=("data", "metric", "tta"),
         reads="runs",

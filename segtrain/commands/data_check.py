@@ -10,7 +10,7 @@ from segtrain.data.parts import Data
 from segtrain.data.survey.check import Finding, findings
 from segtrain.data.survey.kinds import KINDS, lines, num_wrong
 from segtrain.errors import DataError
-from segtrain.run.storage import json_bytes
+from segtrain.run.storage import json_text
 from segtrain.task import TASK
 from segtrain.text import count, say
 
@@ -27,7 +27,7 @@ def data_check(config: dict, stop) -> dict:
     wrong, samples = num_wrong(messages), _samples(data)
     record = _record(config, data, found)
     if config["json"]:
-        print(json_bytes(record).decode("utf-8", "surrogateescape"), end="", flush=True)
+        print(json_text(record), flush=True)
     else:
         say(*lines(messages), *([] if wrong else [_verdict(len(found), samples)]))
     if wrong:

@@ -18,7 +18,7 @@ from segtrain.data.survey.measure import Measures, measure
 from segtrain.errors import DataError
 from segtrain.loss.cross_entropy import Weighting, class_weights
 from segtrain.report.class_bars import class_bars
-from segtrain.run.storage import json_bytes, probe, storage, write_atomic, write_json
+from segtrain.run.storage import json_text, probe, storage, write_atomic, write_json
 from segtrain.sample import Facts
 from segtrain.task.semantic import semantic
 from segtrain.text import amount, count, number, say, table
@@ -49,7 +49,7 @@ def data_stats(config: dict, stop) -> dict:
         )
     record = {"data": config["data"], "split": config["split"], **as_record(found, data.facts)}
     if config["json"]:
-        print(json_bytes(record).decode(), end="", flush=True)
+        print(json_text(record), flush=True)
     else:
         say(*_lines(record, config["data"]["name"]))
     if output:
@@ -125,14 +125,8 @@ def _lines(record: dict, name: str) -> list[str]:
         row += [number(one["weights"][rule], 3) for rule in RULES]
         if with_objects:
             objects = one["objects"]
-            row += (
-                ["-", "-"]
-                if objects is None
-                else [
-                    str(objects["count"]),
-                    number(objects["area_px"]["median"], 0),
-                ]
-            )
+            median = None if objects is None else objects["area_px"]["median"]
+            row += [str(0 if objects is None else objects["count"]), number(median, 0)]
         rows.append(row)
     return [
         f"{name} {record['split']}: {count(record['images'], 'image')}, {amount(record['pixels'])} pixels, "

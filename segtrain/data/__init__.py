@@ -27,17 +27,16 @@ _SETS = {
     "voc_aug": voc_aug,
 }
 
-SETS = Table("data", _SETS)
-"""The data sets that `concat` takes."""
-DATA = Table("data", {**_SETS, "concat": concat_of(SETS)})
+DATA = Table("data", {**_SETS, "concat": concat_of(_SETS)})
 
 
 def path_keys(options: Mapping) -> list[str]:
     """The options of a data set that hold the path of a file or folder; of the sets of `concat`, with dots:
     sets.LABEL.root. options: of the data set, with its name."""
     keys = path_options(DATA.factory(options["name"]))
-    for label, one in (options.get("sets") or {}).items():
-        keys += [f"sets.{label}.{key}" for key in path_options(SETS.factory(one.get("name", label)))]
+    sets = {label: one for label, one in (options.get("sets") or {}).items() if one is not None}
+    for label, one in sets.items():
+        keys += [f"sets.{label}.{key}" for key in path_options(DATA.factory(one.get("name", label)))]
     return keys
 
 

@@ -141,20 +141,32 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
     for name in sorted(paths, key=_is_no_root):  # root first: the others may be relative to it
         now = flatten(found)
         value, root = now.get(name), now.get(f"{name.rpartition('.')[0]}.root".lstrip("."))
-        if started is None or not isinstance(value, str) or value != kept.get(name) or os.path.isabs(value):
+        if started is None or value != kept.get(name):
             continue
-        there = os.path.join(started, value)
-        below_root = _is_no_root(name) and root is not None and os.path.exists(os.path.join(root, value))
-        if below_root or not os.path.exists(there):
-            continue
-        if not os.path.exists(value):
-            found = _with_value(found, name, there)
-        elif not os.path.samefile(value, there):
-            notice(
-                f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
-                f"run was started"
-            )
+        root = root if _is_no_root(name) else None
+        if isinstance(value, str):
+            found = _with_value(found, name, _relocated(name, value, started, root))
+        elif isinstance(value, list) and all(os.path.isdir(os.path.join(started, str(one))) for one in value):
+            # A list of runs. Lists without folders hold names, such as those of classes.
+            found = _with_value(found, name, [_relocated(name, one, started, root) for one in value])
     return found
+
+
+def _relocated(name: str, value: str, started: str, root: str | None) -> str:
+    """A path of an option as `relocated` finds it. started: directory of the run's start. root: folder that
+    the path may be relative to."""
+    there = os.path.join(started, value)
+    below_root = root is not None and os.path.exists(os.path.join(root, value))
+    if os.path.isabs(value) or below_root or not os.path.exists(there):
+        return value
+    if not os.path.exists(value):
+        return there
+    if not os.path.samefile(value, there):
+        notice(
+            f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
+            f"run was started"
+        )
+    return value
 
 
 def _is_no_root(name: str) -> bool:

@@ -107,8 +107,19 @@ def test_options_that_cannot_be_right(sets):
     refused(r"data\.class_map has 'min', .*\(did you mean 'mine'\?\)", class_map={"min": {}})
     refused(r"data\.class_map\.mine has 'cat', which is no class", class_map={"mine": {"cat": "dog"}})
     refused(r"data\.sets\.voc has the class 'background', and data\.classes has no", classes=["car", "dog"])
-    refused(r"data\.classes has 'care', .*did you mean 'car'", classes=["care"], unmapped="ignore")
     refused(r"data\.classes has 'car' twice", classes=["car", "car"], unmapped="ignore")
+
+
+def test_one_set_of_several_with_the_same_classes(sets, capsys):
+    both = build(sets)
+    one = build({**sets, "voc": None}, classes=list(both.facts.classes), class_map={"voc": {"car": None}})
+    assert one.facts.classes == both.facts.classes and len(one.splits["val"]) == 1
+    assert np.array_equal(one.splits["val"][0].target, both.splits["val"][2].target)
+    assert "data.classes has 'background', which no set holds, and 18 more such" in capsys.readouterr().err
+    build(sets, classes=["car", "dogs"], unmapped="ignore")
+    assert "data.classes has 'dogs', which no set holds (did you mean 'dog'?)" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"data\.sets is empty"):
+        build({"voc": None})
 
 
 def test_splits_that_some_sets_have(sets, tmp_path):

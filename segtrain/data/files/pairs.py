@@ -60,7 +60,7 @@ class PairedFiles:
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
-        self._objects = objects
+        self.objects = objects
         self.channels = channels
         self._headers: dict[int, Header | DataError] = {}
 
@@ -74,11 +74,11 @@ class PairedFiles:
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
     def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
-        if pair.instances is None or self._objects is None:
+        if pair.instances is None or self.objects is None:
             return None
         stored = read_mask(pair.instances, self.max_pixels)
         check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
-        return self._objects(stored)
+        return self.objects(stored)
 
     def image(self, index: int) -> np.ndarray:
         """H×W×K, without reading the mask."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segtrain.data.files.pairs import PairedFiles
 from segtrain.data.files.per_file import CLOCK_S, per_file
 from segtrain.data.files.statistics import merged, moments
 from segtrain.data.parts import Split
@@ -134,27 +135,40 @@ def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) ->
     if len(index_of) < len(indices):  # an image with several masks
         return [_or_error(read, split, index) for index in indices]
 
-    def with_state(path: str) -> dict | DataError:
-        index = index_of[path]
+    def with_states(path: str) -> dict | DataError:
         began = time.time()
-        others = [one for one in (split.pairs[index].mask, split.pairs[index].instances) if one is not None]
-        states = [[other, _state(other)] for other in others]
-        numbers = _or_error(read, split, index)
-        return (
-            numbers
-            if isinstance(numbers, DataError)
-            else {"read": began, "files": states, "numbers": numbers}
-        )
+        states = [[other, _state(other)] for other in _other_files(split, index_of[path])]
+        numbers = _or_error(read, split, index_of[path])
+        if isinstance(numbers, DataError):
+            return numbers
+        return {"read": began, "files": states, "numbers": numbers}
 
-    files = [
-        os.path.abspath(path or "")
-        for index in index_of.values()
-        for path in (split.pairs[index].mask, split.pairs[index].instances)
-    ]
-    decisive = repr((VERSION, split.labels, facts.num_classes, facts.things, facts.ignore_index, files))
-    kind = f"measures-{hashlib.sha256(decisive.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
-    found = per_file(kind, list(index_of), with_state, _checked, THREADS)
+    found = per_file(_kind(split, indices, facts), list(index_of), with_states, _checked, THREADS)
     return [one if isinstance(one, DataError) else one["numbers"] for one in found]
+
+
+def _other_files(split: PairedFiles, index: int) -> list[str]:
+    """The files of a sample besides the one that its image is known by."""
+    pair = split.pairs[index]
+    channels = [] if split.channels is None else split.channels.files(pair.image)
+    instances = [] if pair.instances is None or split.objects is None else [pair.instances]
+    return [*(path for path in channels if path != pair.image), pair.mask, *instances]
+
+
+def _kind(split: PairedFiles, indices: Sequence[int], facts: Facts) -> str:
+    """Name of the cache for these samples, read in this way."""
+    files = [os.path.abspath(path) for index in indices for path in _other_files(split, index)]
+    objects = getattr(split.objects, "__qualname__", None)
+    way = (
+        VERSION,
+        split.labels,
+        split.channels,
+        objects,
+        facts.num_classes,
+        facts.things,
+        facts.ignore_index,
+    )
+    return f"measures-{hashlib.sha256(repr((way, files)).encode()).hexdigest()[:16]}"
 
 
 def _or_error(read: Callable, split: Split, index: int) -> dict | DataError:
