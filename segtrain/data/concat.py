@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of, origin_of
-from segtrain.data.parts import Data, Header, Origin, Split, digest_of
+from segtrain.data.joined import Joined, headers_of, source_of
+from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
 from segtrain.registry import Table
@@ -106,10 +106,10 @@ class Mapped:
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(index)
 
-    def origin(self, index: int) -> Origin | None:
-        """The `Origin` of a sample; None if its split has none."""
-        origin = origin_of(self.split, index)
-        return origin and origin._replace(reading=f"{origin.reading} {self._reading}")
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        source = source_of(self.split, index)
+        return source and source._replace(reading=f"{source.reading} {self._reading}")
 
     @functools.cached_property
     def _reading(self) -> str:

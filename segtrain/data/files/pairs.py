@@ -25,7 +25,7 @@ from segtrain.data.files.reading import (
     read_mask,
     read_mask_and_palette,
 )
-from segtrain.data.parts import Header, Origin, digest_of
+from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -106,11 +106,11 @@ class PairedFiles:
         read = read_header if self.channels is None else self.channels.header
         return read(self.pairs[index].image)[:2]
 
-    def origin(self, index: int) -> Origin:
+    def source(self, index: int) -> Source:
         pair = self.pairs[index]
         images = (pair.image,) if self.channels is None else tuple(self.channels.files(pair.image))
         instances = () if self._objects is None or pair.instances is None else (pair.instances,)
-        return Origin((*images, pair.mask, *instances), f"{self._reading} {pair.name!r} {pair.group!r}")
+        return Source((*images, pair.mask, *instances), f"{self._reading} {pair.name!r} {pair.group!r}")
 
     @functools.cached_property
     def _reading(self) -> str:
