@@ -22,6 +22,7 @@ from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import Loader
 from segtrain.task import TASK
+from segtrain.text import count
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     task = TASK.build(config["task"])
     data = DATA.build(config["data"], target=task.target, skip_bad=Loader(**config["loader"]).skip_bad)
     facts = data.facts
+    _check_kind(task, facts, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
@@ -84,6 +86,19 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     same_classes(saved, facts, str(resumed.parent.parent))
     facts = replace(facts, normalisation=saved.normalisation)
     return Parts(task, data, facts, model, source, described)
+
+
+def _check_kind(task, facts: Facts, config: Mapping) -> None:
+    """ConfigError unless the data set has classes where the task wants classes, and none where it wants
+    measured values."""
+    if task.target.classes == bool(facts.classes):
+        return
+    has = f"has {count(facts.num_classes, 'class', 'classes')}" if facts.classes else "has no classes"
+    wants = "class indices" if task.target.classes else "measured values"
+    raise ConfigError(
+        f"data={config['data']['name']} {has} and task={task.name} needs targets of {wants}; choose another "
+        f"data set or task"
+    )
 
 
 def same_classes(run: Facts, data: Facts, where: str) -> None:

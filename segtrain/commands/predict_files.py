@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from segtrain.data.files.channels import Channels, suffixes_of
+from segtrain.data.files.listing import list_images, tell_left_out
 from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.predictor.files import write_picture, write_prediction, write_probabilities
@@ -45,17 +46,14 @@ def inputs(
     if not source.is_dir() and not source.is_file():
         raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
     folder = source if source.is_dir() else source.parent
-    found = (
-        sorted(file for file in source.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        if folder == source
-        else [source]
-    )
-    places = [Path(output).resolve() / name for name in results]
-    files = [
-        file for file in found if not any(file.parent.resolve().is_relative_to(place) for place in places)
-    ]
+    if folder == source:
+        found = list_images(path, [str(Path(output) / name) for name in results], suffixes)
+        tell_left_out(found.left_out, path)
+        files = [file for name in found.files if (file := source / name).is_file()]
+    else:
+        files = [source]
     if not files:
-        but = f" but results of output={output}" if found else ""
+        but = f" but results of output={output}" if list_images(path, suffixes=suffixes).files else ""
         raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(suffixes))}")
     if channels is None or not channels.suffixes:
         return ((file, file.relative_to(folder).with_suffix("")) for file in files)

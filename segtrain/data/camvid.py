@@ -64,7 +64,7 @@ def camvid(root: FilePath, split: Literal["standard", "drive"] = "standard") -> 
                 f"CamVid in {root} has no frame for the {part} part of data.split={split}; expected names "
                 f"such as 0016E5_07959.jpg"
             )
-    labels = Labels(len(CLASSES))
+    labels = Labels(len(CLASSES), fixed=True)
     facts = Facts(classes=CLASSES, palette=PALETTE, things=THINGS)
     return Data(facts, {part: PairedFiles(pairs, labels) for part, pairs in folders.items()})
 

@@ -1,4 +1,4 @@
-"""Several splits as one."""
+"""Several splits as one, and samples of a split as a split."""
 
 from __future__ import annotations
 
@@ -54,6 +54,40 @@ class Joined:
             raise IndexError(index)
         number = bisect.bisect_right(self._starts, index) - 1
         return self.splits[number], index - self._starts[number]
+
+
+class Chosen:
+    """Some samples of a split, or some of them repeatedly. indices: of the samples, in order."""
+
+    def __init__(self, split: Split, indices: Sequence[int]):
+        self.split = split
+        self.indices = np.asarray(
+            indices, np.int64
+        )  # a list would be copied to each worker as Python numbers
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.split[self._inside(index)]
+
+    def target(self, index: int) -> np.ndarray:
+        """The target of a sample; the image is not read where the split can do without."""
+        inside = self._inside(index)
+        return self.split.target(inside) if hasattr(self.split, "target") else self.split[inside].target
+
+    def name(self, index: int) -> str:
+        return self.split.name(self._inside(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.split.size(self._inside(index))
+
+    def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
+        """The header of each image, or the DataError of a sample that cannot be used."""
+        return _headers(self.split, [self._inside(index) for index in indices])
+
+    def _inside(self, index: int) -> int:
+        return int(self.indices[index])
 
 
 def _headers(split: Split, indices: list[int]) -> list[Header | DataError]:

@@ -34,7 +34,7 @@ def test_headers_come_in_the_order_asked_for(tmp_path):
 
 
 def test_a_split_that_does_not_exist_is_named_with_those_that_do():
-    with pytest.raises(ConfigError, match="split=alll does not exist.*did you mean 'all'.*train, val, all"):
+    with pytest.raises(ConfigError, match=r"split=alll does not exist.*did you mean 'all'.*train, val, all"):
         split_of(DATA.build({"name": "shapes"}), "alll")
 
 

@@ -209,6 +209,21 @@ def pointwise(images):
     return (images.float() / 60).softmax(1)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("task=depth", "data=shapes"), "data=shapes has 5 classes and task=depth needs targets of measured"),
+        (
+            ("task=semantic", "data=ramps"),
+            "data=ramps has no classes and task=semantic needs targets of class",
+        ),
+    ],
+)
+def test_a_data_set_of_another_kind_than_the_task_is_refused(plugin, segtrain, words, message):
+    result = segtrain("train", *words, *SMALL)
+    assert result.code == 2 and message in result.err
+
+
 def test_views_of_other_sizes_and_with_weights(plugin):
     from seams.views import back, rotate, scale
 

@@ -21,9 +21,9 @@ class Labels:
 
     num_classes: C. ignore_index: mask value of unlabelled pixels. label_map: mask value -> class index or
     IGNORE; takes precedence over everything else. colours: the RGB colour of each class, for RGB masks and
-    palettes; () if classes have none. ignored_colours: colours of unlabelled pixels. nearest: whether each
-    pixel takes the nearest value of label_map, or the nearest colour, because lossy compression has changed
-    it.
+    palettes; () if classes have none. ignored_colours: colours of unlabelled pixels. fixed: whether the
+    values are those of a published data set, which has no option data.label_map. nearest: whether each pixel
+    takes the nearest value of label_map, or the nearest colour, because lossy compression has changed it.
     """
 
     num_classes: int
@@ -31,6 +31,7 @@ class Labels:
     label_map: dict[int, int] = field(default_factory=dict)
     colours: tuple[tuple[int, int, int], ...] = ()
     ignored_colours: tuple[tuple[int, int, int], ...] = ()
+    fixed: bool = False
     nearest: bool = False
 
     def __post_init__(self):
@@ -83,15 +84,14 @@ class Labels:
             f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8]
         )
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
-        if self.label_map:
-            allowed = (
-                f"the keys of data.label_map ({', '.join(map(str, sorted(self.label_map)))}) and "
-                f"{self.ignore_index} (no label)"
-            )
-        else:
-            allowed = f"0..{self.num_classes - 1} and {self.ignore_index} (no label)"
+        keys = ", ".join(map(str, sorted(self.label_map)))
+        if not self.label_map:
+            keys = f"0..{self.num_classes - 1}"
+        elif not self.fixed:
+            keys = f"the keys of data.label_map ({keys})"
+        way_out = "correct the mask" if self.fixed else "correct the mask or set data.label_map"
         return DataError(
-            f"mask {path} holds {listed}{more}; allowed: {allowed}; correct the mask or set data.label_map"
+            f"mask {path} holds {listed}{more}; allowed: {keys} and {self.ignore_index} (no label); {way_out}"
         )
 
     def _by_palette(self, mask: np.ndarray, palette: np.ndarray, path: str) -> np.ndarray | None:

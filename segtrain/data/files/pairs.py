@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ import numpy as np
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
+from segtrain.data.files.listing import list_images
 from segtrain.data.files.reading import (
     MAX_PIXELS,
-    SUFFIXES,
     check_depth,
     check_pixels,
     read_header,
@@ -130,34 +130,22 @@ def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) 
         )
 
 
-def find_images(folder: str, root: str, suffixes: Collection[str] = SUFFIXES) -> dict[str, str]:
-    """Paths of all files with one of the suffixes below `folder`, keyed by relative path without suffix, in
+def find_images(folder: str, root: str) -> dict[str, str]:
+    """Paths of all image files below `folder`, keyed by relative path without suffix, in
     sorted order.
 
     DataError if two files have the same key, or if a link leads out of `root`.
     """
     found: dict[str, str] = {}
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(place) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        for name in files:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                path = os.path.join(place, name)
-                key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(
-                    os.sep, "/"
-                )
-                if key in found:
-                    raise DataError(
-                        f"{found[key]} and {path} share one name; pairs go by name without suffix; rename "
-                        f"or remove one"
-                    )
-                check_inside(path, root)
-                found[key] = path
+    for file in list_images(folder).files:
+        key, path = os.path.splitext(file)[0], os.path.join(folder, file)
+        if key in found:
+            raise DataError(
+                f"{found[key]} and {path} share one name; pairs go by name without suffix; rename or remove "
+                f"one"
+            )
+        check_inside(path, root)
+        found[key] = path
     return dict(sorted(found.items()))
 
 
