@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 from typing import Annotated
 
+from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
-from segtrain.data.files.classes import Named, found_file, read_classes
+from segtrain.data.files.classes import found_file, read_classes
 from segtrain.data.files.groups import groups_of
-from segtrain.data.files.pairing import Files, Suffixes, find_files, find_places, refuse_unpaired
+from segtrain.data.files.pairing import (
+    Files,
+    Suffixes,
+    find_annotated,
+    find_files,
+    find_places,
+    refuse_unpaired,
+)
 from segtrain.data.files.pairs import Pair, PairedFiles
 from segtrain.data.files.reading import MAX_PIXELS
-from segtrain.data.files.scan import mask_values
 from segtrain.data.files.splits import (
     FOLDERS,
     by_folder,
@@ -25,7 +31,7 @@ from segtrain.data.files.splits import (
     warn_of_groups_apart,
 )
 from segtrain.data.files.statistics import measured_normalisation
-from segtrain.data.files.values import BINARY_NAMES, checked_map, found_names, labels_of, settled_map
+from segtrain.data.files.values import of_masks
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
@@ -51,6 +57,7 @@ def folder(
     image_suffix: str = "",
     mask_suffix: str = "",
     max_pixels: Annotated[int, FROM_1] = MAX_PIXELS,
+    annotations: FilePath | None = None,
     lossy_masks: bool = False,
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[float] | None = None,
@@ -95,6 +102,9 @@ def folder(
         mask_suffix: end of the masks' names that those of the images lack, e.g. _mask; images and masks may
             then lie in one folder
         max_pixels: images and masks with more pixels are refused
+        annotations: in place of masks, shapes drawn on the images: a folder of labelme's JSON files ("." for
+            root), a JSON file in COCO's format, or an XML file of CVAT for images. Without data.classes each
+            label is a class, after the background; data.label_map then maps labels
         lossy_masks: read masks of lossy compression (JPEG, WebP) too: each pixel takes the nearest key of
             label_map, or the nearest colour of classes; edges move by a pixel or two
         channels: number of channels of the images, which may then be TIFFs of as many bands or pages, or
@@ -105,9 +115,13 @@ def folder(
         std: standard deviation of each channel, in the same way
     """
     suffixes = Suffixes(image_suffix, mask_suffix)
-    places = find_places(root, images, masks, suffixes)
+    places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
-    files = find_files(places, suffixes, source)
+    shapes = None if annotations is None else read_annotations(annotations, root)
+    if shapes is None:
+        files = find_files(places, suffixes, source)
+    else:
+        files = find_annotated(places, suffixes, source, shapes.keys)
     if (train_list is None) != (val_list is None):
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
     lists = {"train": train_list, "val": val_list, "test": test_list}
@@ -126,17 +140,17 @@ def folder(
         drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
-    mapping = checked_map(label_map)
-    named = read_classes(classes, root)
-    masks = [pair.mask for pairs in splits.values() for pair in pairs]
-    may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
-    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
-    by_values, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
-    settled |= by_values
-    if not named.names:
-        named = Named(BINARY_NAMES if by_values else found_names(mapping, ignore_value, masks, counted()))
-        settled["classes"] = list(named.names)
-    labels = labels_of(named, mapping, ignore_value, lossy_masks)
+    targets = None
+    if shapes is None:
+        used = [pair.mask for pairs in splits.values() for pair in pairs]
+        may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
+        named, labels, decided = of_masks(
+            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
+        )
+    else:
+        named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
+        labels, decided = None, {} if classes else {"classes": list(named.names)}
+    settled |= decided
     normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
@@ -146,7 +160,10 @@ def folder(
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
-    made = {name: PairedFiles(found, labels, max_pixels, channels=source) for name, found in splits.items()}
+    made = {
+        name: PairedFiles(found, labels, max_pixels, channels=source, targets=targets)
+        for name, found in splits.items()
+    }
     return Data(facts, made, settled)
 
 

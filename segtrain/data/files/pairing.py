@@ -57,9 +57,14 @@ class Files:
         return {name: path for name, path in self.masks.items() if name not in paired}
 
 
-def find_places(root: str | None, images: str | None, masks: str | None, suffixes: Suffixes) -> Places:
+def find_places(
+    root: str | None, images: str | None, masks: str | None, suffixes: Suffixes, annotated: bool = False
+) -> Places:
     """The folders of images and masks; ConfigError if there is none. Without images/ and masks/ below root,
-    both may lie in root itself, told apart by data.mask_suffix."""
+    both may lie in root itself, told apart by data.mask_suffix. annotated: whether there are no masks,
+    because the images have annotations."""
+    if annotated:
+        return _place_of_images(root, images, masks)
     if root is None and (images is None or masks is None):
         raise ConfigError(
             "data.images and data.masks are missing: data 'folder' needs both, or data.root with images/ "
@@ -78,8 +83,63 @@ def find_places(root: str | None, images: str | None, masks: str | None, suffixe
         if not os.path.isdir(found[key]):
             raise ConfigError(
                 f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}"
+                + (
+                    _labelme_advice(found["images"]).replace("=.", f"={found['images']}")
+                    if key == "masks"
+                    else ""
+                )
             )
     return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
+
+
+def _place_of_images(root: str | None, images: str | None, masks: str | None) -> Places:
+    if masks is not None:
+        raise ConfigError("data.masks and data.annotations exclude each other; set one of them to null")
+    if root is None and images is None:
+        raise ConfigError(
+            "data.images is missing: data.annotations needs it, or data.root with images/ in it"
+        )
+    folder = os.path.join(root or "", images if images is not None else "images")
+    if images is None and not os.path.isdir(folder):
+        folder = root
+    if not os.path.isdir(folder):
+        raise ConfigError(f"data.images is {folder!r}, which is not a folder; give the folder of the images")
+    return Places(folder, folder, root or folder, root or folder)
+
+
+def find_annotated(
+    places: Places, suffixes: Suffixes, channels: Channels | None, keys: Mapping[str, str]
+) -> Files:
+    """All images and, as masks, the keys of their annotations. keys: by name of the image. DataError if no
+    image has an annotation."""
+    images = list_images(places.images, suffixes=suffixes_of(channels))
+    named_images = _by_name(images.files, suffixes.image, places.images, places.root_of_images)
+    if channels is not None:
+        named_images = channels.by_name(named_images)
+    mask_of = same_names(named_images, keys)
+    if not mask_of:
+        examples = [next(iter(names), "none") for names in (named_images, keys)]
+        raise DataError(
+            f"none of the {len(named_images)} images in {places.images} (the first: {examples[0]!r}) is "
+            f"among the "
+            f"{len(keys)} of data.annotations (the first: {examples[1]!r}); names without suffix must be "
+            f"equal, folders "
+            f"below data.images included"
+        )
+    return Files(named_images, keys, mask_of)
+
+
+def _labelme_advice(folder: str) -> str:
+    """What to do about labelme's files beside the images; '' if there are none."""
+    stems = {os.path.splitext(file)[0] for file in list_images(folder).files} if os.path.isdir(folder) else ()
+    beside = next(
+        (stem for stem in sorted(stems) if os.path.isfile(os.path.join(folder, stem + ".json"))), None
+    )
+    return (
+        ""
+        if beside is None
+        else f"; {beside}.json lies beside an image: for labelme's files set data.annotations=."
+    )
 
 
 def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = None) -> Files:
@@ -98,6 +158,7 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
             remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
             raise DataError(
                 f"images and masks lie in one folder, {places.images}, and nothing tells them apart; {remedy}"
+                f"{_labelme_advice(places.images)}"
             )
         images = Listing(
             [name for name in images.files if os.path.join(places.images, name) not in own], images.left_out

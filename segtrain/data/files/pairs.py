@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +40,19 @@ class Pair(NamedTuple):
     instances: str | None = None
 
 
+class Targets(Protocol):
+    """Targets that are no mask files, each with a key."""
+
+    def target(self, key: str) -> np.ndarray:
+        """H×W uint8 class indices, IGNORE where unlabelled."""
+
+    def headers(self, keys: Sequence[str]) -> list[Header | DataError]:
+        """The size of each target, or why it cannot be read."""
+
+    def where(self, key: str) -> str:
+        """What messages call the target."""
+
+
 class PairedFiles:
     """A `Split` whose samples are read from pairs of files.
 
@@ -51,16 +64,18 @@ class PairedFiles:
     def __init__(
         self,
         pairs: Sequence[Pair],
-        labels: Labels,
+        labels: Labels | None,
         max_pixels: int = MAX_PIXELS,
         objects: Callable[[np.ndarray], np.ndarray] | None = None,
         channels: Channels | None = None,
+        targets: Targets | None = None,
     ):
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
         self._objects = objects
         self.channels = channels
+        self.targets = targets
         self._headers: dict[int, Header | DataError] = {}
 
     def __len__(self) -> int:
@@ -71,8 +86,12 @@ class PairedFiles:
         read = read_image if self.channels is None else self.channels.read
         image = read(pair.image, self.max_pixels)
         target = self.target(index)
-        _check_same_size(pair, image.shape[:2], target.shape)
+        _check_same_size(self._shown(pair), image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
+
+    def _shown(self, pair: Pair) -> Pair:
+        """The pair as messages name it."""
+        return pair if self.targets is None else pair._replace(mask=self.targets.where(pair.mask))
 
     def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
         if pair.instances is None or self._objects is None:
@@ -84,6 +103,8 @@ class PairedFiles:
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""
         path = self.pairs[index].mask
+        if self.targets is not None:
+            return self.targets.target(path)
         mask, palette = read_mask_and_palette(path, self.max_pixels, self.labels.nearest)
         return self.labels.target(mask, path, palette)
 
@@ -102,7 +123,9 @@ class PairedFiles:
             pairs = [self.pairs[index] for index in missing]
             images = [pair.image for pair in pairs]
             found = (read_headers if self.channels is None else self.channels.headers)(images)
-            of_masks = read_headers([pair.mask for pair in pairs])
+            of_masks = (read_headers if self.targets is None else self.targets.headers)(
+                [pair.mask for pair in pairs]
+            )
             for index, image, mask in zip(missing, found, of_masks, strict=True):
                 self._headers[index] = self._checked(self.pairs[index], image, mask)
         return [self._headers[index] for index in indices]
@@ -116,7 +139,7 @@ class PairedFiles:
             check_pixels(pair.image, image.height, image.width, self.max_pixels)
             if self.channels is None:
                 check_depth(image.dtype, pair.image)
-            _check_same_size(pair, image[:2], mask[:2])
+            _check_same_size(self._shown(pair), image[:2], mask[:2])
         except DataError as error:
             return error
         return image

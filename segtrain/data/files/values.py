@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
 
 from segtrain.data.files.classes import Named
 from segtrain.data.files.labels import Labels
-from segtrain.data.files.scan import few_hold
+from segtrain.data.files.scan import few_hold, mask_values
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE
 from segtrain.text import count, notice
@@ -15,6 +16,29 @@ BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
 # ratio of pixels of 255 to pixels of values between 0 and 255, above which those are smoothed edges
 MUCH_MORE = 4
+
+
+def of_masks(
+    named: Named,
+    label_map: dict | None,
+    ignore_value: int,
+    lossy_masks: bool,
+    masks: list[str],
+    max_pixels: int,
+    may_fail: Collection[str],
+) -> tuple[Named, Labels, dict]:
+    """The classes, how masks are read, and the settled options, of a folder's options.
+
+    named: the given classes; without any, all masks are read for them. may_fail: masks that need not be
+    readable.
+    """
+    mapping = checked_map(label_map)
+    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
+    settled, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
+    if not named.names:
+        named = Named(BINARY_NAMES if settled else found_names(mapping, ignore_value, masks, counted()))
+        settled = {**settled, "classes": list(named.names)}
+    return named, labels_of(named, mapping, ignore_value, lossy_masks), settled
 
 
 def checked_map(label_map: dict | None) -> dict[int, int]:
