@@ -157,8 +157,8 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
         if not suffixes.mask:
             remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
             raise DataError(
-                f"images and masks lie in one folder, {places.images}, and nothing tells them apart; {remedy}"
-                f"{_labelme_advice(places.images)}"
+                f"images and masks lie in one folder, {places.images}, and nothing tells them apart"
+                f"{_labelme_advice(places.images) or f'; {remedy}'}"
             )
         images = Listing(
             [name for name in images.files if os.path.join(places.images, name) not in own], images.left_out
