@@ -30,6 +30,7 @@ RUNTIME = frozenset(
         "out_channels",  # channels that the task asks of the network
         "target",  # segtrain.sample.Target of the task
         "skip_bad",  # whether unreadable training samples are left out (loader.on_bad)
+        "num_answers",  # values of the decisions that a metric counts: C, or C + 1 with one for no class
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
         "class_frequency",  # () -> survey.stats.Frequency of the training split, counted when first called
         "fill",  # K values of padded image pixels: the mean of the normalisation

@@ -135,11 +135,13 @@ class Number:
 @dataclass(frozen=True)
 class PerClass:
     """One score per class, in the order of `Facts.classes`. label: heading of the column. mean: key of the
-    `Number` that is shown below the column; None if there is none."""
+    `Number` that is shown below the column; None if there is none. groups: names of the groups of classes
+    that the values are for, such as categories; None: they are for the classes."""
 
     label: str
     values: tuple[float | None, ...]
     mean: str | None = None
+    groups: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,11 @@ def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(colours)
 
 
-def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = (224, 224, 192)) -> np.ndarray:
+UNLABELLED = (224, 224, 192)
+"""The colour of pixels without a label; that of Pascal VOC's masks."""
+
+
+def colourise(classes: np.ndarray, palette, unlabelled: tuple[int, int, int] = UNLABELLED) -> np.ndarray:
     """H×W×3 uint8 colours of an H×W map of class indices; every value outside the palette is `unlabelled`."""
     table = np.full((256, 3), unlabelled, dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)

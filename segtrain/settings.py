@@ -182,6 +182,11 @@ class EvaluateSettings:
         "nor predicted, and of the mean accuracy those not labelled; gt: those not labelled; zero, one: "
         "none, and a class neither labelled nor predicted counts as 0 or 1",
     )
+    protocol: Literal["default", "cityscapes", "voc", "coco_stuff", "torchvision"] = key(
+        "default",
+        "rules of a benchmark. cityscapes: adds metric.cityscapes; coco_stuff: absent=gt; torchvision: "
+        "images and labels resized to a shorter side of 520 pixels, overlapping objects ignored",
+    )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"
     )
@@ -236,6 +241,49 @@ class Describe:
     classes: Annotated[int, FROM_1] = key(21, "classes that the network is to tell apart")
     channels: Annotated[int, FROM_1] = key(3, "channels of the image")
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """The top level of `segtrain data check`."""
+
+    similar: bool = key(False, "also search for images that look nearly the same in different splits")
+    json: bool = key(False, "print all that is found as JSON, instead of the first of each kind as text")
+
+
+@dataclass(frozen=True)
+class DataStats:
+    """The top level of `segtrain data stats`."""
+
+    split: str = key("train", "split of the data set: train, val, test (where there is one) or all")
+    json: bool = key(False, "print the numbers as JSON instead of tables")
+    output: str | None = key(None, "folder for stats.json and stats.png; null: nothing is written")
+
+
+@dataclass(frozen=True)
+class DataShow:
+    """The top level of `segtrain data show`."""
+
+    split: str = key("train", "split of the data set: train, val, test (where there is one) or all")
+    num: Annotated[int, between(1, 100)] = key(6, "samples, a row each")
+    position: Annotated[int, FROM_0] = key(
+        0, "place of the first one in the order in which a training sees them"
+    )
+    seed: Annotated[int, SEED] = key(0, "seed of that order and of the augmentation")
+    output: str = key("sheet.png", "the picture to write")
+
+
+@dataclass(frozen=True)
+class DataPrepare:
+    """The top level of `segtrain data prepare`."""
+
+    archives: Annotated[str, IS_PATH] | None = key(
+        None, "folder of the official archives, under their official names; null: data.root"
+    )
+    dry_run: bool = key(False, "print what would be unpacked and converted, and write nothing")
+    max_gb: Annotated[float, ABOVE_0] = key(
+        100.0, "an archive whose files take more than that many GB is refused"
+    )
 
 
 COMPOSITES = ("augmentation", "metric", "tta")

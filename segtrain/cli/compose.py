@@ -238,7 +238,7 @@ def _config_store(command: str, keys: Keys, saved: Mapping | None) -> Iterator[N
 
 def _stored_nodes(command: str, keys: Keys, saved: Mapping | None) -> dict[tuple[str | None, str], dict]:
     """{(group, name): config node} for the ConfigStore."""
-    nodes: dict = {("settings", command): _defaults_of_sections(command, saved)}
+    nodes: dict = {("settings", COMMANDS[command].file_name): _defaults_of_sections(command, saved)}
     for group in keys.groups:
         for name in plugin_names(group):
             if name not in load()["groups"].get(group, {}):

@@ -33,8 +33,9 @@ FOOTER = (
 def text(command: str | None) -> str:
     """The help of a command; the general help for None."""
     if command is None:
+        widest = max(len(row.example) for row in COMMANDS.values())
         return GENERAL.format(
-            commands="\n".join(f"  {row.example:<54}{row.about}" for row in COMMANDS.values())
+            commands="\n".join(f"  {row.example:<{widest}}  {row.about}" for row in COMMANDS.values())
         )
     row = COMMANDS[command]
     if not row.sections:

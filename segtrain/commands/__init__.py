@@ -10,6 +10,10 @@ from segtrain.errors import ConfigError, unknown_key
 from segtrain.options import check_options, options_of
 from segtrain.settings import (
     Compare,
+    DataCheck,
+    DataPrepare,
+    DataShow,
+    DataStats,
     Describe,
     Evaluate,
     EvaluateSettings,
@@ -122,6 +126,66 @@ segtrain predict labels images with a trained network. It reads nothing but the 
         groups=("model", "tta"),
         reads="run",
         needs_run=True,
+    ),
+    Command(
+        words=("data", "check"),
+        example="segtrain data check data=folder data.root=…",
+        about="what is wrong in a data set",
+        help="""\
+segtrain data check reads every image and mask of a data set and lists all that is wrong: files that cannot
+be read, other sizes, values that are no class, coloured masks, masks that count from 1, image and mask
+interchanged, images in two splits; and what is worth a look: groups in several splits, samples without
+labels, classes without pixels. Exit code 3 if something is wrong, 0 if nothing is.
+
+  segtrain data check data=camvid data.root=CAMVID
+  segtrain data check data=folder data.root=mine data.classes=classes.txt similar=true
+  segtrain data check data=folder data.root=mine json=true > found.json""",
+        sections={"": DataCheck},
+        groups=("task", "data"),
+    ),
+    Command(
+        words=("data", "stats"),
+        example="segtrain data stats data=folder data.root=…",
+        about="pixels of each class, mean and std, sizes, objects",
+        help="""\
+segtrain data stats counts what a split holds: pixels and images of each class, class weights by each rule of
+loss.class_weights, mean and standard deviation of each channel, sizes of images and of objects.
+
+  segtrain data stats data=camvid data.root=CAMVID
+  segtrain data stats data=folder data.root=mine split=all output=stats     stats/stats.json, stats/stats.png
+  segtrain data stats data=folder data.root=mine json=true""",
+        sections={"": DataStats},
+        groups=("data",),
+    ),
+    Command(
+        words=("data", "show"),
+        example="segtrain data show data=folder data.root=…",
+        about="a picture of samples, before and after augmentation",
+        help="""\
+segtrain data show draws samples with their masks over them, as they are stored and as a training with this
+augmentation, seed and split sees them, position by position.
+
+  segtrain data show data=camvid data.root=CAMVID
+  segtrain data show data=folder data.root=mine augmentation=[warp,colour] augmentation.warp.size=256 num=8
+  segtrain data show data=folder data.root=mine augmentation=none split=val output=val.png""",
+        sections={"": DataShow},
+        groups=("task", "data", "augmentation"),
+    ),
+    Command(
+        words=("data", "prepare"),
+        example="segtrain data prepare data=voc data.root=… archives=…",
+        about="unpacks the official archives of a data set",
+        help="""\
+segtrain data prepare unpacks the official archives of a data set where data=NAME looks for them, and
+converts what is not read as it is. It downloads nothing. What is there is kept: the same command resumes an
+interrupted one. Archives are foreign files: links, absolute paths and '..' in them are refused.
+
+  segtrain data prepare data=voc data.root=VOC archives=downloads      VOCtrainval_11-May-2012.tar
+  segtrain data prepare data=voc_aug data.root=VOC archives=downloads  and SBD's benchmark.tgz, converted
+  segtrain data prepare data=cityscapes data.root=CITY archives=downloads dry_run=true
+  segtrain data prepare data=ade20k data.root=ADE archives=downloads   ADEChallengeData2016.zip""",
+        sections={"": DataPrepare},
+        groups=("data",),
     ),
     Command(
         words=("list",),

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
+from segtrain.commands.dataset import data_of, split_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import (
     contact_sheet,
-    data_of,
     prediction_of,
     score_split,
     scoring_of,
-    split_of,
 )
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.own import check_own

@@ -3,14 +3,13 @@ step."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import torch
 
-from segtrain.augmentation import AUGMENTATION, output_size
+from segtrain.augmentation import output_size
 from segtrain.commands.parts import Parts
-from segtrain.data.survey.stats import frequency
+from segtrain.commands.runtime import augmentation, runtime_of
 from segtrain.errors import ConfigError
 from segtrain.loader.usable import first_usable, training_headers
 from segtrain.loss import LOSS
@@ -28,31 +27,8 @@ from segtrain.train.step import MEMORY_FORMATS, Learning
 def augmentation_and_loss(config, parts: Parts, split):
     """The augmentation operations and the loss, both of which may ask for class frequencies; the masks are
     counted only if one does."""
-    facts = parts.facts
-    target = parts.task.target
-    skip_bad = Loader(**config["loader"]).skip_bad
-    class_frequency = functools.cache(
-        lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad)
-    )
-    if not target.classes:
-        class_frequency = functools.partial(_refuse_frequency, parts.task.name)
-    runtime = {
-        "num_classes": facts.num_classes,
-        "ignore_index": facts.ignore_index,
-        "class_frequency": class_frequency,
-        "facts": facts,
-        "target": target,
-    }
-    fill = tuple(round(255 * mean) for mean in facts.normalisation.mean)
-    return AUGMENTATION.build_each(config["augmentation"], fill=fill, **runtime), LOSS.build(
-        config["loss"], **runtime
-    )
-
-
-def _refuse_frequency(task: str):
-    raise ConfigError(
-        f"class weights and class-wise draws need classes, and task={task} has none; leave them out"
-    )
+    runtime = runtime_of(parts.task, parts.facts, split, Loader(**config["loader"]).skip_bad)
+    return augmentation(config["augmentation"], parts.facts, runtime), LOSS.build(config["loss"], **runtime)
 
 
 def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:

@@ -12,21 +12,20 @@ from pathlib import Path
 from torch import nn
 from tqdm import tqdm
 
-from segtrain.data import DATA
-from segtrain.data.joined import Joined
-from segtrain.data.parts import Data, Split
-from segtrain.errors import ConfigError, nearest, printable
+from segtrain.data.parts import Split
+from segtrain.data.resized import Resized
+from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
+from segtrain.evaluate.rules import Rules, protocol_of, rules_of
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
 from segtrain.options import path_options
 from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
-from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
-from segtrain.sample import Facts, Target
+from segtrain.sample import Facts
 from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
@@ -35,6 +34,7 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
+    split = run.sized(split)
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
 
@@ -58,7 +58,7 @@ def score_split(
         **scores.protocol,
         **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
-        "absent": run.settings.absent,
+        **run.protocol(),
         "metric": run.metric,
         "seconds": round(time.perf_counter() - start, 2),
     }
@@ -82,7 +82,17 @@ class Scoring:
     metrics: dict
     metric: dict
     settings: EvaluateSettings
+    rules: Rules
     prediction: Prediction
+
+    def sized(self, split: Split) -> Split:
+        """The split with images and labels of the size at which the rules score."""
+        side = self.rules.short_side
+        return split if side is None else Resized(split, side)
+
+    def protocol(self) -> dict:
+        """The rules, for the protocol of scores."""
+        return protocol_of(self.rules, self.settings)
 
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network
@@ -92,7 +102,7 @@ class Scoring:
 
 def prediction_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Prediction:
     """The prediction of the sections `predictor` and `tta`. run, description: of the run that they come from,
-    as for `data_of`."""
+    as for `segtrain.commands.dataset.data_of`."""
     settings = config["predictor"]
     if run is not None:
         saved = description["config"].get("predictor") or {}
@@ -106,11 +116,13 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
     prediction: of the same config, if one exists already with its second network loaded.
     """
     settings = EvaluateSettings(**config["evaluate"])
+    rules = rules_of(settings, config["data"])
     chosen = dict(config["metric"]) or dict(task.metrics)
+    chosen |= {name: {} for name in rules.metrics if name not in chosen}
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
-    built = METRIC.build_each(chosen, absent=settings.absent, **runtime)
+    built = METRIC.build_each(chosen, absent=rules.absent or settings.absent, **runtime)
     metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
-    return Scoring(task, facts, metrics, chosen, settings, prediction or prediction_of(config))
+    return Scoring(task, facts, metrics, chosen, settings, rules, prediction or prediction_of(config))
 
 
 def check_score(scoring: Scoring) -> None:
@@ -122,32 +134,3 @@ def check_score(scoring: Scoring) -> None:
             f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, which gives the score of "
             f"task={scoring.task.name}; use metric=[{chosen}]"
         )
-
-
-def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
-    there, in the directory that the run was started in, which the error names if they exist in neither."""
-    data, saved = config["data"], description["config"]["data"]
-    paths = path_options(DATA.factory(data["name"]))
-    try:
-        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
-    except ConfigError as error:
-        started = read_record(Path(run)).get("directory")
-        kept = [data[name] for name in paths if isinstance(data[name], str) and data[name] == saved.get(name)]
-        lost = any(f"'{path}" in str(error) and not Path(path).is_absolute() for path in kept)
-        if lost and started is not None and Path(started) != Path.cwd():
-            error.args = (
-                f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
-                f"give the path anew",
-            )
-        raise
-
-
-def split_of(data: Data, name: str) -> Split:
-    """The split of that name; "all" is all of them, in their order."""
-    if name == "all" and name not in data.splits:
-        return Joined(list(data.splits.values()))
-    if name not in data.splits:
-        names = [*sorted(data.splits), "all"]
-        raise ConfigError(f"split={name} does not exist{nearest(name, names)}; there are {', '.join(names)}")
-    return data.splits[name]

@@ -24,20 +24,20 @@ class Joined:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split[inside]
 
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where its split can do without."""
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.target(inside) if hasattr(split, "target") else split[inside].target
 
     def name(self, index: int) -> str:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.name(inside)
 
     def size(self, index: int) -> tuple[int, int]:
-        split, inside = self._place(index)
+        split, inside = self.place(index)
         return split.size(inside)
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
@@ -45,10 +45,10 @@ class Joined:
         found: dict[int, Header | DataError] = {}
         for split, start in zip(self.splits, self._starts, strict=False):
             inside = [index for index in indices if start <= index < start + len(split)]
-            found |= zip(inside, _headers(split, [index - start for index in inside]), strict=True)
+            found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
-    def _place(self, index: int) -> tuple[Split, int]:
+    def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -84,13 +84,14 @@ class Chosen:
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
-        return _headers(self.split, [self._inside(index) for index in indices])
+        return headers_of(self.split, [self._inside(index) for index in indices])
 
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
 
 
-def _headers(split: Split, indices: list[int]) -> list[Header | DataError]:
+def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
+    """`split.headers`; of a split without that method, the sizes are read one by one."""
     if hasattr(split, "headers"):
         return split.headers(indices)
     headers: list[Header | DataError] = []

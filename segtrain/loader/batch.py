@@ -20,9 +20,9 @@ class Batch:
     """images: B×K×H×W uint8, uint16 or float32. targets: B×H×W or B×T×H×W, in the task's dtype. names,
     positions: of each sample.
 
-    count: number of real samples; the rest are copies, all of whose pixels are ignored, that pad the last
-    evaluation batch. skipped: one message for each unreadable sample that was substituted. instances: B×H×W
-    uint16 or None.
+    count: number of real samples; the rest are copies, all of whose pixels are ignored and belong to no
+    object, that pad the last evaluation batch. skipped: one message for each unreadable sample that was
+    substituted. instances: B×H×W uint16 or None.
     """
 
     images: torch.Tensor

@@ -108,9 +108,11 @@ class EvaluationReader:
             note_reading(index)
             samples.append(self.split[index])
         missing = self.filled_to[indices[0]] - len(samples)
+        last = samples[-1]
         filler = replace(
-            samples[-1],
-            target=np.full_like(samples[-1].target, no_label(samples[-1].target.dtype, self.ignore_index)),
+            last,
+            target=np.full_like(last.target, no_label(last.target.dtype, self.ignore_index)),
+            instances=None if last.instances is None else np.zeros_like(last.instances),
         )
         return collated(
             samples + [filler] * missing,

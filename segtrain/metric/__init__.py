@@ -11,7 +11,8 @@ A metric has
 """
 
 from segtrain.metric.boundary import boundary
+from segtrain.metric.cityscapes import cityscapes
 from segtrain.metric.confusion import confusion
 from segtrain.registry import Table
 
-METRIC = Table("metric", {"boundary": boundary, "confusion": confusion})
+METRIC = Table("metric", {"boundary": boundary, "cityscapes": cityscapes, "confusion": confusion})

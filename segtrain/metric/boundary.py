@@ -20,19 +20,26 @@ class Boundary:
 
     needs = frozenset({"decisions"})
 
-    def __init__(self, num_classes: int, ignore_index: int, tolerance_px: float, absent: str = "union"):
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int,
+        tolerance_px: float,
+        absent: str = "union",
+        num_answers: int | None = None,
+    ):
         self.num_classes, self.ignore_index, self.tolerance_px = num_classes, ignore_index, tolerance_px
-        self._near = Confusion(num_classes, ignore_index, absent)
+        self._near = Confusion(num_classes, ignore_index, absent, num_answers)
 
     def counts(self, target: Tensor, *, decisions: Tensor) -> Tensor:
-        """B×(2 + C²) float64, one row per image: its boundary F-score and 1 (both 0 if the image has no
+        """B×(2 + C·A) float64, one row per image: its boundary F-score and 1 (both 0 if the image has no
         boundary), then its confusion matrix within `near_boundary`. target, decisions: B×H×W integers."""
         pairs = zip(target.cpu().numpy(), decisions.cpu().numpy(), strict=True)
         return torch.stack([self._of_image(*pair) for pair in pairs])
 
     def _of_image(self, true: np.ndarray, predicted: np.ndarray) -> Tensor:
         score = boundary_f(predicted, true, self.num_classes, self.ignore_index, self.tolerance_px)
-        counts = torch.zeros(2 + self.num_classes**2, dtype=torch.float64)
+        counts = torch.zeros(2 + self.num_classes * self._near.num_answers, dtype=torch.float64)
         if score is not None:
             counts[0], counts[1] = score, 1
             band = near_boundary(true, self.ignore_index, self.tolerance_px)
@@ -41,9 +48,9 @@ class Boundary:
         return counts
 
     def scores(self, counts: Tensor) -> ScoreDict:
-        """`boundary_f` and `boundary_miou`, in 0..1; None if no image has a boundary. counts: 2 + C², summed
+        """`boundary_f` and `boundary_miou`, in 0..1; None if no image has a boundary. counts: 2 + C·A, summed
         over images."""
-        (total, images), near = counts[:2].tolist(), counts[2:].view(self.num_classes, self.num_classes)
+        (total, images), near = counts[:2].tolist(), counts[2:].view(self.num_classes, -1)
         miou = self._near.scores(near)["miou"].value if images else None
         return {
             "boundary_f": Number("boundary F", total / images if images else None),
@@ -56,6 +63,7 @@ def boundary(
     ignore_index: int,
     tolerance_px: Annotated[float, ABOVE_0] = 2.0,
     absent: str = "union",
+    num_answers: int | None = None,
 ) -> Boundary:
     """Boundary F-score and mIoU near true boundaries.
 
@@ -63,7 +71,7 @@ def boundary(
         tolerance_px: largest distance in pixels at which a predicted and a true boundary match, and half the
             width of the band in which the mIoU is computed
     """
-    return Boundary(num_classes, ignore_index, tolerance_px, absent)
+    return Boundary(num_classes, ignore_index, tolerance_px, absent, num_answers)
 
 
 def boundary_f(

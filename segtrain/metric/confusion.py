@@ -19,7 +19,11 @@ class Confusion:
 
     needs = frozenset({"decisions"})
 
-    def __init__(self, num_classes: int, ignore_index: int, absent: str = "union"):
+    def __init__(
+        self, num_classes: int, ignore_index: int, absent: str = "union", num_answers: int | None = None
+    ):
+        """num_answers: A, decisions are 0..A-1; None: C. Decisions from C on are no class: such a pixel is
+        missed by its true class and counts against no other."""
         if num_classes < 1:
             raise ConfigError(
                 "metric: confusion and boundary score classes, and the data has none; choose another"
@@ -30,21 +34,22 @@ class Confusion:
                 f"more, or negative"
             )
         self.num_classes, self.ignore_index, self.absent = num_classes, ignore_index, absent
+        self.num_answers = num_classes if num_answers is None else num_answers
 
     def counts(self, target: Tensor, *, decisions: Tensor) -> Tensor:
-        """B×C×C int64 confusion matrices, one per image: pixels of each true class (row) by predicted class
+        """B×C×A int64 confusion matrices, one per image: pixels of each true class (row) by predicted class
         (column), without ignored pixels.
 
         target, decisions: B×… integers of one shape. The target holds 0..C-1 and the ignore index, which the
         reader has checked.
         """
-        return torch.stack([self.matrix(*pair) for pair in zip(target, decisions, strict=True)])  # B×C×C
+        return torch.stack([self.matrix(*pair) for pair in zip(target, decisions, strict=True)])  # B×C×A
 
     def matrix(self, target: Tensor, decisions: Tensor) -> Tensor:
-        """C×C int64: the confusion matrix over all pixels of `target` and `decisions`, which have the same
+        """C×A int64: the confusion matrix over all pixels of `target` and `decisions`, which have the same
         shape."""
-        c = self.num_classes
-        counts = torch.zeros(c * (c + 1), dtype=torch.int64, device=target.device)
+        c, answers = self.num_classes, self.num_answers
+        counts = torch.zeros((c + 1) * answers, dtype=torch.int64, device=target.device)
         truth, answer = target.reshape(-1), decisions.reshape(-1)
         band = BAND if truth.device.type == "cpu" else truth.numel()
         for start in range(0, truth.numel(), max(band, 1)):
@@ -56,22 +61,22 @@ class Confusion:
             row = (
                 row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
             )
-            index = torch.add(column, row, alpha=c)
-            counts += torch.bincount(index, minlength=c * (c + 1))
-        return counts[: c * c].view(c, c)
+            index = torch.add(column, row, alpha=answers)
+            counts += torch.bincount(index, minlength=(c + 1) * answers)
+        return counts[: c * answers].view(c, answers)
 
     def scores(self, counts: Tensor) -> ScoreDict:
         """`pixel_accuracy`, `mean_accuracy`, `miou`, `mean_dice`, `fw_iou` in 0..1, and by class: `iou`,
         `dice`, `accuracy`. The value is None for a class that the means leave out, and for a mean over no
         class.
 
-        counts: C×C, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
+        counts: C×A, summed over images. IoU = TP / (TP + FP + FN), Dice = 2 TP / (2 TP + FP + FN), accuracy =
         TP / (TP + FN), over all pixels of the set. The accuracy of a class that is predicted but not labelled
         is 0 / 0: with `absent` = union or gt the means leave this accuracy out, with zero or one it is 0.
         absent: see `segtrain.settings.EvaluateSettings`.
         """
         matrix = counts.double().cpu()
-        hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)[: self.num_classes]
         labelled = truth.sum().item()
         is_absent = truth == 0 if self.absent == "gt" else truth + answer == 0
         iou = _by_class(hit, truth + answer - hit, is_absent, self.absent)
@@ -107,6 +112,8 @@ def _mean(values: list[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def confusion(num_classes: int, ignore_index: int, absent: str = "union") -> Confusion:
+def confusion(
+    num_classes: int, ignore_index: int, absent: str = "union", num_answers: int | None = None
+) -> Confusion:
     """Pixel accuracy, mean accuracy, IoU and Dice from one confusion matrix over the whole set."""
-    return Confusion(num_classes, ignore_index, absent)
+    return Confusion(num_classes, ignore_index, absent, num_answers)

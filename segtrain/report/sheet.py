@@ -1,5 +1,5 @@
 """Contact sheets: one row an image, with its truth, the prediction and where they differ, or the predictions
-of several networks."""
+of several networks, or the image after augmentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segtrain.errors import printable
-from segtrain.sample import Facts
+from segtrain.sample import UNLABELLED, Facts, Sample
 
 GAP_PX = 6
 LINE_PX = 20
@@ -46,20 +46,58 @@ def comparison(
     return _grid(cells, [["image"], ["ground truth"], *heads], facts, title)
 
 
-def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, title: str) -> Image.Image:
-    """Pictures in rows and columns with lines of text over each column; the first column holds photographs,
-    the others masks."""
+def samples(
+    rows: list[tuple[Sample, ...]], heads: list[str], captions: list[str], facts: Facts, picture, title: str
+) -> Image.Image:
+    """rows: samples side by side, each drawn as its image and as its image under its target. heads: over each
+    of these columns. captions: over each row. picture: the task's."""
+    cells = [
+        [cell for one in row for cell in (as_rgb(one.image), _labelled(one, facts, picture))] for row in rows
+    ]
+    photographs = {"photographs": len(heads), "captions": captions, "with_unlabelled": True}
+    return _grid(cells, [[head] for head in heads], facts, title, **photographs)
+
+
+def _labelled(sample: Sample, facts: Facts, picture) -> np.ndarray:
+    """H×W×3 uint8: the image under the colours of its target, with a white line between touching objects."""
+    image = as_rgb(sample.image)
+    if sample.target is None:
+        return image
+    drawn = overlay(image, picture(sample.target, facts), 0.6)
+    if sample.instances is not None:
+        objects = sample.instances.astype(np.int32)  # H×W
+        for here, before in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+            touch = (objects[here] != objects[before]) & (objects[here] > 0) & (objects[before] > 0)
+            drawn[here][touch] = 255
+    return drawn
+
+
+def _grid(
+    cells: list[list[np.ndarray]],
+    heads: list[list[str]],
+    facts: Facts,
+    title: str,
+    photographs: int = 1,
+    captions: list[str] | None = None,
+    with_unlabelled: bool = False,
+) -> Image.Image:
+    """Pictures in rows and columns with lines of text over each column, all as large as the first one or
+    smaller. photographs: number of the columns, from the first, that hold photographs; the others hold masks.
+    captions: a line over each row; None: no lines. with_unlabelled: whether the legend names the colour of
+    pixels without a label."""
     height, width = cells[0][0].shape[:2]
     extent = max(width, height / MAX_TALL)
     scale = min(1.0, ROW_WIDTH_PX / extent)
     # Pictures below 2/3 of the row's width are enlarged by whole numbers, so that pixels stay squares.
     scale = max(1, round(ROW_WIDTH_PX / extent)) if scale == 1.0 else scale
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
-    legend = _legend(facts, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
+    colours = list(zip(facts.classes, facts.palette, strict=True))
+    colours += [("no label", UNLABELLED)] if with_unlabelled else []
+    legend = _legend(colours, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
     top = LINE_PX * (1 + max(map(len, heads)))
-    canvas = Image.new(
-        "RGB", (legend.width, top + len(cells) * (cell[1] + GAP_PX) + legend.height), BACKGROUND
-    )
+    caption_px = 0 if captions is None else LINE_PX
+    step = cell[1] + GAP_PX + caption_px
+    canvas = Image.new("RGB", (legend.width, top + len(cells) * step + legend.height), BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     draw.text((GAP_PX, 3), printable(title), INK, font)
     for column, lines in enumerate(heads):
@@ -67,12 +105,22 @@ def _grid(cells: list[list[np.ndarray]], heads: list[list[str]], facts: Facts, t
         for number, line in enumerate(lines, 1):
             draw.text((left, LINE_PX * number + 1), printable(line), INK, font)
     for row, pictures in enumerate(cells):
+        if captions is not None:
+            draw.text((GAP_PX, top + row * step + 2), printable(captions[row]), INK, font)
         for column, pixels in enumerate(pictures):
-            how = Image.Resampling.LANCZOS if column == 0 and scale < 1 else Image.Resampling.NEAREST
-            place = (GAP_PX + column * (cell[0] + GAP_PX), top + row * (cell[1] + GAP_PX))
-            canvas.paste(Image.fromarray(pixels).resize(cell, how), place)
+            place = (GAP_PX + column * (cell[0] + GAP_PX), top + row * step + caption_px)
+            canvas.paste(_fitted(pixels, cell, column < photographs), place)
     canvas.paste(legend, (0, canvas.height - legend.height))
     return canvas
+
+
+def _fitted(pixels: np.ndarray, cell: tuple[int, int], photograph: bool) -> Image.Image:
+    """A picture in its own proportions, as large as fits into `cell` (width, height)."""
+    height, width = pixels.shape[:2]
+    scale = min(cell[0] / width, cell[1] / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = Image.Resampling.LANCZOS if photograph and scale < 1 else Image.Resampling.NEAREST
+    return Image.fromarray(pixels).resize(size, how)
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -85,11 +133,11 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return ((image.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _legend(facts: Facts, width: int) -> Image.Image:
-    """The classes with their colours, broken into lines."""
+def _legend(colours: list[tuple[str, tuple[int, int, int]]], width: int) -> Image.Image:
+    """Names with their colours, broken into lines."""
     font = ImageFont.load_default(13)
     places, x, y = [], GAP_PX, 4
-    for name, colour in zip(map(printable, facts.classes), facts.palette, strict=True):
+    for name, colour in ((printable(name), colour) for name, colour in colours):
         need = 18 + int(font.getlength(name)) + 14
         if x + need > width and x > GAP_PX:
             x, y = GAP_PX, y + LINE_PX

@@ -1,9 +1,11 @@
 """Every entry of the table keeps the promises that the other parts build on."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
 
 from segtrain.data import DATA
 from segtrain.sample import IGNORE, Facts
@@ -11,13 +13,17 @@ from segtrain.sample import IGNORE, Facts
 
 @pytest.fixture(params=DATA.names())
 def built(request, tmp_path, write_pair):
-    """Each entry on data small enough for a test."""
+    """Each entry on data small enough for a test: the tree of the set's own tests, or drawn pairs."""
+    tree = Path(__file__).parent / request.param / "tree"
     for part in ("train", "val"):
         for number in range(3):
             image, mask = np.full((16, 20, 3), 9, np.uint8), np.full((16, 20), number, np.uint8)
             write_pair(tmp_path, f"{part}/{number}", image, mask)
-    options = {} if request.param == "shapes" else {"root": str(tmp_path)}
-    return DATA.build({"name": request.param, **options})
+    for write in (trees.write_voc_aug, trees.write_ade20k):
+        write(tmp_path)
+    root = str(tree if tree.is_dir() else tmp_path)
+    options = {"shapes": {}, "concat": {"sets": {"shapes": {}, "mine": {"name": "folder", "root": root}}}}
+    return DATA.build({"name": request.param, **options.get(request.param, {"root": root})})
 
 
 def test_facts_and_splits_fit_together(built):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segtrain.commands.scoring import split_of
+from segtrain.commands.dataset import split_of
 from segtrain.data import DATA
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles

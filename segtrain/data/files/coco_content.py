@@ -85,7 +85,7 @@ def category_arrays(path: str, categories: list) -> Arrays:
     ids, names, rows = set(), set(), []
     for number, category in enumerate(categories):
         where = f"{path}: category {number}"
-        key, name = _integer(category, "id", where), _text(category, "name", where)
+        key, name = integer_of(category, "id", where), text_of(category, "name", where)
         if key in ids or name in names:
             raise DataError(f"{where} has the id {key} and the name {name!r}, one of which occurs twice")
         ids.add(key)
@@ -109,9 +109,9 @@ def image_arrays(path: str, images: list) -> Arrays:
     rows = []
     for number, image in enumerate(images):
         where = f"{path}: image {number}"
-        key, name = _integer(image, "id", where), _text(image, "file_name", where)
+        key, name = integer_of(image, "id", where), text_of(image, "file_name", where)
         check_file_name(name, where)
-        height, width = _integer(image, "height", where), _integer(image, "width", where)
+        height, width = integer_of(image, "height", where), integer_of(image, "width", where)
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise DataError(f"{where} ({name}) is {height}x{width}; allowed: 1 to {MAX_SIDE} pixels a side")
         rows.append((key, name, height, width))
@@ -159,7 +159,7 @@ def object_arrays(path: str) -> Arrays:
         where = _where(path, number, annotation)
         image = index_of(annotation, "image_id", images, where)
         category = index_of(annotation, "category_id", categories, where)
-        crowd = _crowd(annotation, where)
+        crowd = crowd_of(annotation, where)
         mask = rle_of(annotation.get("segmentation"), *sizes[image], where)
         rows.append((image, category, crowd, _area(annotation, mask, sizes[image]), mask))
     rows.sort(key=lambda row: row[0])
@@ -265,7 +265,7 @@ def _numbers(values: object, kinds: str) -> np.ndarray | None:
     return array if array.ndim == 1 and array.dtype.kind in kinds else None
 
 
-def _crowd(annotation: dict, where: str) -> int:
+def crowd_of(annotation: dict, where: str) -> int:
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise DataError(f"{where} has iscrowd {_short(crowd)}; allowed: 0, 1")
@@ -281,7 +281,7 @@ def _area(annotation: dict, mask: bytes, size: list[int]) -> float:
 
 def index_of(annotation: object, key: str, indices: dict[int, int], where: str) -> int:
     """What `indices` holds for the number annotation[key]; DataError if there is none."""
-    number = _integer(annotation, key, where)
+    number = integer_of(annotation, key, where)
     if number not in indices:
         raise DataError(f"{where} has the {key} {number}, which the file does not list")
     return indices[number]
@@ -292,14 +292,14 @@ def _where(path: str, number: int, annotation: object) -> str:
     return f"{path}: annotation {number}" + (f" (id {key})" if type(key) is int and key < BIGGEST else "")
 
 
-def _integer(entry: object, key: str, where: str) -> int:
+def integer_of(entry: object, key: str, where: str) -> int:
     value = _entry(entry, key, where)
     if type(value) is not int or not -BIGGEST <= value < BIGGEST:
         raise DataError(f"{where} has the {key} {_short(value)}; expected an integer")
     return value
 
 
-def _text(entry: object, key: str, where: str) -> str:
+def text_of(entry: object, key: str, where: str) -> str:
     value = _entry(entry, key, where)
     if not isinstance(value, str) or not value:
         raise DataError(f"{where} has the {key} {_short(value)}; expected a text")

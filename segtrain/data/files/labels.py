@@ -150,6 +150,11 @@ class Labels:
 
     def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
         if not self.colours:
+            if self.fixed:
+                raise DataError(
+                    f"mask {path} is coloured (RGB), and the masks of this data set hold class indices; "
+                    f"unpack the original file again"
+                )
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
                 f"or set data.classes to a file with a line 'name r g b' for each class{NUMBERS}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -86,7 +87,7 @@ class PairedFiles:
         read = read_image if self.channels is None else self.channels.read
         image = read(pair.image, self.max_pixels)
         target = self.target(index)
-        _check_same_size(self._shown(pair), image.shape[:2], target.shape)
+        check_same_size(self._shown(pair), image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
     def _shown(self, pair: Pair) -> Pair:
@@ -97,7 +98,7 @@ class PairedFiles:
         if pair.instances is None or self._objects is None:
             return None
         stored = read_mask(pair.instances, self.max_pixels)
-        _check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
+        check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self._objects(stored)
 
     def target(self, index: int) -> np.ndarray:
@@ -139,13 +140,13 @@ class PairedFiles:
             check_pixels(pair.image, image.height, image.width, self.max_pixels)
             if self.channels is None:
                 check_depth(image.dtype, pair.image)
-            _check_same_size(self._shown(pair), image[:2], mask[:2])
+            check_same_size(self._shown(pair), image[:2], mask[:2])
         except DataError as error:
             return error
         return image
 
 
-def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
     if image != mask:
         raise DataError(
             f"image {pair.image} is {image[0]}x{image[1]} and its mask {pair.mask} is {mask[0]}x{mask[1]} "
@@ -169,6 +170,21 @@ def find_images(folder: str, root: str) -> dict[str, str]:
             )
         check_inside(path, root)
         found[key] = path
+    return dict(sorted(found.items()))
+
+
+def files_by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """{name without suffix: path} of the files directly in `folder` that have one of the suffixes, in sorted
+    order; {} if there is no such folder. The folder may be a link to another disk; a file must not lead out
+    of it (DataError)."""
+    found: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if suffix.lower() in suffixes and not entry.name.startswith("."):
+                if entry.is_symlink():
+                    check_inside(entry.path, folder)
+                found[stem] = entry.path
     return dict(sorted(found.items()))
 
 

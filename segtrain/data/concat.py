@@ -1,0 +1,207 @@
+"""Several data sets as one, with their classes mapped onto a common list by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from segtrain.data.joined import Joined
+from segtrain.data.parts import Data, Header, Split
+from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
+from segtrain.options import check_options
+from segtrain.registry import Table
+from segtrain.sample import IGNORE, Facts, Sample, Target, voc_palette
+
+MAX_CLASSES = 255
+
+
+def concat_of(sets_table: Table) -> Callable[..., Data]:
+    """The factory `concat` over the data sets of a table."""
+
+    def concat(
+        sets: dict[str, dict],
+        classes: list[str] | None = None,
+        class_map: dict[str, dict[str, str | None]] | None = None,
+        unmapped: Literal["error", "ignore"] = "error",
+        settled: dict[str, dict] | None = None,
+        target: Target | None = None,
+        skip_bad: bool = False,
+    ) -> Data:
+        """Several data sets as one: their classes are mapped onto a common list by name, their splits of a
+        name are joined.
+
+        A class goes to the common class of its own name, or to the one that class_map gives. Pixels of a
+        class that goes to none have no label.
+
+        Options:
+            sets: each data set's options under a name of your own, e.g. {voc: {root: VOC}, mine: {name:
+                folder, root: MINE}}; the entry's `name` is the data set, by default the same as yours
+            classes: the common classes in the order of their indices; null: all that occur, in the order of
+                the sets
+            class_map: for each set, its class to the common class, or to null for no label, e.g. {mine:
+                {auto: car, sky: null}}
+            unmapped: a class that goes to no common class is an error, or has no label (ignore)
+            settled: what the sets left open and was found in their files, such as class names of folder;
+                filled in by the first run and read by those that resume or score it
+        """
+        parts = _built(sets_table, sets, settled or {}, target, skip_bad)
+        names = {label: _common_names(label, part.facts, class_map or {}) for label, part in parts.items()}
+        _check_labels(class_map or {}, parts)
+        common = _common(classes, names)
+        facts = _facts(common, parts, names)
+        tables = {
+            label: _table(label, part.facts, names[label], common, unmapped) for label, part in parts.items()
+        }
+        splits = {
+            split: Joined(
+                [
+                    Mapped(part.splits[split], tables[label])
+                    for label, part in parts.items()
+                    if split in part.splits
+                ]
+            )
+            for split in dict.fromkeys(split for part in parts.values() for split in part.splits)
+        }
+        found = {label: dict(part.settled) for label, part in parts.items() if part.settled}
+        return Data(facts, splits, {"classes": list(common), "settled": {**(settled or {}), **found}})
+
+    return concat
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A split whose targets are mapped. table: uint8[256], the common class of each target value."""
+
+    split: Split
+    table: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.split[index]
+        sample.target = self.table[sample.target]
+        return sample
+
+    def target(self, index: int) -> np.ndarray:
+        """The target of a sample; the image is not read where the split can do without."""
+        split = self.split
+        return self.table[split.target(index) if hasattr(split, "target") else split[index].target]
+
+    def name(self, index: int) -> str:
+        return self.split.name(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.split.size(index)
+
+    def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
+        """The header of each image, or the DataError of a sample that cannot be used."""
+        return Joined([self.split]).headers(indices)
+
+
+def _built(
+    table: Table, sets: dict[str, dict], settled: Mapping, target: Target | None, skip_bad: bool
+) -> dict[str, Data]:
+    """The data set of each entry of data.sets."""
+    if not sets:
+        raise ConfigError("data.sets is empty; give data sets, such as data.sets={voc:{root:VOC}}")
+    parts = {}
+    for label, options in sets.items():
+        typed = {key: value for key, value in options.items() if value is not None}
+        options = {**(settled.get(label) or {}), **typed}
+        name = options.pop("name", label)
+        try:
+            factory = table.factory(name)
+        except ConfigError as error:
+            raise ConfigError(f"data.sets.{label}: {error}; set its name to one of them") from error
+        checked = check_options(options, factory, f"data.sets.{label}", f"data {name!r}")
+        try:
+            parts[label] = table.build({"name": name, **checked}, target=target, skip_bad=skip_bad)
+        except SegtrainError as error:
+            error.args = (f"data.sets.{label}: {error}",)
+            raise
+    channels = {label: part.facts.channels for label, part in parts.items()}
+    if len(set(channels.values())) > 1:
+        raise ConfigError(
+            f"the images of data.sets have different numbers of channels: {channels}; they must be equal"
+        )
+    return parts
+
+
+def _common_names(label: str, facts: Facts, class_map: Mapping) -> tuple[str | None, ...]:
+    """For each class of a set, the name of its common class; None for no label."""
+    mapping = class_map.get(label) or {}
+    unknown = next((name for name in mapping if name not in facts.classes), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"data.class_map.{label} has {unknown!r}, which is no class of that set"
+            f"{nearest(unknown, facts.classes)}; its classes are {', '.join(facts.classes)}"
+        )
+    return tuple(mapping.get(name, name) for name in facts.classes)
+
+
+def _check_labels(class_map: Mapping, parts: Mapping) -> None:
+    unknown = next((label for label in class_map if label not in parts), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"data.class_map has {unknown!r}, which is no set of data.sets{nearest(unknown, parts)}; there "
+            f"are {', '.join(parts)}"
+        )
+
+
+def _common(classes: list[str] | None, names: Mapping[str, tuple]) -> tuple[str, ...]:
+    """The common classes. ConfigError if a class is named twice or there are more than 255."""
+    occurring = dict.fromkeys(name for some in names.values() for name in some if name is not None)
+    common = tuple(occurring if classes is None else classes)
+    double = next((name for name in common if common.count(name) > 1), None)
+    if double is not None:
+        raise ConfigError(f"data.classes has {double!r} twice; each class needs its own name")
+    if not 1 <= len(common) <= MAX_CLASSES:
+        raise ConfigError(f"data=concat has {len(common)} common classes; allowed: 1 to {MAX_CLASSES}")
+    missing = next((name for name in common if name not in occurring), None)
+    if missing is not None:
+        raise ConfigError(
+            f"data.classes has {missing!r}, which no set holds{nearest(missing, occurring)}; remove it, or "
+            f"lead a class to it in data.class_map"
+        )
+    return common
+
+
+def _table(
+    label: str, facts: Facts, names: tuple[str | None, ...], common: tuple[str, ...], unmapped: str
+) -> np.ndarray:
+    """uint8[256]: common class of each target value of a set, IGNORE for the values of no class."""
+    table = np.full(256, IGNORE, np.uint8)
+    for index, name in enumerate(names):
+        if name in common:
+            table[index] = common.index(name)
+        elif name is not None and unmapped == "error":
+            raise ConfigError(
+                f"data.sets.{label} has the class {facts.classes[index]!r}, and data.classes has no {name!r}"
+                f"{nearest(name, common)}; lead it to a common class or to null in data.class_map.{label}, "
+                f"or set data.unmapped=ignore"
+            )
+    return table
+
+
+def _facts(common: tuple[str, ...], parts: Mapping[str, Data], names: Mapping[str, tuple]) -> Facts:
+    """Facts of the common classes: colours of the first set that holds a class, unless two classes would have
+    one colour; a class is a thing if it is one in every set that holds it."""
+    colours, things = {}, {}
+    for label, part in parts.items():
+        for index, name in enumerate(names[label]):
+            colours.setdefault(name, part.facts.palette[index])
+            things[name] = things.get(name, True) and index in part.facts.things
+    palette = tuple(colours[name] for name in common)
+    first = next(iter(parts.values())).facts
+    same = all(part.facts.normalisation == first.normalisation for part in parts.values())
+    return Facts(
+        classes=common,
+        palette=palette if len(set(palette)) == len(palette) else voc_palette(len(common)),
+        channels=first.channels,
+        things=tuple(index for index, name in enumerate(common) if things[name]),
+        normalisation=first.normalisation if same else None,
+    )
