@@ -84,8 +84,7 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        read = read_image if self.channels is None else self.channels.read
-        image = read(pair.image, self.max_pixels)
+        image = self.image(index)
         target = self.target(index)
         check_same_size(self._shown(pair), image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
@@ -100,6 +99,11 @@ class PairedFiles:
         stored = read_mask(pair.instances, self.max_pixels)
         check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self._objects(stored)
+
+    def image(self, index: int) -> np.ndarray:
+        """H×W×K, without reading the target."""
+        read = read_image if self.channels is None else self.channels.read
+        return read(self.pairs[index].image, self.max_pixels)
 
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""

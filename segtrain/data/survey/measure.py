@@ -143,7 +143,7 @@ def _areas(target: np.ndarray, objects: np.ndarray, ignore_index: int) -> dict[s
 
 
 def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) -> list[dict | DataError]:
-    if not isinstance(split, PairedFiles):
+    if not isinstance(split, PairedFiles) or split.targets is not None:  # annotations are quick to draw again
         return list(
             of_each(functools.partial(_or_error, read), [(split, one) for one in indices], "measuring")
         )
@@ -155,6 +155,7 @@ def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) ->
         index = index_of[path]
         began = time.time()
         others = [one for one in (split.pairs[index].mask, split.pairs[index].instances) if one is not None]
+        others += [] if split.channels is None else split.channels.files(path)[1:]
         states = [[other, _state(other)] for other in others]
         numbers = _or_error(read, split, index)
         return (
@@ -163,7 +164,9 @@ def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) ->
             else {"read": began, "files": states, "numbers": numbers}
         )
 
-    decisive = repr((VERSION, split.labels, facts.num_classes, facts.things, facts.ignore_index))
+    decisive = repr(
+        (VERSION, split.labels, split.channels, facts.num_classes, facts.things, facts.ignore_index)
+    )
     kind = f"measures-{hashlib.sha256(decisive.encode()).hexdigest()[:16]}"
     found = per_file(kind, list(index_of), with_state, _checked, THREADS)
     return [one if isinstance(one, DataError) else one["numbers"] for one in found]

@@ -106,9 +106,13 @@ def _is_grey_index_mask(split: Split, index: int) -> bool:
     """Whether mask values are class indices and the file has no palette: there, 0 and 255 alone rather are
     two classes than one class and unlabelled pixels. (The palette masks of Pascal VOC mark both by a
     colour.)"""
-    if not isinstance(split, PairedFiles) or not _by_index(split):
+    if not _has_mask_files(split) or not _by_index(split):
         return False
     return read_mask_and_palette(split.pairs[index].mask, split.max_pixels)[1] is None
+
+
+def _has_mask_files(split: Split) -> bool:
+    return isinstance(split, PairedFiles) and split.targets is None
 
 
 def _by_index(split: PairedFiles) -> bool:
@@ -122,12 +126,12 @@ def _by_index(split: PairedFiles) -> bool:
 def _look_at_files(split: Split, index: int, error: DataError, similar: bool) -> Look:
     """The look at a sample that `error` was raised for: all faults of its files, not only the first."""
     unknown = Fault("unreadable", str(error))
-    if not isinstance(split, PairedFiles):
+    if not _has_mask_files(split):
         return Look((unknown,))
     pair = split.pairs[index]
     image, faults = None, []
     try:
-        image = read_image(pair.image, split.max_pixels)
+        image = split.image(index)
     except DataError as wrong:
         faults.append(Fault("unreadable", str(wrong)))
     size, in_mask = _mask(split, pair)
