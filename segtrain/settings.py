@@ -14,6 +14,7 @@ from segtrain.options import (
     ODD,
     SEED,
     SHARE,
+    FilePath,
     Limits,
     at_least,
     between,
@@ -115,7 +116,14 @@ class Loader:
     on_bad: Literal["error", "skip"] = key(
         "error", "an unreadable sample stops the run, or is replaced by another and counted"
     )
-    cache: Literal["none", "memory"] = key("none", "memory: keep decoded samples in each worker's memory")
+    cache: Literal["none", "memory", "disk"] = key(
+        "none",
+        "keep decoded training samples. memory: in each worker; disk: in a folder that all runs share, built "
+        "first and read window by window",
+    )
+    cache_dir: FilePath | None = key(
+        None, "folder for cache=disk; null: segtrain/decoded in the user's cache folder"
+    )
 
     @property
     def skip_bad(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
+from segtrain.loader.decoding import decoded
 from segtrain.loader.loader import check_evaluation, training_batches
 from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
@@ -74,7 +76,11 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     run = RunOutput(
         config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
     )
-    from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
+    if folder is None:
+        loader = replace(loader, cache="none")  # a dry run saves nothing
+    # Here, so that the batches of the run and of the statistics of batch-norm share one check of the folder.
+    read_from = decoded(train_split, loader, stop.raise_if_requested)
+    from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
     from_start = functools.partial(from_start, interrupt=stop.raise_if_requested)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)

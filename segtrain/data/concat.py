@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined
-from segtrain.data.parts import Data, Header, Split
+from segtrain.data.joined import Joined, origin_of
+from segtrain.data.parts import Data, Header, Origin, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
 from segtrain.registry import Table
@@ -96,6 +97,15 @@ class Mapped:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(index)
+
+    def origin(self, index: int) -> Origin | None:
+        """The `Origin` of a sample; None if its split has none."""
+        origin = origin_of(self.split, index)
+        return origin and origin._replace(reading=f"{origin.reading} {self._reading}")
+
+    @functools.cached_property
+    def _reading(self) -> str:
+        return digest_of(self.table.tolist())
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""

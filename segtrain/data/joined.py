@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segtrain.data.parts import Header, Split
+from segtrain.data.parts import Header, Origin, Split
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -39,6 +39,10 @@ class Joined:
     def size(self, index: int) -> tuple[int, int]:
         split, inside = self.place(index)
         return split.size(inside)
+
+    def origin(self, index: int) -> Origin | None:
+        """The `Origin` of a sample; None if its split has none."""
+        return origin_of(*self.place(index))
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
@@ -82,12 +86,21 @@ class Chosen:
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(self._inside(index))
 
+    def origin(self, index: int) -> Origin | None:
+        """The `Origin` of a sample; None if its split has none."""
+        return origin_of(self.split, self._inside(index))
+
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
 
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
+
+
+def origin_of(split: Split, index: int) -> Origin | None:
+    """`split.origin`; None of a split without that method."""
+    return split.origin(index) if hasattr(split, "origin") else None
 
 
 def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:

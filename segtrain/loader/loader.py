@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segtrain.loader.batches import Batches
+from segtrain.loader.decoding import decoded
 from segtrain.loader.order import EndlessBatchSampler
 from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
@@ -21,7 +22,9 @@ def training_batches(
     interrupt: Callable[[], None] = lambda: None,
 ) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order. interrupt: see `Batches`."""
+    in order. interrupt: see `Batches`. With loader.cache=disk the samples are decoded first, see
+    `decoding.decoded`."""
+    split = decoded(split, settings, interrupt)
     reader = Reader(
         split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split)
     )

@@ -25,6 +25,7 @@ CHANGEABLE = (
     "device",
     "threads",
     "loader.cache",
+    "loader.cache_dir",
     "evaluate.batch_size",
     "evaluate.pictures",
     "trainer.keep_checkpoints",

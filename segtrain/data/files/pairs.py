@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import unicodedata
@@ -24,7 +25,7 @@ from segtrain.data.files.reading import (
     read_mask,
     read_mask_and_palette,
 )
-from segtrain.data.parts import Header
+from segtrain.data.parts import Header, Origin, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -119,6 +120,17 @@ class PairedFiles:
     def size(self, index: int) -> tuple[int, int]:
         read = read_header if self.channels is None else self.channels.header
         return read(self.pairs[index].image)[:2]
+
+    def origin(self, index: int) -> Origin:
+        pair = self.pairs[index]
+        images = (pair.image,) if self.channels is None else tuple(self.channels.files(pair.image))
+        instances = () if self._objects is None or pair.instances is None else (pair.instances,)
+        return Origin((*images, pair.mask, *instances), f"{self._reading} {pair.name!r} {pair.group!r}")
+
+    @functools.cached_property
+    def _reading(self) -> str:
+        objects = self._objects and (self._objects.__module__, self._objects.__qualname__)
+        return digest_of(type(self).__name__, self.labels, self.channels, self.max_pixels, objects)
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or a DataError if the image or its mask cannot be used: unreadable,
