@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -42,6 +42,9 @@ class Annotations(Protocol):
     def where(self, key: str) -> str:
         """What messages call the annotation of an image."""
 
+    def file(self, key: str) -> str:
+        """The file that holds the annotation of an image."""
+
     def target(self, key: str, values: Mapping[str, int], background: int) -> tuple[np.ndarray, int]:
         """H×W uint8: the value of each label, `background` elsewhere; and on how many pixels values
         differ."""
@@ -69,6 +72,9 @@ class Labelme:
         return content if isinstance(content, DataError) else Header(*content[0])
 
     def where(self, key: str) -> str:
+        return key
+
+    def file(self, key: str) -> str:
         return key
 
     def target(self, key: str, values: Mapping[str, int], background: int) -> tuple[np.ndarray, int]:
@@ -120,6 +126,9 @@ class Cvat:
     def where(self, key: str) -> str:
         return f"{key} in {self._path}"
 
+    def file(self, key: str) -> str:
+        return self._path
+
     def target(self, key: str, values: Mapping[str, int], background: int) -> tuple[np.ndarray, int]:
         size, shapes, _ = self._images[key]
         return paint([(shape, values[shape.label]) for shape in shapes], size, background)
@@ -143,6 +152,9 @@ class Coco:
     def where(self, key: str) -> str:
         return f"{self._coco.file_name(int(key))} in {self._coco.path}"
 
+    def file(self, key: str) -> str:
+        return self._coco.path
+
     def target(self, key: str, values: Mapping[str, int], background: int) -> tuple[np.ndarray, int]:
         class_of = {key: values[name] for key, name in self._names.items() if name in values}
         return self._coco.painted(int(key), Painting(class_of, background))[0], 0
@@ -153,9 +165,13 @@ class Drawn:
     """The `Targets` of annotations. values: class index, or IGNORE, of each label. background: value of
     pixels outside of all shapes."""
 
-    annotations: Annotations
+    annotations: Annotations = field(repr=False)
     values: Mapping[str, int]
     background: int
+
+    def files(self, key: str) -> tuple[str, ...]:
+        """The files that a target is read from."""
+        return (self.annotations.file(key),)
 
     def headers(self, keys: Sequence[str]) -> list[Header | DataError]:
         """The size of each image, or why its annotation cannot be read."""

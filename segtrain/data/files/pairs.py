@@ -43,7 +43,10 @@ class Pair(NamedTuple):
 
 
 class Targets(Protocol):
-    """Targets that are no mask files, each with a key."""
+    """Targets that are no mask files, each with a key. Their `repr` says how they are made."""
+
+    def files(self, key: str) -> tuple[str, ...]:
+        """The files that a target is read from."""
 
     def target(self, key: str) -> np.ndarray:
         """H×W uint8 class indices, IGNORE where unlabelled."""
@@ -125,12 +128,18 @@ class PairedFiles:
         pair = self.pairs[index]
         images = (pair.image,) if self.channels is None else tuple(self.channels.files(pair.image))
         instances = () if self._objects is None or pair.instances is None else (pair.instances,)
-        return Origin((*images, pair.mask, *instances), f"{self._reading} {pair.name!r} {pair.group!r}")
+        made_of = (pair.mask,) if self.targets is None else self.targets.files(pair.mask)
+        reading = (
+            f"{self._reading} {pair.name!r} {pair.group!r} {'' if self.targets is None else pair.mask!r}"
+        )
+        return Origin((*images, *made_of, *instances), reading)
 
     @functools.cached_property
     def _reading(self) -> str:
         objects = self._objects and (self._objects.__module__, self._objects.__qualname__)
-        return digest_of(type(self).__name__, self.labels, self.channels, self.max_pixels, objects)
+        return digest_of(
+            type(self).__name__, self.labels, self.channels, self.max_pixels, objects, self.targets
+        )
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or a DataError if the image or its mask cannot be used: unreadable,
