@@ -117,6 +117,11 @@ def find_annotated(
     if channels is not None:
         named_images = channels.by_name(named_images)
     mask_of = same_names(named_images, keys)
+    if (
+        not mask_of and len({name.split("/")[0] for name in keys}) == 1
+    ):  # exports name the folder: images/a.jpg
+        keys = {name.split("/", 1)[-1]: key for name, key in keys.items()}
+        mask_of = same_names(named_images, keys)
     if not mask_of:
         examples = [next(iter(names), "none") for names in (named_images, keys)]
         raise DataError(

@@ -171,6 +171,14 @@ def test_objects_of_coco_become_targets(tmp_path):
         assert np.array_equal(sample.target, target)
 
 
+def test_names_of_a_file_may_begin_with_a_folder(tmp_path):
+    cvat(images(tmp_path / "photos"))
+    path = tmp_path / "photos" / "a.xml"
+    path.write_text(path.read_text().replace('name="', 'name="images/'))
+    data = build(tmp_path, images="photos", annotations="photos/a.xml")
+    assert len(samples(data)) == 5 and np.array_equal(samples(data)[0].target, expected())
+
+
 def test_labels_go_to_classes_by_name_and_by_map(tmp_path, capsys):
     labelme(images(tmp_path))
     known = {"classes": ["vehicle", "road"], "annotations": "."}
