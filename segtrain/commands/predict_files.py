@@ -13,10 +13,12 @@ from segtrain.data.files.listing import list_images, tell_left_out
 from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.predictor.files import write_picture, write_prediction, write_probabilities
+from segtrain.predictor.geo import write_georeferenced
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
 
-RESULTS = ("colours", "overlay", "probabilities")
+GEOTIFF = "geotiff"
+RESULTS = ("colours", "overlay", "probabilities", GEOTIFF)
 """Folders of results below OUTPUT, besides that of the predictions, whose name the task gives."""
 
 
@@ -85,8 +87,9 @@ def predict(
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
-    images and of images left out.
+    images, of images left out, and of GeoTIFFs.
 
+    Of a georeferenced TIFF, OUTPUT/geotiff/NAME.tif is written too, of the same place.
     An image that cannot be read, or whose size the network does not take, is named and left out. DataError if
     every image is.
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
@@ -102,11 +105,13 @@ def predict(
         "colours": True,
         "overlay": with_overlay,
         "probabilities": with_probabilities,
+        GEOTIFF: True,
     }
     below = {name.parent for _, name in files}
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
     bad: list[str] = []
+    places = 0
     for file, name in tqdm(files, unit="image", disable=None):
         try:
             image = read(str(file), max_pixels, "max_pixels")
@@ -118,6 +123,7 @@ def predict(
             continue
         colours = task.picture(classes, mask.facts)
         write_prediction(results / task.folder / name, classes)
+        places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:
             write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
@@ -129,7 +135,7 @@ def predict(
             else "the image could not be used"
         )
         raise DataError(f"{none}: {bad[0]}")
-    return {"images": len(files) - len(bad), "left_out": len(bad)}
+    return {"images": len(files) - len(bad), "left_out": len(bad), GEOTIFF: places}
 
 
 def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:
