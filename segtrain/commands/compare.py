@@ -10,9 +10,11 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import check_score, data_of, prediction_of, score_split, scoring_of, split_of
+from segtrain.commands.scored import scored_split, trained_on
+from segtrain.commands.scoring import check_score, data_of, prediction_of, score_split, scoring_of
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import comparison as comparing
+from segtrain.evaluate.table import extent
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
 from segtrain.report.sheet import comparison
@@ -33,7 +35,13 @@ def compare(config: dict, stop) -> dict:
     first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
     data = data_of(config, config["runs"][0], first, task.target)
-    split = split_of(data, config["split"])
+    chosen = scored_split(config, data, first, config["runs"][0])
+    split, config = chosen.split, {**config, "split": chosen.name}
+    about = list(chosen.lines)
+    for run in config["runs"][1:]:
+        about += trained_on(chosen.name, split, found[run].description, run)
+    if about:
+        say(*about)
     output = Path(config["output"])
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -67,7 +75,7 @@ def compare(config: dict, stop) -> dict:
             rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
         )
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
-    say(*comparing.lines(entries, task.score, task.lower_is_better), written)
+    say(*comparing.lines(entries, task.score, task.lower_is_better), extent(protocol), written)
     return record
 
 

@@ -23,6 +23,7 @@ from segtrain.data.files.splits import (
     key_of,
     split_bounds,
     warn_of_groups_apart,
+    warn_of_neighbours,
 )
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError
@@ -177,7 +178,9 @@ def _drawn(
                 f"a sum below 1"
             )
         bounds = split_bounds(map(key_of, pairs), val, test, seed)
-        return by_hash(pairs, bounds, seed), {"split_bounds": list(bounds)}
+        splits = by_hash(pairs, bounds, seed)
+        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
+        return splits, {"split_bounds": list(bounds)}
     if not bounds:
         return by_order(pairs, val, seed), {}
     if len(bounds) != 2 or bounds[0] > bounds[1]:

@@ -48,6 +48,13 @@ class Joined:
             found |= zip(inside, _headers(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
+    def marks(self) -> list[str] | None:
+        """A mark for each sample; None if one of the splits has none."""
+        if not all(hasattr(split, "marks") for split in self.splits):
+            return None
+        found = [split.marks() for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
+
     def _place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
         if not 0 <= index < len(self):

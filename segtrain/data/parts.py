@@ -20,9 +20,10 @@ class Header(NamedTuple):
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Two methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
-    DataError of a sample that cannot be used (many files are read faster together than with `size`), and
-    `target(index)`, the sample's target without the image.
+    Three methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
+    DataError of a sample that cannot be used (many files are read faster together than with `size`);
+    `target(index)`, the sample's target without the image; and `marks()`, a text of 8 letters for each
+    sample, by which a run knows the samples that it was trained on wherever their files lie.
     """
 
     def __len__(self) -> int: ...
@@ -39,7 +40,8 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has at least "train" and "val", and "test" where a set has one with targets.
+    """A data set: `splits` has "train" and "val" (one of them may lack in a folder with a single image), and
+    "test" where a set has one with targets.
     ("all", every sample, is made of them by the commands.)
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run

@@ -6,10 +6,12 @@ The layout follows from the types of the scores; no metric is named here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from segtrain.errors import printable
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Curve, Facts, Number, PerClass, ScoreDict
-from segtrain.text import number, table
+from segtrain.text import count, number, table
 
 
 def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
@@ -30,6 +32,13 @@ def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
         points = zip((f"{x:g}" for x in curve.x), map(number, curve.y), strict=True)
         rows += table((curve.x_label, curve.label), points)
     return rows
+
+
+def extent(protocol: Mapping) -> str:
+    """What was scored, for the terminal: '6 images, 24576 labelled pixels', and the split if it is known."""
+    images, pixels = count(protocol["images"], "image"), count(protocol["pixels"], "labelled pixel")
+    of = f" of split {protocol['split']}" if "split" in protocol else ""
+    return f"{images}{of}, {pixels}"
 
 
 def as_record(scores: Scores, facts: Facts) -> dict:
