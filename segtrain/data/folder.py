@@ -74,8 +74,9 @@ def folder(
         masks: folder of the masks, with the same layout as that of the images; null: ROOT/masks. Without
             ROOT/images and ROOT/masks, both are looked for in ROOT
         classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the
-            colour, a line 'ignore r g b' the colour of unlabelled pixels; null: all masks are read once
-            and each value in them is a class
+            colour, a line 'ignore r g b' the colour of unlabelled pixels; or a file of Roboflow, CVAT, YOLO,
+            Label Studio, COCO or Supervisely; null: all masks are read once and each value in them is a
+            class
         label_map: mask value to class index (255: no label), e.g. {7: 0, 8: 1, 0: 255}; a mask value that is
             missing here is an error
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
@@ -119,6 +120,8 @@ def folder(
     warn_of_groups_apart(splits)
     mapping = _checked_map(label_map)
     named = read_classes(classes, root)
+    if named.values and not mapping:
+        mapping = {value: index for index, value in enumerate(named.values)}
     masks = [pair.mask for pairs in splits.values() for pair in pairs]
     may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
     counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))

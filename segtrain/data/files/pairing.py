@@ -88,18 +88,17 @@ def find_files(places: Places, suffixes: Suffixes) -> Files:
     tell_left_out(
         images.left_out + masks.left_out, " and ".join(dict.fromkeys((places.images, places.masks)))
     )
-    named_masks = _by_name(masks.files, suffixes.mask, places.masks, places.root_of_masks)
-    own = set(named_masks.values())
     in_one_folder = os.path.samefile(places.images, places.masks)
-    if in_one_folder:
-        if not suffixes.mask:
-            remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
-            raise DataError(
-                f"images and masks lie in one folder, {places.images}, and nothing tells them apart; {remedy}"
-            )
-        images = Listing(
-            [name for name in images.files if os.path.join(places.images, name) not in own], images.left_out
+    if in_one_folder and not suffixes.mask:
+        remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
+        raise DataError(
+            f"images and masks lie in one folder, {places.images}, and nothing tells them apart; {remedy}"
         )
+    named_masks = _by_name(masks.files, suffixes.mask, places.masks, places.root_of_masks)
+    if in_one_folder:
+        own = set(named_masks.values())
+        others = [file for file in images.files if os.path.join(places.images, file) not in own]
+        images = Listing(others, images.left_out)
     named_images = _by_name(images.files, suffixes.image, places.images, places.root_of_images)
     mask_of = same_names(named_images, named_masks)
     if not mask_of:
