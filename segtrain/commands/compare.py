@@ -38,7 +38,7 @@ def compare(config: dict, stop) -> dict:
     chosen = scored_split(config, data, first, config["runs"][0])
     split, config = chosen.split, {**config, "split": chosen.name}
     about = list(chosen.lines)
-    for run in config["runs"][1:]:
+    for run in list(found)[1:]:
         about += trained_on(chosen.name, split, found[run].description, run)
     if about:
         say(*about)
