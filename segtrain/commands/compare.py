@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from segtrain.checkpoint.reading import Checkpoint, read
@@ -12,11 +11,9 @@ from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scored import scored_split, trained_on
 from segtrain.commands.scoring import check_score, data_of, prediction_of, score_split, scoring_of
-from segtrain.errors import ConfigError, printable
+from segtrain.errors import ConfigError
 from segtrain.evaluate import comparison as comparing
 from segtrain.evaluate.table import extent
-from segtrain.model import MODEL
-from segtrain.model.unet import SMALL
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
 from segtrain.sample import Facts
@@ -95,21 +92,7 @@ def _entry(
     check_score(scoring)
     scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {run}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    origin = _origin(description["config"])
+    origin = comparing.origin_of(description["config"])
     return comparing.Entry(
         run, description["config"]["model"]["name"], origin, description["step"], parameters, scores
     )
-
-
-def _origin(config: Mapping) -> str:
-    """What the weights of a run were initialised from, such as 'resnet50 of ImageNet'."""
-    if config.get("init"):
-        return f"from {printable(Path(config['init']).name)}"
-    name, options = MODEL.check(config["model"])
-    values = {**{key: option.default for key, option in MODEL.options(name).items()}, **options}
-    encoder = values.get("encoder", "VGG16")
-    # weights=null means ImageNet weights, except for the small encoder, which has none.
-    weights = values.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
-    if weights == "none":
-        return "from scratch"
-    return f"{encoder} of ImageNet" if weights == "imagenet" else f"from {printable(Path(weights).name)}"

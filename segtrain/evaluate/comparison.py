@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from segtrain.errors import printable
 from segtrain.evaluate.loop import Scores
+from segtrain.model import MODEL
+from segtrain.model.unet import SMALL
 from segtrain.sample import Number
 from segtrain.text import amount, number, table
 
@@ -76,3 +80,17 @@ def _of_further_metrics(entries: Sequence[Entry], score: str) -> list[str]:
     """Keys of the scores of all metrics but the one that gives the task's score."""
     keys = dict.fromkeys(key for entry in entries for key in entry.scores.further)
     return [key for key in keys if key != score]
+
+
+def origin_of(config: Mapping) -> str:
+    """What the weights of a run were initialised from, such as 'resnet50 of ImageNet'."""
+    if config.get("init"):
+        return f"from {printable(Path(config['init']).name)}"
+    name, options = MODEL.check(config["model"])
+    values = {**{key: option.default for key, option in MODEL.options(name).items()}, **options}
+    encoder = values.get("encoder", "VGG16")
+    # weights=null means ImageNet weights, except for the small encoder, which has none.
+    weights = values.get("weights", "none") or ("none" if encoder == SMALL else "imagenet")
+    if weights == "none":
+        return "from scratch"
+    return f"{encoder} of ImageNet" if weights == "imagenet" else f"from {printable(Path(weights).name)}"

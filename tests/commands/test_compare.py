@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from segtrain.cli import main as cli
-from segtrain.commands import compare as comparing
-from segtrain.evaluate.comparison import Entry, lines
+from segtrain.evaluate.comparison import Entry, lines, origin_of
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Number
 
@@ -113,7 +112,7 @@ def test_compare_refuses_other_classes_and_missing_runs(runs, capsys):
     ],
 )
 def test_what_a_run_started_from(config, origin):
-    assert comparing._origin(config) == origin
+    assert origin_of(config) == origin
 
 
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():

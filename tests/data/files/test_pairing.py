@@ -28,6 +28,11 @@ LAYOUTS = {
     "one folder": ("{}.png", "{}_mask.png", {"mask_suffix": "_mask"}),
     "one folder, two kinds": ("{}.jpg", "{}.png", {"image_suffix": ".jpg", "mask_suffix": ".png"}),
     "splits": ("train/{}.jpg", "train/{}_mask.png", {"mask_suffix": "_mask"}),
+    "folders of splits": (
+        "train/images/x/{}.png",
+        "train/masks/x/{}_seg.png",
+        {"mask_suffix": "_seg"},
+    ),
     "two folders": (
         "images/{}_sat.jpg",
         "masks/{}_mask.png",
@@ -59,6 +64,16 @@ def test_suffixes_pair_what_they_name_and_the_error_proposes_them(tmp_path, layo
     assert len([name for name in names(data) if "im" in name]) == 6
     for sample in (sample for split in data.splits.values() for sample in split):
         assert sample.target.max() == (sample.image.max() > 22), sample.name  # JPEG moves values a little
+
+
+def test_folders_of_splits_hold_images_and_masks(tmp_path):
+    for split in ("train", "valid", "test"):
+        save(tmp_path / split / "images/a.png")
+        if split != "test":
+            save(tmp_path / split / "labels/a.png")
+    data = build(root=str(tmp_path))
+    found = {split: [sample.name for sample in data.splits[split]] for split in data.splits}
+    assert found == {"train": ["train/a"], "val": ["valid/a"]}
 
 
 def test_a_folder_of_masks_inside_that_of_the_images(tmp_path):
