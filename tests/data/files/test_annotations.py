@@ -229,7 +229,7 @@ def test_samples_tell_what_they_are_made_of(tmp_path, write, annotations):
     options = {"annotations": annotations, "classes": NAMES}
     first, second = (build(tmp_path, **options, label_map=given) for given in ({"car": 1}, {"car": 2}))
     again = build(tmp_path, **options, label_map={"car": 1})
-    one, other, same = (data.splits["train"].origin(0) for data in (first, second, again))
+    one, other, same = (data.splits["train"].source(0) for data in (first, second, again))
     assert one == same != other and one.files == other.files
     assert {path.rsplit(".")[-1] for path in one.files} == {"jpg", "json" if write is labelme else "xml"}
 
