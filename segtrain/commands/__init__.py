@@ -198,12 +198,12 @@ loss.class_weights, mean and standard deviation of each channel, sizes of images
         about="a picture of samples, before and after augmentation",
         help="""\
 segtrain data show draws samples with their masks over them, as they are stored and as a training with this
-augmentation, seed and split sees them, position by position.
+augmentation, sampler, seed and split sees them, position by position.
 
   segtrain data show data=camvid data.root=CAMVID
   segtrain data show data=folder data.root=mine augmentation=[warp,colour] augmentation.warp.size=256 num=8
   segtrain data show data=folder data.root=mine augmentation=none split=val output=val.png""",
-        sections={"": DataShow},
+        sections={"": DataShow, "sampler": Sampler},
         groups=("task", "data", "augmentation"),
     ),
     Command(
