@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from benchmarks import counts, loop, start, step
+from benchmarks import counts, loop, reading, start, step
 from benchmarks.paired import Left, Result
 
 
@@ -38,6 +38,11 @@ class Row:
 ROWS = {
     "counts": Row("confusion matrix, 8x512x1024 px", counts.torchmetrics_update),
     "counts-masked": Row("confusion matrix, 8x512x1024 px", counts.masked_update),
+    "files": Row("JPEG + label PNG to a crop", reading.from_files("torchvision", 4)),
+    "files-full": Row("JPEG + label PNG to a crop", reading.from_files("albumentations", 1.5)),
+    "disk-cache": Row("decoded on disk to a crop", reading.from_disk_cache("torchvision", 30)),
+    "disk-cache-full": Row("decoded on disk to a crop", reading.from_disk_cache("albumentations", 10)),
+    "geometry": Row("labels of one warp", reading.geometry),
     "loop": Row("loop around a step of next to nothing", loop.on_nothing),
     "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
     "help": Row("segtrain --help, CPU time", start.help_text),
@@ -54,7 +59,7 @@ def cells(name: str, result: Result) -> tuple[str, ...]:
     form = result.goal.form
     number, _, unit = form.format(middle).partition(" ")
     bounds = ", ".join(form.format(bound).partition(" ")[0].rstrip("x") for bound in (low, high))
-    sides = (in_units(median(side)) for side in (result.ours, result.theirs))
+    sides = (in_units(median(side)) if result.seconds else "-" for side in (result.ours, result.theirs))
     compared = f"{number} {unit} [{bounds}]"
     return (
         name,

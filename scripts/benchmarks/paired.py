@@ -67,13 +67,14 @@ def seconds(limit: float) -> Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """ours, theirs: seconds of each pair (of one call or step). peer: what ours is held against, with its
-    version."""
+    """ours, theirs: seconds of each pair (of one call or step), or with seconds=False other numbers, of which
+    only the goal's is shown. peer: what ours is held against, with its version."""
 
     peer: str
     ours: list[float]
     theirs: list[float]
     goal: Goal
+    seconds: bool = True
 
     def judged(self) -> tuple[float, float, float]:
         """Median and 95 % interval of the goal's number over the pairs."""
@@ -85,7 +86,8 @@ class Result:
     def plain(self) -> dict:
         """All of it as JSON values."""
         median, low, high = self.judged()
-        numbers = {"ours_s": self.ours, "theirs_s": self.theirs, "median": median, "low": low, "high": high}
+        sides = {"ours_s": self.ours, "theirs_s": self.theirs} if self.seconds else {"ours": self.ours}
+        numbers = {**sides, "median": median, "low": low, "high": high}
         return {"peer": self.peer, "goal": self.goal.text, "reached": self.reached(), **numbers}
 
 
@@ -104,21 +106,23 @@ def median_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, flo
     return float(np.median(ordered)), float(ordered[first]), float(ordered[n - 1 - first])
 
 
-def alternating(ours: Callable, theirs: Callable, pairs: int) -> tuple[list[float], list[float]]:
+def alternating(
+    ours: Callable, theirs: Callable, pairs: int, clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[float], list[float]]:
     """Seconds of each call, the sides in turns and in changing order, after one call of each that is not
     counted."""
     times: dict[Callable, list[float]] = {ours: [], theirs: []}
     ours(), theirs()
     for pair in range(pairs):
         for side in (ours, theirs) if pair % 2 == 0 else (theirs, ours):
-            times[side].append(timed(side))
+            times[side].append(timed(side, clock))
     return times[ours], times[theirs]
 
 
-def timed(run: Callable) -> float:
-    start = time.perf_counter()
+def timed(run: Callable, clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 class Turns:

@@ -254,47 +254,62 @@ class Nearest:
         )
         # The small term decides positions that are whole numbers up to rounding errors.
         columns, rows = (np.floor(axis + 1e-9).astype(np.intp) for axis in (columns, rows))
-        self.outside = (rows < 0) | (rows >= source[0]) | (columns < 0) | (columns >= source[1])
+        wrong_rows, wrong_columns = (
+            (axis < 0) | (axis >= side) for axis, side in zip((rows, columns), source, strict=True)
+        )
+        # None if all pixels are inside, which is told without the H×W array.
+        self.outside = wrong_rows | wrong_columns if wrong_rows.any() or wrong_columns.any() else None
         self.rows, self.columns = rows.clip(0, source[0] - 1), columns.clip(0, source[1] - 1)
 
     def read(self, array: np.ndarray, fill) -> np.ndarray:
         """The array resampled (a copy), `fill` outside the source."""
         if self.upright:  # one axis after the other is five times as fast
-            found = array.take(self.rows[:, 0], axis=0).take(self.columns[0], axis=1)  # H×W×…
+            first, last = self.columns.min(), self.columns.max()
+            found = array[self.rows[:, 0], first : last + 1]  # H×w×…
+            found = found.take(self.columns[0] - first, axis=1)  # H×W×…
         else:
             found = array[self.rows, self.columns]
         return self.fill_outside(found, fill)
 
     def fill_outside(self, array: np.ndarray, fill) -> np.ndarray:
-        if self.outside.any():
+        if self.outside is not None:
             array[self.outside] = fill
         return array
 
 
 def _bilinear(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
     """H×W×K resampled bilinear, with border pixels replicated."""
-    if place.scale < BLUR_BELOW:
-        image, matrix = _blurred_window(image, matrix, place)
+    # 2 px: bilinear interpolation reads one beyond the window.
+    sigma = 0.5 * math.sqrt(1 / place.scale**2 - 1) if place.scale < BLUR_BELOW else 0.0
+    image, matrix = _window(image, matrix, place, math.ceil(3 * sigma) + 2)
+    if sigma:
+        image = _blurred(image, sigma)
     index_matrix = matrix.copy()
     index_matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # in cv2 the centre of pixel 0 is 0, not 0.5
-    size, flags = (place.width, place.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     done = []
     for first in range(0, image.shape[2], 4):  # warpAffine takes up to four channels
         part = np.ascontiguousarray(image[..., first : first + 4])  # h×w×(up to 4)
-        part = cv2.warpAffine(part, index_matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        done.append(part.reshape(place.height, place.width, -1))  # cv2 drops the axis of a single channel
+        done.append(_affine(part, index_matrix, place))
     return done[0] if len(done) == 1 else np.concatenate(done, axis=2)
 
 
-def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the warp reads, low-pass filtered for downscaling, and the matrix
-    relative to that part.
+def _affine(image: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
+    """cv2.warpAffine of an image of up to four channels."""
+    num_channels = image.shape[2]
+    if num_channels == 3:  # with four, warpAffine takes a third of the time
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+    size, flags = (place.width, place.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    if num_channels == 3:
+        return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+    return warped.reshape(place.height, place.width, -1)  # cv2 drops the axis of a single channel
 
-    A Gaussian of variance (1/s² - 1) / 4 source pixels² widens a source pixel (standard deviation about 0.5)
-    to the extent of an output pixel.
-    """
-    sigma = 0.5 * math.sqrt(1 / place.scale**2 - 1)
-    margin = math.ceil(3 * sigma) + 2
+
+def _window(
+    image: np.ndarray, matrix: np.ndarray, place: Placement, margin: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of the image that the warp reads, `margin` pixels wider on each side, and the matrix relative
+    to that part."""
     corners = matrix @ np.array(
         [[0, place.width, 0, place.width], [0, 0, place.height, place.height], [1, 1, 1, 1]]
     )
@@ -307,9 +322,18 @@ def _blurred_window(image: np.ndarray, matrix: np.ndarray, place: Placement) -> 
         int(np.clip(math.ceil(high) + margin, 1, end))
         for high, end in zip(corners.max(1), (width, height), strict=True)
     )
-    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]  # h×w×K
-    radius = math.ceil(3 * sigma)
-    blurred = cv2.GaussianBlur(part, (2 * radius + 1, 2 * radius + 1), sigma, borderType=cv2.BORDER_REPLICATE)
     moved = matrix.copy()
     moved[:, 2] -= (left, top)
-    return blurred.reshape(*part.shape), moved
+    return image[top : max(bottom, top + 1), left : max(right, left + 1)], moved  # h×w×K
+
+
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    """The image low-pass filtered for downscaling to the scale s.
+
+    A Gaussian of variance sigma² = (1/s² - 1) / 4 source pixels² widens a source pixel (standard deviation
+    about 0.5) to the extent of an output pixel.
+    """
+    radius = math.ceil(3 * sigma)
+    side = 2 * radius + 1
+    blurred = cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_REPLICATE)
+    return blurred.reshape(*image.shape)

@@ -67,7 +67,7 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
     of_data = [key for key in paths if key.startswith("data.")]
     check_unchanged(saved, config, folder, paths, () if finished else of_data)
     sections = {}
-    for section in ("data", "predictor"):
+    for section in ("data", "predictor", "loader"):
         names = [key.removeprefix(f"{section}.") for key in paths if key.startswith(f"{section}.")]
         sections[section] = relocated(config[section], saved[section], names, folder)
     return {**config, **sections}

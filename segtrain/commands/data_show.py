@@ -40,10 +40,9 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
             output.parent.mkdir(parents=True, exist_ok=True)
         probe(output.parent, 1 << 20)
         task = TASK.build(config["task"])
-        data = DATA.build(config["data"], target=task.target)
+        data = selected(DATA.build(config["data"], target=task.target), Sampler(**config["sampler"]))
         check_kind(task, data.facts, config)
-        split = split_of(selected(data, Sampler(**config["sampler"])), config["split"])
-        rows = _rows(config, task, data.facts, split)
+        rows = _rows(config, task, data.facts, split_of(data, config["split"]))
         title = f"{config['data']['name']} {config['split']}, seed {config['seed']}, augmentation: "
         title += ", ".join(config["augmentation"]) or "none"
         drawn = [row[2:] for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
-from segtrain.loader.loader import check_evaluation, training_batches
+from segtrain.loader.loader import check_evaluation, decoded, training_batches
 from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -68,13 +69,17 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         check_room(folder, state)
 
     events = Events(folder, state.step, plan.steps, state.evaluation_due)
-    summary = _summary(config, parts, plan, len(train_split), len(val_split), loader, device)
+    summary = _summary(config, parts, settled, len(train_split), len(val_split), loader, device)
     for line in [*summary, *settled.lines, *started]:
         events.say(line)
     run = RunOutput(
         config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
     )
-    from_start = functools.partial(training_batches, train_split, ops, loader, config["seed"])
+    if folder is None:
+        loader = replace(loader, cache="none")  # a dry run saves nothing
+    # Here, so that the batches of the run and of the statistics of batch-norm share one check of the folder.
+    read_from = decoded(train_split, loader, stop.raise_if_requested)
+    from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
     from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=draws)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
@@ -99,13 +104,18 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     return learn
 
 
-def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:
+def _summary(
+    config, parts: Parts, settled, num_train: int, num_val: int, loader: Loader, device
+) -> list[str]:
+    plan = settled.plan
     epochs = plan.steps * loader.batch_size / num_train
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    often = bool(plan.evaluate_every) and plan.evaluate_every < plan.steps
+    evaluated = f"every {plan.evaluate_every} steps" if often else "at the end"
     return [
         *about(config, parts, num_train, num_val),
-        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on "
-        f"{device}{threads}",
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "
+        f"on {device}{threads}; evaluated {evaluated}",
     ]
 
 

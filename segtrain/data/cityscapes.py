@@ -186,7 +186,8 @@ class _Root:
             archive = ARCHIVES.get(f"{kind}/{part}") or ARCHIVES[kind]
             there = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
             raise ConfigError(
-                f"data.root={self.root} has no folder {kind}/{part}, which {archive} holds; found: {there}"
+                f"data.root={self.root} has no folder {kind}/{part}, which {archive} holds; found: {there}; "
+                f"`segtrain data prepare data=cityscapes` unpacks archives"
             )
         return folder
 

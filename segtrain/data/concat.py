@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of
-from segtrain.data.parts import Data, Header, Split
+from segtrain.data.joined import Joined, headers_of, source_of
+from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
 from segtrain.registry import Table
@@ -104,6 +105,15 @@ class Mapped:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(index)
+
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        source = source_of(self.split, index)
+        return source and source._replace(reading=f"{source.reading} {self._reading}")
+
+    @functools.cached_property
+    def _reading(self) -> str:
+        return digest_of(self.table.tolist())
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""

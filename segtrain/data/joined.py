@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segtrain.data.parts import Header, Split
+from segtrain.data.parts import Header, Source, Split
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -45,6 +45,10 @@ class Joined:
         split, inside = self.place(index)
         return split.size(inside)
 
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        return source_of(*self.place(index))
+
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         found: dict[int, Header | DataError] = {}
@@ -52,6 +56,11 @@ class Joined:
             inside = [index for index in indices if start <= index < start + len(split)]
             found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
+
+    def marks(self) -> list[str] | None:
+        """A mark for each sample; None if one of the splits has none."""
+        found = [_marks(split) for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
 
     def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
@@ -92,6 +101,10 @@ class Chosen:
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(self._inside(index))
 
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        return source_of(self.split, self._inside(index))
+
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
@@ -100,8 +113,18 @@ class Chosen:
         """The split that holds sample `index`, and the sample's index there."""
         return self.split, self._inside(index)
 
+    def marks(self) -> list[str] | None:
+        """A mark for each sample; None if the split has none."""
+        found = _marks(self.split)
+        return None if found is None else [found[index] for index in self.indices.tolist()]
+
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
+
+
+def source_of(split: Split, index: int) -> Source | None:
+    """`split.source`; None of a split without that method."""
+    return split.source(index) if hasattr(split, "source") else None
 
 
 def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
@@ -115,3 +138,8 @@ def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
         except DataError as error:
             headers.append(error)
     return headers
+
+
+def _marks(split: Split) -> list[str] | None:
+    """`split.marks`; None of a split without that method."""
+    return split.marks() if hasattr(split, "marks") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -17,13 +18,31 @@ class Header(NamedTuple):
     dtype: str | None = None
 
 
+class Source(NamedTuple):
+    """What a sample is made of: two samples are equal if their sources and the content of `files` are equal.
+
+    files: paths of all files that the sample is read from. reading: how they are read: the label map, the
+    channels, the sample's name …; for drawn samples, what is drawn.
+    """
+
+    files: tuple[str, ...]
+    reading: str
+
+
+def digest_of(*values: object) -> str:
+    """A short text for `Source.reading` that differs if the `repr` of a value does."""
+    return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Three methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
-    DataError of a sample that cannot be used (many files are read faster together than with `size`);
-    `target(index)`, the sample's target without the image; and `origins()`, the (name, group) of each sample,
-    or None, which reads nothing (data/selection.py cuts splits by them).
+    Five methods more are used where a split has them. `headers(indices)`: a list of `Header`, or of the
+    DataError of a sample that cannot be used; many files are read faster together than with `size`.
+    `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
+    None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
+    which decoded samples cannot be kept on disk. `marks()`: a text of 8 letters for each sample, or None, by
+    which a run knows the samples that it was trained on wherever their files lie.
     """
 
     def __len__(self) -> int: ...
@@ -40,7 +59,8 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has at least "train" and "val", and "test" where a set has one with targets.
+    """A data set: `splits` has "train" and "val" (one of them may lack in a folder with a single image), and
+    "test" where a set has one with targets.
     ("all", every sample, is made of them by the commands.)
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run

@@ -7,7 +7,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 
-from segtrain.data.parts import Data
+from segtrain.data.parts import Data, Source
 from segtrain.options import FROM_1, SEED, between
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
@@ -73,6 +73,9 @@ class DrawnShapes:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.side, self.side
+
+    def source(self, index: int) -> Source:
+        return Source((), f"{type(self).__name__} {self.part} {index} {self.side} {self.objects} {self.seed}")
 
 
 def draw_scene(

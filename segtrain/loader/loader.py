@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from segtrain.loader.batches import Batches
+from segtrain.loader.decoding import decoded
 from segtrain.loader.draws import EVEN, Draws
 from segtrain.loader.order import EndlessBatchSampler
 from segtrain.loader.reader import EvaluationReader, Reader
@@ -23,7 +24,9 @@ def training_batches(
     draws: Draws = EVEN,
 ) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order. interrupt: see `Batches`. draws: how often each sample is drawn."""
+    in order. interrupt: see `Batches`. draws: how often each sample is drawn. With loader.cache=disk the
+    samples are decoded first, see `decoding.decoded`."""
+    split = decoded(split, settings, interrupt)
     reader = Reader(
         split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split), draws
     )

@@ -25,6 +25,7 @@ CHANGEABLE = (
     "device",
     "threads",
     "loader.cache",
+    "loader.cache_dir",
     "evaluate.batch_size",
     "evaluate.pictures",
     "trainer.keep_checkpoints",
@@ -72,9 +73,13 @@ def _restore(folder: Path) -> str:
 
 
 def _upgraded(config: dict, folder: Path) -> dict:
-    """Converts the config of an earlier version: evaluate.boundary_px is now the metric `boundary`, and
-    config.yaml did not hold settled values such as class names, which are taken from the last checkpoint."""
+    """Converts the config of an earlier version: evaluate.boundary_px is now the metric `boundary`, random
+    splits of data=folder were drawn in another way, and config.yaml did not hold settled values such as class
+    names, which are taken from the last checkpoint."""
     data = config.get("data") or {}
+    if data.get("name") == "folder" and "split_bounds" not in data:
+        data = {**data, "split_bounds": []}
+        config = {**config, "data": data}
     if None in data.values():
         config = {**config, "data": fill_in(data, _of_last_checkpoint(folder).get("data"))}
     evaluate = dict(config.get("evaluate") or {})

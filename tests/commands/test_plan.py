@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import yaml
 
 from segtrain import build
 from segtrain.commands import recipe, trial
+from segtrain.commands.plan import plan
 from segtrain.commands.recipe import Choice, Costs, Findings
+from segtrain.errors import Interrupted
+from segtrain.run.stop import Stop
+from segtrain.train.step import train_step
 
 CAMVID = Path(__file__).parents[2] / "conf" / "experiment" / "camvid_lite0.yaml"
 
@@ -149,3 +154,20 @@ def test_the_yaml_composes_and_trains(segtrain, tmp_path, write_pair, quick):
 )
 def test_names_that_cannot_be_chosen(segtrain, output, words):
     segtrain("plan", "device=cpu", f"output={output}").refused(words)
+
+
+def test_a_signal_ends_it_and_nothing_is_written(tmp_path, monkeypatch, quick):
+    monkeypatch.chdir(tmp_path)
+    stop, asked = Stop(), []
+
+    def signalled(*arguments):
+        asked.append(1)
+        stop.requested = signal.SIGINT
+        return train_step(*arguments)
+
+    monkeypatch.setattr(trial, "train_step", signalled)
+    config = {"device": "cpu", "threads": None, "minutes": 1.0, "output": "my.yaml", "overwrite": False}
+    data = build.check_groups("plan", {"data": {"name": "shapes", "size": 48, "num_train": 4, "num_val": 2}})
+    with pytest.raises(Interrupted) as caught:
+        plan({**config, **data}, stop)
+    assert caught.value.exit_code == 130 and len(asked) == 1 and not list(tmp_path.iterdir())

@@ -41,6 +41,10 @@ def test_equal_names_are_one_class(sets):
     assert data.splits["val"].size(2) == (3, 4)
     # dog is a thing of VOC only, as folders have none.
     assert data.facts.things == tuple(index for index in voc.facts.things if index not in (car, dog))
+    other = build({"mine": sets["mine"], "voc": sets["voc"]}).facts
+    assert {other.classes[index] for index in other.things} == {
+        voc.facts.classes[i] for i in data.facts.things
+    }
     # The folder's first colour is that of VOC's background.
     assert data.facts.palette == voc_palette(22)
     sets["mine"]["classes"] = ["sky 70 130 180", "car 0 0 142", "dog 1 2 3"]

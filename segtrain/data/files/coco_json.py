@@ -8,6 +8,7 @@ split = CocoObjects(coco, "images", painting, range(len(coco)))
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from segtrain.data.files.headers import read_headers
 from segtrain.data.files.mapped import mapped_arrays, piece_at, text_at
 from segtrain.data.files.pairs import check_inside, prefix_and_number
 from segtrain.data.files.reading import MAX_PIXELS, check_depth, check_pixels, read_header, read_image
-from segtrain.data.parts import Header
+from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
@@ -191,6 +192,13 @@ class CocoObjects:
 
     def size(self, index: int) -> tuple[int, int]:
         return read_header(self._path(self._indices[index]))[:2]
+
+    def source(self, index: int) -> Source:
+        return Source((self.name(index), self.coco.path), f"{self._reading} {self._indices[index]}")
+
+    @functools.cached_property
+    def _reading(self) -> str:
+        return digest_of(type(self).__name__, self.painting, self.max_pixels)
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or a DataError if the image cannot be used: unreadable, too large, or of

@@ -24,6 +24,7 @@ from segtrain.data.files.labels import Labels
 from segtrain.data.files.mapped import mapped_arrays, text_at, texts
 from segtrain.data.files.pairs import Pair, PairedFiles, check_same_size
 from segtrain.data.files.reading import MAX_PIXELS, read_image, read_mask
+from segtrain.data.parts import Source
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
@@ -193,6 +194,10 @@ class PanopticFiles(PairedFiles):
         target, instances = self._decoded(index)
         check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image, target, instances, pair.name, pair.group)
+
+    def source(self, index: int) -> Source:
+        files, reading = super().source(index)
+        return Source((*files, self.panoptic.path), f"{reading} {self._indices[index]} {self._ignore_crowds}")
 
     def target(self, index: int) -> np.ndarray:
         return self._decoded(index)[0]

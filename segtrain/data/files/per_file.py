@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from segtrain.errors import CheckpointError, DataError
 from segtrain.run.own import parsed, read_own
 from segtrain.run.storage import remove_leftovers, written
 
-VERSION = 2  # of the cache files' content
+VERSION = 3  # of the cache files' content
 ALONE_S = 0.05  # how long the calling thread reads alone: few files take less time than threads take to start
 AT_ONCE = 1024  # files handed to the threads at a time
 CLOCK_S = 2  # coarsest resolution of a file system's times, see `_entry`
+WAITING = 16  # threads: on network storage they wait
 MAX_BYTES = 1 << 30  # of a cache file that is read
 
 
@@ -82,6 +83,19 @@ def _state(path: str) -> list[int] | None:
     except OSError:
         return None
     return [state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def settled_states(paths: Iterable[str]) -> dict[str, list[int] | None]:
+    """{path: (size, inode, mtime, ctime)} of files; None of one that does not exist. Waits until every
+    file's times are so old that a further write changes them."""
+    paths = list(dict.fromkeys(paths))
+    while True:
+        with ThreadPoolExecutor(WAITING) as pool:
+            states = dict(zip(paths, pool.map(_state, paths), strict=True))
+        newest = max((max(state[2:]) / 1e9 for state in states.values() if state), default=0.0)
+        if not 0 <= time.time() - newest < CLOCK_S:  # times in the future will not come
+            return states
+        time.sleep(max(0.01, newest + CLOCK_S - time.time()))
 
 
 def _entry(state: list[int] | None, value: object) -> dict | None:

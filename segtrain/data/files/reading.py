@@ -49,7 +49,7 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.max_p
 def rgb_of(image: Image.Image, what: str) -> np.ndarray:
     """H×W×3 RGB array of a Pillow image, EXIF orientation applied; uint8, or uint16 for mode I;16. what:
     the image's name in error messages."""
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode.startswith("I;16"):
         return np.repeat(np.asarray(upright).astype(np.uint16)[..., None], 3, axis=2)
     if upright.mode in ("I", "F"):
@@ -57,6 +57,13 @@ def rgb_of(image: Image.Image, what: str) -> np.ndarray:
     if upright.mode == "P" and "transparency" in upright.info:
         upright = upright.convert("RGBA")  # directly, Pillow warns that it drops the transparency
     return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The Pillow image with its EXIF orientation applied."""
+    image.load()  # EXIF may follow the pixels
+    # Pillow copies an image that is upright already.
+    return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
 
 
 def num_bands(image: Image.Image, file) -> int:
@@ -72,7 +79,7 @@ def read_all_bands(image: Image.Image, file) -> np.ndarray:
     if _holds_16_bit_colour(image, file):
         values = _read_16_bit_colour(image, file)
         return values[..., [0, 3]] if _png_header(file)[1] == 4 else values
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode == "P":
         return rgb_of(upright, "")
     values = np.asarray(upright.convert("L") if upright.mode == "1" else upright)
@@ -125,12 +132,13 @@ def read_mask_and_palette(
 
 def _labels_of(image: Image.Image, depth: int, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """depth: bits of the greyscale of the file, of which Pillow makes 8."""
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode == "P":
         return np.array(upright), np.array(upright.getpalette() or [], np.uint8).reshape(-1, 3)
     if upright.mode in ("L", "1"):
         # Pillow scales greyscale of 2 and 4 bits to 0..255; undone, because masks hold class indices.
-        return np.array(upright).astype(np.uint8) // {2: 85, 4: 17}.get(depth, 1), None
+        values = np.array(upright).astype(np.uint8, copy=False)
+        return values // {2: 85, 4: 17}[depth] if depth in (2, 4) else values, None
     if upright.mode == "LA":
         return np.array(upright)[..., 0], None
     if upright.mode.startswith("I;16"):

@@ -120,7 +120,7 @@ def _areas(target: np.ndarray, objects: np.ndarray, ignore_index: int) -> dict[s
 
 
 def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) -> list[dict | DataError]:
-    if not read_by_labels(split):
+    if not read_by_labels(split):  # annotations are quick to draw again
         return list(
             of_each(functools.partial(_or_error, read), [(split, one) for one in indices], "measuring")
         )
