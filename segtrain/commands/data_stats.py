@@ -15,7 +15,7 @@ from segtrain.commands.dataset import split_of
 from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.survey.measure import Measures, measure
-from segtrain.errors import DataError
+from segtrain.data.survey.stats import Frequency, frequency_of
 from segtrain.loss.cross_entropy import Weighting, class_weights
 from segtrain.report.class_bars import class_bars
 from segtrain.run.storage import json_text, probe, storage, write_atomic, write_json
@@ -42,12 +42,8 @@ def data_stats(config: dict, stop) -> dict:
                 output.mkdir(parents=True, exist_ok=True)
             probe(output, 1 << 20)
         found = measure(split, data.facts, objects_of)
-    if not found.pixels.any():
-        raise DataError(
-            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; segtrain data "
-            f"check says what the masks hold"
-        )
-    record = {"data": config["data"], "split": config["split"], **as_record(found, data.facts)}
+    frequency = frequency_of(found.pixels, split)
+    record = {"data": config["data"], "split": config["split"], **as_record(found, frequency, data.facts)}
     if config["json"]:
         print(json_text(record), flush=True)
     else:
@@ -64,9 +60,8 @@ def data_stats(config: dict, stop) -> dict:
     return record
 
 
-def as_record(found: Measures, facts: Facts) -> dict:
+def as_record(found: Measures, frequency: Frequency, facts: Facts) -> dict:
     """The statistics as plain data, with the class weights by each rule of loss.class_weights."""
-    frequency = found.frequency
     pixels = torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images)
     weights = {rule: class_weights(rule, 1.0, *pixels).tolist() for rule in RULES}
     labelled = int(frequency.pixels.sum())

@@ -57,4 +57,4 @@ def test_what_is_refused(segtrain, tmp_path, write_pair):
     for name in ("train/a", "val/b"):
         write_pair(tmp_path / "files", name, np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 255, np.uint8))
     words = ("data=folder", "data.root=files", "data.classes=[a,b,c]")
-    segtrain("data", "stats", *words).refused("no pixel of 1 sample has a label", "data check", code=3)
+    segtrain("data", "stats", *words).refused("no pixel of 1 sample has a label", code=3)

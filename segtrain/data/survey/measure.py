@@ -18,7 +18,6 @@ from segtrain.data.files.statistics import merged, moments
 from segtrain.data.parts import Split
 from segtrain.data.survey.each import THREADS, of_each, stored
 from segtrain.data.survey.one import read_by_labels
-from segtrain.data.survey.stats import Frequency
 from segtrain.errors import DataError
 from segtrain.sample import Facts, Sample
 
@@ -37,12 +36,6 @@ class Measures:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     areas: tuple[np.ndarray, ...]
-
-    @property
-    def frequency(self) -> Frequency:
-        """As `stats.frequency` counts it."""
-        labelled = self.pixels.sum(axis=1, keepdims=True)
-        return Frequency(self.pixels.sum(axis=0), np.where(self.pixels > 0, labelled, 0).sum(axis=0))
 
     @property
     def num_unlabelled(self) -> int:
