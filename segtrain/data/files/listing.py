@@ -60,11 +60,11 @@ class Listing(NamedTuple):
     left_out: Counter[str]
 
 
-def list_images(folder: str, skip: Collection[str] = ()) -> Listing:
+def list_images(folder: str, skip: Collection[str] = (), suffixes: Collection[str] = SUFFIXES) -> Listing:
     """The image files below a folder, links to folders included. Hidden files and folders (names that begin
     with a dot, such as the ._NAME files of macOS) are left out.
 
-    skip: folders that are not searched.
+    skip: folders that are not searched. suffixes: of the files that are images, in lower case.
     """
     files: list[str] = []
     left_out: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def list_images(folder: str, skip: Collection[str] = ()) -> Listing:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in SUFFIXES:
+            if suffix in suffixes:
                 files.append(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
             elif suffix in PICTURES:
                 left_out[suffix] += 1

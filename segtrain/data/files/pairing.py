@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -87,10 +87,13 @@ def find_places(root: str | None, images: str | None, masks: str | None, suffixe
     return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
 
 
-def find_files(places: Places, suffixes: Suffixes) -> Files:
+def find_files(places: Places, suffixes: Suffixes, kinds: Collection[str] = SUFFIXES) -> Files:
     """All images and masks, and which belong together. DataError if there is no pair at all, with the
-    suffixes that would make some; for two files of one name; for links that lead out of the root."""
-    images, masks = _listings(places)
+    suffixes that would make some; for two files of one name; for links that lead out of the root.
+
+    kinds: file suffixes of the images; those of masks are SUFFIXES.
+    """
+    images, masks = _listings(places, kinds)
     tell_left_out(
         images.left_out + masks.left_out, " and ".join(dict.fromkeys((places.images, places.masks)))
     )
@@ -130,16 +133,16 @@ def refuse_unpaired(images: Sequence[str], masks: Sequence[str]) -> None:
             )
 
 
-def _listings(places: Places) -> tuple[Listing, Listing]:
+def _listings(places: Places, kinds: Collection[str]) -> tuple[Listing, Listing]:
     """The files of both folders; of two folders, one inside the other, the outer one without the inner."""
     if places.by_kind:
-        files, left_out = list_images(places.images)
+        files, left_out = list_images(places.images, suffixes=kinds)
         images, masks = ([file for file in files if _kind(file) == kind] for kind in ("images", "masks"))
         return Listing(images, left_out), Listing(masks, Counter())
     if os.path.samefile(places.images, places.masks):
-        both = list_images(places.images)
+        both = list_images(places.images, suffixes=kinds)
         return both, Listing(both.files, Counter())
-    return list_images(places.images, [places.masks]), list_images(places.masks, [places.images])
+    return list_images(places.images, [places.masks], kinds), list_images(places.masks, [places.images])
 
 
 def _kind(file: str) -> str | None:

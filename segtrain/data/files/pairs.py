@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from segtrain.data.files.listing import list_images
 from segtrain.data.files.marks import read_marks
 from segtrain.data.files.reading import (
     MAX_PIXELS,
+    SUFFIXES,
     check_depth,
     check_pixels,
     read_header,
@@ -125,13 +126,14 @@ def _check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) 
         )
 
 
-def find_images(folder: str, root: str) -> dict[str, str]:
-    """Paths of all image files below `folder`, keyed by relative path without suffix, in sorted order.
+def find_images(folder: str, root: str, suffixes: Collection[str] = SUFFIXES) -> dict[str, str]:
+    """Paths of all image files below `folder` (those with one of `suffixes`), keyed by relative path without
+    suffix, in sorted order.
 
     DataError if two files have the same key, or if a link leads out of `root`.
     """
     found: dict[str, str] = {}
-    for file in list_images(folder).files:
+    for file in list_images(folder, suffixes=suffixes).files:
         key, path = os.path.splitext(file)[0], os.path.join(folder, file)
         if key in found:
             raise DataError(
