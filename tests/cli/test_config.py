@@ -557,7 +557,7 @@ def test_evaluate_composes_over_what_the_run_was_trained_with():
     assert config["model"] == {"name": "deeplabv3plus", "encoder": "resnet18", "output_stride": 8}
     assert config["tta"] == {"flip": {"axes": ["horizontal"]}}
     assert (config["predictor"]["tile"], config["evaluate"]["absent"]) == (512, "gt")
-    assert (config["run"], config["checkpoint"], config["split"]) == ("r", "best", "val")
+    assert (config["run"], config["checkpoint"], config["split"]) == ("r", "best", None)
     assert "seed" not in config
 
 
