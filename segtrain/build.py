@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from segtrain.augmentation import AUGMENTATION
 from segtrain.commands import COMMANDS, check_sections
 from segtrain.data import DATA
+from segtrain.data import path_keys as data_path_keys
 from segtrain.loss import LOSS
 from segtrain.metric import METRIC
 from segtrain.model import MODEL
@@ -43,7 +44,8 @@ def path_keys(config: Mapping) -> list[str]:
     keys = [
         f"{name}.{option}".lstrip(".") for name, one in row.sections.items() for option in path_options(one)
     ]
-    for group in (group for group in row.groups if group not in COMPOSITES):
+    keys += [f"data.{key}" for key in data_path_keys(config["data"])]
+    for group in (group for group in row.groups if group not in (*COMPOSITES, "data")):
         keys += [f"{group}.{option}" for option in path_options(TABLES[group].factory(config[group]["name"]))]
     return keys
 

@@ -33,6 +33,7 @@ RUNTIME = frozenset(
         "num_answers",  # values of the decisions that a metric counts: C, or C + 1 with one for no class
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
         "class_frequency",  # () -> survey.stats.Frequency of the training split, counted when first called
+        "class_pixels",  # () -> int64[N, C], pixels of each class in each training sample, likewise
         "fill",  # K values of padded image pixels: the mean of the normalisation
         "network",  # the built network (optimizers)
         "steps",  # optimizer steps of the whole run (schedules)

@@ -49,7 +49,8 @@ class Sample:
     IGNORE where unlabelled; measured values: float32, NaN where unknown); None if there is none.
     instances: H×W uint16, 0 where there is no object; None if the data set has none.
     name: shown in errors, and the name of result files. group: the source of the image (a drive, a patient),
-    so that a split can keep images of one source together.
+    so that a split can keep images of one source together. focus: index of the class that a crop is to
+    contain, because the image was drawn for it (sampler.class_share); None: none in particular.
     """
 
     image: np.ndarray
@@ -57,6 +58,7 @@ class Sample:
     instances: np.ndarray | None = None
     name: str = ""
     group: str = ""
+    focus: int | None = None
 
 
 @dataclass(frozen=True)

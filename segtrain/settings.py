@@ -12,6 +12,7 @@ from segtrain.options import (
     FROM_1,
     IS_PATH,
     ODD,
+    PROBABILITY,
     SEED,
     SHARE,
     FilePath,
@@ -23,6 +24,7 @@ from segtrain.options import (
 
 THREADS = between(1, 1024)
 EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
+FRACTION = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,39 @@ class Loader:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """Which samples are trained on, and how often; for every data set."""
+
+    fraction: Annotated[float, FRACTION] = key(
+        1.0,
+        "share of the training split that is used; chosen by a hash of the names, so that every seed has the "
+        "same samples and a smaller share is part of a larger one",
+    )
+    folds: Annotated[int, at_least(2)] | None = key(
+        None,
+        "cross-validation: training and validation split together are cut into as many folds, which keep the "
+        "samples of a group (a drive, a patient) together; null: the splits of the data set",
+    )
+    fold: Annotated[int, FROM_0] = key(
+        0, "the fold, from 0, that is the validation split; the others are the training split"
+    )
+    class_share: Annotated[float, PROBABILITY] = key(
+        0.0,
+        "share of the samples that are drawn by class: a class, then an image that holds it; "
+        "augmentation=warp, patch and object_crops crop it such that the crop contains the class",
+    )
+    class_draw: Literal["uniform", "sqrt_inverse"] = key(
+        "uniform",
+        "how that class is drawn: uniform, or with probability proportional to 1/sqrt of its pixels",
+    )
+    repeat_threshold: Annotated[float, PROBABILITY] = key(
+        0.0,
+        "repeat factor sampling (LVIS): an image is repeated sqrt(THRESHOLD / f) times, where f is the share "
+        "of images that hold its rarest class; LVIS: 0.001; 0: no repeats",
+    )
+
+
+@dataclass(frozen=True)
 class PredictorSettings:
     """How a network is run on whole images; one way for validation, evaluate and predict."""
 
@@ -154,13 +189,15 @@ class PredictorSettings:
         "sides of the boxes in pixels, from 112; null: the image's longer side and its halves down to 112",
     )
     box_input: Annotated[int, FROM_1] = key(224, "side in pixels that boxes are resized to for the network")
-    ensemble: Annotated[str, IS_PATH] | None = key(
-        None, "folder of a second run with the same classes; the scores of its best checkpoint are merged in"
+    ensemble: Annotated[str, IS_PATH] | list[str] | None = key(
+        None,
+        "folder of a second run with the same classes, or a list of several; the scores of their best "
+        "checkpoints are merged in",
     )
-    ensemble_merge: Literal["product", "mean"] = key(
-        "product",
-        "product: of the scores above 0, before the softmax (DeconvNet's code); mean: of the probabilities "
-        "(its paper)",
+    ensemble_merge: Literal["product", "mean"] | None = key(
+        None,
+        "product: of the scores above 0 of two networks, before the softmax (DeconvNet's code); mean: of the "
+        "probabilities (its paper); null: product with one further run, mean with several",
     )
     crf: Literal["pydensecrf", "deeplab", "deconvnet"] | None = key(
         None,
@@ -176,6 +213,16 @@ class PredictorSettings:
     crf_window: Annotated[int, ODD] = key(
         11, "side of the window that a pixel is compared with, for crf_solver=torch"
     )
+
+    @property
+    def further_runs(self) -> tuple[str, ...]:
+        """Folders of the runs that are merged in."""
+        return (self.ensemble,) if isinstance(self.ensemble, str) else tuple(self.ensemble or ())
+
+    @property
+    def merge(self) -> Literal["product", "mean"]:
+        """How the networks are merged."""
+        return self.ensemble_merge or ("mean" if len(self.further_runs) > 1 else "product")
 
 
 @dataclass(frozen=True)
@@ -223,6 +270,9 @@ class Compare(Machine):
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
     split: str = key("val", "split of the data set to score, or all; the data set is that of the first run")
+    splits: list[str] | None = key(
+        None, "several splits in one table, instead of split; ordered and drawn by the first"
+    )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
 
 
@@ -239,6 +289,43 @@ class Predict(Machine):
     max_pixels: Annotated[int, FROM_1] = key(64_000_000, "images with more pixels are left out")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Submit(Machine):
+    """The top level of `segtrain submit`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    output: str = field(metadata={"meaning": "folder for the masks and their archive"})
+    format: Literal["cityscapes", "voc"] | None = key(
+        None, "benchmark whose server takes the archive; null: that of the data set"
+    )
+    split: str = key("test", "split whose images are predicted; they need no masks")
+    checkpoint: str = key("best", "best, last or a step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The top level of `segtrain score`."""
+
+    predictions: str = field(
+        metadata={"meaning": "folder of predicted masks, one for each image of the split, named as the image"}
+    )
+    split: str = key("val", "split of the data set that they are for, or all")
+    ids: Literal["classes", "labels"] = key(
+        "classes",
+        "what the files hold. classes: class indices from 0, 255 for no class; labels: the values of the "
+        "data set's own masks, such as Cityscapes' label ids",
+    )
+    protocol: Literal["default", "cityscapes", "voc", "coco_stuff", "torchvision", "all"] = key(
+        "default",
+        "rules of a benchmark, see evaluate.protocol; all: also a table of the mIoU by the rules of several "
+        "programs",
+    )
+    absent: Literal["union", "gt", "zero", "one"] = key(
+        "union", "which classes the means leave out, see evaluate.absent"
+    )
+    output: str | None = key(None, "folder for scores.json; null: only printed")
+
+
 @dataclass(frozen=True)
 class Describe:
     """The top level of `segtrain describe`."""
@@ -249,6 +336,19 @@ class Describe:
     classes: Annotated[int, FROM_1] = key(21, "classes that the network is to tell apart")
     channels: Annotated[int, FROM_1] = key(3, "channels of the image")
     depth: Annotated[int, FROM_1] = key(2, "down to which depth parts of parts are listed")
+
+
+@dataclass(frozen=True)
+class Plan(Machine):
+    """The top level of `segtrain plan`."""
+
+    minutes: Annotated[float, ABOVE_0] = key(30.0, "how long the training may take on this machine")
+    output: str = key(
+        "planned.yaml",
+        "the YAML to write; it goes into a folder experiment, where segtrain train experiment=NAME looks for "
+        "it: planned.yaml is experiment/planned.yaml",
+    )
+    overwrite: bool = key(False, "replace that file if it exists")
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ def test_unknown_row_and_list():
     assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 12
 
 
+@pytest.mark.slow
 def test_cheap_rows(tmp_path):
     ended = run("--quick", "counts", "counts-masked", "loop", "help", "--json", str(tmp_path / "bench.json"))
     assert ended.returncode == 0, ended.stderr

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import trees
 import yaml
 
 CONF = Path(__file__).parents[1] / "conf" / "experiment"
 RECIPES = sorted(path.stem for path in CONF.glob("*.yaml"))
 SHAPES = ["data=shapes", "data.size=64", "data.num_train=8", "data.num_val=2", "data.objects=3"]
 CITYSCAPES = [f"data.root={Path(__file__).parent / 'data' / 'cityscapes' / 'tree'}"]
-DATA = {"cityscapes_coarse_to_fine": CITYSCAPES}
+DATA = {"cityscapes_coarse_to_fine": CITYSCAPES, "coco_to_voc": ["data.root=sets"]}
 """What is typed for recipes that name their own data set; all others train on shapes."""
 SHORT = [
     "trainer.steps=2", "trainer.evaluate_every=null", "trainer.save_every=null", "trainer.memory_format=contiguous", "loader.workers=0", "evaluate.workers=0", "evaluate.pictures=0",
@@ -26,6 +27,7 @@ SMALL = {
     "camvid_lite0": [*LIGHT, *CROP, "model.encoder=test_resnet", "schedule.warmup=0"],
     "cascade_paper": [*LIGHT, *CROP, "model.encoder=resnet34", "model.blocks=5"],
     "cityscapes_coarse_to_fine": [*LIGHT, "augmentation.warp.size=32", "model.encoder=test_resnet"],
+    "coco_to_voc": [*LIGHT, "augmentation.warp.size=32", "model.encoder=test_resnet"],
     "classical": ["model.trees=5", "model.textons=8", "model.num_regions=30"],
     "deck": [*CROP, "loader.batch_size=2", "schedule.warmup=0", "model.widths=[4,8]"],
     "deconvnet_paper": [
@@ -58,11 +60,20 @@ def stages(name: str) -> list[list[str]]:
     return yaml.safe_load((CONF / f"{name}.yaml").read_text()).get("stages") or []
 
 
-@pytest.mark.parametrize("name", RECIPES)
+HEAVY = ("cascade_paper", "deconvnet_paper")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else []) for name in RECIPES]
+)
 def test_two_steps_of_each_stage(segtrain, name):
     if name == "classical":
         for package in ("skimage", "sklearn", "maxflow"):
             pytest.importorskip(package)
+    if name == "coco_to_voc":
+        pytest.importorskip("pycocotools")
+        trees.write_voc_aug(Path("sets"))
+        Path("sets/coco").symlink_to(Path(__file__).parent / "data" / "coco" / "tree")
     result = segtrain("train", f"experiment={name}", *DATA.get(name, SHAPES), *SHORT, *SMALL[name], "name=x")
     assert result.code == 0, result.err
     folders = [Path(f"outputs/x/stage{number}") for number in range(1, len(stages(name)) + 1)] or [
@@ -79,7 +90,8 @@ def test_two_steps_of_each_stage(segtrain, name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in RECIPES if not name.startswith(("camvid", "cityscapes", "deck", "demo"))]
+    "name",
+    [name for name in RECIPES if not name.startswith(("camvid", "cityscapes", "coco", "deck", "demo"))],
 )
 def test_a_recipe_of_a_paper_names_no_data_and_its_sources(name):
     text = (CONF / f"{name}.yaml").read_text()

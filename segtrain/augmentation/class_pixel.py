@@ -18,9 +18,14 @@ def class_draw_weights(class_draw: ClassDraw, class_frequency: Callable) -> np.n
 
 
 def pixel_of_a_class(
-    target: np.ndarray, class_weights: np.ndarray | None, ignore_index: int, rng: np.random.Generator
+    target: np.ndarray,
+    class_weights: np.ndarray | None,
+    ignore_index: int,
+    rng: np.random.Generator,
+    focus: int | None = None,
 ) -> tuple[int, int] | None:
-    """(row, column) of a random pixel of a class drawn among those present; None if no pixel is labelled.
+    """(row, column) of a random pixel of the class `focus`, or, if that is None or not present, of a class
+    drawn among those present; None if no pixel is labelled.
 
     target: H×W unsigned integers. class_weights: float[C] from `class_draw_weights`.
     """
@@ -29,7 +34,10 @@ def pixel_of_a_class(
     present = np.flatnonzero(counts)
     if len(present) == 0:
         return None
-    weights = None if class_weights is None else class_weights[present] / class_weights[present].sum()
-    chosen = rng.choice(present, p=weights)
+    if focus in present:
+        chosen = focus
+    else:
+        weights = None if class_weights is None else class_weights[present] / class_weights[present].sum()
+        chosen = rng.choice(present, p=weights)
     place = np.flatnonzero(target == chosen)[rng.integers(counts[chosen])]
     return divmod(int(place), target.shape[1])

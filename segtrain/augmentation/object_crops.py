@@ -98,7 +98,7 @@ class ObjectCrops:
         if sample.target is None:
             return warped(sample, self._whole(sample, rng), self.ignore_index, self.fill)
         objects = objects_of(sample, self.classes)
-        chosen = self._chosen(objects, rng)
+        chosen = self._chosen(objects, rng, np.unique(objects[sample.target == sample.focus]))
         inside = np.isin(objects, chosen)
         place = self._around(box_of(inside), CONTEXT, rng) if chosen else self._whole(sample, rng)
         if self.stage == 1:
@@ -107,15 +107,18 @@ class ObjectCrops:
             sample = replace(sample, target=target.astype(sample.target.dtype))
         return warped(sample, place, self.ignore_index, self.fill)
 
-    def _chosen(self, objects: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Numbers of the objects in the crop; [] if the image has none."""
+    def _chosen(self, objects: np.ndarray, rng: np.random.Generator, wanted: np.ndarray) -> list[int]:
+        """Numbers of the objects in the crop; [] if the image has none. wanted: numbers of which the first is
+        drawn, if there are any but 0."""
         numbers = worth_a_look(objects)
         if len(numbers) == 0:
             return []
-        first = int(rng.choice(numbers))
+        wanted = wanted[wanted > 0]
+        first = int(rng.choice(wanted if len(wanted) else numbers))
         if self.stage == 1:
             return [first]
         centres = {int(number): _centre(box_of(objects == number)) for number in numbers}
+        centres.setdefault(first, _centre(box_of(objects == first)))  # smaller than those worth a look
         others = sorted(centres, key=lambda number: np.linalg.norm(centres[number] - centres[first]))
         return others[: 1 + int(rng.integers(1, NEIGHBOURS + 1))]
 

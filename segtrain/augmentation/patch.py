@@ -51,7 +51,7 @@ class Patch:
         centre = (
             None
             if sample.target is None or not self.by_class
-            else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
+            else pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng, sample.focus)
         )
         row, column = centre or (int(rng.integers(height)), int(rng.integers(width)))
         # Flipped about the centre pixel, so that the pixel stays in place for even sizes too.

@@ -25,6 +25,7 @@ from segtrain.sample import CLASSES, IGNORE, Sample, Target, no_label
 
 SMALLEST, LARGEST = 0.01, 100  # scales; below, the low-pass filter is wider than OpenCV allows
 SCALE = between(SMALLEST, LARGEST)
+TRIES = 10  # crops drawn until one keeps to max_class_share; the last one is taken
 BLUR_BELOW = 0.7  # scale; between it and 1, bilinear interpolation reads nearly every source pixel anyway
 
 
@@ -63,6 +64,7 @@ def warp(
     flip: Annotated[float, PROBABILITY] = 0.5,
     class_centred: Annotated[float, PROBABILITY] = 0.0,
     class_draw: ClassDraw = "uniform",
+    max_class_share: Annotated[float, between(0.01, 1)] = 1.0,
     ignore_index: int = IGNORE,
     fill: Sequence[float] | None = None,
     class_frequency: Callable | None = None,
@@ -84,11 +86,15 @@ def warp(
         class_centred: probability that the crop is drawn around a pixel of a drawn class
         class_draw: how that class is drawn among those in the image: uniform, or sqrt_inverse with
             probability proportional to 1/sqrt of its pixels in the training split
+        max_class_share: largest share of one class among the labelled pixels of a crop (cat_max_ratio); up to
+            10 crops of an image are drawn to keep to it; 1: any share
     """
     if scale[0] > scale[1]:
         raise ConfigError(f"augmentation.warp.scale is {list(scale)}; allowed: the smaller factor first")
     if class_centred > 0 and not target.classes:
         raise ConfigError("augmentation.warp.class_centred draws classes, and the task has none; use 0")
+    if max_class_share < 1 and not target.classes:
+        raise ConfigError("augmentation.warp.max_class_share counts classes, and the task has none; use 1")
     weights = class_draw_weights(class_draw, class_frequency) if class_centred > 0 else None
     size = (size, size) if isinstance(size, int) else size
     return Warp(
@@ -102,6 +108,7 @@ def warp(
         ignore_index,
         None if fill is None else tuple(fill),
         target.interpolation == "linear",
+        max_class_share,
     )
 
 
@@ -119,6 +126,7 @@ class Warp:
     ignore_index: int
     fill: tuple[float, ...] | None
     linear_target: bool = False
+    max_class_share: float = 1.0
 
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
         return warped(sample, self.placement(sample, rng), self.ignore_index, self.fill, self.linear_target)
@@ -131,10 +139,23 @@ class Warp:
         degrees = rng.uniform(-self.rotate, self.rotate)
         flipped = bool(rng.random() < self.flip)
         whole = Placement(height, width, scale, degrees, flipped, (0.0, 0.0))
-        pixel = None
-        if rng.random() < self.class_centred and sample.target is not None:
-            pixel = pixel_of_a_class(sample.target, self.class_weights, self.ignore_index, rng)
-        return replace(whole, centre=_centre(whole, sample.image.shape[:2], pixel, rng))
+        centred = rng.random() < self.class_centred or sample.focus is not None
+        for _ in range(TRIES):
+            pixel = None
+            if centred and sample.target is not None:
+                pixel = pixel_of_a_class(
+                    sample.target, self.class_weights, self.ignore_index, rng, sample.focus
+                )
+            place = replace(whole, centre=_centre(whole, sample.image.shape[:2], pixel, rng))
+            if self.max_class_share == 1 or sample.target is None or self._is_mixed(sample.target, place):
+                break
+        return place
+
+    def _is_mixed(self, target: np.ndarray, place: Placement) -> bool:
+        """Whether the crop at `place` has labelled pixels, and keeps to max_class_share."""
+        labels = Nearest(place.matrix(), place, target.shape).read(target, self.ignore_index)
+        counts = np.bincount(labels[labels != self.ignore_index], minlength=1)
+        return 0 < counts.max() <= self.max_class_share * counts.sum()
 
 
 def _centre(

@@ -18,9 +18,13 @@ from segtrain.settings import (
     Evaluate,
     EvaluateSettings,
     Loader,
+    Plan,
     Predict,
     PredictorSettings,
     Run,
+    Sampler,
+    Score,
+    Submit,
     Trainer,
 )
 
@@ -77,6 +81,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
             "": Run,
             "trainer": Trainer,
             "loader": Loader,
+            "sampler": Sampler,
             "predictor": PredictorSettings,
             "evaluate": EvaluateSettings,
         },
@@ -107,7 +112,8 @@ segtrain evaluate scores a run on a split, with the run's saved config.
 segtrain compare scores several runs on the same images, and draws their masks side by side.
 
   segtrain compare runs=[outputs/first,outputs/second]
-  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure""",
+  segtrain compare runs=[outputs/first,outputs/second] split=test evaluate.pictures=8 output=figure
+  segtrain compare runs=[outputs/first,outputs/second] splits=[val,test]""",
         sections={"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
         groups=("data", "metric", "tta"),
         reads="runs",
@@ -126,6 +132,35 @@ segtrain predict labels images with a trained network. It reads nothing but the 
         groups=("model", "tta"),
         reads="run",
         needs_run=True,
+    ),
+    Command(
+        words=("submit",),
+        example="segtrain submit run=outputs/… format=cityscapes output=DIR",
+        about="the archive of masks that a benchmark's server takes",
+        help="""\
+segtrain submit predicts the test images of a benchmark and packs their masks as its server takes them: names,
+label ids, sizes and the number of files are verified in the archive.
+
+  segtrain submit run=outputs/first output=out
+  segtrain submit run=outputs/first format=voc data.root=VOC output=out tta=flip
+  segtrain submit run=outputs/first output=out split=val    for segtrain score … ids=labels""",
+        sections={"": Submit, "predictor": PredictorSettings},
+        groups=("data", "model", "tta"),
+        reads="run",
+        needs_run=True,
+    ),
+    Command(
+        words=("score",),
+        example="segtrain score predictions=DIR data=… split=val",
+        about="scores of masks that any program wrote",
+        help="""\
+segtrain score scores predicted masks (PNG) against a data set, whatever program made them.
+
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID
+  segtrain score predictions=results data=cityscapes data.root=CITYSCAPES ids=labels protocol=cityscapes
+  segtrain score predictions=out/classes data=camvid data.root=CAMVID protocol=all     why numbers differ""",
+        sections={"": Score},
+        groups=("data", "metric"),
     ),
     Command(
         words=("data", "check"),
@@ -163,12 +198,12 @@ loss.class_weights, mean and standard deviation of each channel, sizes of images
         about="a picture of samples, before and after augmentation",
         help="""\
 segtrain data show draws samples with their masks over them, as they are stored and as a training with this
-augmentation, seed and split sees them, position by position.
+augmentation, sampler, seed and split sees them, position by position.
 
   segtrain data show data=camvid data.root=CAMVID
   segtrain data show data=folder data.root=mine augmentation=[warp,colour] augmentation.warp.size=256 num=8
   segtrain data show data=folder data.root=mine augmentation=none split=val output=val.png""",
-        sections={"": DataShow},
+        sections={"": DataShow, "sampler": Sampler},
         groups=("task", "data", "augmentation"),
     ),
     Command(
@@ -199,6 +234,20 @@ segtrain list shows what there is to choose.
   segtrain list loss cross_entropy     the options of one entry
   segtrain list encoders resnet        names for model.encoder that hold a word
   segtrain list experiments            ready-made configs: segtrain train experiment=NAME""",
+    ),
+    Command(
+        words=("plan",),
+        example="segtrain plan data=… minutes=30",
+        about="an experiment for your data, machine and time",
+        help="""\
+segtrain plan chooses encoder, crop, batch, length, class weights and sampler from what the data set holds and
+from a trial of 20 steps on this machine. It writes them as one experiment with the reason beside each key,
+and trains nothing.
+
+  segtrain plan data=folder data.root=mine minutes=30 output=my.yaml
+  segtrain train experiment=my --config-dir . name=first resume=auto""",
+        sections={"": Plan},
+        groups=("data",),
     ),
     Command(
         words=("describe",),

@@ -31,7 +31,8 @@ def compare(config: dict, stop) -> dict:
     first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
     data = data_of(config, config["runs"][0], first, task.target)
-    split = split_of(data, config["split"])
+    names = list(dict.fromkeys(config["splits"] or [config["split"]]))
+    splits = {name: split_of(data, name) for name in names}
     output = Path(config["output"])
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -45,18 +46,20 @@ def compare(config: dict, stop) -> dict:
             found[run],
             task,
             data.facts,
-            split,
+            splits,
             device,
             stop,
         )
         for run in found
     ]
     scored = entries[0].scores
-    protocol = {**scored.protocol, "split": config["split"], "data": config["data"]}
+    protocol = {**scored.protocol, "split": names[0], "data": config["data"]}
+    if len(names) > 1:
+        protocol["splits"] = {name: len(split) for name, split in splits.items()}
     record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
     picture = None
     if scored.pictures:
-        title = f"{config['data']['name']} {config['split']}, {protocol['images']} images"
+        title = f"{config['data']['name']} {names[0]}, {protocol['images']} images"
         rows = [
             (image, target, *(entry.scores.pictures[i][2] for entry in entries))
             for i, (image, target, _) in enumerate(scored.pictures)
@@ -65,15 +68,15 @@ def compare(config: dict, stop) -> dict:
             rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
         )
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
-    say(*comparing.lines(entries, task.score, task.lower_is_better), written)
+    say(*comparing.lines(entries, task.score, task.lower_is_better, names[0]), written)
     return record
 
 
 def _entry(
-    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts: Facts, split, device, stop
+    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts: Facts, splits, device, stop
 ) -> comparing.Entry:
-    """The scores of one run. ConfigError if its task is not that of the first run, or its classes are not
-    those of the data."""
+    """The scores of one run on each split. ConfigError if its task is not that of the first run, or its
+    classes are not those of the data."""
     (model, own), description = build_from(checkpoint), checkpoint.description
     if description["config"]["task"]["name"] != task.name:
         raise ConfigError(
@@ -83,9 +86,20 @@ def _entry(
     same_classes(own, facts, run)
     scoring = scoring_of(config, task, own, prediction)
     check_score(scoring)
-    scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {run}")
+    model.to(device)
+    found = {
+        name: score_split(scoring, model, split, device, stop, f"evaluating {run} on {name}")
+        for name, split in splits.items()
+    }
+    first, *others = found
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = comparing.origin(description["config"])
     return comparing.Entry(
-        run, description["config"]["model"]["name"], origin, description["step"], parameters, scores
+        run,
+        description["config"]["model"]["name"],
+        origin,
+        description["step"],
+        parameters,
+        found[first],
+        {name: found[name] for name in others},
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.data.survey.check import Finding, findings
 from segtrain.data.survey.kinds import KINDS, lines, num_wrong
 from segtrain.errors import DataError
-from segtrain.run.storage import json_bytes
+from segtrain.run.storage import json_text
 from segtrain.task import TASK
 from segtrain.text import count, say
 
@@ -17,15 +18,16 @@ from segtrain.text import count, say
 def data_check(config: dict, stop) -> dict:
     """Prints all that is found, as text or JSON, and returns it as plain data. DataError if something is
     wrong."""
-    target = TASK.build(config["task"]).target
+    task = TASK.build(config["task"])
     with stop.at_once():
-        data = DATA.build(config["data"], target=target, skip_bad=True)
-        found = findings(data, target.classes, config["similar"])
+        data = DATA.build(config["data"], target=task.target, skip_bad=True)
+        check_kind(task, data.facts, config)
+        found = findings(data, task.target.classes, config["similar"])
     messages = {kind: [one.message for one in found if one.kind == kind] for kind in KINDS}
     wrong, samples = num_wrong(messages), _samples(data)
     record = _record(config, data, found)
     if config["json"]:
-        print(json_bytes(record).decode("utf-8", "surrogateescape"), end="", flush=True)
+        print(json_text(record), flush=True)
     else:
         say(*lines(messages), *([] if wrong else [_verdict(len(found), samples)]))
     if wrong:

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtrain.commands.dataset import split_of
-from segtrain.commands.runtime import augmentation, runtime_of
+from segtrain.commands.parts import check_kind
+from segtrain.commands.runtime import augmentation, draws, runtime_of
 from segtrain.data import DATA
+from segtrain.data.selection import selected
 from segtrain.errors import ConfigError
 from segtrain.loader.reader import Reader
 from segtrain.model.encoder.weights import IMAGENET, adapted
 from segtrain.report.sheet import samples
 from segtrain.run.storage import probe, storage, write_atomic
 from segtrain.sample import Facts, Sample
+from segtrain.settings import Sampler
 from segtrain.task import TASK
 from segtrain.text import say, table
 
@@ -37,7 +40,8 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
             output.parent.mkdir(parents=True, exist_ok=True)
         probe(output.parent, 1 << 20)
         task = TASK.build(config["task"])
-        data = DATA.build(config["data"], target=task.target)
+        data = selected(DATA.build(config["data"], target=task.target), Sampler(**config["sampler"]))
+        check_kind(task, data.facts, config)
         rows = _rows(config, task, data.facts, split_of(data, config["split"]))
         title = f"{config['data']['name']} {config['split']}, seed {config['seed']}, augmentation: "
         title += ", ".join(config["augmentation"]) or "none"
@@ -62,13 +66,14 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
 def _rows(config: Mapping, task, facts: Facts, split) -> list[tuple]:
     """(index, name, sample as stored[, augmented]) of each position."""
     facts = replace(facts, normalisation=facts.normalisation or adapted(IMAGENET, facts.channels))
-    ops = augmentation(config["augmentation"], facts, runtime_of(task, facts, split, skip_bad=False))
-    reader = Reader(split, tuple(ops), config["seed"])
+    runtime = runtime_of(task, facts, split, skip_bad=False)
+    ops = augmentation(config["augmentation"], facts, runtime)
+    reader = Reader(split, tuple(ops), config["seed"], draws=draws(config["sampler"], runtime))
     rows = []
     for position in range(config["position"], config["position"] + config["num"]):
-        index = reader.order.index(position)
+        index, focus = reader.order.drawn(position)
         row = (index, split.name(index), reader.raw(index))
-        rows.append((*row, reader.sample(position, index, [])) if ops else row)
+        rows.append((*row, reader.sample(position, index, [], focus)) if ops else row)
     return rows
 
 

@@ -12,13 +12,15 @@ import torch
 
 from segtrain.augmentation.objects import objects_of
 from segtrain.commands.dataset import split_of
+from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.survey.measure import Measures, measure
 from segtrain.errors import DataError
 from segtrain.loss.cross_entropy import Weighting, class_weights
 from segtrain.report.class_bars import class_bars
-from segtrain.run.storage import json_bytes, probe, storage, write_atomic, write_json
-from segtrain.sample import CLASSES, Facts
+from segtrain.run.storage import json_text, probe, storage, write_atomic, write_json
+from segtrain.sample import Facts
+from segtrain.task.semantic import semantic
 from segtrain.text import amount, count, number, say, table
 
 RULES = tuple(rule for rule in typing.get_args(Weighting) if rule != "none")
@@ -30,7 +32,9 @@ def data_stats(config: dict, stop) -> dict:
     """Prints the statistics of a split as tables or JSON, writes stats.json and stats.png if `output` is set,
     and returns what stats.json holds."""
     with stop.at_once():
-        data = DATA.build(config["data"], target=CLASSES)
+        task = semantic()
+        data = DATA.build(config["data"], target=task.target)
+        check_kind(task, data.facts, config)
         split = split_of(data, config["split"])
         output = config["output"] and Path(config["output"])
         if output:
@@ -45,7 +49,7 @@ def data_stats(config: dict, stop) -> dict:
         )
     record = {"data": config["data"], "split": config["split"], **as_record(found, data.facts)}
     if config["json"]:
-        print(json_bytes(record).decode(), end="", flush=True)
+        print(json_text(record), flush=True)
     else:
         say(*_lines(record, config["data"]["name"]))
     if output:
@@ -121,14 +125,8 @@ def _lines(record: dict, name: str) -> list[str]:
         row += [number(one["weights"][rule], 3) for rule in RULES]
         if with_objects:
             objects = one["objects"]
-            row += (
-                ["-", "-"]
-                if objects is None
-                else [
-                    str(objects["count"]),
-                    number(objects["area_px"]["median"], 0),
-                ]
-            )
+            median = None if objects is None else objects["area_px"]["median"]
+            row += [str(0 if objects is None else objects["count"]), number(median, 0)]
         rows.append(row)
     return [
         f"{name} {record['split']}: {count(record['images'], 'image')}, {amount(record['pixels'])} pixels, "

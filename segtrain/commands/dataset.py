@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from segtrain.data import DATA
+from segtrain.data import DATA, path_keys
 from segtrain.data.joined import Joined
 from segtrain.data.parts import Data, Split
+from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, nearest
-from segtrain.options import path_options
 from segtrain.run.record import read_record
 from segtrain.run.saved import relocated
 from segtrain.sample import Target
+from segtrain.settings import Sampler
+from segtrain.text import flatten
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run. Its relative paths begin in the current directory or, if they do not exist
-    there, in the directory that the run was started in, which the error names if they exist in neither."""
+    """The data set of a run, with the folds and the share that the run chose unless the user chose another
+    data set. Its relative paths begin in the current directory or, if they do not exist there, in the
+    directory that the run was started in, which the error names if they exist in neither."""
     data, saved = config["data"], description["config"]["data"]
-    paths = path_options(DATA.factory(data["name"]))
+    paths = path_keys(data)
     try:
-        return DATA.build(relocated(data, saved, paths, Path(run)), target=target)
+        found = DATA.build(located(config, run, description), target=target)
     except ConfigError as error:
         started = read_record(Path(run)).get("directory")
-        kept = [data[name] for name in paths if isinstance(data[name], str) and data[name] == saved.get(name)]
+        given, was = flatten(data), flatten(saved)
+        kept = [given[key] for key in paths if isinstance(given.get(key), str) and given[key] == was.get(key)]
         lost = any(f"'{path}" in str(error) and not Path(path).is_absolute() for path in kept)
         if lost and started is not None and Path(started) != Path.cwd():
             error.args = (
@@ -32,6 +36,14 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
                 f"give the path anew",
             )
         raise
+    sampler = Sampler(**description["config"].get("sampler") or {})  # earlier versions had none
+    return selected(found, sampler) if data["name"] == saved["name"] else found
+
+
+def located(config: Mapping, run: str, description: Mapping) -> dict:
+    """The config of the data set of a run, with its relative paths as `data_of` finds them."""
+    data, saved = config["data"], description["config"]["data"]
+    return relocated(data, saved, path_keys(data), Path(run))
 
 
 def split_of(data: Data, name: str) -> Split:

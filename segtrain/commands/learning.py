@@ -9,7 +9,7 @@ import torch
 
 from segtrain.augmentation import output_size
 from segtrain.commands.parts import Parts
-from segtrain.commands.runtime import augmentation, runtime_of
+from segtrain.commands.runtime import augmentation, draws, runtime_of
 from segtrain.errors import ConfigError
 from segtrain.loader.usable import first_usable, training_headers
 from segtrain.loss import LOSS
@@ -24,11 +24,12 @@ from segtrain.train.state import new_state
 from segtrain.train.step import MEMORY_FORMATS, Learning
 
 
-def augmentation_and_loss(config, parts: Parts, split):
-    """The augmentation operations and the loss, both of which may ask for class frequencies; the masks are
-    counted only if one does."""
+def augmentation_loss_and_draws(config, parts: Parts, split):
+    """The augmentation operations, the loss and the draws of the sampler. The masks are counted once, and
+    only if one of these asks for class frequencies."""
     runtime = runtime_of(parts.task, parts.facts, split, Loader(**config["loader"]).skip_bad)
-    return augmentation(config["augmentation"], parts.facts, runtime), LOSS.build(config["loss"], **runtime)
+    ops = augmentation(config["augmentation"], parts.facts, runtime)
+    return ops, LOSS.build(config["loss"], **runtime), draws(config["sampler"], runtime)
 
 
 def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:

@@ -15,12 +15,13 @@ from segtrain.checkpoint.reading import Checkpoint
 from segtrain.checkpoint.restore import without_weights
 from segtrain.data import DATA
 from segtrain.data.parts import Data
+from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, printable
 from segtrain.model import MODEL
 from segtrain.model.network import as_typed
 from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
-from segtrain.settings import Loader
+from segtrain.settings import Loader, Sampler
 from segtrain.task import TASK
 from segtrain.text import count
 
@@ -56,8 +57,9 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     checkpoint (resume or init=RUN), pretrained encoder weights are not loaded."""
     task = TASK.build(config["task"])
     data = DATA.build(config["data"], target=task.target, skip_bad=Loader(**config["loader"]).skip_bad)
+    data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
-    _check_kind(task, facts, config)
+    check_kind(task, facts, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
@@ -88,7 +90,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     return Parts(task, data, facts, model, source, described)
 
 
-def _check_kind(task, facts: Facts, config: Mapping) -> None:
+def check_kind(task, facts: Facts, config: Mapping) -> None:
     """ConfigError unless the data set has classes where the task wants classes, and none where it wants
     measured values."""
     if task.target.classes == bool(facts.classes):

@@ -40,7 +40,7 @@ def predict(config: dict, stop) -> dict:
         Channels.of(checkpoint.description["config"]["data"].get("channels")),
     )
     folders = [
-        f"{name}/" for name in files.folders(task) if config.get(name, True)
+        f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))
     ]  # folders that no option switches off are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")

@@ -9,13 +9,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from segtrain.data.files.channels import Channels, suffixes_of
+from segtrain.data.files.listing import list_images, tell_left_out
 from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.predictor.files import write_picture, write_prediction, write_probabilities
+from segtrain.predictor.geo import write_georeferenced
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
 
-RESULTS = ("colours", "overlay", "probabilities")
+GEOTIFF = "geotiff"
+RESULTS = ("colours", "overlay", "probabilities", GEOTIFF)
 """Folders of results below OUTPUT, besides that of the predictions, whose name the task gives."""
 
 
@@ -45,17 +48,14 @@ def inputs(
     if not source.is_dir() and not source.is_file():
         raise ConfigError(f"input={path} does not exist; give an image file or a folder of images")
     folder = source if source.is_dir() else source.parent
-    found = (
-        sorted(file for file in source.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-        if folder == source
-        else [source]
-    )
-    places = [Path(output).resolve() / name for name in results]
-    files = [
-        file for file in found if not any(file.parent.resolve().is_relative_to(place) for place in places)
-    ]
+    if folder == source:
+        found = list_images(path, [str(Path(output) / name) for name in results], suffixes)
+        tell_left_out(found.left_out, path)
+        files = [file for name in found.files if (file := source / name).is_file()]
+    else:
+        files = [source]
     if not files:
-        but = f" but results of output={output}" if found else ""
+        but = f" but results of output={output}" if list_images(path, suffixes=suffixes).files else ""
         raise ConfigError(f"input={path} holds no image{but}; looked for {', '.join(sorted(suffixes))}")
     if channels is None or not channels.suffixes:
         return ((file, file.relative_to(folder).with_suffix("")) for file in files)
@@ -87,8 +87,9 @@ def predict(
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
-    images and of images left out.
+    images, of images left out, and of GeoTIFFs.
 
+    Of a georeferenced TIFF, OUTPUT/geotiff/NAME.tif is written too, of the same place.
     An image that cannot be read, or whose size the network does not take, is named and left out. DataError if
     every image is.
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
@@ -104,11 +105,13 @@ def predict(
         "colours": True,
         "overlay": with_overlay,
         "probabilities": with_probabilities,
+        GEOTIFF: True,
     }
     below = {name.parent for _, name in files}
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
     bad: list[str] = []
+    places = 0
     for file, name in tqdm(files, unit="image", disable=None):
         try:
             image = read(str(file), max_pixels, "max_pixels")
@@ -120,6 +123,7 @@ def predict(
             continue
         colours = task.picture(classes, mask.facts)
         write_prediction(results / task.folder / name, classes)
+        places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:
             write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
@@ -131,7 +135,7 @@ def predict(
             else "the image could not be used"
         )
         raise DataError(f"{none}: {bad[0]}")
-    return {"images": len(files) - len(bad), "left_out": len(bad)}
+    return {"images": len(files) - len(bad), "left_out": len(bad), GEOTIFF: places}
 
 
 def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:

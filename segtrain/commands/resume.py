@@ -14,13 +14,12 @@ import torch
 from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.initial import start_from
 from segtrain.commands.parts import Parts
-from segtrain.data import DATA
+from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, DataError
 from segtrain.evaluate.loop import spread
-from segtrain.options import path_options
 from segtrain.run.saved import with_settled_values
-from segtrain.text import show
+from segtrain.text import flatten, show
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
@@ -87,12 +86,12 @@ def check_samples(config: Mapping, description: dict | None, now: Mapping[str, d
     """
     if description is None:
         return []
-    was = description["config"]["data"]
-    paths = path_options(DATA.factory(was["name"]))
-    moved = [f"data.{name}" for name in paths if was.get(name) != config["data"].get(name)]
+    was, given = flatten(description["config"]["data"]), flatten(config["data"])
+    paths = path_keys(config["data"])
+    moved = [f"data.{key}" for key in paths if was.get(key) != given.get(key)]
     changed = _changes(description, now)
     if moved and changed:
-        path = config["data"][moved[0].removeprefix("data.")]
+        path = given.get(moved[0].removeprefix("data."))
         raise ConfigError(
             f"{moved[0]}={show(path)} does not hold the samples that the run was started with "
             f"({', '.join(changed.values())}); give the place of the same files, or start a new run"

@@ -6,9 +6,11 @@ import functools
 from collections.abc import Mapping
 
 from segtrain.augmentation import AUGMENTATION
-from segtrain.data.survey.stats import frequency
+from segtrain.data.survey.stats import class_pixels, frequency_of
 from segtrain.errors import ConfigError
+from segtrain.loader.draws import Draws, draws_of
 from segtrain.sample import Facts
+from segtrain.settings import Sampler
 
 
 def augmentation(config, facts: Facts, runtime: Mapping) -> list:
@@ -18,17 +20,22 @@ def augmentation(config, facts: Facts, runtime: Mapping) -> list:
     return AUGMENTATION.build_each(config, fill=fill, **runtime)
 
 
+def draws(config: Mapping, runtime: Mapping) -> Draws:
+    """How often each sample is drawn, by the section `sampler`; the masks are counted only if that depends on
+    them."""
+    return draws_of(Sampler(**config), runtime["class_pixels"])
+
+
 def runtime_of(task, facts: Facts, split, skip_bad: bool) -> dict:
     """The runtime keywords of augmentations and losses for a training on `split`."""
-    class_frequency = functools.cache(
-        lambda: frequency(split, facts.num_classes, facts.ignore_index, skip_bad)
-    )
+    pixels = functools.cache(lambda: class_pixels(split, facts.num_classes, facts.ignore_index, skip_bad))
     if not task.target.classes:
-        class_frequency = functools.partial(_refuse_frequency, task.name)
+        pixels = functools.partial(_refuse_frequency, task.name)
     return {
         "num_classes": facts.num_classes,
         "ignore_index": facts.ignore_index,
-        "class_frequency": class_frequency,
+        "class_pixels": pixels,
+        "class_frequency": lambda: frequency_of(pixels(), split),
         "facts": facts,
         "target": task.target,
     }

@@ -117,12 +117,22 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
     """
     settings = EvaluateSettings(**config["evaluate"])
     rules = rules_of(settings, config["data"])
-    chosen = dict(config["metric"]) or dict(task.metrics)
-    chosen |= {name: {} for name in rules.metrics if name not in chosen}
-    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
-    built = METRIC.build_each(chosen, absent=rules.absent or settings.absent, **runtime)
-    metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
+    chosen = chosen_metrics(config["metric"], rules, task)
+    metrics = built_metrics(chosen, facts, rules.absent or settings.absent)
     return Scoring(task, facts, metrics, chosen, settings, rules, prediction or prediction_of(config))
+
+
+def chosen_metrics(metric: Mapping, rules: Rules, task) -> dict:
+    """The metrics of a config and those of the rules. metric: the group; empty: the metrics of the task."""
+    chosen = dict(metric) or dict(task.metrics)
+    return chosen | {name: {} for name in rules.metrics if name not in chosen}
+
+
+def built_metrics(chosen: Mapping, facts: Facts, absent: str, num_answers: int | None = None) -> dict:
+    """The metrics by name. num_answers: see `segtrain.metric.confusion.Confusion`."""
+    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
+    built = METRIC.build_each(chosen, absent=absent, num_answers=num_answers, **runtime)
+    return dict(zip(METRIC.check_each(chosen), built, strict=True))
 
 
 def check_score(scoring: Scoring) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from segtrain.commands.fit import fit
 from segtrain.commands.learning import (
-    augmentation_and_loss,
+    augmentation_loss_and_draws,
     batch_shape,
     build_learning,
     memory_format_probe,
@@ -57,7 +57,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
-    ops, loss = augmentation_and_loss(config, parts, train_split)
+    ops, loss, draws = augmentation_loss_and_draws(config, parts, train_split)
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
     settled = settle(config, folder, parts, description, probe)
@@ -80,7 +80,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     # Here, so that the batches of the run and of the statistics of batch-norm share one check of the folder.
     read_from = decoded(train_split, loader, stop.raise_if_requested)
     from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
-    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested)
+    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=draws)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
     served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)

@@ -44,18 +44,20 @@ DRIVES = {"train": ("0016E5", "0001TP"), "val": ("0006R0",)}
 
 
 def camvid(root: FilePath, split: Literal["standard", "drive"] = "standard") -> Data:
-    """CamVid street scenes, 11 classes, 480x360: 367 training and 101 validation frames.
+    """CamVid street scenes, 11 classes, 480x360: 367 training, 101 validation and 233 test frames.
 
     Brostow, Fauqueur, Cipolla: Semantic object classes in video, PRL 2009; classes as in Badrinarayanan et
     al., SegNet, TPAMI 2017. The group of a sample is its drive.
 
     Options:
         root: folder that holds images/{train,val}/NAME.jpg and masks/{train,val}/NAME.png (values 0..10, 255
-            without label)
+            without label), and the same of test if there is such a split
         split: standard: the published split, whose validation frames are 7 seconds out of a training drive;
             drive: train on drives 0016E5 and 0001TP, validate on 0006R0, all from images/train
     """
     folders = {part: _pairs(root, part) for part in ("train", "val")}
+    if split == "standard" and os.path.isdir(os.path.join(root, "images", "test")):
+        folders["test"] = _pairs(root, "test")
     if split == "drive":
         folders = {part: [pair for pair in folders["train"] if pair.group in DRIVES[part]] for part in DRIVES}
     for part, pairs in folders.items():

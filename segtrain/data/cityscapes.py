@@ -186,16 +186,17 @@ class _Root:
             archive = ARCHIVES.get(f"{kind}/{part}") or ARCHIVES[kind]
             there = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
             raise ConfigError(
-                f"data.root={self.root} has no folder {kind}/{part}, which {archive} holds; found: {there}"
+                f"data.root={self.root} has no folder {kind}/{part}, which {archive} holds; found: {there}; "
+                f"`segtrain data prepare data=cityscapes` unpacks archives"
             )
         return folder
 
     def _pairs(self, part: str, annotation: str) -> list[Pair]:
         """The images of a part with their annotations. DataError names images without and annotations without
         an image, and a folder without either."""
-        images = _by_stem(self._folder(IMAGES, part), f"_{IMAGES}.png")
-        masks = _by_stem(self._folder(annotation, part), f"_{annotation}_labelIds.png")
-        numbers = _by_stem(self._folder(annotation, part), f"_{annotation}_instanceIds.png")
+        images = by_stem(self._folder(IMAGES, part), f"_{IMAGES}.png")
+        masks = by_stem(self._folder(annotation, part), f"_{annotation}_labelIds.png")
+        numbers = by_stem(self._folder(annotation, part), f"_{annotation}_instanceIds.png")
         if not images:
             raise DataError(
                 f"{self._folder(IMAGES, part)} holds no CITY/CITY_SEQUENCE_FRAME_{IMAGES}.png; expected the "
@@ -225,7 +226,7 @@ def mixed(fine: Split, coarse: Split, coarse_share: float) -> Split:
     return Chosen(Joined([fine, coarse]), indices)
 
 
-def _by_stem(folder: str, ending: str) -> dict[str, str]:
+def by_stem(folder: str, ending: str) -> dict[str, str]:
     """{"CITY/CITY_SEQUENCE_FRAME": path} of the files in the folders of cities, in sorted order. The folder
     may be a link to another disk; a file must not lead out of it."""
     found = {}

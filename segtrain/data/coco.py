@@ -13,7 +13,7 @@ from segtrain.data.files.coco_json import CocoJson, CocoObjects, Painting
 from segtrain.data.files.coco_panoptic import CocoPanoptic, PanopticFiles
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.official import say_other_counts
-from segtrain.data.files.pairs import Pair, PairedFiles, check_inside
+from segtrain.data.files.pairs import Pair, PairedFiles, files_by_stem
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError, nearest
 from segtrain.options import FROM_0, FilePath
@@ -26,6 +26,7 @@ FOLDERS = ("coco", "COCO", "coco2017", "COCO2017")
 """Names of COCO's folder in a folder of several data sets."""
 BACKGROUND = "background"
 CONVERTED = "_labelTrainIds"
+"""In the names of masks that mmsegmentation's converter writes beside the original ones."""
 TREE = {
     "instances": "train2017/, val2017/, annotations/instances_{train,val}2017.json",
     "stuff": "train2017/, val2017/, stuffthingmaps/{train,val}2017/",
@@ -155,8 +156,9 @@ def _stuff_labels() -> Labels:
 
 
 def _stuff_pairs(root: str, part: str) -> list[Pair]:
-    images = _files(os.path.join(root, f"{part}2017"), ".jpg", root)
-    masks = _files(_needed(root, "stuff", f"stuffthingmaps/{part}2017"), ".png", root)
+    images = files_by_stem(os.path.join(root, f"{part}2017"), (".jpg",))
+    masks = files_by_stem(_needed(root, "stuff", f"stuffthingmaps/{part}2017"), (".png",))
+    masks = {name: path for name, path in masks.items() if CONVERTED not in name}
     lonely = sorted(set(images) ^ set(masks))
     if lonely:
         shown = ", ".join(lonely[:5]) + (f" and {len(lonely) - 5} more" if len(lonely) > 5 else "")
@@ -165,19 +167,6 @@ def _stuff_pairs(root: str, part: str) -> list[Pair]:
     if not images:
         raise DataError(f"COCO in {root} has no image in {part}2017")
     return [Pair(path, masks[name], name) for name, path in images.items()]
-
-
-def _files(folder: str, suffix: str, root: str) -> dict[str, str]:
-    """{name without suffix: path} of the files of a folder, sorted, without those that mmsegmentation's
-    converter adds. Links must not lead out of `root`."""
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(suffix) and not entry.name.startswith(".") and CONVERTED not in entry.name:
-                if entry.is_symlink():
-                    check_inside(entry.path, root)
-                found[entry.name.removesuffix(suffix)] = entry.path
-    return dict(sorted(found.items()))
 
 
 def _panoptic(root: str, ignore_crowds: bool) -> Data:

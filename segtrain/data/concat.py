@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, origin_of
-from segtrain.data.parts import Data, Header, Origin, Split, digest_of
+from segtrain.data.joined import Joined, headers_of, source_of
+from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
 from segtrain.registry import Table
 from segtrain.sample import IGNORE, Facts, Sample, Target, voc_palette
+from segtrain.text import notice
 
 MAX_CLASSES = 255
 
 
-def concat_of(sets_table: Table) -> Callable[..., Data]:
-    """The factory `concat` over the data sets of a table."""
+def concat_of(factories: Mapping[str, Callable[..., Data]]) -> Callable[..., Data]:
+    """The factory `concat` over these data sets and those of installed packages."""
+    sets_table = Table("data", factories)
 
     def concat(
-        sets: dict[str, dict],
+        sets: dict[str, dict | None],
         classes: list[str] | None = None,
         class_map: dict[str, dict[str, str | None]] | None = None,
         unmapped: Literal["error", "ignore"] = "error",
@@ -39,7 +42,8 @@ def concat_of(sets_table: Table) -> Callable[..., Data]:
 
         Options:
             sets: each data set's options under a name of your own, e.g. {voc: {root: VOC}, mine: {name:
-                folder, root: MINE}}; the entry's `name` is the data set, by default the same as yours
+                folder, root: MINE}}; the entry's `name` is the data set, by default the same as yours; null
+                leaves a set out
             classes: the common classes in the order of their indices; null: all that occur, in the order of
                 the sets
             class_map: for each set, its class to the common class, or to null for no label, e.g. {mine:
@@ -50,7 +54,7 @@ def concat_of(sets_table: Table) -> Callable[..., Data]:
         """
         parts = _built(sets_table, sets, settled or {}, target, skip_bad)
         names = {label: _common_names(label, part.facts, class_map or {}) for label, part in parts.items()}
-        _check_labels(class_map or {}, parts)
+        _check_labels(class_map or {}, sets)
         common = _common(classes, names)
         facts = _facts(common, parts, names)
         tables = {
@@ -92,16 +96,20 @@ class Mapped:
         split = self.split
         return self.table[split.target(index) if hasattr(split, "target") else split[index].target]
 
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if the split does not tell them."""
+        return self.split.origins() if hasattr(self.split, "origins") else None
+
     def name(self, index: int) -> str:
         return self.split.name(index)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(index)
 
-    def origin(self, index: int) -> Origin | None:
-        """The `Origin` of a sample; None if its split has none."""
-        origin = origin_of(self.split, index)
-        return origin and origin._replace(reading=f"{origin.reading} {self._reading}")
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        source = source_of(self.split, index)
+        return source and source._replace(reading=f"{source.reading} {self._reading}")
 
     @functools.cached_property
     def _reading(self) -> str:
@@ -109,17 +117,21 @@ class Mapped:
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
-        return Joined([self.split]).headers(indices)
+        return headers_of(self.split, list(indices))
 
 
 def _built(
-    table: Table, sets: dict[str, dict], settled: Mapping, target: Target | None, skip_bad: bool
+    table: Table, sets: Mapping[str, dict | None], settled: Mapping, target: Target | None, skip_bad: bool
 ) -> dict[str, Data]:
     """The data set of each entry of data.sets."""
-    if not sets:
+    if not any(options is not None for options in sets.values()):
         raise ConfigError("data.sets is empty; give data sets, such as data.sets={voc:{root:VOC}}")
     parts = {}
     for label, options in sets.items():
+        if options is None:
+            continue
+        if not re.fullmatch(r"[\w-]+", label):
+            raise ConfigError(f"data.sets has {label!r}; allowed: letters, digits, - and _")
         typed = {key: value for key, value in options.items() if value is not None}
         options = {**(settled.get(label) or {}), **typed}
         name = options.pop("name", label)
@@ -153,12 +165,12 @@ def _common_names(label: str, facts: Facts, class_map: Mapping) -> tuple[str | N
     return tuple(mapping.get(name, name) for name in facts.classes)
 
 
-def _check_labels(class_map: Mapping, parts: Mapping) -> None:
-    unknown = next((label for label in class_map if label not in parts), None)
+def _check_labels(class_map: Mapping, sets: Mapping) -> None:
+    unknown = next((label for label in class_map if label not in sets), None)
     if unknown is not None:
         raise ConfigError(
-            f"data.class_map has {unknown!r}, which is no set of data.sets{nearest(unknown, parts)}; there "
-            f"are {', '.join(parts)}"
+            f"data.class_map has {unknown!r}, which is no set of data.sets{nearest(unknown, sets)}; there "
+            f"are {', '.join(sets)}"
         )
 
 
@@ -171,11 +183,10 @@ def _common(classes: list[str] | None, names: Mapping[str, tuple]) -> tuple[str,
         raise ConfigError(f"data.classes has {double!r} twice; each class needs its own name")
     if not 1 <= len(common) <= MAX_CLASSES:
         raise ConfigError(f"data=concat has {len(common)} common classes; allowed: 1 to {MAX_CLASSES}")
-    missing = next((name for name in common if name not in occurring), None)
-    if missing is not None:
-        raise ConfigError(
-            f"data.classes has {missing!r}, which no set holds{nearest(missing, occurring)}; remove it, or "
-            f"lead a class to it in data.class_map"
+    if missing := [name for name in common if name not in occurring]:
+        notice(
+            f"data.classes has {missing[0]!r}, which no set holds{nearest(missing[0], occurring)}"
+            + (f", and {len(missing) - 1} more such" if len(missing) > 1 else "")
         )
     return common
 
@@ -205,13 +216,13 @@ def _facts(common: tuple[str, ...], parts: Mapping[str, Data], names: Mapping[st
         for index, name in enumerate(names[label]):
             colours.setdefault(name, part.facts.palette[index])
             things[name] = things.get(name, True) and index in part.facts.things
-    palette = tuple(colours[name] for name in common)
+    palette = tuple(colours.get(name) for name in common)
     first = next(iter(parts.values())).facts
     same = all(part.facts.normalisation == first.normalisation for part in parts.values())
     return Facts(
         classes=common,
-        palette=palette if len(set(palette)) == len(palette) else voc_palette(len(common)),
+        palette=palette if len({*palette, None}) == len(palette) + 1 else voc_palette(len(common)),
         channels=first.channels,
-        things=tuple(index for index, name in enumerate(common) if things[name]),
+        things=tuple(index for index, name in enumerate(common) if things.get(name)),
         normalisation=first.normalisation if same else None,
     )

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
 from typing import Annotated
 
-from segtrain.data.files.channels import Channels, suffixes_of
-from segtrain.data.files.labels import Labels
-from segtrain.data.files.pairs import Pair, PairedFiles, find_images, prefix_and_number, same_names
+from segtrain.data.files.annotations import drawn_classes, read_annotations
+from segtrain.data.files.channels import Channels
+from segtrain.data.files.classes import found_file, read_classes
+from segtrain.data.files.groups import groups_of
+from segtrain.data.files.pairing import (
+    Files,
+    Suffixes,
+    find_annotated,
+    find_files,
+    find_places,
+    refuse_unpaired,
+)
+from segtrain.data.files.pairs import Pair, PairedFiles
 from segtrain.data.files.reading import MAX_PIXELS
-from segtrain.data.files.scan import few_hold, mask_values
-from segtrain.data.files.splits import by_folder, by_fraction, by_list
+from segtrain.data.files.splits import (
+    FOLDERS,
+    by_folder,
+    by_hash,
+    by_list,
+    by_order,
+    key_of,
+    split_bounds,
+    warn_of_groups_apart,
+)
 from segtrain.data.files.statistics import measured_normalisation
+from segtrain.data.files.values import of_masks
 from segtrain.data.parts import Data
-from segtrain.errors import ConfigError, DataError
-from segtrain.options import ABOVE_0, FROM_1, SEED, WITHIN_0_1, FilePath, between
+from segtrain.errors import ConfigError
+from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
 from segtrain.text import count, notice
-
-BINARY = {0: 0, 255: 1}
-BINARY_NAMES = ("background", "foreground")
-# ratio of pixels of 255 to pixels of values between 0 and 255, above which those are smoothed edges
-MUCH_MORE = 4
-NO_LABEL = "ignore"  # name of the line of classes.txt that gives the colour of unlabelled pixels
 
 
 def folder(
@@ -37,10 +48,16 @@ def folder(
     ignore_value: Annotated[int, between(0, 65535)] = IGNORE,
     train_list: FilePath | None = None,
     val_list: FilePath | None = None,
+    test_list: FilePath | None = None,
     val_fraction: Annotated[float, WITHIN_0_1] = 0.2,
+    test_fraction: Annotated[float, SHARE] = 0.0,
     split_seed: Annotated[int, SEED] = 0,
+    split_bounds: tuple[Annotated[float, PROBABILITY], ...] | None = None,
+    group: str | None = None,
+    image_suffix: str = "",
     mask_suffix: str = "",
     max_pixels: Annotated[int, FROM_1] = MAX_PIXELS,
+    annotations: FilePath | None = None,
     lossy_masks: bool = False,
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[float] | None = None,
@@ -53,27 +70,41 @@ def folder(
     Palette PNGs: if every palette colour in use appears in data.classes, colours decide the class. If none
     does (black aside), indices decide. A mixture is an error. With label_map, indices always decide.
 
-    Splits: by data.train_list and data.val_list if given; else by folders train/ and val/ below images and
-    masks if there are any; else a random share is kept for validation.
+    Splits: by data.train_list and data.val_list if given; else by folders train/, val/ and test/ below images
+    and masks if there are any; else at random, by a hash of each name or group, so that added files leave the
+    others where they are. Images outside the lists, and a test split, need no masks.
 
     Options:
         root: folder that the other paths are relative to; symbolic links must not lead out of it; null: the
             current folder
         images: folder of the images, searched recursively; null: ROOT/images
-        masks: folder of the masks, with the same layout as that of the images; null: ROOT/masks
+        masks: folder of the masks, with the same layout as that of the images; null: ROOT/masks. Without
+            ROOT/images and ROOT/masks, both are looked for in ROOT
         classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the
             colour, a line 'ignore r g b' the colour of unlabelled pixels; null: all masks are read once
             and each value in them is a class
         label_map: mask value to class index (255: no label), e.g. {7: 0, 8: 1, 0: 255}; a mask value that is
             missing here is an error
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
-        train_list: text file with one training image a line, relative to images; lines that begin with #
-            are comments
+        train_list: text file with one training image a line: its name, its path relative to images, to root
+            or to the list, or an absolute path; lines that begin with # are comments
         val_list: the same for the validation images
+        test_list: the same for test images
         val_fraction: share kept for validation when there are neither lists nor folders
+        test_fraction: share kept for the split test, in the same way
         split_seed: seed of that random split
-        mask_suffix: suffix that mask names have after the image's name, e.g. _mask
+        split_bounds: settled by the run: images whose hash is below the first number are validation, below
+            the second test; []: the random split of earlier versions
+        group: images of one group (a patient, a video) stay in one split: a regular expression whose first
+            brackets hold the group in the image's name, or 'FILE.csv:COLUMN'
+        image_suffix: end of the images' names that those of the masks lack, e.g. _sat; other images are left
+            out
+        mask_suffix: end of the masks' names that those of the images lack, e.g. _mask; images and masks may
+            then lie in one folder
         max_pixels: images and masks with more pixels are refused
+        annotations: in place of masks, shapes drawn on the images: a folder of labelme's JSON files ("." for
+            root), a JSON file in COCO's format, or an XML file of CVAT for images. Without data.classes each
+            label is a class, after the background; data.label_map then maps labels
         lossy_masks: read masks of lossy compression (JPEG, WebP) too: each pixel takes the nearest key of
             label_map, or the nearest colour of classes; edges move by a pixel or two
         channels: number of channels of the images, which may then be TIFFs of as many bands or pages, or
@@ -83,302 +114,109 @@ def folder(
             training split if the images are no RGB of 8 or 16 bits
         std: standard deviation of each channel, in the same way
     """
-    places = _places(root, images, masks)
+    suffixes = Suffixes(image_suffix, mask_suffix)
+    places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
-    pairs = _pairs(places, mask_suffix, source)
-    lists = [path and _found_file(path, root) for path in (train_list, val_list)]
-    splits = _splits(pairs, places, *lists, val_fraction, split_seed)
-    mapping = _checked_map(label_map)
-    named = _read_classes(classes, root)
-    masks = [pair.mask for pair in pairs]
-    may_fail = {pair.mask for pair in splits["train"]} if skip_bad else frozenset()
-    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
-    settled, mapping = _settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
-    if not named.names:
-        named = Named(BINARY_NAMES if settled else _found_names(mapping, ignore_value, masks, counted()))
-        settled = {**settled, "classes": list(named.names)}
-    labels = _labels(named, mapping, ignore_value, lossy_masks)
+    shapes = None if annotations is None else read_annotations(annotations, root)
+    if shapes is None:
+        files = find_files(places, suffixes, source)
+    else:
+        files = find_annotated(places, suffixes, source, shapes.keys)
+    if (train_list is None) != (val_list is None):
+        raise ConfigError("data.train_list and data.val_list go together; give both or neither")
+    lists = {"train": train_list, "val": val_list, "test": test_list}
+    lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
+    chosen, at_random = _chosen(files, lists, places.images, root)
+    chosen = _with_masks(files, chosen)
+    used = [*itertools.chain(*chosen.values()), *(at_random or [])]
+    group_of = groups_of(group, used, root)
+
+    def pair(name: str) -> Pair:
+        return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
+
+    splits, settled = {split: list(map(pair, names)) for split, names in chosen.items()}, {}
+    if at_random is not None:
+        fractions = (val_fraction, test_fraction)
+        drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
+        splits = {**drawn, **splits}
+    warn_of_groups_apart(splits)
+    targets = None
+    if shapes is None:
+        used = [pair.mask for pairs in splits.values() for pair in pairs]
+        may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
+        named, labels, decided = of_masks(
+            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
+        )
+    else:
+        named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
+        labels, decided = None, {} if classes else {"classes": list(named.names)}
+    settled |= decided
     normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
     if normalisation is not None:
-        settled = {**settled, "mean": list(normalisation.mean), "std": list(normalisation.std)}
+        settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
         named.names,
         named.colours or voc_palette(len(named.names)),
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
-    made = {name: PairedFiles(found, labels, max_pixels, channels=source) for name, found in splits.items()}
+    made = {
+        name: PairedFiles(found, labels, max_pixels, channels=source, targets=targets)
+        for name, found in splits.items()
+    }
     return Data(facts, made, settled)
 
 
-@dataclass(frozen=True)
-class Places:
-    """images, masks: the folders. root_of_images, root_of_masks: folders that links must not lead out of."""
+def _chosen(
+    files: Files, lists: Mapping[str, str], folder: str, root: str | None
+) -> tuple[dict[str, list[str]], list[str] | None]:
+    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
+    none. DataError for files that a split uses and that lack a partner."""
+    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
+    if {"train", "val"} <= set(lists):
+        return listed, None
+    taken = {name for names in listed.values() for name in names}
+    others = {name: path for name, path in files.images.items() if name not in taken}
+    alone, by_folders = files.masks_alone(), by_folder(others)
+    if by_folders is None:
+        refuse_unpaired(files.without_mask(others), list(alone.values()))
+        return listed, list(others)
+    in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
+    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)])
+    return {**by_folders, **listed}, None
 
-    images: str
-    masks: str
-    root_of_images: str
-    root_of_masks: str
+
+def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The splits whose images have masks; others than train and val may be without any, and are left out."""
+    kept = {}
+    for split, names in splits.items():
+        lonely = files.without_mask(names)
+        if lonely and split not in ("train", "val") and len(lonely) == len(names):
+            notice(f"split {split} is left out: its {count(len(names), 'image has', 'images have')} no mask")
+            continue
+        refuse_unpaired(lonely, [])
+        kept[split] = names
+    return kept
 
 
-@dataclass(frozen=True)
-class Named:
-    """Class names, their colours (none, or one per class), and the colours of unlabelled pixels."""
-
-    names: tuple[str, ...] = ()
-    colours: tuple[tuple[int, int, int], ...] = ()
-    ignored: tuple[tuple[int, int, int], ...] = ()
-
-
-def _places(root: str | None, images: str | None, masks: str | None) -> Places:
-    if root is None and (images is None or masks is None):
-        raise ConfigError(
-            "data.images and data.masks are missing: data 'folder' needs both, or data.root with images/ "
-            "and masks/ in it"
-        )
-    if root is not None and not os.path.isdir(root):
-        raise ConfigError(f"data.root is {root!r}, which is not a folder; give an existing one")
-    found = {}
-    for key, given in (("images", images), ("masks", masks)):
-        found[key] = os.path.join(root or "", given if given is not None else key)
-        if not os.path.isdir(found[key]):
+def _drawn(
+    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
+) -> tuple[dict[str, list[Pair]], dict]:
+    """Random splits, and the settled option split_bounds."""
+    val, test = fractions
+    if bounds is None:
+        if val + test >= 1:
             raise ConfigError(
-                f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}"
+                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
+                f"a sum below 1"
             )
-    return Places(found["images"], found["masks"], root or found["images"], root or found["masks"])
-
-
-def _pairs(places: Places, mask_suffix: str, channels: Channels | None) -> list[Pair]:
-    images = find_images(places.images, places.root_of_images, suffixes_of(channels))
-    images = images if channels is None else channels.by_name(images)
-    masks = find_images(places.masks, places.root_of_masks)
-    if mask_suffix:
-        masks = {
-            name.removesuffix(mask_suffix): path for name, path in masks.items() if name.endswith(mask_suffix)
-        }
-    mask_of = same_names(images, masks)
-    if not mask_of:
-        raise DataError(
-            f"no image in {places.images} ({len(images)} found) has a mask of the same name in "
-            f"{places.masks} ({len(masks)} found); "
-            "names without suffix must be equal, folders below included (see data.mask_suffix)"
-        )
-    _refuse_unpaired("image", "mask", [path for name, path in images.items() if name not in mask_of])
-    paired = set(mask_of.values())
-    _refuse_unpaired("mask", "image", [path for name, path in masks.items() if name not in paired])
-    return [
-        Pair(images[name], masks[mask], name, prefix_and_number(name)[0]) for name, mask in mask_of.items()
-    ]
-
-
-def _refuse_unpaired(kind: str, missing: str, paths: list[str]) -> None:
-    if paths:
-        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-        lonely = count(len(paths), f"{kind} has", f"{kind}s have")
-        raise DataError(f"{lonely} no {missing} of the same name: {shown}; add or remove them")
-
-
-def _splits(pairs, places: Places, train_list, val_list, val_fraction, split_seed) -> dict[str, list[Pair]]:
-    if (train_list is None) != (val_list is None):
-        raise ConfigError("data.train_list and data.val_list go together; give both or neither")
-    if train_list is not None:
-        return by_list(pairs, {"train": train_list, "val": val_list}, places.images)
-    return by_folder(pairs) or by_fraction(pairs, val_fraction, split_seed)
-
-
-def _checked_map(label_map: dict | None) -> dict[int, int]:
-    mapping = {}
-    for value, index in (label_map or {}).items():
-        if not str(value).isdecimal() or int(value) > 65535:
-            raise ConfigError(
-                f"data.label_map has {value!r}: {index!r}; allowed: mask values from 0 to 65535, each with a "
-                f"class index from 0 to 254, or 255 for no label"
-            )
-        mapping[int(value)] = index
-    return mapping
-
-
-def _read_classes(classes: list[str] | str | None, root: str | None) -> Named:
-    if classes is None:
-        return Named()
-    lines = classes if isinstance(classes, list) else _class_lines(classes, root)
-    parsed = [_class_line(line) for line in lines]
-    ignored = tuple(colour for name, colour in parsed if name == NO_LABEL and colour)
-    parsed = [(name, colour) for name, colour in parsed if not (name == NO_LABEL and colour)]
-    names, colours = tuple(name for name, _ in parsed), tuple(colour for _, colour in parsed if colour)
-    if colours and len(colours) != len(names):
-        lacking = next(name for name, colour in parsed if not colour)
+        bounds = split_bounds(map(key_of, pairs), val, test, seed)
+        return by_hash(pairs, bounds, seed), {"split_bounds": list(bounds)}
+    if not bounds:
+        return by_order(pairs, val, seed), {}
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
         raise ConfigError(
-            f"data.classes gives colours to {len(colours)} of {len(names)} classes, {lacking!r} has none; "
-            f"give all or none"
+            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
+            f"earlier versions; leave it to segtrain (null)"
         )
-    if not 1 <= len(names) <= 255:
-        raise ConfigError(f"data.classes names {len(names)} classes; allowed: 1 to 255")
-    for kind, found in (("name", names), ("colour", (*colours, *ignored))):
-        double = next((one for one in found if found.count(one) > 1), None)
-        if double is not None:
-            raise ConfigError(f"data.classes has the {kind} {double!r} twice; each class needs its own")
-    return Named(names, colours, ignored)
-
-
-def _found_file(path: str, root: str | None) -> str:
-    """The file below root if there is one, else `path` from the current folder."""
-    below = os.path.join(root or "", path)
-    return below if os.path.isfile(below) else path
-
-
-def _class_lines(path: str, root: str | None) -> list[str]:
-    found = _found_file(path, root)
-    if not os.path.isfile(found):
-        raise ConfigError(
-            f"data.classes is {path!r}, which is not a file; give a list of names or a file with a line "
-            f"'name r g b' for each"
-        )
-    try:
-        with open(found, encoding="utf-8-sig") as file:
-            # Not splitlines: a name may hold a character that it takes for the end of a line.
-            lines = [line.strip() for line in file.read(1_000_000).split("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.classes={found} cannot be read as UTF-8 text ({error})") from error
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _class_line(line: str) -> tuple[str, tuple[int, int, int] | None]:
-    """('traffic light', (250, 170, 30)) of 'traffic light 250 170 30'; the colour is None if the line has
-    none."""
-    words = line.split()
-    if len(words) > 3 and all(word.isdecimal() for word in words[-3:]):
-        colour = tuple(int(word) for word in words[-3:])
-        if max(colour) > 255:
-            raise ConfigError(f"data.classes has the line {line!r}; colours are three numbers from 0 to 255")
-        return " ".join(words[:-3]), colour
-    if not words:
-        raise ConfigError("data.classes has an empty name; each class needs one")
-    return " ".join(words), None
-
-
-def _settled_map(
-    named: Named,
-    mapping: dict[int, int],
-    ignore_value: int,
-    masks: list[str],
-    max_pixels: int,
-    counted: Callable[[], dict[int, int]],
-):
-    """Decides what mask value 255 means if the options leave it open: the second class if masks hold 0
-    and 255 only, else unlabelled. Returns the settled options ({} or a label_map), and the label_map
-    to use.
-
-    counted: returns {mask value: pixels}; reads all masks.
-    """
-    if mapping or named.colours or ignore_value != IGNORE:
-        return {}, mapping
-    if len(named.names) not in (0, 2):
-        if few_hold(masks, set(BINARY), max_pixels):
-            notice(_binary_warning(len(named.names)))
-        return {}, mapping
-    values = set(counted())
-    if values == {IGNORE}:
-        raise _unlabelled(masks, IGNORE)
-    if values == {0, 255}:
-        names = named.names or BINARY_NAMES
-        notice(f"masks hold 0 and 255 only: 0 is read as {names[0]!r}, 255 as {names[1]!r}")
-        return {"label_map": BINARY}, BINARY
-    # Only known values go into the map, so that an unknown one is reported when the mask is read.
-    return (
-        {"label_map": {0: 0, 1: 1, IGNORE: IGNORE}} if named.names and values <= {0, 1, IGNORE} else {}
-    ), mapping
-
-
-def _binary_warning(num_classes: int) -> str:
-    remedy = "set data.label_map='{0: 0, 255: 1}'" if num_classes > 2 else "give data.classes two names"
-    classes = count(num_classes, "class", "classes")
-    return (
-        f"warning: masks hold only 0 and 255, and with {classes} 255 is read as no label; if it is a "
-        f"class, {remedy}"
-    )
-
-
-def _unlabelled(masks: list[str], ignore_value: int) -> DataError:
-    images = count(len(masks), "image")
-    return DataError(
-        f"the masks of {images} hold no value but {ignore_value} (no label), {masks[0]} first; "
-        f"expected class indices"
-    )
-
-
-def _labels(named: Named, mapping: dict[int, int], ignore_value: int, lossy_masks: bool) -> Labels:
-    """The `Labels` of these options. ConfigError if they contradict each other."""
-    num = len(named.names)
-    if not mapping and ignore_value < num:
-        raise ConfigError(
-            f"data.ignore_value is {ignore_value}, which is a class index; allowed: {num}..65535 (classes "
-            f"are 0..{num - 1}); where the masks number the classes around it, set "
-            f"data.label_map='{_around(ignore_value, num)}'"
-        )
-    beyond = sorted(index for index in mapping.values() if num <= index != IGNORE)
-    if beyond:
-        classes = count(num, "class", "classes")
-        raise ConfigError(
-            f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with "
-            f"{classes}"
-        )
-    if lossy_masks and not (mapping or named.colours):
-        raise ConfigError(
-            "data.lossy_masks takes the nearest of given values, and none are given; set "
-            "data.label_map='{0: 0, 255: 1}' with data.classes, or colours in data.classes"
-        )
-    return Labels(num, ignore_value, mapping, named.colours, named.ignored, lossy_masks)
-
-
-def _around(ignore_value: int, num: int) -> str:
-    """'{1: 0, 2: 1}' for two classes with 0 for no label: a label map of the values from 0 on without it."""
-    values = [value for value in range(num + 1) if value != ignore_value]
-    return "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(values)) + "}"
-
-
-def _found_names(
-    mapping: dict[int, int], ignore_value: int, masks: list[str], values: dict[int, int]
-) -> tuple[str, ...]:
-    """Class names class_0, class_1 … for the indices that occur. DataError if the indices have gaps, with
-    the label_map that closes them."""
-    labelled = [value for value in values if value != ignore_value or value in mapping]
-    if mapping:
-        indices = sorted({index for index in mapping.values() if index != IGNORE})
-    else:
-        indices = labelled
-    shown = ", ".join(f"{value} ({values[value]} px)" for value in labelled[:20]) + (
-        " …" if len(labelled) > 20 else ""
-    )
-    shown += (
-        f", {ignore_value} ({values[ignore_value]} px, no label)"
-        if ignore_value in values and ignore_value not in mapping
-        else ""
-    )
-    if not indices:
-        raise _unlabelled(masks, ignore_value)
-    if indices != list(range(len(indices))):
-        raise DataError(
-            f"class indices must run from 0 without gaps; the masks hold {shown}; "
-            f"{_without_gaps(values, labelled)}"
-        )
-    if len(indices) > 255:
-        raise DataError(
-            f"the masks hold {len(indices)} values; allowed: at most 255 classes; set data.label_map"
-        )
-    found = f"{count(len(indices), 'class', 'classes')} in {count(len(masks), 'mask')}"
-    notice(f"found {found}: {shown}; name them with data.classes")
-    return tuple(f"class_{index}" for index in indices)
-
-
-def _without_gaps(values: dict[int, int], labelled: list[int]) -> str:
-    """The remedy for values with gaps."""
-    between = sum(values[value] for value in labelled if value != 0)
-    if 0 in labelled and 255 not in labelled and values.get(255, 0) > MUCH_MORE * between:
-        return (
-            "they look like masks of 0 and 255 with stray values, as smoothed edges have: make each pixel "
-            "0 or 255; "
-            "if the values are classes, set data.label_map or data.classes"
-        )
-    proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
-    return f"set data.label_map='{proposal}', or data.classes"
+    return by_hash(pairs, bounds, seed), {}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from segtrain.data.parts import Header, Origin, Split
+from segtrain.data.parts import Header, Source, Split
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -27,6 +27,11 @@ class Joined:
         split, inside = self.place(index)
         return split[inside]
 
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if one of the splits does not tell them."""
+        found = [split.origins() if hasattr(split, "origins") else None for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
+
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where its split can do without."""
         split, inside = self.place(index)
@@ -40,9 +45,9 @@ class Joined:
         split, inside = self.place(index)
         return split.size(inside)
 
-    def origin(self, index: int) -> Origin | None:
-        """The `Origin` of a sample; None if its split has none."""
-        return origin_of(*self.place(index))
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        return source_of(*self.place(index))
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
@@ -75,6 +80,11 @@ class Chosen:
     def __getitem__(self, index: int) -> Sample:
         return self.split[self._inside(index)]
 
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if the split does not tell them."""
+        found = self.split.origins() if hasattr(self.split, "origins") else None
+        return None if found is None else [found[index] for index in self.indices.tolist()]
+
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where the split can do without."""
         inside = self._inside(index)
@@ -86,21 +96,25 @@ class Chosen:
     def size(self, index: int) -> tuple[int, int]:
         return self.split.size(self._inside(index))
 
-    def origin(self, index: int) -> Origin | None:
-        """The `Origin` of a sample; None if its split has none."""
-        return origin_of(self.split, self._inside(index))
+    def source(self, index: int) -> Source | None:
+        """The `Source` of a sample; None if its split has none."""
+        return source_of(self.split, self._inside(index))
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
 
+    def place(self, index: int) -> tuple[Split, int]:
+        """The split that holds sample `index`, and the sample's index there."""
+        return self.split, self._inside(index)
+
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
 
 
-def origin_of(split: Split, index: int) -> Origin | None:
-    """`split.origin`; None of a split without that method."""
-    return split.origin(index) if hasattr(split, "origin") else None
+def source_of(split: Split, index: int) -> Source | None:
+    """`split.source`; None of a split without that method."""
+    return split.source(index) if hasattr(split, "source") else None
 
 
 def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:

@@ -18,8 +18,8 @@ class Header(NamedTuple):
     dtype: str | None = None
 
 
-class Origin(NamedTuple):
-    """What a sample is made of: two samples are equal if their origins and the content of `files` are equal.
+class Source(NamedTuple):
+    """What a sample is made of: two samples are equal if their sources and the content of `files` are equal.
 
     files: paths of all files that the sample is read from. reading: how they are read: the label map, the
     channels, the sample's name …; for drawn samples, what is drawn.
@@ -30,17 +30,18 @@ class Origin(NamedTuple):
 
 
 def digest_of(*values: object) -> str:
-    """A short text for `Origin.reading` that differs if the `repr` of a value does."""
+    """A short text for `Source.reading` that differs if the `repr` of a value does."""
     return hashlib.sha256(repr(values).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Three methods more are used where a split has them: `headers(indices)`, a list of `Header`, or of the
-    DataError of a sample that cannot be used (many files are read faster together than with `size`),
-    `target(index)`, the sample's target without the image, and `origin(index)`, its `Origin`, without which
-    decoded samples cannot be kept on disk.
+    Four methods more are used where a split has them. `headers(indices)`: a list of `Header`, or of the
+    DataError of a sample that cannot be used; many files are read faster together than with `size`.
+    `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
+    None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
+    which decoded samples cannot be kept on disk.
     """
 
     def __len__(self) -> int: ...

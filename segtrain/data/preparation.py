@@ -133,17 +133,17 @@ def prepare_cityscapes(options: Mapping, places: Places) -> list[Step]:
     """Images and annotations of Cityscapes; those that data.train does not ask for are unpacked if they are
     there."""
     train = options.get("train", "fine")
-    page = CITYSCAPES_PAGE
+
+    def unpacking(archive: str, kind: str, *parts: str, needed: bool = True) -> Step:
+        holds = tuple(f"{kind}/{part}" for part in parts)
+        takes = (f"{kind}/", "license.txt")  # not README, which each archive has another of
+        return places.unpacking(archive, holds, CITYSCAPES_PAGE, needed=needed, takes=takes)
+
     return [
-        places.unpacking("leftImg8bit_trainvaltest.zip", ("leftImg8bit/train", "leftImg8bit/val"), page),
-        places.unpacking("gtFine_trainvaltest.zip", ("gtFine/train", "gtFine/val"), page),
-        places.unpacking("gtCoarse.zip", ("gtCoarse/train",), page, needed=train != "fine"),
-        places.unpacking(
-            "leftImg8bit_trainextra.zip",
-            ("leftImg8bit/train_extra",),
-            page,
-            needed=train == "coarse_extra",
-        ),
+        unpacking("leftImg8bit_trainvaltest.zip", "leftImg8bit", "train", "val"),
+        unpacking("gtFine_trainvaltest.zip", "gtFine", "train", "val"),
+        unpacking("gtCoarse.zip", "gtCoarse", "train", needed=train != "fine"),
+        unpacking("leftImg8bit_trainextra.zip", "leftImg8bit", "train_extra", needed=train == "coarse_extra"),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import cv2
 import numpy as np
 
-from segtrain.data.parts import Data, Origin
+from segtrain.data.parts import Data, Source
 from segtrain.options import FROM_1, SEED, between
 from segtrain.sample import IGNORE, Facts, Sample, voc_palette
 
@@ -74,8 +74,8 @@ class DrawnShapes:
     def size(self, index: int) -> tuple[int, int]:
         return self.side, self.side
 
-    def origin(self, index: int) -> Origin:
-        return Origin((), f"{type(self).__name__} {self.part} {index} {self.side} {self.objects} {self.seed}")
+    def source(self, index: int) -> Source:
+        return Source((), f"{type(self).__name__} {self.part} {index} {self.side} {self.objects} {self.seed}")
 
 
 def draw_scene(

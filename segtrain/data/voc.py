@@ -165,16 +165,23 @@ class Devkit:
         """Images with their masks, and their object numbers where there are some. DataError for a name
         without an image or without a mask. masks: {name: path}; None: those of SegmentationClass."""
         names, masks = list(names), self.masks() if masks is None else masks
-        for kind, found in (("image in JPEGImages", self._images), (f"mask in {MASKS}", masks)):
-            lacking = [name for name in names if name not in found]
-            if lacking:
-                raise DataError(
-                    f"{self.folder}: {count(len(lacking), 'name')} of {LISTS} without {kind}, {lacking[0]} "
-                    f"first; unpack {TRAINVAL[self.year]} again"
-                )
-        return [
-            Pair(self._images[name], masks[name], name, instances=self._objects.get(name)) for name in names
-        ]
+        images = self.images(names)
+        self._check_all(names, f"mask in {MASKS}", masks)
+        return [Pair(images[name], masks[name], name, instances=self._objects.get(name)) for name in names]
+
+    def images(self, names: Iterable[str]) -> dict[str, str]:
+        """{name: path} of images. DataError for a name without an image."""
+        names = list(names)
+        self._check_all(names, "image in JPEGImages", self._images)
+        return {name: self._images[name] for name in names}
+
+    def _check_all(self, names: list[str], kind: str, found: Mapping[str, str]) -> None:
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            raise DataError(
+                f"{self.folder}: {count(len(lacking), 'name')} of {LISTS} without {kind}, {lacking[0]} "
+                f"first; unpack {TRAINVAL[self.year]} again"
+            )
 
 
 def read_names(path: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.errors import printable
@@ -17,7 +17,8 @@ from segtrain.text import amount, number, table
 @dataclass(frozen=True)
 class Entry:
     """The scores of one run. name: heading of its column. origin: what its weights were initialised from.
-    parameters: number of its parameters."""
+    parameters: number of its parameters. other_splits: its scores on further splits, by
+    name."""
 
     run: str
     name: str
@@ -25,6 +26,7 @@ class Entry:
     step: int
     parameters: int
     scores: Scores
+    other_splits: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -43,16 +45,25 @@ class Entry:
 
     def record(self) -> dict:
         """The entry of the run in compare.json."""
-        means = {key: one.value for key, one in self.scores.numbers.items() if isinstance(one, Number)}
         about = {"name": self.name, "origin": self.origin, "step": self.step, "parameters": self.parameters}
-        return {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **means}
+        plain = {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **_means(self.scores)}
+        if self.other_splits:
+            plain["other_splits"] = {name: _means(scores) for name, scores in self.other_splits.items()}
+        return plain
 
 
-def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[str]:
-    """The table for the terminal, best run first: the task's score, scores of further metrics, parameters and
-    time per image."""
+def _means(scores: Scores) -> dict:
+    return {key: one.value for key, one in scores.numbers.items() if isinstance(one, Number)}
+
+
+def lines(entries: Sequence[Entry], score: str, lower_is_better: bool, split: str = "") -> list[str]:
+    """The table for the terminal, best run first: the task's score, scores of further metrics, the same for
+    further splits, parameters and time per image. split: name of the first split, shown if there are
+    others."""
     shown = [score, *_of_further_metrics(entries, score)]
-    labels = [_label(entries, key) for key in shown]
+    others = list(entries[0].other_splits)
+    named = [f" {name}" for name in (split, *others)] if others else [""]
+    labels = [f"{_label(entries, key)}{name}" for name in named for key in shown]
 
     def rank(entry: Entry) -> tuple[bool, float]:
         value = entry.scores.value(score)
@@ -62,7 +73,11 @@ def lines(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[s
         (
             entry.run,
             entry.name,
-            *(number(entry.scores.value(key)) for key in shown),
+            *(
+                number(scores.value(key))
+                for scores in (entry.scores, *(entry.other_splits[name] for name in others))
+                for key in shown
+            ),
             amount(entry.parameters),
             f"{entry.seconds:.3f}",
         )

@@ -38,7 +38,10 @@ RULES = {
     "coco_stuff": Rules("cocostuffapi, cocostuffeval", absent="gt"),
     # The mean is nan there if a class is absent.
     "torchvision": Rules(
-        "torchvision, references/segmentation", absent="union", short_side=520, data={"overlap": "ignore"}
+        "torchvision, references/segmentation",
+        absent="union",
+        short_side=520,
+        data={"overlap": "ignore", "crowd": "class"},
     ),
 }
 """By the values of `evaluate.protocol`. What is ignored is the same in all: pixels without a label, such as

@@ -1,6 +1,6 @@
 """Decodes the samples of a split once, for all runs: the folders of loader.cache=disk.
 
-A folder is called by what its samples are made of (`Origin`), so a changed file, label map or option leads to
+A folder is called by what its samples are made of (`Source`), so a changed file, label map or option leads to
 another folder. It is built beside its place and renamed when it is complete.
 """
 
@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 import segtrain
 from segtrain.data.files.per_file import cache_folder, settled_states
-from segtrain.data.joined import headers_of, origin_of
-from segtrain.data.parts import Header, Origin, Split
+from segtrain.data.joined import headers_of, source_of
+from segtrain.data.parts import Header, Source, Split
 from segtrain.errors import CheckpointError, ConfigError, DataError
 from segtrain.loader.decoded import Damaged, Decoded, Writer, read_index
 from segtrain.loader.usable import first_usable
@@ -51,32 +51,32 @@ def decoded(split: Split, settings: Loader, interrupt: Callable[[], None] = lamb
 
     A folder that lacks, or that is damaged, is built first. interrupt: called before each sample; an
     exception that it raises ends the building, of which nothing is left. ConfigError for a split without
-    `origin`, DataError for an unreadable sample, unless loader.on_bad=skip, CheckpointError for too little
+    `source`, DataError for an unreadable sample, unless loader.on_bad=skip, CheckpointError for too little
     space.
     """
     if settings.cache != "disk" or isinstance(split, Decoded):
         return split
-    origins = [origin_of(split, index) for index in range(len(split))]
-    if None in origins:
+    sources = [source_of(split, index) for index in range(len(split))]
+    if None in sources:
         raise ConfigError(
             "loader.cache=disk needs to know the files of each sample, and this data set does not tell them; "
             "use loader.cache=memory or none"
         )
-    key = _key(origins)
+    key = _key(sources)
     base = cache_folder() / "decoded" if settings.cache_dir is None else Path(settings.cache_dir)
     entries = _entries(base / key, key)
     if entries is None:
-        entries = _built(split, origins, base, key, settings.skip_bad, interrupt)
+        entries = _built(split, sources, base, key, settings.skip_bad, interrupt)
     return Decoded(split, base / key, entries)
 
 
-def _key(origins: Sequence[Origin]) -> str:
-    """The name of the folder: a digest of all origins, of the size, inode and times of all files, and of the
+def _key(sources: Sequence[Source]) -> str:
+    """The name of the folder: a digest of all sources, of the size, inode and times of all files, and of the
     versions of what decodes them."""
-    states = settled_states(file for origin in origins for file in origin.files)
+    states = settled_states(file for source in sources for file in source.files)
     readers = [segtrain.__version__, PIL.__version__, features.version("jpg"), cv2.__version__]
     digest = hashlib.sha256(f"{VERSION} {readers}".encode())
-    for files, reading in origins:
+    for files, reading in sources:
         made_of = [(os.path.abspath(file), states[file]) for file in files]
         digest.update(f"{made_of!r} {reading!r}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
@@ -97,11 +97,11 @@ def _entries(folder: Path, key: str) -> list | None:
     return None
 
 
-def _built(split, origins: list[Origin], base: Path, key: str, skip_bad: bool, interrupt) -> list:
+def _built(split, sources: list[Source], base: Path, key: str, skip_bad: bool, interrupt) -> list:
     """Decodes all samples into the folder `base/key`; returns its entries."""
-    first_of = {}  # samples of one origin are stored once
-    for index, origin in enumerate(origins):
-        first_of.setdefault(origin, index)
+    first_of = {}  # samples of one source are stored once
+    for index, source in enumerate(sources):
+        first_of.setdefault(source, index)
     needed = _needed_bytes(split, list(first_of.values()), skip_bad)
     _check_space(base, needed, len(first_of))
     temporary = temporary_name(_building(base) / key)
@@ -111,10 +111,10 @@ def _built(split, origins: list[Origin], base: Path, key: str, skip_bad: bool, i
             writer, entry_of = Writer(temporary), {}
             with contextlib.closing(_samples(split, first_of.values(), skip_bad, interrupt)) as samples:
                 for index, sample in samples:
-                    entry_of[origins[index]] = writer.add(sample)
-            writer.write_index(key, [entry_of.get(origin) for origin in origins])
+                    entry_of[sources[index]] = writer.add(sample)
+            writer.write_index(key, [entry_of.get(source) for source in sources])
             sync_folder(temporary)
-            if _key(origins) != key:
+            if _key(sources) != key:
                 raise DataError("files of the data set changed while they were decoded; start again")
             return _published(temporary, base / key, key)
     finally:

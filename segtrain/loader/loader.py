@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from segtrain.loader.batches import Batches
 from segtrain.loader.decoding import decoded
+from segtrain.loader.draws import EVEN, Draws
 from segtrain.loader.order import EndlessBatchSampler
 from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
@@ -20,13 +21,14 @@ def training_batches(
     seed: int,
     start: int = 0,
     interrupt: Callable[[], None] = lambda: None,
+    draws: Draws = EVEN,
 ) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order. interrupt: see `Batches`. With loader.cache=disk the samples are decoded first, see
-    `decoding.decoded`."""
+    in order. interrupt: see `Batches`. draws: how often each sample is drawn. With loader.cache=disk the
+    samples are decoded first, see `decoding.decoded`."""
     split = decoded(split, settings, interrupt)
     reader = Reader(
-        split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split)
+        split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split), draws
     )
     positions = EndlessBatchSampler(start, settings.batch_size)
     return Batches(reader, positions, settings.workers, "loader", interrupt)

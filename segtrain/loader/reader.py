@@ -15,7 +15,8 @@ import numpy as np
 from segtrain.augmentation import apply
 from segtrain.errors import DataError
 from segtrain.loader.batch import Batch, collated
-from segtrain.loader.order import AUGMENT, Order
+from segtrain.loader.draws import EVEN, Draws
+from segtrain.loader.order import AUGMENT, Drawn, Order
 from segtrain.loader.usable import read_sample
 from segtrain.loader.workers import note_reading
 from segtrain.sample import Sample, no_label
@@ -34,12 +35,13 @@ class Reader:
         skip_bad: bool = False,
         cached: bool = False,
         dtype: str | None = None,
+        draws: Draws = EVEN,
     ):
         """skip_bad: substitute unreadable samples. cached: keep decoded samples in memory. dtype: pixel
-        type that all images must have; None: any."""
+        type that all images must have; None: any. draws: how often each sample is drawn."""
         self.split, self.ops, self.seed, self.skip_bad, self.dtype = split, ops, seed, skip_bad, dtype
         self.cache: dict[int, Sample] | None = {} if cached else None
-        self.order = Order(len(split), seed)
+        self.order = Order(len(split), seed, draws)
 
     def raw(self, index: int) -> Sample:
         """Sample `index` before augmentation; arrays in the cache are read-only."""
@@ -57,10 +59,11 @@ class Reader:
         note_reading(index)
         return read_sample(self.split, index, self.dtype)
 
-    def sample(self, position: int, index: int, skipped: list[str]) -> Sample:
-        """The augmented sample."""
+    def sample(self, position: int, index: int, skipped: list[str], focus: int | None = None) -> Sample:
+        """The augmented sample. focus: see `Sample`."""
         rng = np.random.default_rng([self.seed, AUGMENT, position])
-        return apply(self.ops, self.raw(index), rng, functools.partial(self._another, skipped))
+        raw = replace(self.raw(index), focus=focus)
+        return apply(self.ops, raw, rng, functools.partial(self._another, skipped))
 
     def _another(self, skipped: list[str], rng: np.random.Generator) -> Sample:
         """A random raw sample, for operations that mix two samples; with skip_bad, unreadable ones are
@@ -76,11 +79,12 @@ class Reader:
     def sample_or_substitute(self, position: int, skipped: list[str]) -> Sample:
         """The augmented sample at `position`; if it is unreadable and skip_bad is set, the first readable
         one of a seeded list of substitutes."""
+        drawn = self.order.drawn(position)
         if not self.skip_bad:
-            return self.sample(position, self.order.index(position), skipped)
-        for index in (self.order.index(position), *self.order.substitutes(position, SUBSTITUTES)):
+            return self.sample(position, drawn.index, skipped, drawn.focus)
+        for one in (drawn, *map(Drawn, self.order.substitutes(position, SUBSTITUTES))):
             try:
-                sample = self.sample(position, index, skipped)
+                sample = self.sample(position, one.index, skipped, one.focus)
                 break
             except DataError as error:
                 last = error

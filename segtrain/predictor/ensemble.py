@@ -1,4 +1,4 @@
-"""A second network whose scores or probabilities are merged with those of the run."""
+"""Further networks whose scores or probabilities are merged with those of the run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from segtrain.predictor.predictor import Ensemble, check_merge
 from segtrain.settings import PredictorSettings
 
 
-def read_ensemble(settings: PredictorSettings, device: torch.device) -> Ensemble:
-    """The best network of the run `predictor.ensemble`, on the device. ConfigError if its scores cannot be
-    merged with those of another one."""
-    where = f"predictor.ensemble={settings.ensemble}"
-    checkpoint = read(settings.ensemble, "best", key="predictor.ensemble")
+def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[Ensemble, ...]:
+    """The best network of each run of `predictor.ensemble`, on the device. ConfigError if its scores cannot
+    be merged with those of another one."""
+    twice = [run for run in settings.further_runs if settings.further_runs.count(run) > 1]
+    if twice:
+        raise ConfigError(f"predictor.ensemble names {twice[0]} twice; name each run once")
+    return tuple(_read(run, settings, device) for run in settings.further_runs)
+
+
+def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemble:
+    where = f"predictor.ensemble={run}"
+    checkpoint = read(run, "best", key="predictor.ensemble")
     model, facts = build_from(checkpoint)
     if model.margin:
         raise ConfigError(
@@ -31,4 +38,4 @@ def read_ensemble(settings: PredictorSettings, device: torch.device) -> Ensemble
             output = model(facts.normalisation(images))
         return output.upsampled()
 
-    return Ensemble(scores, facts, settings.ensemble, checkpoint.description["step"])
+    return Ensemble(scores, facts, run, checkpoint.description["step"])

@@ -18,8 +18,8 @@ from segtrain.tta import TTA
 
 
 class Prediction:
-    """The checked sections `predictor` and `tta` of a config. The second network that they name is read once,
-    at its first use."""
+    """The checked sections `predictor` and `tta` of a config. The further networks that they name are read
+    once, at their first use."""
 
     def __init__(self, settings: Mapping, tta: Mapping):
         """settings: {key: value} of the section `predictor`; missing keys have their defaults. tta:
@@ -29,7 +29,7 @@ class Prediction:
         )
         self.tta = dict(tta)
         self._views = TTA.build_each(tta)
-        self._ensemble: Ensemble | None = None
+        self._ensemble: tuple[Ensemble, ...] | None = None
 
     def of(
         self,
@@ -39,22 +39,22 @@ class Prediction:
         device: torch.device,
         interrupt: Callable[[], None] = lambda: None,
     ) -> Predictor:
-        """The predictor of a network. device: of the second network, the same at each call. interrupt: called
-        before each pass of the network; what it raises ends the prediction."""
+        """The predictor of a network. device: of the further networks, the same at each call. interrupt:
+        called before each pass of the network; what it raises ends the prediction."""
         check_target(task.target, self.settings)
-        ensemble = self._second(device)
-        if ensemble is not None:
-            ensemble.check_same(facts)
+        ensemble = self._further(device)
+        for one in ensemble:
+            one.check_same(facts)
         return predictor(
             model, facts.normalisation, task.activate, self.settings, self._views, interrupt, ensemble
         )
 
     def protocol(self, model: nn.Module) -> dict:
         """Inference settings of a network for the protocol of scores."""
-        return {"tta": self.tta, **protocol(model, self.settings, self._ensemble)}
+        return {"tta": self.tta, **protocol(model, self.settings, self._ensemble or ())}
 
-    def _second(self, device: torch.device) -> Ensemble | None:
-        if self._ensemble is None and self.settings.ensemble is not None:
+    def _further(self, device: torch.device) -> tuple[Ensemble, ...]:
+        if self._ensemble is None:
             self._ensemble = read_ensemble(self.settings, device)
         return self._ensemble
 

@@ -10,7 +10,7 @@ not, they are computed on the whole image.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +64,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A second network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
+    """A further network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
     checkpoint."""
 
     scores: Predict
@@ -92,7 +92,7 @@ def predictor(
     settings: PredictorSettings,
     views=(),
     interrupt=lambda: None,
-    ensemble: Ensemble | None = None,
+    ensemble: Sequence[Ensemble] = (),
 ) -> Predictor:
     """The whole way from images to probabilities.
 
@@ -119,10 +119,7 @@ def predictor(
 
     def whole(images: Tensor) -> Tensor:
         own = scores(normalisation(images))
-        if ensemble is None:
-            return activate(own, images)
-        other = ensemble.scores(images)
-        return _merged(own, other, lambda merged: activate(merged, images), settings.ensemble_merge)
+        return _merged(own, ensemble, images, activate, settings.merge)
 
     refine = None
     if settings.crf:
@@ -149,6 +146,11 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
             f"predictor.{key} needs a network that answers for all of its input, not for the inner part "
             f"only; use predictor.{key}=null"
         )
+    if settings.merge == "product" and len(settings.further_runs) > 1:
+        raise ConfigError(
+            f"predictor.ensemble_merge=product joins two networks, and predictor.ensemble names "
+            f"{len(settings.further_runs)} besides the run's; use predictor.ensemble_merge=mean"
+        )
     check_box_sides(settings.box_sides)
     if settings.boxes:
         check_side(model, "predictor.box_input", settings.box_input)
@@ -164,7 +166,7 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
 
 def check_target(target: Target, settings: PredictorSettings) -> None:
     """ConfigError for settings that need classes where the task has none."""
-    product = settings.ensemble and settings.ensemble_merge == "product"
+    product = settings.ensemble and settings.merge == "product"
     asked = {"crf": settings.crf, "boxes": settings.boxes, "ensemble_merge=product": product}
     for key, value in asked.items():
         if value and not target.classes:
@@ -174,7 +176,7 @@ def check_target(target: Target, settings: PredictorSettings) -> None:
 def check_merge(model: Network, which: str, settings: PredictorSettings) -> None:
     """ConfigError if ensemble_merge=product meets log-probabilities: the product clamps scores at 0, and
     those are never above 0."""
-    if settings.ensemble and settings.ensemble_merge == "product" and model.log_probabilities:
+    if settings.ensemble and settings.merge == "product" and model.log_probabilities:
         raise ConfigError(
             f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
             f"log-probabilities, none above 0; "
@@ -186,13 +188,23 @@ def _in_one(predict: Predict) -> Strips:
     return lambda images: iter([predict(images)])
 
 
-def _merged(own: Tensor, other: Tensor, activate: Predict, merge: str) -> Tensor:
-    """Probabilities of two networks' scores: of the product of what is above 0 in both, as DeconvNet's code
-    joins its scores with those of an FCN-8s, or the mean of both probabilities, as its paper says (Noh et al.
-    2015, sec. 4.4)."""
-    if merge == "mean":
-        return (activate(own) + activate(other)) / 2
-    return activate(own.clamp_min(0) * other.clamp_min(0))
+def _merged(
+    own: Tensor,
+    others: Sequence[Ensemble],
+    images: Tensor,
+    activate: Callable[[Tensor, Tensor], Tensor],
+    merge: str,
+) -> Tensor:
+    """Probabilities of the networks' scores: the mean of their probabilities, or, of two networks, those of
+    the product of what is above 0 in both. DeconvNet's code joins its scores with those of an FCN-8s by the
+    product, its paper by the mean (Noh et al. 2015, sec. 4.4)."""
+    if others and merge == "product":
+        (other,) = others
+        return activate(own.clamp_min(0) * other.scores(images).clamp_min(0), images)
+    total = activate(own, images)
+    for other in others:  # one after the other: the scores of one network take as much memory as its images
+        total = total + activate(other.scores(images), images)
+    return total / (1 + len(others)) if others else total
 
 
 def refined(predict: Predict, refine: Refine | None) -> Predict:
@@ -210,7 +222,7 @@ def refined(predict: Predict, refine: Refine | None) -> Predict:
     return function
 
 
-def protocol(model: Network, settings: PredictorSettings, ensemble: Ensemble | None) -> dict:
+def protocol(model: Network, settings: PredictorSettings, ensemble: Sequence[Ensemble]) -> dict:
     """Inference settings for the protocol of scores: output stride, tiles, boxes, ensemble, CRF."""
     made_by_crf = None
     if settings.crf:
@@ -228,7 +240,11 @@ def protocol(model: Network, settings: PredictorSettings, ensemble: Ensemble | N
         "boxes": {"kind": settings.boxes, "sides": settings.box_sides, "input": settings.box_input}
         if settings.boxes
         else None,
-        "ensemble": ensemble
-        and {"run": ensemble.run, "step": ensemble.step, "merge": settings.ensemble_merge},
+        "ensemble": {
+            "runs": {one.run: one.step for one in ensemble},
+            "merge": settings.merge,
+        }
+        if ensemble
+        else None,
         "crf": made_by_crf,
     }

@@ -73,9 +73,13 @@ def _restore(folder: Path) -> str:
 
 
 def _upgraded(config: dict, folder: Path) -> dict:
-    """Converts the config of an earlier version: evaluate.boundary_px is now the metric `boundary`, and
-    config.yaml did not hold settled values such as class names, which are taken from the last checkpoint."""
+    """Converts the config of an earlier version: evaluate.boundary_px is now the metric `boundary`, random
+    splits of data=folder were drawn in another way, and config.yaml did not hold settled values such as class
+    names, which are taken from the last checkpoint."""
     data = config.get("data") or {}
+    if data.get("name") == "folder" and "split_bounds" not in data:
+        data = {**data, "split_bounds": []}
+        config = {**config, "data": data}
     if None in data.values():
         config = {**config, "data": fill_in(data, _of_last_checkpoint(folder).get("data"))}
     evaluate = dict(config.get("evaluate") or {})
@@ -134,26 +138,50 @@ def relocated(options: Mapping, saved: Mapping, paths: Collection[str], folder: 
     set. If a path exists in both directories, the current one wins, with a notice.
 
     saved: the options in the run's config; a path that differs from it was given on the command line and
-    stays as it is. paths: names of the options that hold files or folders. folder: of the run.
+    stays as it is. paths: names of the options that hold files or folders, with dots where they are in a
+    mapping. folder: of the run.
     """
     started = read_record(folder).get("directory")
-    found = dict(options)
-    for name in sorted(paths, key="root".__ne__):  # root first: the others may be relative to it
-        value, root = options.get(name), found.get("root")
-        if started is None or not isinstance(value, str) or value != saved.get(name) or os.path.isabs(value):
+    found, kept = dict(options), flatten(saved)
+    for name in sorted(paths, key=_is_no_root):  # root first: the others may be relative to it
+        now = flatten(found)
+        value, root = now.get(name), now.get(f"{name.rpartition('.')[0]}.root".lstrip("."))
+        if started is None or value != kept.get(name):
             continue
-        there = os.path.join(started, value)
-        below_root = name != "root" and root is not None and os.path.exists(os.path.join(root, value))
-        if below_root or not os.path.exists(there):
-            continue
-        if not os.path.exists(value):
-            found[name] = there
-        elif not os.path.samefile(value, there):
-            notice(
-                f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
-                f"run was started"
-            )
+        root = root if _is_no_root(name) else None
+        if isinstance(value, str):
+            found = _with_value(found, name, _relocated(name, value, started, root))
+        elif isinstance(value, list) and all(os.path.isdir(os.path.join(started, str(one))) for one in value):
+            # A list of runs. Lists without folders hold names, such as those of classes.
+            found = _with_value(found, name, [_relocated(name, one, started, root) for one in value])
     return found
+
+
+def _relocated(name: str, value: str, started: str, root: str | None) -> str:
+    """A path of an option as `relocated` finds it. started: directory of the run's start. root: folder that
+    the path may be relative to."""
+    there = os.path.join(started, value)
+    below_root = root is not None and os.path.exists(os.path.join(root, value))
+    if os.path.isabs(value) or below_root or not os.path.exists(there):
+        return value
+    if not os.path.exists(value):
+        return there
+    if not os.path.samefile(value, there):
+        notice(
+            f"{name}={value} of the run is read below {os.getcwd()}, and differs from {there}, where the "
+            f"run was started"
+        )
+    return value
+
+
+def _is_no_root(name: str) -> bool:
+    return name.rpartition(".")[2] != "root"
+
+
+def _with_value(options: Mapping, key: str, value: Any) -> dict:
+    """The options with the value of a key, which has dots where it is in a mapping."""
+    first, _, rest = key.partition(".")
+    return {**options, first: _with_value(options[first], rest, value) if rest else value}
 
 
 def check_overrides_of_saved(typed: list, saved: Mapping, run: str) -> None:

@@ -174,6 +174,11 @@ def json_bytes(value) -> bytes:
     )
 
 
+def json_text(value) -> str:
+    """Indented JSON as `json_bytes`, in ASCII, so that a terminal of any encoding takes it."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
 def _finite(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -190,3 +190,18 @@ def test_the_sample_is_left_as_it_is():
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         build(**options)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_object_is_of_the_class_that_the_image_was_drawn_for(stage):
+    target = np.zeros((90, 90), np.uint8)
+    target[5:45, 5:45] = 1
+    target[70:72, 70:72] = 2  # too small to be chosen otherwise
+    sample = Sample(np.zeros((90, 90, 3), np.uint8), target, focus=2)
+    facts = Facts(classes=("background", "large", "small"), palette=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+    op = build(facts=facts, fill=(0, 0, 0), stage=stage, size=40, resized=44)
+    assert all((crop.target == 2).any() for crop in crops(sample, op))
+    sample.focus = None
+    assert not any(
+        (crop.target == 2).any() for crop in crops(sample, build(facts=facts, fill=(0, 0, 0), size=40))
+    )

@@ -75,3 +75,13 @@ def test_an_image_without_labels_still_gives_a_window():
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         AUGMENTATION.build_each({"patch": options}, ignore_index=IGNORE)
+
+
+def test_the_centre_is_of_the_class_that_the_image_was_drawn_for():
+    scene = sample()
+    scene.target[:] = 0
+    scene.target[3, 5] = 1
+    scene.focus = 1
+    (op,) = AUGMENTATION.build_each({"patch": {"size": 9}}, ignore_index=IGNORE)
+    for seed in range(20):
+        assert op(scene, np.random.default_rng(seed)).target[4, 4] == 1

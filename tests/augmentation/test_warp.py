@@ -340,3 +340,25 @@ def test_outside_the_source_a_measured_value_is_unknown():
         np.array_equal(np.isfinite(target), np.pad(np.ones((4, 4), bool), 2))
         and (target[2:6, 2:6] == 2.5).all()
     )
+
+
+@pytest.mark.parametrize("share", [0.75, 1.0])
+def test_a_crop_keeps_to_the_largest_share_of_a_class(share):
+    target = np.zeros((120, 120), np.uint8)
+    target[:, 60:] = 1
+    target[:20] = IGNORE
+    sample = Sample(np.zeros((120, 120, 3), np.uint8), target)
+    op = build(size=24, scale=[1.0, 1.0], max_class_share=share)
+    crops = [op(sample, np.random.default_rng(seed)).target for seed in range(200)]
+    counts = np.array([np.bincount(crop[crop != IGNORE], minlength=2) for crop in crops])
+    within = np.mean(counts.max(axis=1) <= 0.75 * counts.sum(axis=1))
+    # One crop in eight keeps to it by itself, and 1 - (7/8)**10 = 0.74 of those drawn up to ten times.
+    assert (0.6 < within < 0.85) if share < 1 else within < 0.25
+    with pytest.raises(ConfigError, match=r"warp.max_class_share"):
+        build(size=24, max_class_share=0)
+
+
+def test_a_crop_is_drawn_around_the_class_that_the_image_was_drawn_for():
+    sample = replace(rare_scene(), focus=2)
+    op = build(size=32, scale=[1.0, 1.0])
+    assert all((op(sample, np.random.default_rng(seed)).target == 2).any() for seed in range(100))

@@ -116,6 +116,24 @@ def test_what_a_run_started_from(config, origin):
     assert origin_of(config) == origin
 
 
+def test_several_splits_share_a_table(runs, capsys):
+    words = ["runs=[outputs/run0,outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
+    assert cli.main(["compare", *words, "splits=[val,train]"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()[:3]
+    assert "mIoU val  mIoU train" in head
+    record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
+    assert record["protocol"]["splits"] == {"val": 3, "train": 4}
+    for split, values in (
+        ("val", record["runs"]),
+        ("train", [one["other_splits"]["train"] for one in record["runs"]]),
+    ):
+        assert cli.main(["compare", *words, f"split={split}", "output=one"]) == 0
+        single = json.loads((runs / "one" / "compare.json").read_text())["runs"]
+        assert [one["miou"] for one in values] == [one["miou"] for one in single]
+        assert all(any(f"{one['miou']:.4f}" in row for row in rows) for one in single)
+    assert cli.main(["compare", *words, "splits=[val,tests]"]) == 2
+
+
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     def entry(run: str, miou: float | None) -> Entry:
         return Entry(

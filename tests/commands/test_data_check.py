@@ -1,9 +1,15 @@
 """`segtrain data check` from the command line: what it prints and its exit code."""
 
 import json
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
+
+from segtrain.data.shapes import DrawnShapes
 
 NAMES = "data.classes=[background,road,car]"
 
@@ -37,7 +43,7 @@ def test_json_holds_all(segtrain, folder, write_pair):
     for number in range(9):
         write_pair(
             folder("a").parents[1],
-            f"train/x{'y' * number}",
+            f"train/ü{'y' * number}",
             np.full((8, 9, 3), 20 * number, np.uint8),
             np.full((8, 9), 3, np.uint8),
         )
@@ -47,7 +53,8 @@ def test_json_holds_all(segtrain, folder, write_pair):
     assert record["samples"] == {"train": 13, "val": 2} and record["wrong"] == 9
     off = record["kinds"]["off_by_one"]
     assert off["wrong"] and off["count"] == len(off["found"]) == 9
-    assert off["found"][8]["samples"][0]["name"].endswith("images/train/xyyyyyyyy.png")
+    assert off["found"][8]["samples"][0]["name"].endswith("images/train/üyyyyyyyy.png")
+    assert result.out.isascii()
 
 
 def test_what_is_only_worth_a_look_is_exit_code_0(segtrain, folder, write_pair):
@@ -77,3 +84,23 @@ def test_help(segtrain):
     for word in ("segtrain data check data=camvid", "similar=false", "json=false", "Exit code 3"):
         assert word in result.out
     segtrain("data").refused("segtrain data check", "segtrain data stats", "segtrain data show")
+
+
+def test_ctrl_c_ends_it_with_one_line(segtrain, monkeypatch):
+    """While the samples of a large data set are read: what is not begun is not read."""
+    seen = []
+    drawn = DrawnShapes.__getitem__
+
+    def interrupted(self, index):
+        seen.append(index)
+        if len(seen) == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return drawn(self, index)
+
+    monkeypatch.setattr(DrawnShapes, "__getitem__", interrupted)
+    before = threading.active_count()
+    result = segtrain("data", "check", "data.size=48", "data.num_train=5000")
+    result.refused("stopped by SIGINT", code=130)
+    assert result.out == "" and 20 <= len(seen) < 1000
+    assert threading.active_count() <= before + 1  # the watcher of signals may still be ending

@@ -7,7 +7,7 @@ from PIL import Image
 from segtrain.cli.composition import composed
 from segtrain.cli.launch import check
 from segtrain.commands.data_show import data_show
-from segtrain.commands.learning import augmentation_and_loss
+from segtrain.commands.learning import augmentation_loss_and_draws
 from segtrain.commands.parts import build_parts
 from segtrain.loader.loader import training_batches
 from segtrain.run.stop import Stop
@@ -22,7 +22,9 @@ def shown(tmp_path, *words):
     return data_show(check("data show", composed("data show", [*SHAPES, *words, output], None)[0]), Stop())
 
 
-@pytest.mark.parametrize("augmentation", [(), STRONG], ids=["default", "strong"])
+@pytest.mark.parametrize(
+    "augmentation", [(), STRONG, (*STRONG, "sampler.class_share=0.7")], ids=["default", "strong", "by class"]
+)
 def test_the_samples_are_those_of_the_training(tmp_path, augmentation):
     """Of positions 3 … 8, over the end of the first epoch."""
     rows = shown(tmp_path, *augmentation, "seed=7", "position=3", "num=6")
@@ -30,8 +32,9 @@ def test_the_samples_are_those_of_the_training(tmp_path, augmentation):
     config = check("train", composed("train", words, None)[0])
     parts = build_parts(config, None)
     split = parts.data.splits["train"]
-    ops, _ = augmentation_and_loss(config, parts, split)
-    with training_batches(split, ops, Loader(batch_size=6, workers=0), seed=7, start=3) as batches:
+    ops, _, draws = augmentation_loss_and_draws(config, parts, split)
+    loader = Loader(batch_size=6, workers=0)
+    with training_batches(split, ops, loader, seed=7, start=3, draws=draws) as batches:
         batch = next(batches)
     for row, image, target, name in zip(rows, batch.images, batch.targets, batch.names, strict=True):
         stored, augmented = row

@@ -75,3 +75,18 @@ def test_lonely_and_missing_frames(tmp_path):
     (tmp_path / "masks/val/0016E5_1.png").unlink()
     with pytest.raises(DataError, match="1 frame of val has an image or a mask only: 0016E5_1"):
         DATA.build({"name": "camvid", "root": str(tmp_path)})
+
+
+def test_a_test_split_where_there_is_one(tmp_path):
+    for part in ("train", "val", "test"):
+        for kind, end in (("images", "jpg"), ("masks", "png")):
+            (tmp_path / kind / part).mkdir(parents=True)
+            for name in ("0016E5_1", "0006R0_2") if part == "train" else ("Seq05VD_3",):
+                Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / kind / part / f"{name}.{end}")
+    splits = DATA.build({"name": "camvid", "root": str(tmp_path)}).splits
+    assert {name: len(split) for name, split in splits.items()} == {"train": 2, "val": 1, "test": 1}
+    drives = DATA.build({"name": "camvid", "root": str(tmp_path), "split": "drive"}).splits
+    assert list(drives) == ["train", "val"]
+    (tmp_path / "masks/test/Seq05VD_3.png").unlink()
+    with pytest.raises(DataError, match="1 frame of test has an image or a mask only"):
+        DATA.build({"name": "camvid", "root": str(tmp_path)})

@@ -1,5 +1,6 @@
 """A user's own folders: pairing, splits, classes, and what is said when they do not fit."""
 
+import itertools
 import re
 import unicodedata
 
@@ -100,13 +101,45 @@ def test_a_file_beside_the_split_folders_is_refused(tmp_path):
         build(tmp_path)
 
 
-def test_splits_by_fraction_are_seeded_and_complete(tmp_path):
-    some(tmp_path, 10, "{}x")
-    first, again, other = (names(build(tmp_path, split_seed=seed)) for seed in (0, 0, 1))
+def test_random_splits_are_seeded_complete_and_of_about_the_shares(tmp_path):
+    some(tmp_path, 200, "{}x")
+    options = {"classes": ["a", "b", "c"], "test_fraction": 0.1}
+    first, again, other = (names(build(tmp_path, split_seed=seed, **options)) for seed in (0, 0, 1))
     assert first == again != other
-    assert len(first["val"]) == 2 and sorted(first["train"] + first["val"]) == sorted(
-        f"{n}x" for n in range(10)
-    )
+    assert sorted(itertools.chain(*first.values())) == sorted(f"{n}x" for n in range(200))
+    assert 25 <= len(first["val"]) <= 55 and 10 <= len(first["test"]) <= 32
+
+
+@pytest.mark.parametrize("fractions", [(0.2, 0.0), (0.01, 0.01), (0.9, 0.09), (0.5, 0.4)])
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_each_random_split_holds_an_image_and_keeps_its_images_when_files_are_added(
+    tmp_path, count, fractions
+):
+    some(tmp_path, count, "{}x")
+    val, test = fractions
+    options = {"classes": ["a", "b", "c"], "val_fraction": val, "test_fraction": test}
+    data = build(tmp_path, **options)
+    before = names(data)
+    assert set(before) == {"train", "val", *(["test"] if test else [])} and all(before.values())
+    some(tmp_path, 40, "{}y")
+    after = names(build(tmp_path, **options, **{"split_bounds": data.settled["split_bounds"]}))
+    assert {split: [name for name in after[split] if "x" in name] for split in before} == before
+
+
+def test_splits_do_not_depend_on_other_images(tmp_path):
+    some(tmp_path, 60, "{}x")
+    options = {"classes": ["a", "b", "c"]}
+    before = names(build(tmp_path, **options))
+    some(tmp_path, 60, "{}y")
+    after = names(build(tmp_path, **options))
+    assert {split: [name for name in after[split] if "x" in name] for split in after} == before
+
+
+def test_the_random_split_of_earlier_versions_is_kept(tmp_path):
+    """Its images, written down from that version: a permutation of numpy's default_rng(0)."""
+    some(tmp_path, 10, "{}x")
+    data = build(tmp_path, split_bounds=[], classes=["a", "b", "c"])
+    assert names(data)["val"] == ["4x", "6x"] and "split_bounds" not in data.settled
 
 
 def test_neighbouring_frames_that_are_split_apart_are_told(tmp_path, capsys):
@@ -149,11 +182,11 @@ def test_splits_by_lists(tmp_path):
 def test_lists_begin_below_the_root_or_in_the_current_folder(tmp_path, monkeypatch):
     some(tmp_path / "root", 3)
     (tmp_path / "root" / "train.txt").write_text("a0")
-    (tmp_path / "train.txt").write_text("a1")
-    (tmp_path / "val.txt").write_text("a2")
+    (tmp_path / "train.txt").write_text("a2")
+    (tmp_path / "val.txt").write_text("a1")
     monkeypatch.chdir(tmp_path)
     found = names(build(tmp_path / "root", train_list="train.txt", val_list="val.txt"))
-    assert found == {"train": ["a0"], "val": ["a2"]}
+    assert found == {"train": ["a0"], "val": ["a1"]}
 
 
 def test_lists_have_comments_and_name_no_image_twice(tmp_path):
@@ -467,3 +500,18 @@ def test_byte_order_marks_of_windows_editors_are_passed_over(tmp_path):
     data = build(tmp_path, classes="classes.txt", **lists)
     assert data.facts.classes == ("sky", "road", "car")
     assert names(data) == {"train": ["a0", "a1"], "val": ["a2", "a3"]}
+
+
+def test_lossy_masks_take_the_nearest_class(tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.integers(0, 2, (6, 8)), np.ones((5, 5))).astype(np.uint8) * 200
+    for number in range(4):
+        write(tmp_path, f"{number}", mask)
+        Image.fromarray(mask).save(tmp_path / f"masks/{number}.jpg", quality=90)
+        (tmp_path / f"masks/{number}.png").unlink()
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "masks/0.jpg")))) > 2
+    options = {"classes": ["a", "b"], "label_map": {0: 0, 200: 1}}
+    with pytest.raises(DataError, match=r"0\.jpg is a JPEG"):
+        build(tmp_path, **options).splits["train"].target(0)
+    data = build(tmp_path, lossy_masks=True, **options)
+    assert np.array_equal(data.splits["train"].target(0), mask // 200)

@@ -76,7 +76,7 @@ def write_ade20k(root: Path) -> Path:
         for number in numbers:
             name = f"ADE_{short}_{number:08d}"
             write_image(folder / "images" / part / f"{name}.jpg", number)
-            mask = np.repeat([0, number, number, 150], 4)[None].repeat(SIZE[0], 0).astype(np.uint8)
+            mask = np.repeat([0, number, number, 150], SIZE[1] // 4)[None].repeat(SIZE[0], 0).astype(np.uint8)
             (folder / "annotations" / part).mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask).save(folder / "annotations" / part / f"{name}.png")
     return folder

@@ -186,7 +186,7 @@ def test_scores_say_that_boxes_a_crf_and_a_second_network_were_used(segtrain):
     protocol = scores["protocol"]
     assert protocol["boxes"] == {"kind": "grid", "sides": None, "input": 64}
     assert protocol["crf"] == {"preset": "pydensecrf", "solver": "torch", "window": 5}
-    assert protocol["ensemble"] == {"run": "outputs/unet", "step": 2, "merge": "product"}
+    assert protocol["ensemble"] == {"runs": {"outputs/unet": 2}, "merge": "product"}
     plain, _ = evaluated(segtrain)
     assert {plain["protocol"][key] for key in ("boxes", "crf", "ensemble")} == {None}
 
@@ -282,5 +282,7 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
     before = torch.get_rng_state()
     scoring = scoring_of({**config, **settings}, parts.task, parts.facts)
     scoring.predictor(parts.model, torch.device("cpu"))
-    assert scoring.prediction.protocol(parts.model)["ensemble"]["step"] == 2
+    assert scoring.prediction.protocol(parts.model)["ensemble"]["runs"] == {
+        str(place / "outputs" / "unet"): 2
+    }
     assert torch.equal(torch.get_rng_state(), before)

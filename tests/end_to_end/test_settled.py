@@ -176,7 +176,7 @@ def test_a_start_that_fails_elsewhere_leaves_the_run_where_it_was(segtrain, pair
 def test_the_second_network_is_found_from_elsewhere(segtrain, pairs, tmp_path, monkeypatch):
     words = (*FOLDER, "data.root=pairs", "trainer.steps=5", "trainer.evaluate_every=2")
     assert segtrain(*words, "name=a").code == 0
-    assert segtrain(*words, "name=b", "predictor.ensemble=outputs/a").code == 0
+    assert segtrain(*words, "name=b", "predictor.ensemble=[outputs/a]").code == 0
     unfinished("outputs/b", 4)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -61,6 +61,7 @@ def start(tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_it_trains_to_the_end(start):
     process = start("trainer.steps=4", "name=run")
     out, err = process.communicate(timeout=120)

@@ -69,7 +69,11 @@ def test_commands_that_compute_keep_their_files_and_say_that_stdout_is_full(plac
 
 
 @needs_full
-@pytest.mark.parametrize("shell", [ALL_CLOSED, FULL, ALL_FULL], ids=["closed", "full", "both full"])
+@pytest.mark.parametrize(
+    "shell",
+    [pytest.param(ALL_CLOSED, marks=pytest.mark.slow), pytest.param(FULL, marks=pytest.mark.slow), ALL_FULL],
+    ids=["closed", "full", "both full"],
+)
 def test_a_training_goes_on_without_its_streams(place, tmp_path, shell):
     ended = run("train", *SMALL, "name=run", cwd=tmp_path, shell=shell)
     assert ended.returncode == 0

@@ -17,7 +17,7 @@ from segtrain.data.files import per_file
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
 from segtrain.data.joined import Chosen, Joined
-from segtrain.data.parts import Origin
+from segtrain.data.parts import Source
 from segtrain.data.shapes import shapes
 from segtrain.errors import CheckpointError, ConfigError, DataError, Interrupted
 from segtrain.loader import decoded as decoded_format
@@ -151,8 +151,8 @@ class Measured:
     def size(self, index):
         return 30, 40
 
-    def origin(self, index):
-        return Origin((), f"measured {index}")
+    def source(self, index):
+        return Source((), f"measured {index}")
 
     def __getitem__(self, index):
         if index in self.broken:
@@ -231,7 +231,7 @@ def test_a_change_leads_to_another_folder(files, cache, changed):
 
 def test_splits_tell_apart_what_they_draw(cache):
     keys = {
-        decoding._key([shapes(size=48, seed=seed).splits[part].origin(0)])
+        decoding._key([shapes(size=48, seed=seed).splits[part].source(0)])
         for seed in (0, 1)
         for part in ("train", "val")
     }
@@ -365,7 +365,7 @@ def test_files_that_change_meanwhile(files, cache):
 
 class Silent(Measured):
     def __getattribute__(self, name):
-        if name == "origin":
+        if name == "source":
             raise AttributeError(name)
         return super().__getattribute__(name)
 

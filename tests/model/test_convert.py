@@ -89,7 +89,11 @@ def assert_equal_logits(ours: nn.Module, theirs: nn.Module, sizes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "101" in name else []) for name in TORCHVISION]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("fcn") or "101" in name else [])
+        for name in TORCHVISION
+    ],
 )
 def test_torchvisions_logits(tmp_path, name):
     theirs = torchvision_net(name)

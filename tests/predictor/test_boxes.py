@@ -134,7 +134,7 @@ def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     ):
         read_ensemble(PredictorSettings(ensemble="forest"), torch.device("cpu"))
     mean = PredictorSettings(ensemble="forest", ensemble_merge="mean")
-    assert read_ensemble(mean, torch.device("cpu")).run == "forest"
+    assert read_ensemble(mean, torch.device("cpu"))[0].run == "forest"
 
 
 class Large(Strided):
@@ -166,7 +166,7 @@ def test_two_networks_by_product_and_by_mean(tile):
 
     def run(merge, x):
         settings = PredictorSettings(ensemble="other", ensemble_merge=merge, tile=tile, overlap=0)
-        return predictor(model, NORM, softmax, settings, ensemble=other)(x)
+        return predictor(model, NORM, softmax, settings, ensemble=[other])(x)
 
     x = image(100, 200)
     with torch.no_grad():
@@ -174,3 +174,23 @@ def test_two_networks_by_product_and_by_mean(tile):
     own, second = torch.cat(halves, -1), factor * x[:, :1].float() / 255
     torch.testing.assert_close(run("mean", x), (own.softmax(1) + second.softmax(1)) / 2)
     torch.testing.assert_close(run("product", x), (own.clamp_min(0) * second.clamp_min(0)).softmax(1))
+
+
+def test_several_networks_by_their_mean():
+    model, factors = Strided(), [torch.tensor([2.0, -1.0, k, 3.0]).view(1, 4, 1, 1) for k in (0.5, 5.0)]
+    others = [
+        Ensemble(lambda images, factor=factor: factor * images[:, :1].float() / 255, None, name, 7)
+        for name, factor in zip("ab", factors, strict=True)
+    ]
+    x, settings = image(64, 64), PredictorSettings(ensemble=["a", "b"])
+    with torch.no_grad():
+        scores = [model(NORM(x)).upsampled(), *(factor * x[:, :1].float() / 255 for factor in factors)]
+    expected = sum(one.softmax(1) for one in scores) / 3
+    torch.testing.assert_close(predictor(model, NORM, softmax, settings, ensemble=others)(x), expected)
+    with pytest.raises(
+        ConfigError, match=r"product joins two networks, and predictor.ensemble names 2 besides"
+    ):
+        predictor(model, NORM, softmax, PredictorSettings(ensemble=["a", "b"], ensemble_merge="product"))
+    with pytest.raises(ConfigError, match=r"predictor.ensemble names a twice"):
+        read_ensemble(PredictorSettings(ensemble=["a", "b", "a"]), torch.device("cpu"))
+    assert PredictorSettings(ensemble=["a"]).merge == PredictorSettings(ensemble="a").merge == "product"

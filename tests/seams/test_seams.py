@@ -299,7 +299,7 @@ def test_a_command_of_two_words(segtrain, monkeypatch):
     monkeypatch.setitem(COMMANDS, row.name, row)
     monkeypatch.setitem(listed["commands"], row.name, {"": {"about": "Keys", "keys": {"split": option}}})
     monkeypatch.setitem(listed["command_groups"], row.name, ["data"])
-    menu = {"defaults": ["settings/data count", {"data": "shapes"}, "_self_"]}
+    menu = {"defaults": ["settings/data_count", {"data": "shapes"}, "_self_"]}
     ConfigStore.instance().store(name="data_count", node=menu, provider="test")
     try:
         result = segtrain("data", "count", "data.num_train=7", "split=train")
@@ -307,7 +307,7 @@ def test_a_command_of_two_words(segtrain, monkeypatch):
         segtrain("data", "count", "splitt=x").refused(
             "splitt is not an option of segtrain data count", "split"
         )
-        segtrain("data").refused("data needs a second word: segtrain data count")
+        segtrain("data").refused("data needs a second word: segtrain data ", "segtrain data count")
         assert "segtrain data count data=folder" in segtrain("--help").out
         assert "split=val" in segtrain("data", "count", "--help").out
         assert "split" in segtrain("config", "data", "count").out

@@ -40,6 +40,7 @@ def weights(folder):
     return checkpoint.load_weights(checkpoint.find(folder, "last"))
 
 
+@pytest.mark.slow
 def test_a_compiled_run_resumes_exactly_and_keeps_the_networks_own_names(tmp_path, monkeypatch):
     for name in ("plain", "straight", "cut"):
         (tmp_path / name).mkdir()

@@ -301,7 +301,8 @@ def integer_of(entry: object, key: str, where: str) -> int:
 
 def text_of(entry: object, key: str, where: str) -> str:
     value = _entry(entry, key, where)
-    if not isinstance(value, str) or not value:
+    # JSON may hold halves of surrogate pairs, which are no text and no name of a file.
+    if not isinstance(value, str) or not value or re.search("[\ud800-\udfff]", value):
         raise DataError(f"{where} has the {key} {_short(value)}; expected a text")
     return value
 

@@ -21,7 +21,7 @@ from segtrain.data.files.headers import read_headers
 from segtrain.data.files.mapped import mapped_arrays, piece_at, text_at
 from segtrain.data.files.pairs import check_inside, prefix_and_number
 from segtrain.data.files.reading import MAX_PIXELS, check_depth, check_pixels, read_header, read_image
-from segtrain.data.parts import Header, Origin, digest_of
+from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
@@ -193,8 +193,8 @@ class CocoObjects:
     def size(self, index: int) -> tuple[int, int]:
         return read_header(self._path(self._indices[index]))[:2]
 
-    def origin(self, index: int) -> Origin:
-        return Origin((self.name(index), self.coco.path), f"{self._reading} {self._indices[index]}")
+    def source(self, index: int) -> Source:
+        return Source((self.name(index), self.coco.path), f"{self._reading} {self._indices[index]}")
 
     @functools.cached_property
     def _reading(self) -> str:

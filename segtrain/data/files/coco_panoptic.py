@@ -24,7 +24,7 @@ from segtrain.data.files.labels import Labels
 from segtrain.data.files.mapped import mapped_arrays, text_at, texts
 from segtrain.data.files.pairs import Pair, PairedFiles, check_same_size
 from segtrain.data.files.reading import MAX_PIXELS, read_image, read_mask
-from segtrain.data.parts import Origin
+from segtrain.data.parts import Source
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
@@ -140,7 +140,7 @@ class CocoPanoptic:
                 f"{path} is not an RGB image of 8 bits a channel, which holds numbers of segments"
             )
         start, end = self._arrays["segment_starts"][index : index + 2].tolist()
-        ids = np.concatenate([[0], self._arrays["segment_ids"][start:end]])
+        ids = np.concatenate([np.zeros(1, np.int32), self._arrays["segment_ids"][start:end]])
         crowds = self._arrays["segment_crowds"][start:end] == 1
         categories = self._arrays["segment_categories"][start:end]
         classes = np.where(crowds & ignore_crowds, IGNORE, categories)
@@ -195,9 +195,9 @@ class PanopticFiles(PairedFiles):
         check_same_size(pair, image.shape[:2], target.shape)
         return Sample(image, target, instances, pair.name, pair.group)
 
-    def origin(self, index: int) -> Origin:
-        files, reading = super().origin(index)
-        return Origin((*files, self.panoptic.path), f"{reading} {self._indices[index]} {self._ignore_crowds}")
+    def source(self, index: int) -> Source:
+        files, reading = super().source(index)
+        return Source((*files, self.panoptic.path), f"{reading} {self._indices[index]} {self._ignore_crowds}")
 
     def target(self, index: int) -> np.ndarray:
         return self._decoded(index)[0]

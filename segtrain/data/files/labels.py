@@ -13,6 +13,8 @@ from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 
 UNKNOWN = -1
+MANY = 30  # more unknown colours are numbers of objects, or smoothed edges
+NUMBERS = "; colours that number objects (COCO's panoptic PNGs) are read by data=coco data.labels=panoptic"
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Labels:
                 )
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
-                "or set data.classes to a file with a line 'name r g b' for each class"
+                f"or set data.classes to a file with a line 'name r g b' for each class{NUMBERS}"
             )
         if mask.dtype == np.uint16:
             mask = mask >> 8  # colours of classes are 8 bit
@@ -210,5 +212,5 @@ def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return DataError(
         f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct "
-        f"the mask"
+        f"the mask{NUMBERS if len(values) > MANY else ''}"
     )

@@ -66,7 +66,7 @@ def mapped_arrays(
 
 def texts(words: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """`pieces` of the words in UTF-8; `text_at` reads a word again."""
-    return pieces([word.encode("utf-8", "surrogatepass") for word in words])
+    return pieces([word.encode() for word in words])
 
 
 def pieces(parts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +81,7 @@ def piece_at(joined: np.ndarray, starts: np.ndarray, index: int) -> bytes:
 
 
 def text_at(joined: np.ndarray, starts: np.ndarray, index: int) -> str:
-    return piece_at(joined, starts, index).decode("utf-8", "surrogatepass")
+    return piece_at(joined, starts, index).decode()
 
 
 def _digest_or_error(path: str) -> str | DataError:

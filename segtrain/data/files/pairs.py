@@ -7,17 +7,17 @@ import functools
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
+from segtrain.data.files.listing import list_images
 from segtrain.data.files.reading import (
     MAX_PIXELS,
-    SUFFIXES,
     check_depth,
     check_pixels,
     read_header,
@@ -25,7 +25,7 @@ from segtrain.data.files.reading import (
     read_mask,
     read_mask_and_palette,
 )
-from segtrain.data.parts import Header, Origin, digest_of
+from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import Sample
 
@@ -42,6 +42,22 @@ class Pair(NamedTuple):
     instances: str | None = None
 
 
+class Targets(Protocol):
+    """Targets that are no mask files, each with a key. Their `repr` says how they are made."""
+
+    def files(self, key: str) -> tuple[str, ...]:
+        """The files that a target is read from."""
+
+    def target(self, key: str) -> np.ndarray:
+        """H×W uint8 class indices, IGNORE where unlabelled."""
+
+    def headers(self, keys: Sequence[str]) -> list[Header | DataError]:
+        """The size of each target, or why it cannot be read."""
+
+    def where(self, key: str) -> str:
+        """What messages call the target."""
+
+
 class PairedFiles:
     """A `Split` whose samples are read from pairs of files.
 
@@ -53,16 +69,18 @@ class PairedFiles:
     def __init__(
         self,
         pairs: Sequence[Pair],
-        labels: Labels,
+        labels: Labels | None,
         max_pixels: int = MAX_PIXELS,
         objects: Callable[[np.ndarray], np.ndarray] | None = None,
         channels: Channels | None = None,
+        targets: Targets | None = None,
     ):
         self.pairs = list(pairs)
         self.labels = labels
         self.max_pixels = max_pixels
-        self._objects = objects
+        self.objects = objects
         self.channels = channels
+        self.targets = targets
         self._headers: dict[int, Header | DataError] = {}
 
     def __len__(self) -> int:
@@ -70,24 +88,41 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        read = read_image if self.channels is None else self.channels.read
-        image = read(pair.image, self.max_pixels)
-        target = self.target(index)
-        check_same_size(pair, image.shape[:2], target.shape)
+        image, target = self.image(index), self.target(index)
+        check_same_size(self._shown(pair), image.shape[:2], target.shape)
         return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
 
+    def _shown(self, pair: Pair) -> Pair:
+        """The pair as messages name it."""
+        return pair if self.targets is None else pair._replace(mask=self.targets.where(pair.mask))
+
     def _instances(self, pair: Pair, size: tuple[int, int]) -> np.ndarray | None:
-        if pair.instances is None or self._objects is None:
+        if pair.instances is None or self.objects is None:
             return None
         stored = read_mask(pair.instances, self.max_pixels)
         check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
-        return self._objects(stored)
+        return self.objects(stored)
+
+    def image(self, index: int) -> np.ndarray:
+        """H×W×K, without reading the mask."""
+        read = read_image if self.channels is None else self.channels.read
+        return read(self.pairs[index].image, self.max_pixels)
+
+    def mask(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The stored values of the mask and its palette, as `read_mask_and_palette` returns them."""
+        return read_mask_and_palette(self.pairs[index].mask, self.max_pixels, self.labels.nearest)
 
     def target(self, index: int) -> np.ndarray:
         """H×W uint8 class indices, without reading the image."""
         path = self.pairs[index].mask
-        mask, palette = read_mask_and_palette(path, self.max_pixels, self.labels.nearest)
+        if self.targets is not None:
+            return self.targets.target(path)
+        mask, palette = self.mask(index)
         return self.labels.target(mask, path, palette)
+
+    def origins(self) -> list[tuple[str, str]]:
+        """(name, group) of each sample."""
+        return [(pair.name, pair.group) for pair in self.pairs]
 
     def name(self, index: int) -> str:
         return self.pairs[index].image
@@ -96,16 +131,21 @@ class PairedFiles:
         read = read_header if self.channels is None else self.channels.header
         return read(self.pairs[index].image)[:2]
 
-    def origin(self, index: int) -> Origin:
+    def source(self, index: int) -> Source:
         pair = self.pairs[index]
         images = (pair.image,) if self.channels is None else tuple(self.channels.files(pair.image))
-        instances = () if self._objects is None or pair.instances is None else (pair.instances,)
-        return Origin((*images, pair.mask, *instances), f"{self._reading} {pair.name!r} {pair.group!r}")
+        instances = () if self.objects is None or pair.instances is None else (pair.instances,)
+        made_of = (pair.mask,) if self.targets is None else self.targets.files(pair.mask)
+        place = "" if self.targets is None else repr(pair.mask)
+        reading = f"{self._reading} {pair.name!r} {pair.group!r} {place}"
+        return Source((*images, *made_of, *instances), reading)
 
     @functools.cached_property
     def _reading(self) -> str:
-        objects = self._objects and (self._objects.__module__, self._objects.__qualname__)
-        return digest_of(type(self).__name__, self.labels, self.channels, self.max_pixels, objects)
+        objects = self.objects and (self.objects.__module__, self.objects.__qualname__)
+        return digest_of(
+            type(self).__name__, self.labels, self.channels, self.max_pixels, objects, self.targets
+        )
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or a DataError if the image or its mask cannot be used: unreadable,
@@ -115,7 +155,9 @@ class PairedFiles:
             pairs = [self.pairs[index] for index in missing]
             images = [pair.image for pair in pairs]
             found = (read_headers if self.channels is None else self.channels.headers)(images)
-            of_masks = read_headers([pair.mask for pair in pairs])
+            of_masks = (read_headers if self.targets is None else self.targets.headers)(
+                [pair.mask for pair in pairs]
+            )
             for index, image, mask in zip(missing, found, of_masks, strict=True):
                 self._headers[index] = self._checked(self.pairs[index], image, mask)
         return [self._headers[index] for index in indices]
@@ -129,7 +171,7 @@ class PairedFiles:
             check_pixels(pair.image, image.height, image.width, self.max_pixels)
             if self.channels is None:
                 check_depth(image.dtype, pair.image)
-            check_same_size(pair, image[:2], mask[:2])
+            check_same_size(self._shown(pair), image[:2], mask[:2])
         except DataError as error:
             return error
         return image
@@ -143,34 +185,22 @@ def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -
         )
 
 
-def find_images(folder: str, root: str, suffixes: Collection[str] = SUFFIXES) -> dict[str, str]:
-    """Paths of all files with one of the suffixes below `folder`, keyed by relative path without suffix, in
+def find_images(folder: str, root: str) -> dict[str, str]:
+    """Paths of all image files below `folder`, keyed by relative path without suffix, in
     sorted order.
 
     DataError if two files have the same key, or if a link leads out of `root`.
     """
     found: dict[str, str] = {}
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(place) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        for name in files:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in suffixes and not name.startswith("."):
-                path = os.path.join(place, name)
-                key = os.path.normpath(os.path.join(os.path.relpath(place, folder), stem)).replace(
-                    os.sep, "/"
-                )
-                if key in found:
-                    raise DataError(
-                        f"{found[key]} and {path} share one name; pairs go by name without suffix; rename "
-                        f"or remove one"
-                    )
-                check_inside(path, root)
-                found[key] = path
+    for file in list_images(folder).files:
+        key, path = os.path.splitext(file)[0], os.path.join(folder, file)
+        if key in found:
+            raise DataError(
+                f"{found[key]} and {path} share one name; pairs go by name without suffix; rename or remove "
+                f"one"
+            )
+        check_inside(path, root)
+        found[key] = path
     return dict(sorted(found.items()))
 
 

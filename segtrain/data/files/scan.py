@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import numpy as np
 
+from segtrain.data.files.labels import NUMBERS
 from segtrain.data.files.per_file import per_file
 from segtrain.data.files.reading import read_mask, without_colour
 from segtrain.errors import DataError
@@ -73,7 +74,7 @@ def _values(path: str, max_pixels: int) -> dict[int, int]:
     if mask.ndim == 3:
         raise DataError(
             f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
-            f"class"
+            f"class{NUMBERS}"
         )
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)

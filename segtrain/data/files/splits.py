@@ -1,51 +1,88 @@
-"""Assignment of pairs to splits: by folder, by list or at random."""
+"""Assignment of images to splits: by folder, by list or at random."""
 
 from __future__ import annotations
 
+import bisect
+import hashlib
 import itertools
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from segtrain.data.files.pairs import Pair, check_inside, composed, prefix_and_number
+from segtrain.data.files.pairs import Pair, composed, prefix_and_number
 from segtrain.data.files.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
 from segtrain.text import count, notice
 
+REGULAR = 3  # equal distances of numbers from which they are taken for the frames of a video
 
-def by_folder(pairs: list[Pair]) -> dict[str, list[Pair]] | None:
-    """Splits by the first folder in each name; None unless there are folders `train` and `val`."""
-    found: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        found.setdefault(pair.name.split("/")[0] if "/" in pair.name else "", []).append(pair)
+
+FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders and the splits that they hold."""
+
+
+def by_folder(images: Mapping[str, str]) -> dict[str, list[str]] | None:
+    """Names of images by split, from the first folder in each name; None unless there are folders `train` and
+    `val`. images: {name: path}."""
+    found: dict[str, list[str]] = {}
+    for name in images:
+        first = name.split("/")[0] if "/" in name else ""
+        found.setdefault(FOLDERS.get(first, first), []).append(name)
     if not {"train", "val"} <= set(found):
         return None
     if "" in found:
         raise DataError(
-            f"{found[''][0].image} lies beside the folders train and val "
+            f"{images[found[''][0]]} lies beside the folders train and val "
             f"({count(len(found['']), 'such file')}); move it into one of them"
         )
     return found
 
 
-def by_list(pairs: list[Pair], lists: dict[str, str], folder: str) -> dict[str, list[Pair]]:
-    """Splits from text files with one image per line, relative to the image folder, with or without
-    suffix; lines that begin with # are comments."""
-    known = {composed(pair.name): pair for pair in pairs} | {pair.name: pair for pair in pairs}
+def by_list(
+    images: Mapping[str, str], lists: Mapping[str, str], folder: str, roots: Sequence[str]
+) -> dict[str, list[str]]:
+    """Names of images by split, from text files with one image per line, with or without suffix; lines that
+    begin with # are comments.
+
+    images: {name: path}. lists: {split: path of its list}. folder: of the images. roots: folders that a line
+    may be relative to; a line may also be an absolute path.
+    """
+    known = _known(images, folder)
     splits = {}
     for split, path in lists.items():
-        splits[split] = _listed_once(path, _lines(path, f"data.{split}_list"), known, folder)
+        lines = _lines(path, f"data.{split}_list")
+        splits[split] = _listed_once(path, lines, known, folder, [*roots, os.path.dirname(path)])
         if not splits[split]:
             raise DataError(
                 f"data.{split}_list={path} names no image; expected one name a line, relative to {folder}"
             )
-    both = {pair.name for pair in splits["train"]} & {pair.name for pair in splits["val"]}
-    if both:
-        raise DataError(
-            f"{count(len(both), 'image is', 'images are')} in both lists, {sorted(both)[0]!r} first; "
-            "remove what is twice from data.train_list or data.val_list"
-        )
+    for one, other in itertools.combinations(splits, 2):
+        both = set(splits[one]) & set(splits[other])
+        if both:
+            raise DataError(
+                f"{count(len(both), 'image is', 'images are')} in both lists, {sorted(both)[0]!r} first; "
+                f"remove what is twice from data.{one}_list or data.{other}_list"
+            )
     return splits
+
+
+def _known(images: Mapping[str, str], folder: str) -> dict[str, str]:
+    """{what a list may call an image: its name}: the name, the path below the folder with the file's suffix
+    and without; each also `composed`."""
+    known = {name: name for name in images}
+    for name, path in images.items():
+        file = os.path.relpath(path, folder).replace(os.sep, "/")
+        for called in (file, os.path.splitext(file)[0]):
+            known.setdefault(called, name)
+    for called, name in list(known.items()):
+        known.setdefault(composed(called), name)
+    return known
 
 
 def _lines(path: str, key: str) -> list[tuple[int, str]]:
@@ -65,43 +102,90 @@ def _lines(path: str, key: str) -> list[tuple[int, str]]:
     ]
 
 
-def _listed_once(path: str, lines: list[tuple[int, str]], known: dict[str, Pair], folder: str) -> list[Pair]:
-    places: dict[Pair, int] = {}
+def _listed_once(
+    path: str, lines: list[tuple[int, str]], known: Mapping[str, str], folder: str, roots: Sequence[str]
+) -> list[str]:
+    places: dict[str, int] = {}
     for number, line in lines:
-        pair = _listed(line, number, path, known, folder)
-        if pair in places:
+        name = next((known[called] for called in _called(line, folder, roots) if called in known), None)
+        if name is None:
             raise DataError(
-                f"{path}, line {number}: {line!r} is the image of line {places[pair]} again; name each "
+                f"{path}, line {number}: {line!r} is not the name of an image below "
+                f"{folder}{nearest(line.strip(), known)}"
+            )
+        if name in places:
+            raise DataError(
+                f"{path}, line {number}: {line!r} is the image of line {places[name]} again; name each "
                 f"image once"
             )
-        places[pair] = number
+        places[name] = number
     return list(places)
 
 
-def _listed(line: str, number: int, path: str, known: dict[str, Pair], folder: str) -> Pair:
-    check_inside(os.path.join(folder, line), folder)
-    name = os.path.normpath(line).replace(os.sep, "/")
-    stem, suffix = os.path.splitext(name)
-    for key in (name, stem) if suffix.lower() in SUFFIXES else (name,):
-        if found := known.get(key) or known.get(composed(key)):
-            return found
-    raise DataError(
-        f"{path}, line {number}: {line!r} is not the name of an image with a mask below "
-        f"{folder}{nearest(line, known)}"
-    )
+def _called(line: str, folder: str, roots: Sequence[str]) -> Iterator[str]:
+    """What a line may call an image in `_known`: the line as it is, without blanks around it, and with the
+    separators of Windows turned; relative to the folder of the images or to one of `roots`, or absolute."""
+    for text in dict.fromkeys((line, line.strip(), line.strip().replace("\\", "/"))):
+        for root in (folder, *roots):
+            path = os.path.relpath(os.path.join(root, text), folder).replace(os.sep, "/")
+            stem, suffix = os.path.splitext(path)
+            for called in (path, stem) if suffix.lower() in SUFFIXES else (path,):
+                yield called
+                yield composed(called)
 
 
-def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
-    """Random splits train and val: a fraction (0..1) of the pairs, at least one, is val.
+def hashed(key: str, seed: int) -> float:
+    """A number from 0 to below 1 that depends on the key (a name or group) and the seed alone, evenly
+    distributed over keys. Splits and folds cut by it keep their members when files are added."""
+    digest = hashlib.sha256(f"{seed}\0{composed(key)}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
-    DataError for fewer than two pairs. A notice on stderr if neighbouring video frames fall into different
-    splits.
+
+def key_of(pair: Pair) -> str:
+    """What a pair is assigned to a split by: its group, or its name if it has none."""
+    return pair.group or pair.name
+
+
+def split_bounds(keys: Iterable[str], val_fraction: float, test_fraction: float, seed: int) -> list[float]:
+    """[v, t]: keys `hashed` below v are in split val, those from v to below t in test, the others in train.
+
+    They are val_fraction and val_fraction + test_fraction, or, where there are keys enough, as close to them
+    as leaves each split a key.
     """
+    places = sorted({hashed(key, seed) for key in keys})
+    num_test = 1 if test_fraction else 0
+    if len(places) < 2 + num_test:
+        return [val_fraction, val_fraction + test_fraction]
+
+    def bound(wanted: float, least: int, most: int) -> tuple[float, int]:
+        """The bound closest to `wanted` with least..most places below it, and their number."""
+        below = min(max(bisect.bisect_left(places, wanted), least), most)
+        if below == bisect.bisect_left(places, wanted):
+            return wanted, below
+        return (places[below - 1] + places[below]) / 2, below
+
+    end_of_val, num_val = bound(val_fraction, 1, len(places) - 1 - num_test)
+    if not num_test:
+        return [end_of_val, end_of_val]
+    return [end_of_val, bound(end_of_val + test_fraction, num_val + 1, len(places) - 1)[0]]
+
+
+def by_hash(pairs: Sequence[Pair], bounds: Sequence[float], seed: int) -> dict[str, list[Pair]]:
+    """Those of the splits train, val and test that have a pair, by the `hashed` keys of the pairs, see
+    `split_bounds`. A notice on stderr if neighbouring video frames fall into different splits."""
+    splits: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
+    for pair in pairs:
+        place = hashed(key_of(pair), seed)
+        splits["val" if place < bounds[0] else "test" if place < bounds[1] else "train"].append(pair)
+    _warn_of_neighbours(splits)
+    return {split: found for split, found in splits.items() if found}
+
+
+def by_order(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pair]]:
+    """The random splits train and val that earlier versions drew: they depend on the number of pairs, so
+    that each added file changes them."""
     if len(pairs) < 2:
-        raise DataError(
-            f"only {len(pairs)} image has a mask ({pairs[0].image}); at least 2 are needed for training "
-            f"and validation"
-        )
+        return {"train": list(pairs)}
     kept = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:kept].tolist())
     splits = {
@@ -112,24 +196,54 @@ def by_fraction(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list
     return splits
 
 
-def _warn_of_neighbours(splits: dict[str, list[Pair]]) -> None:
+def _warn_of_neighbours(splits: Mapping[str, Sequence[Pair]]) -> None:
     """Notice if consecutive frames of a video are in different splits: validation frames then are near
-    duplicates of training frames, and scores come out too high."""
+    duplicates of training frames, and scores come out too high. Pairs with a group are left out: a group is
+    never split."""
     frames: dict[str, list[tuple[int, str, str]]] = {}
     for split, pairs in splits.items():
         for pair in pairs:
             prefix, number = prefix_and_number(pair.name)
-            if number is not None:
+            if number is not None and not pair.group:
                 frames.setdefault(prefix, []).append((number, split, pair.name))
     apart = []
     for found in frames.values():
         found.sort()
-        apart += [(one[2], other[2]) for one, other in itertools.pairwise(found) if one[1] != other[1]]
+        step = _frame_step([one[0] for one in found])
+        apart += [
+            (one[2], other[2])
+            for one, other in itertools.pairwise(found)
+            if one[1] != other[1] and other[0] - one[0] in (1, step)
+        ]
     if apart:
         one, other = apart[0]
         neighbours = f"{count(len(apart), 'pair')} of neighbouring numbers"
         notice(
-            f"warning: data.val_fraction puts {neighbours} into different splits ({one!r}, {other!r}); "
-            "if they are frames of one video, scores come out too high: use folders train/ and val/, or "
-            "data.train_list and data.val_list"
+            f"warning: the random split puts {neighbours} into different splits ({one!r}, {other!r}); "
+            "if they are frames of one video, scores come out too high: set data.group, use folders train/ "
+            "and val/, or data.train_list and data.val_list"
         )
+
+
+def warn_of_groups_apart(splits: Mapping[str, Sequence[Pair]]) -> None:
+    """Notice if images of one group are in different splits, as lists or folders may have them."""
+    of_group: dict[str, set[str]] = {}
+    for split, pairs in splits.items():
+        for pair in pairs:
+            if pair.group:
+                of_group.setdefault(pair.group, set()).add(split)
+    apart = [group for group, found in of_group.items() if len(found) > 1]
+    if apart:
+        groups = count(len(apart), "group is", "groups are")
+        notice(
+            f"warning: {groups} in several splits, {apart[0]!r} in {', '.join(sorted(of_group[apart[0]]))}: "
+            f"scores come out too high; the lists or folders set the splits, not data.group"
+        )
+
+
+def _frame_step(numbers: Sequence[int]) -> int:
+    """The distance of consecutive frames: 30 for numbers such as 6690, 6720, 6750, where every 30th frame of
+    a video was taken; 1 for numbers without a common distance."""
+    distances = Counter(other - one for one, other in itertools.pairwise(numbers))
+    step, times = distances.most_common(1)[0] if distances else (1, 0)
+    return step if times >= REGULAR and 2 * times >= distances.total() else 1

@@ -66,7 +66,7 @@ def normalisation_of(
 
     def measured(path: str) -> list | DataError:
         try:
-            return _moments(whole.read(path, max_pixels))
+            return moments(whole.read(path, max_pixels))
         except DataError as error:
             return error
 
@@ -77,10 +77,10 @@ def normalisation_of(
     if errors and (not skip_bad or len(errors) == len(found)):
         raise errors[0]
     step = len(channels.suffixes) or 1
-    merged = [
-        _merged([one for one in found[part::step] if not isinstance(one, DataError)]) for part in range(step)
+    of_parts = [
+        merged([one for one in found[part::step] if not isinstance(one, DataError)]) for part in range(step)
     ]
-    means, stds = (np.concatenate(values) for values in zip(*merged, strict=True))
+    means, stds = (np.concatenate(values) for values in zip(*of_parts, strict=True))
     constant = np.flatnonzero(stds == 0)
     if len(constant):
         shown = ", ".join(str(channel + 1) for channel in constant)
@@ -89,7 +89,7 @@ def normalisation_of(
     return Normalisation(tuple(map(float, means)), tuple(map(float, stds)))
 
 
-def _moments(image: np.ndarray) -> list:
+def moments(image: np.ndarray) -> list:
     """[number of pixels, means, variances] of an H×W×K image, on the scale of its type."""
     values = image.reshape(-1, image.shape[2])
     scale = FULL_SCALE.get(image.dtype.name, 1.0)
@@ -106,7 +106,7 @@ def _parsed(plain: list) -> list:
     return [pixels, [float(mean) for mean in means], [float(variance) for variance in variances]]
 
 
-def _merged(moments: list[list]) -> tuple[np.ndarray, np.ndarray]:
+def merged(moments: list[list]) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations over several files: variance = mean of (variance + mean²) - mean²."""
     pixels = np.array([one[0] for one in moments], np.float64)[:, None]
     means, variances = (np.array([one[place] for one in moments]) for place in (1, 2))

@@ -25,29 +25,12 @@ DECOMPRESSED = (NONE, DEFLATE, OLD_DEFLATE, *BY_LIBTIFF)
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE = range(4)  # PhotometricInterpretation
 KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat, as numpy's letters
 TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-TAGS = (
-    254,
-    256,
-    257,
-    258,
-    259,
-    262,
-    266,
-    273,
-    274,
-    277,
-    278,
-    279,
-    284,
-    317,
-    320,
-    322,
-    323,
-    324,
-    325,
-    338,
-    339,
+TAGS = frozenset(
+    {254, 256, 257, 258, 259, 262, 266, *(273, 274, 277, 278, 279), 284, 317, 320, *range(322, 326)}
 )
+TAGS |= {338, 339}
+TYPES_OF_PLACES = {2: "s", 3: "H", 12: "d"}
+TAGS_OF_PLACES = frozenset({33550, 33922, 34264, 34735, 34736, 34737})  # of the GeoTIFF standard
 MAX_PAGES = 4096
 MAX_TILE = 1 << 26  # pixels of a tile: larger ones are a damaged number
 
@@ -124,11 +107,16 @@ def pages(file, path: str) -> list[Page]:
 
 
 class Directory(NamedTuple):
-    """Where a page's list of tags begins, and the values of those that are known."""
+    """Where a page's list of tags begins, and the values of those that are known; texts are str."""
 
     offset: int
     order: str
-    tags: dict[int, tuple]
+    tags: dict[int, tuple | str]
+
+
+def first_directory(file, path: str) -> Directory:
+    """The directory of the first page."""
+    return next(_directories(file, path), Directory(0, "<", {}))
 
 
 def _directories(file, path: str) -> Iterator[Directory]:
@@ -149,11 +137,13 @@ def _directories(file, path: str) -> Iterator[Directory]:
         for _ in range(entries):
             tag, kind, length, value = read(place, entry)
             place += struct.calcsize(order + entry)
-            if tag in TAGS and kind in TYPES:
-                size = length * struct.calcsize(order + TYPES[kind])
+            types = TYPES if tag in TAGS else TYPES_OF_PLACES if tag in TAGS_OF_PLACES else {}
+            if kind in types:
+                size = length * struct.calcsize(order + types[kind])
                 if size > len(value):
                     value = _read_at(file, struct.unpack(order + number, value)[0], size, path)
-                tags[tag] = struct.unpack(f"{order}{length}{TYPES[kind]}", value[:size])
+                values = struct.unpack(f"{order}{length}{types[kind]}", value[:size])
+                tags[tag] = values[0].rstrip(b"\0").decode("latin-1") if kind == 2 else values
         yield Directory(offset, order, tags)
         (offset,) = read(place, number)
 

@@ -14,14 +14,15 @@ import numpy as np
 
 from segtrain.data.files.pairs import PairedFiles
 from segtrain.data.files.per_file import CLOCK_S, per_file
+from segtrain.data.files.statistics import merged, moments
 from segtrain.data.parts import Split
 from segtrain.data.survey.each import THREADS, of_each, stored
+from segtrain.data.survey.one import read_by_labels
 from segtrain.data.survey.stats import Frequency
 from segtrain.errors import DataError
 from segtrain.sample import Facts, Sample
 
 VERSION = 1  # of the cached numbers
-AT_ONCE = 1 << 20  # values that are held as float64
 ObjectsOf = Callable[[Sample, Sequence[int]], np.ndarray]
 
 
@@ -80,10 +81,7 @@ def _summed(plain: Sequence[dict], num_classes: int) -> Measures:
             row[int(index)] = number
         for index, of_class in one["areas"].items():
             areas[int(index)] += of_class
-    total = sizes.prod(axis=1).sum()
-    mean = np.sum([one["sums"] for one in plain], axis=0) / total  # K
-    squares = np.sum([one["squares"] for one in plain], axis=0) / total
-    std = np.sqrt(np.maximum(squares - mean**2, 0))
+    mean, std = merged([one["moments"] for one in plain])
     return Measures(
         sizes,
         pixels,
@@ -100,28 +98,14 @@ def _of_sample(split: Split, index: int, facts: Facts, objects_of: ObjectsOf) ->
     """The numbers of one sample, as JSON holds them."""
     sample = split[index]
     image, target = sample.image, sample.target
-    sums, squares = _sums(image)
     counts = np.bincount(target.ravel(), minlength=256)
     counts[facts.ignore_index] = 0
     return {
         "size": list(image.shape[:2]),
-        "sums": sums.tolist(),
-        "squares": squares.tolist(),
+        "moments": moments(image),
         "pixels": {str(value): int(counts[value]) for value in np.flatnonzero(counts)},
         "areas": _areas(target, objects_of(sample, facts.things), facts.ignore_index),
     }
-
-
-def _sums(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64[K] twice: the sums of the channels and of their squares, on 0..1."""
-    full_scale = {"uint8": 255.0, "uint16": 65535.0}.get(image.dtype.name, 1.0)
-    sums, squares = np.zeros((2, image.shape[-1]))
-    rows = max(1, AT_ONCE // image[0].size)
-    for top in range(0, len(image), rows):
-        values = image[top : top + rows].reshape(-1, image.shape[-1]) / np.float64(full_scale)  # N×K
-        sums += values.sum(axis=0)
-        squares += np.einsum("nk,nk->k", values, values)
-    return sums, squares
 
 
 def _areas(target: np.ndarray, objects: np.ndarray, ignore_index: int) -> dict[str, list[int]]:
@@ -143,7 +127,7 @@ def _areas(target: np.ndarray, objects: np.ndarray, ignore_index: int) -> dict[s
 
 
 def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) -> list[dict | DataError]:
-    if not isinstance(split, PairedFiles):
+    if not read_by_labels(split):  # annotations are quick to draw again
         return list(
             of_each(functools.partial(_or_error, read), [(split, one) for one in indices], "measuring")
         )
@@ -151,22 +135,40 @@ def _read(split: Split, indices: Sequence[int], read: Callable, facts: Facts) ->
     if len(index_of) < len(indices):  # an image with several masks
         return [_or_error(read, split, index) for index in indices]
 
-    def with_state(path: str) -> dict | DataError:
-        index = index_of[path]
+    def with_states(path: str) -> dict | DataError:
         began = time.time()
-        others = [one for one in (split.pairs[index].mask, split.pairs[index].instances) if one is not None]
-        states = [[other, _state(other)] for other in others]
-        numbers = _or_error(read, split, index)
-        return (
-            numbers
-            if isinstance(numbers, DataError)
-            else {"read": began, "files": states, "numbers": numbers}
-        )
+        states = [[other, _state(other)] for other in _other_files(split, index_of[path])]
+        numbers = _or_error(read, split, index_of[path])
+        if isinstance(numbers, DataError):
+            return numbers
+        return {"read": began, "files": states, "numbers": numbers}
 
-    decisive = repr((VERSION, split.labels, facts.num_classes, facts.things, facts.ignore_index))
-    kind = f"measures-{hashlib.sha256(decisive.encode()).hexdigest()[:16]}"
-    found = per_file(kind, list(index_of), with_state, _checked, THREADS)
+    found = per_file(_kind(split, indices, facts), list(index_of), with_states, _checked, THREADS)
     return [one if isinstance(one, DataError) else one["numbers"] for one in found]
+
+
+def _other_files(split: PairedFiles, index: int) -> list[str]:
+    """The files of a sample besides the one that its image is known by."""
+    pair = split.pairs[index]
+    channels = [] if split.channels is None else split.channels.files(pair.image)
+    instances = [] if pair.instances is None or split.objects is None else [pair.instances]
+    return [*(path for path in channels if path != pair.image), pair.mask, *instances]
+
+
+def _kind(split: PairedFiles, indices: Sequence[int], facts: Facts) -> str:
+    """Name of the cache for these samples, read in this way."""
+    files = [os.path.abspath(path) for index in indices for path in _other_files(split, index)]
+    objects = getattr(split.objects, "__qualname__", None)
+    way = (
+        VERSION,
+        split.labels,
+        split.channels,
+        objects,
+        facts.num_classes,
+        facts.things,
+        facts.ignore_index,
+    )
+    return f"measures-{hashlib.sha256(repr((way, files)).encode()).hexdigest()[:16]}"
 
 
 def _or_error(read: Callable, split: Split, index: int) -> dict | DataError:
@@ -190,6 +192,6 @@ def _checked(cached: dict) -> dict:
         if state != _state(path) or max(state[2:]) / 1e9 > cached["read"] - CLOCK_S:
             raise ValueError("the file has changed")
     numbers = cached["numbers"]
-    if {"size", "sums", "squares", "pixels", "areas"} - numbers.keys():
+    if {"size", "moments", "pixels", "areas"} - numbers.keys():
         raise ValueError("not the numbers of a sample")
     return cached

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.files.reading import read_image, read_mask_and_palette, without_colour
+from segtrain.data.files.reading import without_colour
 from segtrain.data.parts import Split
 from segtrain.data.survey.each import stored
 from segtrain.errors import DataError
@@ -106,14 +106,20 @@ def _is_grey_index_mask(split: Split, index: int) -> bool:
     """Whether mask values are class indices and the file has no palette: there, 0 and 255 alone rather are
     two classes than one class and unlabelled pixels. (The palette masks of Pascal VOC mark both by a
     colour.)"""
-    if not isinstance(split, PairedFiles) or not _by_index(split):
-        return False
-    return read_mask_and_palette(split.pairs[index].mask, split.max_pixels)[1] is None
+    return read_by_labels(split) and _by_index(split) and split.mask(index)[1] is None
+
+
+def read_by_labels(split: Split) -> bool:
+    """Whether the samples are pairs of image and mask files whose targets depend on the masks and on the labels
+    alone."""
+    return (
+        isinstance(split, PairedFiles) and split.targets is None and type(split).target is PairedFiles.target
+    )
 
 
 def _by_index(split: PairedFiles) -> bool:
     labels = split.labels
-    return not labels.label_map and not labels.colours and labels.ignore_index == IGNORE
+    return not (labels.label_map or labels.colours or labels.fixed) and labels.ignore_index == IGNORE
 
 
 # --- samples that cannot be used
@@ -122,15 +128,19 @@ def _by_index(split: PairedFiles) -> bool:
 def _look_at_files(split: Split, index: int, error: DataError, similar: bool) -> Look:
     """The look at a sample that `error` was raised for: all faults of its files, not only the first."""
     unknown = Fault("unreadable", str(error))
-    if not isinstance(split, PairedFiles):
+    while not read_by_labels(split) and hasattr(
+        split, "split"
+    ):  # a split that changes the samples of another
+        split, index = stored(split.split, index)
+    if not read_by_labels(split):
         return Look((unknown,))
     pair = split.pairs[index]
     image, faults = None, []
     try:
-        image = read_image(pair.image, split.max_pixels)
+        image = split.image(index)
     except DataError as wrong:
         faults.append(Fault("unreadable", str(wrong)))
-    size, in_mask = _mask(split, pair)
+    size, in_mask = _mask(split, index)
     if in_mask is not None and image is not None and _interchanged(split, pair):
         message = f"{pair.image} could be a mask, and {pair.mask} could not: {in_mask.message}"
         in_mask = Fault("swapped", message)
@@ -148,14 +158,14 @@ def _look_at_files(split: Split, index: int, error: DataError, similar: bool) ->
     return Look(tuple(faults) or (unknown,), **seen, group=pair.group)
 
 
-def _mask(split: PairedFiles, pair: Pair) -> tuple[tuple[int, int] | None, Fault | None]:
+def _mask(split: PairedFiles, index: int) -> tuple[tuple[int, int] | None, Fault | None]:
     """(height, width) of a mask, None if it cannot be read, and what is wrong with it."""
     try:
-        mask, palette = read_mask_and_palette(pair.mask, split.max_pixels)
+        mask, palette = split.mask(index)
     except DataError as error:
         return None, Fault("unreadable", str(error))
     try:
-        split.labels.target(mask, pair.mask, palette)
+        split.labels.target(mask, split.pairs[index].mask, palette)
     except DataError as error:
         return mask.shape[:2], Fault(_kind_of_values(split, mask), str(error))
     return mask.shape[:2], None
@@ -173,10 +183,10 @@ def _kind_of_values(split: PairedFiles, mask: np.ndarray) -> str:
 
 
 def _interchanged(split: PairedFiles, pair: Pair) -> bool:
-    """Whether the image of a pair whose mask has been refused would pass as a mask with several classes, and
-    the mask as an image."""
+    """Whether a pair whose mask has been refused makes a sample of several classes if its image is read as
+    the mask and its mask as the image."""
+    pairs = [pair._replace(image=pair.mask, mask=pair.image, instances=None)]
+    exchanged = PairedFiles(pairs, split.labels, split.max_pixels, channels=split.channels)
     with contextlib.suppress(DataError):
-        mask, palette = read_mask_and_palette(pair.image, split.max_pixels)
-        target = split.labels.target(mask, pair.image, palette)
-        return len(np.unique(target)) > 1 and read_image(pair.mask, split.max_pixels).size > 0
+        return len(np.unique(exchanged[0].target)) > 1
     return False

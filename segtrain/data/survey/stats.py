@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segtrain.data.parts import Split
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 from segtrain.text import count
@@ -20,12 +21,31 @@ class Frequency:
     in_images: np.ndarray
 
 
-def frequency(split, num_classes: int, ignore_index: int = IGNORE, skip_bad: bool = False) -> Frequency:
-    """Class frequencies over all targets of a split. Images are not read if the split has a method
-    `target(index)`. skip_bad: leave out targets that cannot be read. DataError if no pixel has a
-    label."""
-    pixels = np.zeros(num_classes, np.int64)
-    in_images = np.zeros(num_classes, np.int64)
+def frequency(
+    split: Split, num_classes: int, ignore_index: int = IGNORE, skip_bad: bool = False
+) -> Frequency:
+    """Class frequencies over all targets of a split; see `class_pixels` and `frequency_of`."""
+    return frequency_of(class_pixels(split, num_classes, ignore_index, skip_bad), split)
+
+
+def frequency_of(pixels: np.ndarray, split: Split) -> Frequency:
+    """Class frequencies from the `class_pixels` of a split. DataError if no pixel has a label."""
+    if not pixels.any():
+        raise DataError(
+            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; expected class "
+            f"indices; "
+            "correct the masks, or set data.label_map or data.ignore_value"
+        )
+    labelled = pixels.sum(axis=1, keepdims=True)  # N×1
+    return Frequency(pixels.sum(axis=0), np.where(pixels > 0, labelled, 0).sum(axis=0))
+
+
+def class_pixels(
+    split: Split, num_classes: int, ignore_index: int = IGNORE, skip_bad: bool = False
+) -> np.ndarray:
+    """int64[N, C]: pixels of each class in each target of a split. Images are not read if the split has a
+    method `target(index)`. skip_bad: a target that cannot be read counts as unlabelled."""
+    pixels = np.zeros((len(split), num_classes), np.int64)
     target = getattr(split, "target", None) or (lambda index: split[index].target)
     for index in range(len(split)):
         try:
@@ -34,13 +54,5 @@ def frequency(split, num_classes: int, ignore_index: int = IGNORE, skip_bad: boo
             if not skip_bad:
                 raise
             continue
-        counts = np.bincount(labels[labels != ignore_index].ravel(), minlength=num_classes)
-        pixels += counts
-        in_images += np.where(counts > 0, counts.sum(), 0)
-    if not pixels.any():
-        raise DataError(
-            f"no pixel of {count(len(split), 'sample')} has a label, {split.name(0)} first; expected class "
-            f"indices; "
-            "correct the masks, or set data.label_map or data.ignore_value"
-        )
-    return Frequency(pixels, in_images)
+        pixels[index] = np.bincount(labels[labels != ignore_index].ravel(), minlength=num_classes)
+    return pixels

@@ -207,6 +207,17 @@ def test_a_changed_byte_in_a_zip(tmp_path):
     assert not list((tmp_path / "into").iterdir())  # a later, good archive starts anew
 
 
+def test_a_size_that_is_not_true(tmp_path):
+    path = zip_of(tmp_path / "a.zip", ("a", b"x" * 1000))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 24  # the size in the directory at the end
+    data[at : at + 4] = (5000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged: a has 1000 of 5000 bytes"):
+        unpack(path, tmp_path / "into", GB)
+    assert not list((tmp_path / "into").iterdir())
+
+
 def test_one_name_as_file_and_folder(tmp_path):
     path = zip_of(tmp_path / "a.zip", ("a", b"1"), ("a/b", b"1"))
     with pytest.raises(DataError, match="both a file and a folder"):

@@ -240,6 +240,7 @@ TEXT = compressed(box(5, 5, 20, 20))["counts"]
         ({**RLE, "counts": ""}, "cannot be read"),
         ({**RLE, "counts": "o" * 50}, "cannot be read"),
         ({**RLE, "counts": TEXT[:-1] + chr(ord(TEXT[-1]) | 32 + 48)}, "RLE"),
+        ({**RLE, "counts": "U" + "P" * 12 + "0"}, "cannot be read"),  # more digits than a number has
         ({**RLE, "counts": "ü"}, "cannot be read"),
         ({**RLE, "counts": None}, "cannot be read"),
     ],
@@ -266,6 +267,7 @@ def test_damaged_segmentations_name_the_annotation(tmp_path, segmentation, words
         ({"images": [{"id": 4, "file_name": "a.png", "height": 60, "width": 10**9}]}, "60x1000000000"),
         ({"images": [{"id": 2**70, "file_name": "a.png", "height": 60, "width": 80}]}, "expected an integer"),
         ({"images": [{"id": 4, "file_name": 7, "height": 60, "width": 80}]}, "file_name 7; expected a text"),
+        ({"images": [{"id": 4, "file_name": "\ud800", "height": 60, "width": 80}]}, "expected a text"),
         ({"categories": [*CATEGORIES, {"id": 1, "name": "x"}]}, "occurs twice"),
         ({"categories": [{"id": 7, "name": "x"}]}, "category_id 1, which the file does not list"),
         ({"categories": [{"id": True, "name": "x"}]}, "id True"),

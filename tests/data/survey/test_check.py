@@ -191,20 +191,6 @@ def test_without_a_palette_0_and_255_are_two_classes_and_with_one_they_are_not(f
     assert found(tmp_path, label_map={0: 0, 1: 1, 2: 2, 3: 3, 255: 3}) == []
 
 
-def test_groups_in_two_splits(tmp_path, write_pair):
-    rng = np.random.default_rng(0)
-    lists = {"train": ["a_1", "a_2", "b_1", "c_1", "d_1"], "val": ["a_3", "b_2", "c_2", "e_1"]}
-    for split, members in lists.items():
-        (tmp_path / f"{split}.txt").write_text("\n".join(members))
-        for name in members:
-            write_pair(tmp_path, name, photo(rng), labels())
-    options = {f"{split}_list": str(tmp_path / f"{split}.txt") for split in lists}
-    listed = found(tmp_path, **options)
-    assert [one.kind for one in listed] == ["group"] * 3
-    assert listed[0].message == "group 'a_': 2 in train, 1 in val"
-    assert len(listed[0].samples) == 3 and not any(KINDS[one.kind].wrong for one in listed)
-
-
 def test_similar_images_in_two_splits(folder, tmp_path):
     for number, name in enumerate("xyz"):
         image = photo(np.random.default_rng(100 + number), 120, 160)
@@ -250,6 +236,34 @@ class Drawn:
 
     def name(self, index):
         return f"record {index}"
+
+
+class Grouped:
+    """A split of samples that are told apart by a number, with the groups of `groups`."""
+
+    def __init__(self, start: int, groups: str):
+        self.start, self.groups = start, groups
+
+    def __len__(self):
+        return len(self.groups)
+
+    def __getitem__(self, index):
+        image, target = np.full((4, 4, 3), self.start + index, np.uint8), np.zeros((4, 4), np.uint8)
+        return Sample(image, target, name=self.name(index), group=self.groups[index])
+
+    def name(self, index):
+        return f"record {self.start + index}"
+
+
+def test_groups_in_two_splits():
+    facts = Facts(("a",), voc_palette(1))
+    listed = findings(Data(facts, {"train": Grouped(0, "aabcd"), "val": Grouped(5, "abce")}))
+    assert [one.kind for one in listed] == ["group"] * 3
+    assert listed[0].message == "group 'a': 2 in train, 1 in val"
+    assert [one.name for one in listed[0].samples] == ["record 0", "record 1", "record 5"]
+    assert not KINDS["group"].wrong
+    # One group alone says nothing.
+    assert findings(Data(facts, {"train": Grouped(0, "aa"), "val": Grouped(5, "aa")})) == []
 
 
 class Twice:

@@ -154,11 +154,38 @@ def test_other_labels_have_numbers_of_their_own(folder, later, reads, tmp_path):
     assert found.pixels[:, [1, 0, 2]].tolist() == plain.pixels.tolist()
 
 
+def test_object_numbers_that_change_are_read_again(folder, later, tmp_path):
+    stored = tmp_path / "numbers.png"
+    Image.fromarray(np.full((8, 9), 5, np.uint8)).save(stored)
+    age(stored)
+    pair = folder().splits["train"].pairs[0]._replace(instances=str(stored))
+
+    def counted():
+        split = PairedFiles([pair], Labels(3), objects=numbers)
+        return sum(map(len, measure(split, FACTS, objects_of).areas))
+
+    assert (counted(), counted()) == (1, 1)
+    Image.fromarray(np.repeat([5, 6, 7], 3)[None].repeat(8, 0).astype(np.uint8)).save(stored)
+    assert counted() == 3
+    assert sum(map(len, measure(PairedFiles([pair], Labels(3)), FACTS, objects_of).areas)) > 3
+
+
+def numbers(stored: np.ndarray) -> np.ndarray:
+    return stored.astype(np.uint16)
+
+
 def test_files_that_have_just_been_written_are_not_remembered(folder, reads):
     measure(folder().splits["train"], FACTS, objects_of)
     reads.clear()
     measure(folder().splits["train"], FACTS, objects_of)
     assert len(reads) == 4
+
+
+def test_other_masks_of_the_same_images_have_numbers_of_their_own(folder, later):
+    pairs = folder().splits["train"].pairs
+    others = [pair._replace(mask=other.mask) for pair, other in zip(pairs, pairs[::-1], strict=True)]
+    found = [measure(PairedFiles(one, Labels(3)), FACTS, objects_of).pixels for one in (pairs, others, pairs)]
+    assert np.array_equal(found[1], found[0][::-1]) and np.array_equal(found[2], found[0])
 
 
 def test_an_image_with_two_masks(folder, later):

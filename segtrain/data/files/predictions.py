@@ -1,0 +1,202 @@
+"""Predicted masks made by any program: found by the names of the images, read as class indices."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from segtrain.data.files.headers import read_headers
+from segtrain.data.files.labels import Labels
+from segtrain.data.files.pairs import composed, find_images
+from segtrain.data.files.reading import MAX_PIXELS, read_mask, without_colour
+from segtrain.data.joined import headers_of
+from segtrain.data.parts import Split
+from segtrain.data.resized import nearest, resized_size
+from segtrain.errors import ConfigError, DataError
+from segtrain.sample import IGNORE
+from segtrain.text import count
+
+CITYSCAPES = re.compile(r"(.+_\d{6}_\d{6})_.*")
+"""What names of Cityscapes begin with; the evaluation script takes every file that begins so."""
+ENDINGS = re.compile(r"(_(leftImg8bit|gtFine|labelIds|labelTrainIds|pred|prediction|mask|seg|label))+$")
+"""What programs add to the name of an image in that of its mask."""
+
+
+def matched(split: Split, folder: str) -> list[str]:
+    """The path of the prediction of each sample, in the order of the split.
+
+    Names go by stem: equal, or equal once `ENDINGS`, or what follows the frame number of Cityscapes, is taken
+    off both. Where several files or samples share a stem, folders decide. DataError lists samples without a
+    prediction, files that belong to no sample or compete for one, and files of another size.
+    """
+    if not os.path.isdir(folder):
+        raise ConfigError(f"predictions={folder} is not a folder; give the folder of the predicted masks")
+    files = find_images(folder, folder)
+    names = [split.name(index) for index in range(len(split))]
+    chosen, rivals = _assigned([_parts(os.path.splitext(name)[0]) for name in names], list(files))
+    missing = [name for name, key in zip(names, chosen, strict=True) if key is None]
+    extra = sorted({*files} - {*chosen} - {key for keys in rivals for key in keys})
+    problems = [
+        *_listed(missing, "image has no prediction", "images have no prediction"),
+        *_listed(extra, "file belongs to no image of the split", "files belong to no image of the split"),
+        *_listed(
+            [" and ".join(keys) for keys in rivals],
+            "image has several predictions",
+            "images have several predictions",
+        ),
+        *_of_another_size(split, [key and files[key] for key in chosen]),
+    ]
+    if problems:
+        raise DataError(
+            f"the predictions in {folder} do not fit the split: {'; '.join(problems)}; give a "
+            f"folder with one file for each image"
+        )
+    return [files[key] for key in chosen]
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePath(composed(name)).parts
+
+
+def _assigned(samples: Sequence[tuple[str, ...]], keys: Sequence[str]):
+    """For each sample the key of its prediction, or None; and the keys that compete for a sample. samples:
+    parts of their paths, without suffix. keys: relative paths without suffix."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    by_core: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        stem = _parts(key)[-1]
+        by_stem[stem].append(key)
+        by_core[core(stem)].append(key)
+    chosen: list[str | None] = []
+    rivals: list[list[str]] = []
+    for parts in samples:
+        found = by_stem.get(parts[-1]) or by_core.get(core(parts[-1]), [])
+        shared = [_common_folders(parts, _parts(key)) for key in found]
+        nearest = [key for key, number in zip(found, shared, strict=True) if number == max(shared)]
+        if len(nearest) > 1:
+            rivals.append(nearest)
+        chosen.append(nearest[0] if nearest else None)
+    return _each_once(samples, chosen), rivals
+
+
+def _each_once(samples, chosen: list[str | None]) -> list[str | None]:
+    """`chosen` with each key given once, to the sample in the most similar folder; to none if that is not a
+    single one."""
+    claimed = Counter(chosen)
+    for key in (key for key, times in claimed.items() if key is not None and times > 1):
+        places = [i for i, one in enumerate(chosen) if one == key]
+        shared = [_common_folders(samples[i], _parts(key)) for i in places]
+        best = [i for i, number in zip(places, shared, strict=True) if number == max(shared)]
+        for i in places:
+            if best != [i]:
+                chosen[i] = None
+    return chosen
+
+
+def core(stem: str) -> str:
+    """The stem without what programs append."""
+    found = CITYSCAPES.fullmatch(stem)
+    return found[1] if found else ENDINGS.sub("", stem)
+
+
+def _common_folders(parts: tuple[str, ...], others: tuple[str, ...]) -> int:
+    """How many folders right above the files have the same names."""
+    number = 0
+    for one, other in zip(parts[-2::-1], others[-2::-1], strict=False):
+        if one != other:
+            break
+        number += 1
+    return number
+
+
+def _listed(names: Sequence[str], one: str, many: str) -> list[str]:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [f"{count(len(names), one, many)} ({shown})"] if names else []
+
+
+def _of_another_size(split: Split, paths: Sequence[str | None]) -> list[str]:
+    known = [index for index, path in enumerate(paths) if path is not None]
+    wrong = []
+    headers = zip(known, read_headers([paths[i] for i in known]), headers_of(split, known), strict=True)
+    for index, own, image in headers:
+        for header in (own, image):
+            if isinstance(header, DataError):
+                raise header
+        if own[:2] != image[:2]:
+            wrong.append(f"{paths[index]} is {own[0]}x{own[1]}, the image {image[0]}x{image[1]}")
+    return _listed(
+        wrong, "file has another size (height x width)", "files have another size (height x width)"
+    )
+
+
+def labels_of(split: Split) -> Labels | None:
+    """How the masks of a split are read; None if it is not made of mask files."""
+    while not hasattr(split, "labels"):
+        inner = getattr(split, "split", None) or next(iter(getattr(split, "splits", ())), None)
+        if inner is None:
+            return None
+        split = inner
+    return split.labels
+
+
+def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -> np.ndarray:
+    """H×W uint8 class indices, `num_classes` for no class.
+
+    labels: the file holds the values of the data set's own masks; None: it holds class indices and IGNORE.
+    DataError for other values and for colours.
+    """
+    mask = without_colour(read_mask(path, MAX_PIXELS))
+    if labels is not None:
+        classes = labels.target(mask, path)
+    elif mask.ndim == 3:
+        raise DataError(f"prediction {path} holds colours; allowed: class indices, as grey or palette image")
+    else:
+        classes = mask
+        wrong = np.unique(mask[(mask >= num_classes) & (mask != IGNORE)])
+        if wrong.size:
+            shown = ", ".join(map(str, wrong[:8]))
+            raise DataError(
+                f"prediction {path} holds {shown}; allowed with ids=classes: 0..{num_classes - 1} and "
+                f"{IGNORE} (no class); if these are the values of the data set's own masks, set ids=labels"
+            )
+    return np.where(classes == IGNORE, num_classes, classes).astype(np.uint8)
+
+
+class Pair(NamedTuple):
+    """target: H×W class indices. decisions: H×W predicted ones. instances: H×W object numbers, or None."""
+
+    target: np.ndarray
+    decisions: np.ndarray
+    instances: np.ndarray | None
+
+    def resized(self, short_side: int | None) -> Pair:
+        """The pair with a shorter side of `short_side` pixels, by nearest neighbour; as it is for None."""
+        if short_side is None:
+            return self
+        size = resized_size(self.target.shape, short_side)
+        return Pair(*(None if one is None else nearest(one, size) for one in self))
+
+
+def pair(split: Split, index: int, decisions: np.ndarray, with_instances: bool) -> Pair:
+    """A prediction with the target of its sample, whose image is read only for the object numbers."""
+    if not with_instances and hasattr(split, "target"):
+        target, instances = split.target(index), None
+    else:
+        sample = split[index]
+        target, instances = sample.target, sample.instances
+    if with_instances and instances is None:
+        raise ConfigError(
+            f"metric: one of the metrics needs object numbers, and {split.name(index)} has none; leave it out"
+        )
+    if decisions.shape != target.shape:
+        raise DataError(
+            f"the prediction for {split.name(index)} is {decisions.shape[0]}x{decisions.shape[1]}, its mask "
+            f"{target.shape[0]}x{target.shape[1]} (height x width); they must be equal"
+        )
+    return Pair(target, decisions, instances)

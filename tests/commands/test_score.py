@@ -1,0 +1,127 @@
+"""`segtrain score`: masks of any program against a data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segtrain.cli import main as cli
+
+PAIRS = Path(__file__).parents[1] / "metric" / "cityscapes"
+OFFICIAL = json.loads((PAIRS / "scores.json").read_text())
+NAMES = sorted(set(OFFICIAL) - {"all"})
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    """The pairs of the benchmark's own scores as a Cityscapes tree, and their predictions."""
+    root = tmp_path_factory.mktemp("cityscapes")
+    for part in ("train", "val"):
+        for kind in ("leftImg8bit", "gtFine"):
+            (root / kind / part / "a").mkdir(parents=True)
+        for name in NAMES:
+            blank = Image.new("RGB", (128, 64))
+            blank.save(root / "leftImg8bit" / part / "a" / f"{name}_leftImg8bit.png")
+            for kind in ("labelIds", "instanceIds"):
+                file = f"{name}_gtFine_{kind}.png"
+                shutil.copy(PAIRS / file, root / "gtFine" / part / "a" / file)
+    (root / "predicted").mkdir()
+    for name in NAMES:
+        shutil.copy(PAIRS / f"{name}_pred.png", root / "predicted")
+    return root
+
+
+def words(city, *more, predictions="predicted"):
+    return ["score", f"predictions={city / predictions}", "data=cityscapes", f"data.root={city}", *more]
+
+
+def test_scores_of_label_ids_are_those_of_the_benchmark(city, tmp_path, capsys):
+    output = f"output={tmp_path}"
+    assert cli.main(words(city, "ids=labels", "protocol=cityscapes", output)) == 0
+    record = json.loads((tmp_path / "scores.json").read_text())
+    keys = {
+        "miou": "averageScoreClasses",
+        "miiou": "averageScoreInstClasses",
+        "category_miou": "averageScoreCategories",
+        "category_miiou": "averageScoreInstCategories",
+    }
+    for ours, theirs in keys.items():
+        assert record[ours] == pytest.approx(OFFICIAL["all"][theirs], abs=1e-12), ours
+    assert record["iou"]["bus"] == pytest.approx(OFFICIAL["all"]["classScores"]["bus"], abs=1e-12)
+    assert record["category_iou"]["human"] == pytest.approx(
+        OFFICIAL["all"]["categoryScores"]["human"], abs=1e-12
+    )
+    assert record["protocol"]["protocol"] == "cityscapes" and record["protocol"]["images"] == 3
+    printed = capsys.readouterr().out
+    assert "iIoU" in printed and "vehicle" in printed and "3 images of val" in printed
+
+
+def test_all_conventions_are_printed(city, tmp_path, capsys):
+    assert cli.main(words(city, "ids=labels", "protocol=all", f"output={tmp_path}")) == 0
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["conventions"][0]["miou"] == record["miou"]
+    printed = capsys.readouterr().out
+    assert "smp, macro-imagewise" in printed and "most moved by" in printed
+
+
+def test_the_size_of_the_labels_is_that_of_the_protocol(city, tmp_path):
+    assert cli.main(words(city, "ids=labels", "protocol=torchvision", f"output={tmp_path}")) == 0
+    resized = json.loads((tmp_path / "scores.json").read_text())
+    assert resized["protocol"]["resolution"] == "shorter side 520"
+    assert resized["miou"] != OFFICIAL["all"]["averageScoreClasses"]  # 520 / 64 is no integer
+    assert resized["miou"] == pytest.approx(OFFICIAL["all"]["averageScoreClasses"], abs=0.02)
+
+
+def test_class_indices_and_pixels_of_no_class(tmp_path, capsys):
+    for part in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / part).mkdir(parents=True)
+        Image.new("RGB", (4, 1)).save(tmp_path / "images" / part / "x.png")
+        Image.fromarray(np.array([[0, 0, 1, 255]], np.uint8)).save(tmp_path / "masks" / part / "x.png")
+    (tmp_path / "out").mkdir()
+    Image.fromarray(np.array([[0, 255, 1, 0]], np.uint8)).save(tmp_path / "out" / "x.png")
+    line = [
+        "score",
+        f"predictions={tmp_path}/out",
+        "data=folder",
+        f"data.root={tmp_path}",
+        "data.classes=[a,b]",
+    ]
+    assert cli.main([*line, "metric=[confusion,boundary]", f"output={tmp_path}"]) == 0
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["iou"] == {"a": 0.5, "b": 1.0} and record["pixel_accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["protocol=cityscapes"], 3, "set ids=labels"),
+        (["ids=labels", "split=test"], 2, "split=test does not exist"),
+        (["ids=labels", "protocol=coco_stuff", "absent=one"], 2, "contradicts"),
+        (["ids=labels", "split=all"], 3, "no prediction"),
+    ],
+)
+def test_what_cannot_be_scored(city, capsys, more, code, said):
+    if "split=all" in more:  # the same names in train and in val
+        more, said = [*more], "6 images have no prediction"
+    assert cli.main(words(city, *more)) == code
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("segtrain: error: ") and said in error
+
+
+def test_a_missing_and_a_superfluous_file_are_named(city, tmp_path, capsys):
+    shutil.copytree(city / "predicted", tmp_path / "other")
+    (tmp_path / "other" / f"{NAMES[0]}_pred.png").rename(tmp_path / "other" / "b_000000_000000_pred.png")
+    line = words(city, "ids=labels")
+    line[1] = f"predictions={tmp_path / 'other'}"
+    assert cli.main(line) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{NAMES[0]}_leftImg8bit.png" in error and "b_000000_000000_pred" in error
+
+
+def test_shapes_have_no_label_ids(tmp_path, capsys):
+    assert cli.main(["score", f"predictions={tmp_path}", "data=shapes", "ids=labels"]) == 2
+    assert "use ids=classes" in capsys.readouterr().err
