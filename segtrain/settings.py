@@ -65,10 +65,14 @@ class Run(Machine):
 class Trainer:
     """The loop. Intervals count optimizer steps; '1ep' means once an epoch."""
 
-    steps: Annotated[int, FROM_1] | None = key(None, "optimizer steps of the run")
+    steps: Annotated[int, FROM_1] | None = key(
+        None, "optimizer steps of the run; with neither steps nor epochs: 20 epochs, but at least 1000 steps"
+    )
     epochs: Annotated[float, EPOCHS] | None = key(None, "passes over the training split; give this or steps")
     evaluate_every: Annotated[int, FROM_1] | str | None = key(
-        "1ep", "steps between evaluations; null: only after the last step"
+        "auto",
+        "steps between evaluations; auto: once an epoch, but at least 50 steps apart; null: only after the "
+        "last step",
     )
     log_every: Annotated[int, FROM_1] = key(20, "steps between log lines (loss, rate, images/s)")
     save_every: Annotated[int, FROM_1] | str | None = key(
@@ -253,7 +257,11 @@ class Evaluate(Machine):
 
     run: str = field(metadata={"meaning": "folder of the run"})
     checkpoint: str = key("best", "best, last or a step")
-    split: str = key("val", "split of the data set to score: train, val, test (where there is one) or all")
+    split: str | None = key(
+        None,
+        "split of the data set to score: train, val, test (where there is one) or all; null: val, and of "
+        "other data than the run's test, or all if there is no test",
+    )
     output: str | None = key(
         None,
         "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
@@ -269,7 +277,10 @@ class Compare(Machine):
         metadata={"meaning": "folders of the runs, in the order of the picture's columns"}
     )
     checkpoint: str = key("best", "best, last or a step, of every run")
-    split: str = key("val", "split of the data set to score, or all; the data set is that of the first run")
+    split: str | None = key(
+        None,
+        "split of the data set to score, or all; the data set is that of the first run; null: as in evaluate",
+    )
     splits: list[str] | None = key(
         None, "several splits in one table, instead of split; ordered and drawn by the first"
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.checkpoint.restore import build_from
-from segtrain.commands.dataset import data_of, split_of
+from segtrain.commands.dataset import data_of
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
+from segtrain.commands.scored import scored_split, trained_on
 from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
+from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate import comparison as comparing
+from segtrain.evaluate.table import extent
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
 from segtrain.sample import Facts
@@ -31,8 +35,8 @@ def compare(config: dict, stop) -> dict:
     first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
     data = data_of(config, config["runs"][0], first, task.target)
-    names = list(dict.fromkeys(config["splits"] or [config["split"]]))
-    splits = {name: split_of(data, name) for name in names}
+    splits = _splits(config, data, {run: checkpoint.description for run, checkpoint in found.items()})
+    names = list(splits)
     output = Path(config["output"])
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -68,8 +72,29 @@ def compare(config: dict, stop) -> dict:
             rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
         )
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
-    say(*comparing.lines(entries, task.score, task.lower_is_better, names[0]), written)
+    table = comparing.lines(entries, task.score, task.lower_is_better, names[0])
+    say(*table, extent(protocol), written)
     return record
+
+
+def _splits(config: dict, data: Data, descriptions: Mapping[str, Mapping]) -> dict[str, Split]:
+    """The splits to score, by name: config["splits"], else that of config["split"]. Prints what is said about
+    them. descriptions: of the checkpoints, by run."""
+    first, *others = descriptions
+    chosen = [
+        scored_split({**config, "split": name}, data, descriptions[first], first)
+        for name in dict.fromkeys(config["splits"] or [config["split"]])
+    ]
+    about = [line for scored in chosen for line in scored.lines]
+    about += [
+        line
+        for scored in chosen
+        for run in others
+        for line in trained_on(scored.name, scored.split, descriptions[run], run)
+    ]
+    if about:
+        say(*dict.fromkeys(about))
+    return {scored.name: scored.split for scored in chosen}
 
 
 def _entry(
@@ -93,7 +118,7 @@ def _entry(
     }
     first, *others = found
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    origin = comparing.origin(description["config"])
+    origin = comparing.origin_of(description["config"])
     return comparing.Entry(
         run,
         description["config"]["model"]["name"],

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
-from segtrain.commands.dataset import data_of, split_of
+from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
+from segtrain.commands.scored import scored_split
 from segtrain.commands.scoring import (
     contact_sheet,
     prediction_of,
     score_split,
     scoring_of,
 )
-from segtrain.evaluate.table import as_record, lines
+from segtrain.evaluate.table import as_record, extent, lines
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
 from segtrain.task import TASK
@@ -37,11 +38,16 @@ def evaluate(config: dict, stop) -> dict:
     task = TASK.build(description["config"]["task"])
     data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
-    split = split_of(data, config["split"])
+    scored = scored_split(config, data, description, config["run"])
+    config = {**config, "split": scored.name}
     scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
     output = _output_folder(config, description["step"])
     probe(output, 1 << 20)
-    scores = score_split(scoring, model.to(device), split, device, stop, f"evaluating {config['split']}")
+    if scored.lines:
+        say(*scored.lines)
+    scores = score_split(
+        scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
+    )
     # The atrous rates follow model.output_stride, so the built network knows them, not the config.
     used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
@@ -57,7 +63,7 @@ def evaluate(config: dict, stop) -> dict:
     )
     picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
     written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-    say(*lines(scores.numbers, facts), written)
+    say(*lines(scores.numbers, facts), extent(protocol), written)
     return record
 
 

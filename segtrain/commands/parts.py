@@ -16,7 +16,7 @@ from segtrain.checkpoint.restore import without_weights
 from segtrain.data import DATA
 from segtrain.data.parts import Data
 from segtrain.data.selection import selected
-from segtrain.errors import ConfigError, printable
+from segtrain.errors import ConfigError, DataError, printable
 from segtrain.model import MODEL
 from segtrain.model.network import as_typed
 from segtrain.model.parts.norm import freeze_batch_norm
@@ -60,6 +60,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
     check_kind(task, facts, config)
+    _check_splits(data, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
@@ -101,6 +102,17 @@ def check_kind(task, facts: Facts, config: Mapping) -> None:
         f"data={config['data']['name']} {has} and task={task.name} needs targets of {wants}; choose another "
         f"data set or task"
     )
+
+
+def _check_splits(data: Data, config: Mapping) -> None:
+    """DataError unless there are samples to train on and to validate with."""
+    for split in ("train", "val"):
+        if not data.splits.get(split):
+            there = ", ".join(f"{len(samples)} in {name}" for name, samples in data.splits.items())
+            raise DataError(
+                f"data={config['data']['name']} has no image in split {split}, only {there}; training needs "
+                f"one for itself and one for validation"
+            )
 
 
 def same_classes(run: Facts, data: Facts, where: str) -> None:

@@ -40,31 +40,69 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
 
 COMPARED = 4
 """Number of samples of a split whose content is hashed."""
+MARKED = 50_000
+"""Splits of more samples are not marked one by one: their marks would make every checkpoint larger."""
+MARK = 8
+"""Letters of a mark."""
 
 
 def fingerprints(data: Data) -> dict[str, dict]:
     """{"train": …, "val": …}: identifies the samples of a run independently of where the files lie.
 
-    A fingerprint holds the number of samples, a SHA-256 of their names in order (without their common folder)
-    and a SHA-256 of the decoded images and targets of COMPARED samples.
+    A fingerprint holds the number of samples, a SHA-256 of their names in order (without their common
+    folder), a SHA-256 of the decoded images and targets of COMPARED samples, and the marks of all samples
+    in one text ("" if there are none).
     """
     return {name: _fingerprint(data.splits[name]) for name in ("train", "val")}
 
 
-def _fingerprint(split: Split) -> dict:
+def marks_of(split: Split) -> list[str] | None:
+    """The marks of a split's samples; None for a split without marks or with too many samples."""
+    return split.marks() if hasattr(split, "marks") and len(split) <= MARKED else None
+
+
+def marks_in(description: Mapping, split: str) -> frozenset[str]:
+    """The marks of a split's samples in the description of a checkpoint; empty if it holds none."""
+    marks = ((description.get("samples") or {}).get(split) or {}).get("marks") or ""
+    return frozenset(marks[start : start + MARK] for start in range(0, len(marks), MARK))
+
+
+def same_samples(description: Mapping, data: Data) -> bool:
+    """Whether the training samples are those of a checkpoint, by number and names."""
+    was = (description.get("samples") or {}).get("train") or {}
+    train = data.splits.get("train")
+    return train is not None and was.get("samples") == len(train) and was.get("names") == _names_hash(train)
+
+
+def changes_since(description: Mapping, data: Data) -> list[str]:
+    """What has changed in the number and names of samples since a checkpoint was saved, in words."""
+    now = {
+        name: {"samples": len(split), "names": _names_hash(split)}
+        for name, split in data.splits.items()
+        if name in ("train", "val")
+    }
+    return list(_changes(description, now).values())
+
+
+def _names_hash(split: Split) -> str:
     names = [split.name(index) for index in range(len(split))]
     shared = _common_folder(names)
+    below = "\n".join(name.removeprefix(shared) for name in names)
+    return hashlib.sha256(below.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _fingerprint(split: Split) -> dict:
     content = hashlib.sha256()
     for index in spread(len(split), COMPARED):
         with contextlib.suppress(DataError):  # of an unreadable sample only its name counts
             sample = split[index]
             for array in (sample.image, sample.target):
                 content.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-    below = "\n".join(name.removeprefix(shared) for name in names)
     return {
         "samples": len(split),
-        "names": hashlib.sha256(below.encode("utf-8", "surrogateescape")).hexdigest(),
+        "names": _names_hash(split),
         "content": content.hexdigest(),
+        "marks": "".join(marks_of(split) or []),
     }
 
 
@@ -118,7 +156,7 @@ def _changes(description: Mapping, now: Mapping[str, dict]) -> dict[str, str]:
     for split, today in now.items():
         then = before.get(split) or {}
         for key, words in (("samples", ""), ("names", "other names"), ("content", "other content")):
-            if then.get(key) not in (None, today[key]):
+            if key in today and then.get(key) not in (None, today[key]):
                 changes[split] = f"{split}: {words or f'{then[key]} samples then, {today[key]} now'}"
                 break
     return changes

@@ -12,7 +12,7 @@ from segtrain.commands.parts import Parts
 from segtrain.commands.scoring import Scoring, contact_sheet, score_split
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
-from segtrain.evaluate.table import as_record, flat_scores, lines
+from segtrain.evaluate.table import as_record, extent, flat_scores, lines
 from segtrain.report.trackers import Events
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic
@@ -52,7 +52,7 @@ class RunOutput:
         except Interrupted:
             return None
         numbers = scores.numbers
-        self.events.say(f"step {state.step}, validation")
+        self.events.say(f"step {state.step}, validation: {extent(scores.protocol)}")
         self.events.table(lines(numbers, self.parts.facts))
         self.events.log(state.step, flat_scores(numbers, self.parts.facts))
         if scores.pictures:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from segtrain.data.parts import Split
@@ -38,8 +38,12 @@ def score_split(
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
 
+    pixels = 0
+
     def counted(batches):
+        nonlocal pixels
         for batch in itertools.islice(batches, num_batches):
+            pixels += _labelled(batch.targets[: batch.count], run.facts.ignore_index)
             yield batch
             bar.update(batch.count)
             interrupt()
@@ -56,6 +60,7 @@ def score_split(
         batches.close()
     protocol = {
         **scores.protocol,
+        "pixels": pixels,
         **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
         **run.protocol(),
@@ -63,6 +68,12 @@ def score_split(
         "seconds": round(time.perf_counter() - start, 2),
     }
     return replace(scores, protocol=protocol)
+
+
+def _labelled(targets: Tensor, ignore_index: int) -> int:
+    """Number of target values (of pixels, where a pixel has one) with a label."""
+    known = ~targets.isnan() if targets.is_floating_point() else targets != ignore_index
+    return int(known.sum())
 
 
 def contact_sheet(scores: Scores, facts: Facts, task, title: str):

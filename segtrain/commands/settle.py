@@ -16,7 +16,7 @@ from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
 from segtrain.text import flatten, show
-from segtrain.train.plan import ONE_STEP, Plan, in_steps, plan_of, steps_of
+from segtrain.train.plan import ONE_STEP, Plan, about_length, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
 """Longest value on the `settled` line, in characters."""
@@ -29,13 +29,14 @@ class Settled:
     config: with every unset value settled, as saved in config.yaml. plan: when the loop logs, evaluates and
     saves; ONE_STEP for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
     a resumed run; None for a dry run. lines: to print, about the settled values and the data of a resumed
-    run.
+    run. length: to print with the plan, about a length that nobody has set.
     """
 
     config: dict
     plan: Plan
     samples: dict | None
     lines: list[str]
+    length: str = ""
 
 
 def settle(
@@ -56,10 +57,12 @@ def settle(
     lines = _about_settled(config, settled)
     if folder is None:
         return Settled(settled, ONE_STEP, None, lines)
+    new = saved is None and faster_memory_format is not None
+    length = about_length(Trainer(**config["trainer"]), _epoch(config, parts)) if new else ""
     samples = fingerprints(parts.data)
     lines += check_samples(settled, description, samples)
     write_config(folder, settled)
-    return Settled(settled, plan_of(Trainer(**settled["trainer"])), samples, lines)
+    return Settled(settled, plan_of(Trainer(**settled["trainer"])), samples, lines, length)
 
 
 def _settled_config(
@@ -71,17 +74,21 @@ def _settled_config(
     if predictor["crf"] is not None:
         predictor["crf_solver"] = chosen_solver(predictor["crf_solver"])
     if faster_memory_format is not None:
-        trainer = _in_steps(config, saved, len(parts.data.splits["train"]), faster_memory_format)
+        trainer = _in_steps(config, saved, _epoch(config, parts), faster_memory_format)
     data = {**config["data"], **parts.data.settled}
     return {**config, "data": data, "predictor": predictor, "trainer": trainer}
 
 
+def _epoch(config: Mapping, parts: Parts) -> float:
+    """Optimizer steps in one pass over the training split."""
+    return len(parts.data.splits["train"]) / Loader(**config["loader"]).batch_size
+
+
 def _in_steps(
-    config: Mapping, saved: Mapping | None, num_samples: int, faster_memory_format: Callable[[], str]
+    config: Mapping, saved: Mapping | None, steps_per_epoch: float, faster_memory_format: Callable[[], str]
 ) -> dict:
     """The section `trainer` with its length and intervals in optimizer steps, and with its memory format."""
-    settings, loader = Trainer(**config["trainer"]), Loader(**config["loader"])
-    steps_per_epoch = num_samples / loader.batch_size
+    settings = Trainer(**config["trainer"])
     trainer = dict(config["trainer"])
     # A resumed run keeps its number of steps, even if the number of samples has changed.
     if saved is None or saved["trainer"].get("steps") is None:

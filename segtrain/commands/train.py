@@ -69,7 +69,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         check_room(folder, state)
 
     events = Events(folder, state.step, plan.steps, state.evaluation_due)
-    summary = _summary(config, parts, plan, len(train_split), len(val_split), loader, device)
+    summary = _summary(config, parts, settled, len(train_split), len(val_split), loader, device)
     for line in [*summary, *settled.lines, *started]:
         events.say(line)
     run = RunOutput(
@@ -104,13 +104,18 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     return learn
 
 
-def _summary(config, parts: Parts, plan, num_train: int, num_val: int, loader: Loader, device) -> list[str]:
+def _summary(
+    config, parts: Parts, settled, num_train: int, num_val: int, loader: Loader, device
+) -> list[str]:
+    plan = settled.plan
     epochs = plan.steps * loader.batch_size / num_train
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    often = bool(plan.evaluate_every) and plan.evaluate_every < plan.steps
+    evaluated = f"every {plan.evaluate_every} steps" if often else "at the end"
     return [
         *about(config, parts, num_train, num_val),
-        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs on "
-        f"{device}{threads}",
+        f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "
+        f"on {device}{threads}; evaluated {evaluated}",
     ]
 
 

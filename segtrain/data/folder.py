@@ -29,6 +29,7 @@ from segtrain.data.files.splits import (
     key_of,
     split_bounds,
     warn_of_groups_apart,
+    warn_of_neighbours,
 )
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
@@ -81,8 +82,9 @@ def folder(
         masks: folder of the masks, with the same layout as that of the images; null: ROOT/masks. Without
             ROOT/images and ROOT/masks, both are looked for in ROOT
         classes: names in the order of the indices, or a file with one name a line; 'name r g b' gives the
-            colour, a line 'ignore r g b' the colour of unlabelled pixels; null: all masks are read once
-            and each value in them is a class
+            colour, a line 'ignore r g b' the colour of unlabelled pixels; or a file of Roboflow, CVAT, YOLO,
+            Label Studio, COCO or Supervisely; null: all masks are read once and each value in them is a
+            class
         label_map: mask value to class index (255: no label), e.g. {7: 0, 8: 1, 0: 255}; a mask value that is
             missing here is an error
         ignore_value: mask value of unlabelled pixels (in samples and scores they are 255)
@@ -211,7 +213,9 @@ def _drawn(
                 f"a sum below 1"
             )
         bounds = split_bounds(map(key_of, pairs), val, test, seed)
-        return by_hash(pairs, bounds, seed), {"split_bounds": list(bounds)}
+        splits = by_hash(pairs, bounds, seed)
+        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
+        return splits, {"split_bounds": list(bounds)}
     if not bounds:
         return by_order(pairs, val, seed), {}
     if len(bounds) != 2 or bounds[0] > bounds[1]:

@@ -57,6 +57,11 @@ class Joined:
             found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
+    def marks(self) -> list[str] | None:
+        """A mark for each sample; None if one of the splits has none."""
+        found = [_marks(split) for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
+
     def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
         if not 0 <= index < len(self):
@@ -108,6 +113,11 @@ class Chosen:
         """The split that holds sample `index`, and the sample's index there."""
         return self.split, self._inside(index)
 
+    def marks(self) -> list[str] | None:
+        """A mark for each sample; None if the split has none."""
+        found = _marks(self.split)
+        return None if found is None else [found[index] for index in self.indices.tolist()]
+
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
 
@@ -128,3 +138,8 @@ def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
         except DataError as error:
             headers.append(error)
     return headers
+
+
+def _marks(split: Split) -> list[str] | None:
+    """`split.marks`; None of a split without that method."""
+    return split.marks() if hasattr(split, "marks") else None

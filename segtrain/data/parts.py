@@ -37,11 +37,12 @@ def digest_of(*values: object) -> str:
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Four methods more are used where a split has them. `headers(indices)`: a list of `Header`, or of the
+    Five methods more are used where a split has them. `headers(indices)`: a list of `Header`, or of the
     DataError of a sample that cannot be used; many files are read faster together than with `size`.
     `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
     None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
-    which decoded samples cannot be kept on disk.
+    which decoded samples cannot be kept on disk. `marks()`: a text of 8 letters for each sample, or None, by
+    which a run knows the samples that it was trained on wherever their files lie.
     """
 
     def __len__(self) -> int: ...
@@ -58,7 +59,8 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has at least "train" and "val", and "test" where a set has one with targets.
+    """A data set: `splits` has "train" and "val" (one of them may lack in a folder with a single image), and
+    "test" where a set has one with targets.
     ("all", every sample, is made of them by the commands.)
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run

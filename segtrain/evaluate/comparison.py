@@ -97,7 +97,7 @@ def _of_further_metrics(entries: Sequence[Entry], score: str) -> list[str]:
     return [key for key in keys if key != score]
 
 
-def origin(config: Mapping) -> str:
+def origin_of(config: Mapping) -> str:
     """What the weights of a run were initialised from, such as 'resnet50 of ImageNet'."""
     if config.get("init"):
         return f"from {printable(Path(config['init']).name)}"

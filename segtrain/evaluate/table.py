@@ -6,10 +6,12 @@ The layout follows from the types of the scores; no metric is named here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from segtrain.errors import printable
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Curve, Facts, Number, PerClass, ScoreDict
-from segtrain.text import number, table
+from segtrain.text import count, number, table
 
 
 def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
@@ -37,6 +39,13 @@ def _by_class(numbers: ScoreDict, columns: list[PerClass], facts: Facts) -> list
     means = [number(numbers[column.mean].value) if column.mean else "" for column in columns]
     head = "class" if groups is None else "classes"
     return table((head, *(column.label for column in columns)), [*body, ("mean", *means)])
+
+
+def extent(protocol: Mapping) -> str:
+    """What was scored, for the terminal: '6 images, 24576 labelled pixels', and the split if it is known."""
+    images, pixels = count(protocol["images"], "image"), count(protocol["pixels"], "labelled pixel")
+    of = f" of split {protocol['split']}" if "split" in protocol else ""
+    return f"{images}{of}, {pixels}"
 
 
 def as_record(scores: Scores, facts: Facts) -> dict:

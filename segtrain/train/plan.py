@@ -29,20 +29,41 @@ class Plan:
 
 ONE_STEP = Plan(1, log_every=1, evaluate_every=None, save_every=None)
 """Of a dry run, and of a network that is fitted in one call."""
+EPOCHS, LEAST_STEPS = 20, 1000
+"""Length of a run that nobody has set: so many epochs, but at least so many steps. With a few dozen images,
+epochs are so short that 20 of them teach a network nothing but the commonest class."""
+LEAST_DISTANCE = 50
+"""Steps between two evaluations with evaluate_every=auto, at least: on a small data set, once an epoch would
+spend most of the time on evaluations."""
 
 
 def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
-    """The number of optimizer steps of a run, from trainer.steps or trainer.epochs. ConfigError if neither is
-    set, or if both are set and disagree."""
+    """The number of optimizer steps of a run, from trainer.steps or trainer.epochs; with neither, EPOCHS
+    epochs and at least LEAST_STEPS. ConfigError if both are set and disagree."""
     steps = settings.steps
     if settings.epochs is not None:
-        steps = max(1, math.ceil(settings.epochs * steps_per_epoch - 1e-9))
-    if steps is None or settings.steps not in (None, steps):
+        steps = _in_whole_steps(settings.epochs, steps_per_epoch)
+    if steps is None:
+        return max(LEAST_STEPS, _in_whole_steps(EPOCHS, steps_per_epoch))
+    if settings.steps not in (None, steps):
         raise ConfigError(
-            f"trainer.steps is {show(settings.steps)} and trainer.epochs is {show(settings.epochs)}"
-            f"{'' if steps is None else f' ({steps} steps)'}; give one of them and set the other to null"
+            f"trainer.steps is {show(settings.steps)} and trainer.epochs is {show(settings.epochs)} ({steps} "
+            f"steps); give one of them and set the other to null"
         )
     return steps
+
+
+def _in_whole_steps(epochs: float, steps_per_epoch: float) -> int:
+    return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
+
+
+def about_length(settings: Trainer, steps_per_epoch: float) -> str:
+    """For the line of the plan: why the run is longer than EPOCHS epochs if nobody has set its length; else
+    empty."""
+    short = _in_whole_steps(EPOCHS, steps_per_epoch)
+    if settings.steps is not None or settings.epochs is not None or short >= LEAST_STEPS:
+        return ""
+    return f" ({EPOCHS} epochs would be {short} steps; at least {LEAST_STEPS} unless trainer.epochs is set)"
 
 
 def plan_of(settings: Trainer) -> Plan:
@@ -51,10 +72,12 @@ def plan_of(settings: Trainer) -> Plan:
 
 
 def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:
-    """The interval in optimizer steps: an integer as it is, '2ep' as two epochs (at least one step), None as
-    None. ConfigError for anything else."""
+    """The interval in optimizer steps: an integer as it is, '2ep' as two epochs (at least one step), 'auto'
+    as an epoch, but at least LEAST_DISTANCE, None as None. ConfigError for anything else."""
     if interval is None:
         return None
+    if interval == "auto":
+        return max(LEAST_DISTANCE, round(steps_per_epoch))
     given = interval
     if isinstance(interval, str):
         number = interval.removesuffix("ep")
@@ -66,6 +89,6 @@ def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> 
     if interval < 1:
         raise ConfigError(
             f"{where} is {given}, which is not an interval; allowed: a number of steps from 1, epochs such "
-            f"as 1ep, or null"
+            f"as 1ep, auto, or null"
         )
     return interval

@@ -44,7 +44,7 @@ def test_defaults():
     assert config["model"]["name"] == "unet"
     assert config["data"]["name"] == "shapes"
     assert config["tta"] == {}
-    assert config["trainer"]["evaluate_every"] == "1ep"
+    assert config["trainer"]["evaluate_every"] == "auto"
     assert config["name"] is None
     assert "hydra" not in config
     assert "experiment" not in config
@@ -178,7 +178,7 @@ def test_typed_length_replaces_the_other_one():
     assert (config["trainer"]["steps"], config["trainer"]["epochs"]) == (None, 3.0)
     assert composed("experiment=demo")["trainer"]["epochs"] is None
     assert composed("trainer.steps=7")["trainer"]["epochs"] is None
-    assert composed()["trainer"]["epochs"] == 20
+    assert (composed()["trainer"]["steps"], composed()["trainer"]["epochs"]) == (None, None)
     both = composed("trainer.epochs=3", "trainer.steps=4")["trainer"]
     assert (both["steps"], both["epochs"]) == (4, 3.0)
 

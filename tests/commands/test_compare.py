@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from segtrain.cli import main as cli
-from segtrain.evaluate.comparison import Entry, lines
-from segtrain.evaluate.comparison import origin as origin_of
+from segtrain.evaluate.comparison import Entry, lines, origin_of
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Number
 

@@ -276,6 +276,7 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
         "init": None,
         "metric": {},
         "loader": {"on_bad": "error"},
+        "sampler": {},
     }
     settings["trainer"] = {"freeze_batch_norm": False}
     parts = build_parts({**config, **settings}, None)

@@ -80,7 +80,14 @@ def test_both_lengths_must_agree(segtrain, pairs):
 
 
 def test_more_samples_do_not_change_the_length_of_a_resumed_run(segtrain, pairs):
-    start = (*FOLDER, f"data.root={pairs}", "trainer.epochs=2", "name=a", "resume=auto")
+    start = (
+        *FOLDER,
+        f"data.root={pairs}",
+        "trainer.epochs=2",
+        "name=a",
+        "resume=auto",
+        "trainer.evaluate_every=1ep",
+    )
     assert segtrain(*start).code == 0
     unfinished("outputs/a", 4)
     for kind in ("images", "masks"):

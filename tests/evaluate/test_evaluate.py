@@ -137,7 +137,7 @@ def scored(user, segtrain, monkeypatch):
 OTHER_WAYS = [
     ("predictor.tile=20",),
     ("predictor.tile=30",),
-    ("data.images=other/i", "data.masks=other/m"),
+    ("data.images=other/i", "data.masks=other/m", "split=val"),
     ("evaluate.absent=gt",),
     ("metric=[confusion,boundary]",),
     ("predictor.crf=deeplab", "predictor.crf_solver=torch", "predictor.crf_window=3"),

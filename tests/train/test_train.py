@@ -26,7 +26,7 @@ from segtrain.sample import IGNORE, Output
 from segtrain.settings import Trainer
 from segtrain.train import loop
 from segtrain.train.loop import _rates
-from segtrain.train.plan import Plan, in_steps, steps_of
+from segtrain.train.plan import Plan, about_length, in_steps, steps_of
 from segtrain.train.state import new_state
 from segtrain.train.step import Learning, train_step, update_average
 
@@ -484,9 +484,29 @@ def test_steps_and_epochs():
     assert steps_of(Trainer(steps=7), 2.5) == 7 and steps_of(Trainer(epochs=3), 2.5) == 8
     assert steps_of(Trainer(steps=8, epochs=3), 2.5) == 8
     assert steps_of(Trainer(epochs=1e-9), 2.5) == 1
-    for settings in (Trainer(), Trainer(steps=1, epochs=1)):
-        with pytest.raises(ConfigError, match="give one of them"):
-            steps_of(settings, 2.5)
+    with pytest.raises(ConfigError, match="give one of them"):
+        steps_of(Trainer(steps=1, epochs=1), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "steps", "said"), [(3, 1000, "20 epochs would be 60 steps"), (125, 2500, "")]
+)
+def test_a_run_of_no_stated_length_has_a_least_number_of_steps(steps_per_epoch, steps, said):
+    assert steps_of(Trainer(), steps_per_epoch) == steps
+    assert said in about_length(Trainer(), steps_per_epoch) and bool(said) == bool(
+        about_length(Trainer(), steps_per_epoch)
+    )
+    for stated in (Trainer(steps=7), Trainer(epochs=2)):
+        assert about_length(stated, steps_per_epoch) == ""
+
+
+def test_evaluations_are_a_least_distance_apart():
+    assert [in_steps("auto", steps_per_epoch, "key") for steps_per_epoch in (0.5, 3, 50, 125)] == [
+        50,
+        50,
+        50,
+        125,
+    ]
 
 
 def test_intervals():

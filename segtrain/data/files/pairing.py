@@ -17,17 +17,22 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.text import count
 
 SEPARATORS = "_-. "
+KINDS = {"images": "images", "imgs": "images", "masks": "masks", "labels": "masks"}
+"""Names of folders that tell images from masks where both lie below one folder, as in train/images/."""
 MAX_TRIED = 2000  # names that suffixes are looked for in
 
 
 @dataclass(frozen=True)
 class Places:
-    """images, masks: the folders. root_of_images, root_of_masks: folders that links must not lead out of."""
+    """images, masks: the folders. root_of_images, root_of_masks: folders that links must not lead out of.
+    by_kind: whether both are one folder, in which further folders, such as train/images and train/masks, tell
+    images from masks."""
 
     images: str
     masks: str
     root_of_images: str
     root_of_masks: str
+    by_kind: bool = False
 
 
 class Suffixes(NamedTuple):
@@ -75,8 +80,9 @@ def find_places(
     together = images is masks is None and not any(
         os.path.isdir(os.path.join(root, kind)) for kind in ("images", "masks")
     )
-    if together and (suffixes.mask or list_images(root).files):
-        return Places(root, root, root, root)
+    if together and (files := list_images(root).files):
+        kinds = {kind for file in files if (kind := _kind(file))}
+        return Places(root, root, root, root, by_kind=kinds == {"images", "masks"})
     found = {}
     for key, given in (("images", images), ("masks", masks)):
         found[key] = os.path.join(root or "", given if given is not None else key)
@@ -155,20 +161,21 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
     tell_left_out(
         images.left_out + masks.left_out, " and ".join(dict.fromkeys((places.images, places.masks)))
     )
-    named_masks = _by_name(masks.files, suffixes.mask, places.masks, places.root_of_masks)
-    own = set(named_masks.values())
-    in_one_folder = os.path.samefile(places.images, places.masks)
-    if in_one_folder:
-        if not suffixes.mask:
-            remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
-            raise DataError(
-                f"images and masks lie in one folder, {places.images}, and nothing tells them apart"
-                f"{_labelme_advice(places.images) or f'; {remedy}'}"
-            )
-        images = Listing(
-            [name for name in images.files if os.path.join(places.images, name) not in own], images.left_out
+    in_one_folder = os.path.samefile(places.images, places.masks) and not places.by_kind
+    if in_one_folder and not suffixes.mask:
+        remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
+        raise DataError(
+            f"images and masks lie in one folder, {places.images}, and nothing tells them apart"
+            f"{_labelme_advice(places.images) or f'; {remedy}'}"
         )
-    named_images = _by_name(images.files, suffixes.image, places.images, places.root_of_images)
+    named_masks = _by_name(masks.files, suffixes.mask, places.masks, places.root_of_masks, places.by_kind)
+    if in_one_folder:
+        own = set(named_masks.values())
+        others = [file for file in images.files if os.path.join(places.images, file) not in own]
+        images = Listing(others, images.left_out)
+    named_images = _by_name(
+        images.files, suffixes.image, places.images, places.root_of_images, places.by_kind
+    )
     if channels is not None:
         named_images = channels.by_name(named_images)
     mask_of = same_names(named_images, named_masks)
@@ -195,18 +202,36 @@ def refuse_unpaired(images: Sequence[str], masks: Sequence[str]) -> None:
 
 def _listings(places: Places, of_images: Sequence[str]) -> tuple[Listing, Listing]:
     """The files of both folders; of two folders, one inside the other, the outer one without the inner."""
+    if places.by_kind:
+        files, left_out = list_images(places.images, suffixes=of_images)
+        images, masks = ([file for file in files if _kind(file) == kind] for kind in ("images", "masks"))
+        return Listing(images, left_out), Listing(masks, Counter())
     if os.path.samefile(places.images, places.masks):
         both = list_images(places.images, suffixes=of_images)
         return both, Listing(both.files, Counter())
     return list_images(places.images, [places.masks], of_images), list_images(places.masks, [places.images])
 
 
-def _by_name(files: Iterable[str], suffix: str, folder: str, root: str) -> dict[str, str]:
+def _kind(file: str) -> str | None:
+    """'images' for train/images/a.png, 'masks' for train/masks/a.png; None for a file in no such folder."""
+    return next((KINDS[part] for part in file.split("/")[:-1] if part in KINDS), None)
+
+
+def _without_kind(file: str) -> str:
+    """train/a.png for train/images/a.png."""
+    parts = file.split("/")
+    place = next((i for i, part in enumerate(parts[:-1]) if part in KINDS), None)
+    return file if place is None else "/".join(parts[:place] + parts[place + 1 :])
+
+
+def _by_name(
+    files: Iterable[str], suffix: str, folder: str, root: str, by_kind: bool = False
+) -> dict[str, str]:
     """{name: path} of the files that end in `suffix`. DataError if two have one name, or if a link leads out
     of `root`."""
     found: dict[str, str] = {}
     for file in files:
-        name = without_suffix(file, suffix)
+        name = without_suffix(_without_kind(file) if by_kind else file, suffix)
         if name is None:
             continue
         path = os.path.join(folder, file)
@@ -231,7 +256,7 @@ def without_suffix(file: str, suffix: str) -> str | None:
 
 def _advice(images: Listing, masks: Listing, suffixes: Suffixes, otherwise: str) -> str:
     """The remedy where nothing fits: the suffixes under which images and masks would."""
-    seen = suffixes_seen(images.files, masks.files)
+    seen = suffixes_seen(*([_without_kind(file) for file in kind.files] for kind in (images, masks)))
     if seen is None or seen == suffixes:
         return otherwise
     typed = [f"data.{kind}_suffix={end}" for kind, end in seen._asdict().items() if end]

@@ -16,6 +16,7 @@ from segtrain.data.files.channels import Channels
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.listing import list_images
+from segtrain.data.files.marks import read_marks
 from segtrain.data.files.reading import (
     MAX_PIXELS,
     check_depth,
@@ -161,6 +162,10 @@ class PairedFiles:
             for index, image, mask in zip(missing, found, of_masks, strict=True):
                 self._headers[index] = self._checked(self.pairs[index], image, mask)
         return [self._headers[index] for index in indices]
+
+    def marks(self) -> list[str]:
+        """A mark for each sample, from the name and the content of its image."""
+        return read_marks([pair.image for pair in self.pairs], [pair.name for pair in self.pairs])
 
     def _checked(self, pair: Pair, image: Header | DataError, mask: Header | DataError) -> Header | DataError:
         """The image's header; the DataError if one of the two cannot be used."""

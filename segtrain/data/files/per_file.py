@@ -19,7 +19,7 @@ from segtrain.errors import CheckpointError, DataError
 from segtrain.run.own import parsed, read_own
 from segtrain.run.storage import remove_leftovers, written
 
-VERSION = 2  # of the cache files' content
+VERSION = 3  # of the cache files' content
 ALONE_S = 0.05  # how long the calling thread reads alone: few files take less time than threads take to start
 AT_ONCE = 1024  # files handed to the threads at a time
 CLOCK_S = 2  # coarsest resolution of a file system's times, see `_entry`

@@ -172,12 +172,11 @@ def split_bounds(keys: Iterable[str], val_fraction: float, test_fraction: float,
 
 def by_hash(pairs: Sequence[Pair], bounds: Sequence[float], seed: int) -> dict[str, list[Pair]]:
     """Those of the splits train, val and test that have a pair, by the `hashed` keys of the pairs, see
-    `split_bounds`. A notice on stderr if neighbouring video frames fall into different splits."""
+    `split_bounds`."""
     splits: dict[str, list[Pair]] = {"train": [], "val": [], "test": []}
     for pair in pairs:
         place = hashed(key_of(pair), seed)
         splits["val" if place < bounds[0] else "test" if place < bounds[1] else "train"].append(pair)
-    _warn_of_neighbours(splits)
     return {split: found for split, found in splits.items() if found}
 
 
@@ -188,15 +187,13 @@ def by_order(pairs: list[Pair], fraction: float, seed: int) -> dict[str, list[Pa
         return {"train": list(pairs)}
     kept = min(max(1, round(fraction * len(pairs))), len(pairs) - 1)
     chosen = set(np.random.default_rng(seed).permutation(len(pairs))[:kept].tolist())
-    splits = {
+    return {
         "train": [pair for index, pair in enumerate(pairs) if index not in chosen],
         "val": [pair for index, pair in enumerate(pairs) if index in chosen],
     }
-    _warn_of_neighbours(splits)
-    return splits
 
 
-def _warn_of_neighbours(splits: Mapping[str, Sequence[Pair]]) -> None:
+def warn_of_neighbours(splits: Mapping[str, Sequence[Pair]]) -> None:
     """Notice if consecutive frames of a video are in different splits: validation frames then are near
     duplicates of training frames, and scores come out too high. Pairs with a group are left out: a group is
     never split."""

@@ -33,6 +33,8 @@ def of_masks(
     readable.
     """
     mapping = checked_map(label_map)
+    if named.values and not mapping:
+        mapping = {value: index for index, value in enumerate(named.values)}
     counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
     settled, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
     if not named.names:

@@ -110,8 +110,8 @@ def _is_grey_index_mask(split: Split, index: int) -> bool:
 
 
 def read_by_labels(split: Split) -> bool:
-    """Whether the samples are pairs of image and mask files whose targets depend on the masks and on the labels
-    alone."""
+    """Whether the samples are pairs of image and mask files whose targets depend on the masks and on the
+    labels alone."""
     return (
         isinstance(split, PairedFiles) and split.targets is None and type(split).target is PairedFiles.target
     )

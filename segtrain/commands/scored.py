@@ -1,0 +1,85 @@
+"""Which samples of a data set are scored, and which of them a run has been trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segtrain.commands.dataset import split_of
+from segtrain.commands.resume import changes_since, marks_in, marks_of, same_samples
+from segtrain.data import DATA
+from segtrain.data.parts import Data, Split
+from segtrain.errors import printable
+from segtrain.options import path_options
+from segtrain.text import count
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The split to score. lines: to print, about a split that was chosen for the user and about samples that
+    the run knows or does not know."""
+
+    name: str
+    split: Split
+    lines: list[str]
+
+
+def scored_split(config: Mapping, data: Data, description: Mapping, run: str) -> Scored:
+    """The split that config["split"] names. Unset: val of the data that the run was trained on; of other data
+    test, or all samples if there is no such split.
+
+    description: of the run's checkpoint. run: its folder.
+    """
+    own = _is_own(config["data"], data, description)
+    name, lines = config["split"], []
+    if name is None:
+        name = "val" if own else "test" if "test" in data.splits else "all"
+        if not own:
+            lines.append(f"split     {name}: these are not the data that {printable(run)} was trained on")
+    split = split_of(data, name)
+    if own:
+        lines += _changed(data, description)
+    return Scored(name, split, lines + trained_on(name, split, description, run))
+
+
+def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[str]:
+    """A line if samples of the split are among those that the run was trained on; none for split=train."""
+    known = marks_in(description, "train")
+    marks = marks_of(split) if known and name != "train" else None
+    shared = sum(mark in known for mark in marks or [])
+    if not shared:
+        return []
+    return [f"data      images scored that {printable(run)} was trained on: {shared} of {len(split)}"]
+
+
+def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
+    """Whether the data are those of the run, perhaps moved, and with files added or removed."""
+    saved = description["config"]["data"]
+    if saved["name"] != options["name"]:
+        return False
+    if all(options.get(name) == saved.get(name) for name in path_options(DATA.factory(saved["name"]))):
+        return True
+    known = marks_in(description, "train")
+    if not known:
+        return same_samples(description, data)
+    there = {mark for split in data.splits.values() for mark in marks_of(split) or []}
+    return 2 * len(known & there) >= len(known)
+
+
+def _changed(data: Data, description: Mapping) -> list[str]:
+    """Lines about samples that have come since the training."""
+    known = marks_in(description, "train") | marks_in(description, "val")
+    if not known:
+        changed = changes_since(description, data)
+        return [f"data      has changed since the training ({', '.join(changed)})"] if changed else []
+    new = {}
+    for split in ("train", "val"):
+        marks = (marks_of(data.splits[split]) if split in data.splits else None) or []
+        new[split] = [index for index, mark in enumerate(marks) if mark not in known]
+    total = sum(map(len, new.values()))
+    if not total:
+        return []
+    where = ", ".join(f"{len(indices)} in {split}" for split, indices in new.items() if indices)
+    first = next(data.splits[split].name(indices[0]) for split, indices in new.items() if indices)
+    are = count(total, "image is", "images are")
+    return [f"data      {are} new or changed since the training: {where}; {printable(first)} first"]
