@@ -197,7 +197,7 @@ def find_images(folder: str, root: str) -> dict[str, str]:
     DataError if two files have the same key, or if a link leads out of `root`.
     """
     found: dict[str, str] = {}
-    for file in list_images(folder, suffixes=suffixes).files:
+    for file in list_images(folder).files:
         key, path = os.path.splitext(file)[0], os.path.join(folder, file)
         if key in found:
             raise DataError(
