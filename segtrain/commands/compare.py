@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from segtrain.checkpoint.reading import Checkpoint, read
@@ -11,15 +10,13 @@ from segtrain.commands.dataset import data_of
 from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scored import scored_split, trained_on
+from segtrain.commands.scored import scored_splits
 from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
-from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate import comparison as comparing
 from segtrain.evaluate.table import extent
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
-from segtrain.sample import Facts
 from segtrain.task import TASK
 from segtrain.text import say
 
@@ -35,7 +32,7 @@ def compare(config: dict, stop) -> dict:
     first = found[config["runs"][0]].description
     task = TASK.build(first["config"]["task"])
     data = data_of(config, config["runs"][0], first, task.target)
-    splits = _splits(config, data, {run: checkpoint.description for run, checkpoint in found.items()})
+    splits = scored_splits(config, data, {run: checkpoint.description for run, checkpoint in found.items()})
     names = list(splits)
     output = Path(config["output"])
     with storage(output):
@@ -77,28 +74,8 @@ def compare(config: dict, stop) -> dict:
     return record
 
 
-def _splits(config: dict, data: Data, descriptions: Mapping[str, Mapping]) -> dict[str, Split]:
-    """The splits to score, by name: config["splits"], else that of config["split"]. Prints what is said about
-    them. descriptions: of the checkpoints, by run."""
-    first, *others = descriptions
-    chosen = [
-        scored_split({**config, "split": name}, data, descriptions[first], first)
-        for name in dict.fromkeys(config["splits"] or [config["split"]])
-    ]
-    about = [line for scored in chosen for line in scored.lines]
-    about += [
-        line
-        for scored in chosen
-        for run in others
-        for line in trained_on(scored.name, scored.split, descriptions[run], run)
-    ]
-    if about:
-        say(*dict.fromkeys(about))
-    return {scored.name: scored.split for scored in chosen}
-
-
 def _entry(
-    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts: Facts, splits, device, stop
+    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts, splits, device, stop
 ) -> comparing.Entry:
     """The scores of one run on each split. ConfigError if its task is not that of the first run, or its
     classes are not those of the data."""

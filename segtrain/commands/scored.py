@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from segtrain.commands.dataset import split_of
 from segtrain.commands.resume import changes_since, marks_in, marks_of, same_samples
-from segtrain.data import DATA
+from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
 from segtrain.errors import printable
-from segtrain.options import path_options
-from segtrain.text import count
+from segtrain.text import count, flatten, say
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,26 @@ def scored_split(config: Mapping, data: Data, description: Mapping, run: str) ->
     return Scored(name, split, lines + trained_on(name, split, description, run))
 
 
+def scored_splits(config: Mapping, data: Data, descriptions: Mapping[str, Mapping]) -> dict[str, Split]:
+    """The splits to score, by name: config["splits"], else that of config["split"]. Prints what is said about
+    them. descriptions: of the checkpoints, by run."""
+    first, *others = descriptions
+    chosen = [
+        scored_split({**config, "split": name}, data, descriptions[first], first)
+        for name in dict.fromkeys(config["splits"] or [config["split"]])
+    ]
+    about = [line for scored in chosen for line in scored.lines]
+    about += [
+        line
+        for scored in chosen
+        for run in others
+        for line in trained_on(scored.name, scored.split, descriptions[run], run)
+    ]
+    if about:
+        say(*dict.fromkeys(about))
+    return {scored.name: scored.split for scored in chosen}
+
+
 def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[str]:
     """A line if samples of the split are among those that the run was trained on; none for split=train."""
     known = marks_in(description, "train")
@@ -57,7 +76,8 @@ def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
     saved = description["config"]["data"]
     if saved["name"] != options["name"]:
         return False
-    if all(options.get(name) == saved.get(name) for name in path_options(DATA.factory(saved["name"]))):
+    was, given = flatten(saved), flatten(options)
+    if all(given.get(key) == was.get(key) for key in path_keys(saved)):
         return True
     known = marks_in(description, "train")
     if not known:

@@ -61,7 +61,7 @@ def folder(
     annotations: FilePath | None = None,
     lossy_masks: bool = False,
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
-    mean: list[float] | None = None,
+    mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
     skip_bad: bool = False,
 ) -> Data:

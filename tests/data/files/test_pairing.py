@@ -106,11 +106,11 @@ def test_hidden_copies_are_passed_over_and_pictures_that_cannot_be_read_are_coun
     for name in "abc":
         save(tmp_path / f"images/{name}.png")
         save(tmp_path / f"masks/{name}.png")
-    for name in ("._a.png", ".ipynb_checkpoints/a.png", "a.heic", "b.HEIC", "notes.txt", "c.gif"):
+    for name in ("._a.png", ".ipynb_checkpoints/a.png", "a.heic", "b.HEIC", "notes.txt", "c.jp2"):
         path = tmp_path / "images" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\0\5\26\7")
     np.save(tmp_path / "masks/a.npy", np.zeros(3))
     assert names(build(root=str(tmp_path))) == ["a", "b", "c"]
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert "2 .heic" in line and "1 .gif" in line and "txt" not in line
+    assert "2 .heic" in line and "1 .jp2" in line and "txt" not in line
