@@ -3,17 +3,20 @@ the training split."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
+from segtrain.data.files.splits import hashed
 from segtrain.data.joined import Chosen, Joined
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError
 from segtrain.settings import Sampler
 from segtrain.text import count
+
+SEED = 1
+"""Of the hash of a name; another one than the default of data.split_seed, so that a share of the training
+split is not drawn from one end of the hashes that a random split has left to it."""
 
 
 def selected(data: Data, settings: Sampler) -> Data:
@@ -36,7 +39,7 @@ def share_of(split: Split, fraction: float) -> Chosen:
     """The samples with the lowest hashes of their names, at least one, in the order of the split: a smaller
     fraction is part of a larger one."""
     names = [name for name, _ in origins(split)]
-    by_hash = sorted(range(len(names)), key=lambda index: (hashed(names[index]), names[index]))
+    by_hash = sorted(range(len(names)), key=lambda index: (hashed(names[index], SEED), names[index]))
     return Chosen(split, sorted(by_hash[: max(1, round(fraction * len(names)))]))
 
 
@@ -70,7 +73,7 @@ def folds_of(names: Sequence[tuple[str, str]], folds: int) -> list[int]:
             else f"sampler.folds is {folds}, and all samples of the training and validation split are of one "
             f"group, which cannot be cut; leave sampler.folds null"
         )
-    order = sorted(members, key=lambda key: (-len(members[key]), hashed(key[1]), key))
+    order = sorted(members, key=lambda key: (-len(members[key]), hashed(key[1], SEED), key))
     fold_of, sizes = [0] * len(names), [0] * folds
     for key in order:
         fold = sizes.index(min(sizes))
@@ -78,14 +81,6 @@ def folds_of(names: Sequence[tuple[str, str]], folds: int) -> list[int]:
         for index in members[key]:
             fold_of[index] = fold
     return fold_of
-
-
-def hashed(key: str) -> float:
-    """A number from 0 to below 1 that depends on the key alone, evenly distributed over keys. Accented
-    letters count the same in each of their Unicode forms."""
-    text = unicodedata.normalize("NFC", key)
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def origins(split: Split) -> list[tuple[str, str]]:
