@@ -16,7 +16,7 @@ from PIL import Image
 from segtrain.cli import catalogue
 from segtrain.commands import COMMANDS, Command
 from segtrain.data import DATA
-from segtrain.settings import key
+from segtrain.options import key
 from segtrain.train import loop
 from segtrain.train.step import train_step
 
