@@ -60,7 +60,7 @@ def test_help_explains_with_examples_and_keys(segtrain):
         "segtrain train experiment=",
         "resume=",
         "deeplabv3plus",
-        "trainer.evaluate_every=1ep",
+        "trainer.evaluate_every=auto",
         "loader.batch_size=8",
         "segtrain list",
     ):
