@@ -127,7 +127,47 @@ def damage_best(place: Path) -> None:
     (place / "outputs" / "first" / "checkpoints" / "best" / "description.json").write_text("{}")
 
 
+def lossy_masks(place: Path) -> None:
+    for path in (place / "same" / "masks").glob("*.png"):
+        Image.open(path).point(lambda value: 255 * value).save(path.with_suffix(".jpg"), quality=100)
+        path.unlink()
+
+
+def pages_for_images(place: Path) -> None:
+    for path in (place / "same" / "images").glob("*.png"):
+        first, *others = Image.open(path).split()
+        first.save(path.with_suffix(".tif"), save_all=True, append_images=others)
+        path.unlink()
+
+
+NOT_THERE = "is not a folder"
 CASES = {
+    # --- data sets
+    "masks of lossy compression": Case(
+        (*FOLDER, "data.classes=[a,b]", "data.label_map={0: 0, 255: 1}"),
+        ", whose compression changes the class numbers; ",
+        first=lossy_masks,
+    ),
+    "images of several pages": Case((*FOLDER,), " pages, and one image is expected; ", first=pages_for_images),
+    "classes of an annotation with its own": Case(
+        ("train", *PLAIN, *UNET, "data=coco", "data.labels=stuff", "data.classes=voc", "data.root=nowhere"),
+        "; choose classes with data.labels=instances",
+        then=NOT_THERE,
+    ),
+    "no data sets": Case(
+        ("train", *PLAIN, *UNET, "data=concat", "data.sets={}"), "data.sets is empty; give data sets, ", [("data.sets={voc:{root:VOC}}",)],
+        then=NOT_THERE
+    ),
+    "scores of another benchmark": Case(
+        (*EVALUATE, "metric=[confusion,cityscapes]"),
+        "metric.cityscapes scores the 19 classes of Cityscapes and nothing else; ",
+        [("metric=confusion",)],
+    ),
+    "labels of a set without masks": Case(
+        ("score", "predictions=same/masks", "data=shapes", *SHAPES, "ids=labels"),
+        "has none; use ids=classes",
+        then="have no prediction",
+    ),
     # --- runs and checkpoints
     "another checkpoint": Case(EVALUATE, ", use checkpoint=", first=damage_best),
     "a checkpoint's folder": Case(
@@ -363,6 +403,22 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 # --- every error that proposes something is among the cases, or cannot be met in a test
 
 NOT_RUN = {
+    "Written by segtrain plan for": "the head of a file",
+    "exists; give another name, or overwrite=true": "plan takes a minute: its own tests",
+    "exists; give another output, or overwrite=true": "plan takes a minute: its own tests",
+    "training goes on without them with loader.on_bad=skip": "a part of a list",
+    "{ARCHIVE}.zip holds; found: ": "needs the archive",
+    "{TRAINVAL[self.year]} holds; found: ": "needs the archive",
+    "of SBD with segtrain data prepare": "needs the archive",
+    "; lead it to a common class or to null in data.class_map": "tests of data=concat",
+    "the annotations hold labels that are no class": "tests of annotations",
+    "alpha aside, and grey or RGB is expected; ": "tests of layouts",
+    "] for three of them": "tests of layouts",
+    "are read by data=coco data.labels=panoptic": "needs COCO",
+    "if these are the values of the data set's own masks, set ids=labels": "tests of scores",
+    "with the images of a benchmark; choose data=cityscapes or data=voc": "needs a benchmark",
+    "loader.cache=disk needs to know the files of each sample": "needs a data set of a plug-in",
+    "set loader.cache_dir to a folder on another disk": "needs a full disk",
     "the front end alone, from whose run": "an option's meaning, no error",
     "set augmentation.warp.size, or loader.batch_size=1": "the training has refused such images before",
     "model.patch=224 or more); use model.dense=false": "an encoder whose windows overlap otherwise",

@@ -214,7 +214,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
 
 def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
     """The event file takes the contact sheet and is the first to meet the limit, after the checkpoint."""
-    words = ("train", *SMALL, "name=run", "resume=auto")
+    words = ("train", *SMALL, "trainer.evaluate_every=1ep", "name=run", "resume=auto")
     refused = run(*words, cwd=tmp_path, shell='ulimit -f 60; exec "$0" "$@"')
     said = one_line(refused, 4)
     assert "events.out.tfevents" in said and "ulimit -f" in said
@@ -222,7 +222,7 @@ def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
     assert read_record(folder)["exit_code"] == 4 and checkpoint.find(folder, "last").name == "3"
     resumed = run(*words, cwd=tmp_path)
     assert resumed.returncode == 0 and "resuming from outputs/run/checkpoints/3" in resumed.stdout
-    whole = run("train", *SMALL, "name=whole", cwd=tmp_path)
+    whole = run("train", *SMALL, "trainer.evaluate_every=1ep", "name=whole", cwd=tmp_path)
     assert whole.returncode == 0
     of = [
         checkpoint.load_weights(tmp_path / "outputs" / name / "checkpoints" / "4")
