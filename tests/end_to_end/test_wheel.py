@@ -77,9 +77,9 @@ conf = Path(segtrain.__file__).parent / "conf"
 for group in ("data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "task", "experiment"):
     for file in sorted((conf / group).glob("*.yaml")):
         # Options without a default, as a user would give them.
-        needed = {"camvid": ["data.root=x"], "camvid_lite0": ["data.root=x"], "deck": ["data.root=x"],
-                  "folder": ["data.images=x", "data.masks=x"],
-                  "weighted_sum": ["loss.terms={jaccard: {}}"]}.get(file.stem, [])
+        of_published = file.stem.startswith(("ade20k", "camvid", "cityscapes", "coco", "deck", "voc"))
+        needed = {"folder": ["data.images=x", "data.masks=x"], "concat": ["data.sets={camvid:{root:x}}"],
+                  "weighted_sum": ["loss.terms={jaccard: {}}"]}.get(file.stem, ["data.root=x"] * of_published)
         code = main(["train", f"{group}={file.stem}", *needed, "--cfg", "job"])
         assert code == 0, (file, code)
 print("composed from", segtrain.__file__)
