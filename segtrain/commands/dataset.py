@@ -18,9 +18,9 @@ from segtrain.text import flatten
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set of a run, with the folds and the share that the run chose unless the user chose another
-    data set. Its relative paths begin in the current directory or, if they do not exist there, in the
-    directory that the run was started in, which the error names if they exist in neither."""
+    """The data set for a command on a run. The run's folds and fraction apply if data.name is the run's.
+    Relative paths are resolved against the current directory, then against the directory where the run was
+    started; the error for a path that exists in neither names that directory."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
     try:
@@ -32,8 +32,8 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
         lost = any(f"'{path}" in str(error) and not Path(path).is_absolute() for path in kept)
         if lost and started is not None and Path(started) != Path.cwd():
             error.args = (
-                f"{error}; {run} was started in {started}, where its relative paths begin: go there or "
-                f"give the path anew",
+                f"{error}; {run} was started in {started}, where its relative paths begin: change "
+                f"to that directory or override the path",
             )
         raise
     sampler = Sampler(**description["config"].get("sampler") or {})  # earlier versions had none

@@ -34,7 +34,10 @@ def scored_split(config: Mapping, data: Data, description: Mapping, run: str) ->
     if name is None:
         name = "val" if own else "test" if "test" in data.splits else "all"
         if not own:
-            lines.append(f"split     {name}: these are not the data that {printable(run)} was trained on")
+            lines.append(
+                f"split     {name}, the default for other data than {printable(run)} was trained on "
+                "(split=NAME)"
+            )
     split = split_of(data, name)
     if own:
         lines += _changed(data, description)
@@ -68,7 +71,10 @@ def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[
     shared = sum(mark in known for mark in marks or [])
     if not shared:
         return []
-    return [f"data      images scored that {printable(run)} was trained on: {shared} of {len(split)}"]
+    return [
+        f"data      warning: {shared} of {len(split)} images are training images of {printable(run)}; the "
+        f"scores come out too high"
+    ]
 
 
 def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:

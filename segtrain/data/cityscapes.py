@@ -69,8 +69,9 @@ LABELS = (
     Label(33, "bicycle", "vehicle", True, True, (119, 11, 32)),
 )
 """As in cityscapesScripts, helpers/labels.py."""
-VOID = 4
-"""Labels below this id mark what is not part of the scene; the others are the 30 classes of the paper."""
+FIRST_OF_30 = 4
+"""Labels with lower ids (unlabeled, ego vehicle, rectification border, out of roi) have no class; ids 4 to 33
+are the 30 classes of the paper."""
 FIRST_OBJECT = 1000
 """Values in *_instanceIds.png: 1000·id + number for objects, the id for everything else."""
 PUBLISHED = {"train": 2975, "val": 500, "test": 1525, "train_extra": 19998}
@@ -138,7 +139,7 @@ def _class_list(key: Callable[[Label], str | None]) -> ClassList:
 
 CLASS_LISTS = {
     "19": _class_list(lambda label: label.name if label.evaluated else None),
-    "30": _class_list(lambda label: label.name if label.id >= VOID else None),
+    "30": _class_list(lambda label: label.name if label.id >= FIRST_OF_30 else None),
     "categories": _class_list(lambda label: label.category if label.category != "void" else None),
 }
 

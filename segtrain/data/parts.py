@@ -59,9 +59,9 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `splits` has "train" and "val" (one of them may lack in a folder with a single image), and
-    "test" where a set has one with targets.
-    ("all", every sample, is made of them by the commands.)
+    """A data set. splits: "train" and "val" (a folder with a single image may lack one of the two), and
+    "test" if the data set has a test split, whose targets may be IGNORE everywhere (Cityscapes). The split
+    "all", all of them together, is made by `commands.dataset.split_of`.
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run
     saves them, so that other files are later read in the same way.

@@ -14,17 +14,17 @@ from segtrain.settings import Sampler
 @dataclass(frozen=True)
 class Draws:
     """repeats: float64[N] from 1, how often an epoch holds each sample on average; None: once. class_share:
-    share of the samples that are drawn by class. class_weights: float64[C], the probability of each class in
-    such a draw. holders: for each class, the indices of the samples that hold it."""
+    share of the samples that are drawn by class. class_probabilities: float64[C], the probability that such a
+    draw picks each class. holders: for each class, the indices of the samples that hold it."""
 
     repeats: np.ndarray | None = None
     class_share: float = 0.0
-    class_weights: np.ndarray | None = None
+    class_probabilities: np.ndarray | None = None
     holders: tuple[np.ndarray, ...] = ()
 
     def by_class(self, rng: np.random.Generator) -> tuple[int, int]:
         """(index, class): a class, then one of the samples that hold it."""
-        chosen = int(rng.choice(len(self.class_weights), p=self.class_weights))
+        chosen = int(rng.choice(len(self.class_probabilities), p=self.class_probabilities))
         return int(rng.choice(self.holders[chosen])), chosen
 
 
@@ -54,7 +54,7 @@ def draws_of(settings: Sampler, class_pixels: Callable[[], np.ndarray]) -> Draws
     return Draws(
         repeats=repeat_factors(present, settings.repeat_threshold) if settings.repeat_threshold else None,
         class_share=settings.class_share,
-        class_weights=weights / weights.sum(),
+        class_probabilities=weights / weights.sum(),
         holders=tuple(np.flatnonzero(column) for column in present.T),
     )
 

@@ -93,7 +93,7 @@ def test_another_folder_is_scored_whole_and_said(scored, tmp_path, write_names):
     ):
         printed, protocol = scored(*words)
         assert (protocol["split"], protocol["images"], protocol["pixels"]) == ("all", 6, 6 * 31 * 32)
-        assert "split     all: these are not the data that outputs/r was trained on" in printed
+        assert "split     all, the default for other data than outputs/r was trained on" in printed
         assert "trained on:" not in printed
     assert scored("data.root=other", "split=val")[1]["images"] < 6
 
@@ -105,7 +105,7 @@ def test_another_folder_with_a_test_split_is_scored_on_that(scored, tmp_path, wr
     assert (protocol["split"], protocol["images"]) == (
         "test",
         2,
-    ) and "split     test: these are not" in printed
+    ) and "split     test, the default for other data" in printed
 
 
 def test_a_single_image_can_be_scored(scored, tmp_path, write_names):
@@ -129,7 +129,7 @@ def test_new_files_are_reported_and_no_training_image_becomes_validation(scored,
     assert before < protocol["images"] < 20 and "trained on:" not in printed
     printed, protocol = scored("split=all")
     assert protocol["images"] == 26
-    assert f"images scored that outputs/r was trained on: {6 - before} of 26" in printed
+    assert f"warning: {6 - before} of 26 images are training images of outputs/r" in printed
 
 
 def test_a_changed_image_is_new(scored, tmp_path, write_names):
@@ -145,7 +145,7 @@ def test_images_of_the_training_in_another_folder_are_counted(scored, tmp_path, 
         shutil.copy(tmp_path / "own" / kind / image.name, tmp_path / "other" / kind)
     printed, protocol = scored("data.root=other")
     assert (protocol["split"], protocol["images"]) == ("all", 9)
-    assert "images scored that outputs/r was trained on: 1 of 9" in printed
+    assert "warning: 1 of 9 images are training images of outputs/r" in printed
 
 
 def earlier(run):
@@ -172,9 +172,9 @@ def test_compare_says_what_it_scored(run, capsys, tmp_path, write_names):
     assert cli.main([*words, "data.root=other"]) == 0
     printed = capsys.readouterr().out
     assert (
-        "split     all: these are not" in printed
+        "split     all, the default for other data" in printed
         and f"3 images of split all, {3 * 31 * 32} labelled" in printed
     )
     assert cli.main([*words, "split=all"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("images scored that outputs/r was trained on: ") == 1
+    assert printed.count("images are training images of outputs/r") == 1

@@ -79,7 +79,7 @@ def test_classes_are_drawn_and_then_images_that_hold_them():
     rare = [one.index for one in by_class if one.focus == 2]
     assert set(rare) == {4, 11} and abs(np.mean(np.array(rare) == 4) - 0.5) < 0.1
     totals = class_pixels(Scenes(), 3).sum(axis=0)
-    weights = draws(class_share=0.5, class_draw="sqrt_inverse").class_weights
+    weights = draws(class_share=0.5, class_draw="sqrt_inverse").class_probabilities
     assert weights == pytest.approx((1 / np.sqrt(totals)) / (1 / np.sqrt(totals)).sum())
 
 
@@ -122,6 +122,9 @@ def test_batches_are_a_function_of_seed_and_position(sampler):
 
 def test_classes_without_any_sample_are_not_drawn_and_no_label_at_all_is_an_error():
     found = draws_of(Sampler(class_share=0.5), lambda: np.array([[0, 4, 0], [0, 0, 0]]))
-    assert found.class_weights.tolist() == [0, 1, 0] and found.by_class(np.random.default_rng(0)) == (0, 1)
+    assert found.class_probabilities.tolist() == [0, 1, 0] and found.by_class(np.random.default_rng(0)) == (
+        0,
+        1,
+    )
     with pytest.raises(ConfigError, match="no sample of the training split has a label"):
         draws_of(Sampler(class_share=0.5), lambda: np.zeros((2, 3), np.int64))
