@@ -28,9 +28,12 @@ class Operation(Protocol):
     """An augmentation.
 
     output_size: (height, width) in pixels of all samples after it; None if that depends on the sample.
+    needs_instances: whether its result depends on the instances of a sample. If no operation needs them, they
+    are not read.
     """
 
     output_size: tuple[int, int] | None
+    needs_instances: bool
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, draw: Callable[[np.random.Generator], Sample]
@@ -42,6 +45,12 @@ class Operation(Protocol):
 def output_size(ops: Sequence[Operation]) -> tuple[int, int] | None:
     """(height, width) that all samples have after `ops`; None if it depends on the sample."""
     return next((op.output_size for op in reversed(ops) if op.output_size), None)
+
+
+def needs_instances(ops: Sequence[Operation]) -> bool:
+    """Whether an operation needs the instances of samples. One that does not declare it counts as needing
+    them."""
+    return any(getattr(op, "needs_instances", True) for op in ops)
 
 
 def apply(

@@ -44,6 +44,7 @@ class Colour:
     """The operation made by `colour`."""
 
     output_size: ClassVar[None] = None
+    needs_instances: ClassVar[bool] = False
     brightness: float
     contrast: float
     saturation: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
@@ -86,6 +86,7 @@ class ObjectCrops:
     indices of the classes whose connected components are objects."""
 
     stage: int
+    needs_instances: ClassVar[bool] = True
     output_size: tuple[int, int]
     resized: int
     flip: float

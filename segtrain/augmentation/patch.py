@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ def patch(
 class Patch:
     """The operation made by `patch`."""
 
+    needs_instances: ClassVar[bool] = False
     output_size: tuple[int, int]
     flip: float
     class_weights: np.ndarray | None

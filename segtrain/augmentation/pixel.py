@@ -162,6 +162,7 @@ class Pixel:
     """The operation made by `pixel`."""
 
     output_size: ClassVar[None] = None
+    needs_instances: ClassVar[bool] = False
     compose: Any
     ignore_index: int
 

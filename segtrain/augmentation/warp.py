@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -116,6 +116,7 @@ def warp(
 class Warp:
     """The operation made by `warp`."""
 
+    needs_instances: ClassVar[bool] = False
     output_size: tuple[int, int] | None
     scale: tuple[float, float]
     log: bool

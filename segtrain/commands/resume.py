@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from segtrain.checkpoint.initial import start_from
 from segtrain.commands.parts import Parts
 from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
+from segtrain.data.selection import names_below
 from segtrain.errors import ConfigError, DataError
 from segtrain.evaluate.loop import spread
 from segtrain.run.saved import with_settled_values
@@ -85,9 +85,7 @@ def changes_since(description: Mapping, data: Data) -> list[str]:
 
 
 def _names_hash(split: Split) -> str:
-    names = [split.name(index) for index in range(len(split))]
-    shared = _common_folder(names)
-    below = "\n".join(name.removeprefix(shared) for name in names)
+    below = "\n".join(names_below(split))
     return hashlib.sha256(below.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -104,14 +102,6 @@ def _fingerprint(split: Split) -> dict:
         "content": content.hexdigest(),
         "marks": "".join(marks_of(split) or []),
     }
-
-
-def _common_folder(names: Sequence[str]) -> str:
-    """The folder that all names lie in; "" if there is none, as for names that are not paths."""
-    try:
-        return os.path.commonpath([os.path.dirname(name) for name in names])
-    except ValueError:  # absolute and relative paths, or paths on several drives
-        return ""
 
 
 def check_samples(config: Mapping, description: dict | None, now: Mapping[str, dict]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from segtrain.data.joined import without_instances
 from segtrain.data.parts import Split
 from segtrain.data.resized import Resized
 from segtrain.errors import ConfigError, printable
@@ -34,6 +35,8 @@ def score_split(
 ) -> Scores:
     """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
+    if not any("instances" in metric.needs for metric in run.metrics.values()):
+        split = without_instances(split)
     split = run.sized(split)
     predict = run.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)

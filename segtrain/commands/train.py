@@ -23,7 +23,7 @@ from segtrain.commands.run import RunOutput, about, check_room, result_of
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.errors import ResourceError
-from segtrain.loader.loader import check_evaluation, decoded, training_batches
+from segtrain.loader.loader import check_evaluation, split_to_read, training_batches
 from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -77,8 +77,8 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     )
     if folder is None:
         loader = replace(loader, cache="none")  # a dry run saves nothing
-    # Here, so that the batches of the run and of the statistics of batch-norm share one check of the folder.
-    read_from = decoded(train_split, loader, stop.raise_if_requested)
+    # Here, so that the batches of the run and of the statistics of batch-norm share one check of the cache.
+    read_from = split_to_read(train_split, ops, loader, stop.raise_if_requested)
     from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
     from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=draws)
     batches = from_start(state.position)

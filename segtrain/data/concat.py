@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of, source_of
+from segtrain.data.joined import Joined, headers_of, source_of, target_of, without_instances
 from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -93,8 +93,7 @@ class Mapped:
 
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where the split can do without."""
-        split = self.split
-        return self.table[split.target(index) if hasattr(split, "target") else split[index].target]
+        return self.table[target_of(self.split, index)]
 
     def origins(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
@@ -110,6 +109,10 @@ class Mapped:
         """The `Source` of a sample; None if its split has none."""
         source = source_of(self.split, index)
         return source and source._replace(reading=f"{source.reading} {self._reading}")
+
+    def without_instances(self) -> Mapped:
+        """The same samples; files of object numbers are not read."""
+        return Mapped(without_instances(self.split), self.table)
 
     @functools.cached_property
     def _reading(self) -> str:

@@ -13,29 +13,20 @@ from segtrain.errors import DataError
 from segtrain.sample import Sample
 
 
-class Joined:
-    """The samples of several splits, one split after the other."""
+class Placed:
+    """A split whose samples are those of other splits: sample `index` is that at `place(index)`."""
 
-    def __init__(self, splits: Sequence[Split]):
-        self.splits = list(splits)
-        self._starts = [0, *itertools.accumulate(len(split) for split in splits)]
-
-    def __len__(self) -> int:
-        return self._starts[-1]
+    def place(self, index: int) -> tuple[Split, int]:
+        """The split that holds sample `index`, and the sample's index there."""
+        raise NotImplementedError
 
     def __getitem__(self, index: int) -> Sample:
         split, inside = self.place(index)
         return split[inside]
 
-    def origins(self) -> list[tuple[str, str]] | None:
-        """(name, group) of each sample; None if one of the splits does not tell them."""
-        found = [split.origins() if hasattr(split, "origins") else None for split in self.splits]
-        return None if None in found else list(itertools.chain(*found))
-
     def target(self, index: int) -> np.ndarray:
         """The target of a sample; the image is not read where its split can do without."""
-        split, inside = self.place(index)
-        return split.target(inside) if hasattr(split, "target") else split[inside].target
+        return target_of(*self.place(index))
 
     def name(self, index: int) -> str:
         split, inside = self.place(index)
@@ -49,6 +40,22 @@ class Joined:
         """The `Source` of a sample; None if its split has none."""
         return source_of(*self.place(index))
 
+
+class Joined(Placed):
+    """The samples of several splits, one split after the other."""
+
+    def __init__(self, splits: Sequence[Split]):
+        self.splits = list(splits)
+        self._starts = [0, *itertools.accumulate(len(split) for split in splits)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def origins(self) -> list[tuple[str, str]] | None:
+        """(name, group) of each sample; None if one of the splits does not tell them."""
+        found = [split.origins() if hasattr(split, "origins") else None for split in self.splits]
+        return None if None in found else list(itertools.chain(*found))
+
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         found: dict[int, Header | DataError] = {}
@@ -56,6 +63,10 @@ class Joined:
             inside = [index for index in indices if start <= index < start + len(split)]
             found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
+
+    def without_instances(self) -> Joined:
+        """The same samples; files of object numbers are not read."""
+        return Joined([without_instances(split) for split in self.splits])
 
     def marks(self) -> list[str] | None:
         """A mark for each sample; None if one of the splits has none."""
@@ -70,44 +81,29 @@ class Joined:
         return self.splits[number], index - self._starts[number]
 
 
-class Chosen:
+class Chosen(Placed):
     """Some samples of a split, or some of them repeatedly. indices: of the samples, in order."""
 
     def __init__(self, split: Split, indices: Sequence[int]):
         self.split = split
-        self.indices = np.asarray(
-            indices, np.int64
-        )  # a list would be copied to each worker as Python numbers
+        # As an array: a list of Python numbers is large, and is sent to each worker.
+        self.indices = np.asarray(indices, np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.split[self._inside(index)]
 
     def origins(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
         found = self.split.origins() if hasattr(self.split, "origins") else None
         return None if found is None else [found[index] for index in self.indices.tolist()]
 
-    def target(self, index: int) -> np.ndarray:
-        """The target of a sample; the image is not read where the split can do without."""
-        inside = self._inside(index)
-        return self.split.target(inside) if hasattr(self.split, "target") else self.split[inside].target
-
-    def name(self, index: int) -> str:
-        return self.split.name(self._inside(index))
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.split.size(self._inside(index))
-
-    def source(self, index: int) -> Source | None:
-        """The `Source` of a sample; None if its split has none."""
-        return source_of(self.split, self._inside(index))
-
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
+
+    def without_instances(self) -> Chosen:
+        """The same samples; files of object numbers are not read."""
+        return Chosen(without_instances(self.split), self.indices)
 
     def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""
@@ -120,6 +116,17 @@ class Chosen:
 
     def _inside(self, index: int) -> int:
         return int(self.indices[index])
+
+
+def target_of(split: Split, index: int) -> np.ndarray:
+    """`split.target`; of a split without that method, the target of the whole sample."""
+    return split.target(index) if hasattr(split, "target") else split[index].target
+
+
+def without_instances(split: Split) -> Split:
+    """`split.without_instances`; a split without that method itself, because its instances cost no
+    reading."""
+    return split.without_instances() if hasattr(split, "without_instances") else split
 
 
 def source_of(split: Split, index: int) -> Source | None:

@@ -37,12 +37,13 @@ def digest_of(*values: object) -> str:
 class Split(Protocol):
     """Samples by index. It is sent to worker processes, so it holds paths and numbers, never open files.
 
-    Five methods more are used where a split has them. `headers(indices)`: a list of `Header`, or of the
+    Further methods are used where a split has them. `headers(indices)`: a list of `Header`, or of the
     DataError of a sample that cannot be used; many files are read faster together than with `size`.
     `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
     None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
     which decoded samples cannot be kept on disk. `marks()`: a text of 8 letters for each sample, or None, by
-    which a run knows the samples that it was trained on wherever their files lie.
+    which a run knows the samples that it was trained on wherever their files lie. `without_instances()`: the
+    same samples without their instances, if those are read from files of their own.
     """
 
     def __len__(self) -> int: ...

@@ -90,9 +90,14 @@ def origins(split: Split) -> list[tuple[str, str]]:
         found = split.origins()
         if found is not None:
             return found
+    return [(name, "") for name in names_below(split)]
+
+
+def names_below(split: Split) -> list[str]:
+    """What messages call each sample, without the folder that all of them lie in."""
     names = [split.name(index) for index in range(len(split))]
     try:
         shared = os.path.commonpath([os.path.dirname(name) for name in names])
-    except ValueError:  # absolute and relative paths, or none
+    except ValueError:  # absolute and relative paths, paths on several drives, or none
         shared = ""
-    return [(name.removeprefix(shared), "") for name in names]
+    return [name.removeprefix(shared) for name in names]

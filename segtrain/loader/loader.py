@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from segtrain.augmentation import needs_instances
+from segtrain.data.joined import without_instances
 from segtrain.loader.batches import Batches
 from segtrain.loader.decoding import decoded
 from segtrain.loader.draws import EVEN, Draws
@@ -12,6 +14,16 @@ from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
 from segtrain.sample import IGNORE
 from segtrain.settings import Loader
+
+
+def split_to_read(
+    split, ops: Sequence[Callable], settings: Loader, interrupt: Callable[[], None] = lambda: None
+):
+    """The split that a training reads: without instances if no operation needs them, and with
+    loader.cache=disk with decoded samples, see `decoding.decoded`."""
+    if not needs_instances(ops):
+        split = without_instances(split)
+    return decoded(split, settings, interrupt)
 
 
 def training_batches(
@@ -24,9 +36,9 @@ def training_batches(
     draws: Draws = EVEN,
 ) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order. interrupt: see `Batches`. draws: how often each sample is drawn. With loader.cache=disk the
-    samples are decoded first, see `decoding.decoded`."""
-    split = decoded(split, settings, interrupt)
+    in order. interrupt: see `Batches`. draws: how often each sample is drawn. split: also one of
+    `split_to_read`."""
+    split = split_to_read(split, ops, settings, interrupt)
     reader = Reader(
         split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split), draws
     )

@@ -1,13 +1,14 @@
 """Every entry and every menu builds, keeps the contract and is a function of its generator."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from segtrain.augmentation import AUGMENTATION, apply, output_size
+from segtrain.augmentation import AUGMENTATION, apply, needs_instances, output_size
 from segtrain.data import DATA
 from segtrain.data.survey.stats import Frequency
 from segtrain.sample import IGNORE
@@ -63,6 +64,28 @@ def test_operations_declare_the_size_they_give(config, size):
     ops, sample = build(config), DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
     assert output_size(ops) == size
     assert apply(ops, sample, np.random.default_rng(0), None).image.shape[:2] == (size or (64, 64))
+
+
+@pytest.mark.parametrize("name", MENUS)
+def test_instances_change_only_what_says_that_it_needs_them(name):
+    """Where no operation needs them, their files are not read, and the samples are the same."""
+    ops = build(written(name))
+    sample = DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
+    whole, without = (
+        [apply(ops, one, np.random.default_rng(seed), None) for seed in range(8)]
+        for one in (sample, replace(sample, instances=None))
+    )
+    same = all(
+        (a.image == b.image).all() and (a.target == b.target).all()
+        for a, b in zip(whole, without, strict=True)
+    )
+    assert same or needs_instances(ops)
+
+
+def test_operations_that_need_instances():
+    sizes = {"object_crops": {"size": 32, "resized": 40}, "warp": {}}
+    assert [needs_instances(build({name: sizes[name]})) for name in sizes] == [True, False]
+    assert needs_instances([lambda sample, rng, draw: sample]), "one that does not say so"
 
 
 def test_none_is_none():

@@ -117,7 +117,7 @@ def test_batches_are_the_same_from_files_memory_and_disk(files, cache, workers):
 
 def test_a_finished_folder_is_read_instead_of_the_files(files, cache, monkeypatch):
     plain = batches(files, settings("none", workers=0))
-    decoding.decoded(files, settings(folder=cache))
+    batches(files, settings(folder=cache, workers=0))  # builds the folder
     no_files(monkeypatch)
     assert equal(batches(files, settings(folder=cache, workers=0)), plain)
 

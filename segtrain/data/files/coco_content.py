@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from tqdm import tqdm
 
-from segtrain.data.files.mapped import pieces, texts
+from segtrain.data.files.mapped import pieces, text_at, texts
 from segtrain.errors import ConfigError, DataError
 from segtrain.run.own import parsed
 from segtrain.text import notice
@@ -26,6 +26,26 @@ MAX_OBJECTS = 65535  # of an image: numbers of objects are uint16
 BIGGEST = 2**63  # first number that an int64 cannot hold
 
 Arrays = dict[str, np.ndarray]
+
+
+class CocoFile:
+    """The images and categories of a JSON file, in arrays that all processes share."""
+
+    _arrays: Arrays
+
+    def __len__(self) -> int:
+        return len(self._arrays["image_sizes"])
+
+    @property
+    def category_ids(self) -> list[int]:
+        """The ids of the categories, ascending."""
+        return self._arrays["category_ids"].tolist()
+
+    @property
+    def category_names(self) -> list[str]:
+        """The names of the categories, in the order of `category_ids`."""
+        joined, starts = self._arrays["category_names"], self._arrays["category_starts"]
+        return [text_at(joined, starts, index) for index in range(len(starts) - 1)]
 
 
 def pycocotools_mask():

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from segtrain.data.files.coco_content import check_json, object_arrays, pycocotools_mask
+from segtrain.data.files.coco_content import CocoFile, check_json, object_arrays, pycocotools_mask
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.mapped import mapped_arrays, piece_at, text_at
 from segtrain.data.files.pairs import check_inside, prefix_and_number
@@ -54,7 +54,7 @@ class Objects(NamedTuple):
     masks: list[bytes]
 
 
-class CocoJson:
+class CocoJson(CocoFile):
     """The images, categories and objects of a JSON file in COCO's format. Images are in the order of their
     ids.
 
@@ -66,20 +66,6 @@ class CocoJson:
         pycocotools_mask()
         self.path = path
         self._arrays = mapped_arrays(KIND, path, object_arrays, check_json)
-
-    def __len__(self) -> int:
-        return len(self._arrays["image_sizes"])
-
-    @property
-    def category_ids(self) -> list[int]:
-        """The ids of the categories, ascending."""
-        return self._arrays["category_ids"].tolist()
-
-    @property
-    def category_names(self) -> list[str]:
-        """The names of the categories, in the order of `category_ids`."""
-        joined, starts = self._arrays["category_names"], self._arrays["category_starts"]
-        return [text_at(joined, starts, index) for index in range(len(starts) - 1)]
 
     def file_name(self, index: int) -> str:
         """The path of an image, relative to the folder of the images."""

@@ -10,6 +10,7 @@ import numpy as np
 from segtrain.data.files.coco_content import (
     MAX_OBJECTS,
     Arrays,
+    CocoFile,
     category_arrays,
     check_file_name,
     check_json,
@@ -86,7 +87,7 @@ def _segments(annotation: dict, categories: dict[int, int], where: str) -> list[
     return rows
 
 
-class CocoPanoptic:
+class CocoPanoptic(CocoFile):
     """The images, categories and segments of a panoptic JSON file. Images are in the order of their ids.
 
     Like `CocoJson` it is read once, kept in the user's cache folder, and shared by all processes.
@@ -95,20 +96,6 @@ class CocoPanoptic:
     def __init__(self, path: str):
         self.path = path
         self._arrays = mapped_arrays(KIND, path, segment_arrays, check_json)
-
-    def __len__(self) -> int:
-        return len(self._arrays["image_sizes"])
-
-    @property
-    def category_ids(self) -> list[int]:
-        """The ids of the categories, ascending; the index of an id is its class index."""
-        return self._arrays["category_ids"].tolist()
-
-    @property
-    def category_names(self) -> list[str]:
-        """The names of the categories, in the order of `category_ids`."""
-        joined, starts = self._arrays["category_names"], self._arrays["category_starts"]
-        return [text_at(joined, starts, index) for index in range(len(starts) - 1)]
 
     @property
     def things(self) -> list[int]:

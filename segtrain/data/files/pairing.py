@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from segtrain.data.files.channels import Channels, suffixes_of
 from segtrain.data.files.listing import Listing, list_images, tell_left_out
-from segtrain.data.files.pairs import check_inside, same_names
+from segtrain.data.files.pairs import by_name, same_names
 from segtrain.data.files.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError
 from segtrain.text import count
@@ -229,20 +229,9 @@ def _by_name(
 ) -> dict[str, str]:
     """{name: path} of the files that end in `suffix`. DataError if two have one name, or if a link leads out
     of `root`."""
-    found: dict[str, str] = {}
-    for file in files:
-        name = without_suffix(_without_kind(file) if by_kind else file, suffix)
-        if name is None:
-            continue
-        path = os.path.join(folder, file)
-        if name in found:
-            raise DataError(
-                f"{found[name]} and {path} share one name; pairs go by name without suffix; rename or "
-                f"remove one, or set data.image_suffix or data.mask_suffix to the end of the right one's name"
-            )
-        check_inside(path, root)
-        found[name] = path
-    return dict(sorted(found.items()))
+    named = ((without_suffix(_without_kind(file) if by_kind else file, suffix), file) for file in files)
+    advice = ", or set data.image_suffix or data.mask_suffix to the end of the right one's name"
+    return by_name(((name, file) for name, file in named if name is not None), folder, root, advice)
 
 
 def without_suffix(file: str, suffix: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import os
 import re
@@ -104,6 +105,13 @@ class PairedFiles:
         check_same_size(pair._replace(mask=pair.instances), size, stored.shape[:2])
         return self.objects(stored)
 
+    def without_instances(self) -> PairedFiles:
+        """The same samples; files of object numbers are not read."""
+        twin = copy.copy(self)
+        twin.objects = None
+        twin.__dict__.pop("_reading", None)  # depends on `objects`
+        return twin
+
     def image(self, index: int) -> np.ndarray:
         """H×W×K, without reading the mask."""
         read = read_image if self.channels is None else self.channels.read
@@ -191,21 +199,24 @@ def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -
 
 
 def find_images(folder: str, root: str) -> dict[str, str]:
-    """Paths of all image files below `folder`, keyed by relative path without suffix, in
-    sorted order.
+    """Paths of all image files below `folder`, keyed by relative path without suffix, in sorted order.
+    DataError as of `by_name`."""
+    return by_name(((os.path.splitext(file)[0], file) for file in list_images(folder).files), folder, root)
 
-    DataError if two files have the same key, or if a link leads out of `root`.
-    """
+
+def by_name(named: Iterable[tuple[str, str]], folder: str, root: str, advice: str = "") -> dict[str, str]:
+    """{name: path} in sorted order. named: (name, path relative to folder) of each file. DataError if two
+    files have the same name, or if a link leads out of `root`. advice: further ways out for the first."""
     found: dict[str, str] = {}
-    for file in list_images(folder).files:
-        key, path = os.path.splitext(file)[0], os.path.join(folder, file)
-        if key in found:
+    for name, file in named:
+        path = os.path.join(folder, file)
+        if name in found:
             raise DataError(
-                f"{found[key]} and {path} share one name; pairs go by name without suffix; rename or remove "
-                f"one"
+                f"{found[name]} and {path} share one name; pairs go by name without suffix; rename or remove "
+                f"one{advice}"
             )
         check_inside(path, root)
-        found[key] = path
+        found[name] = path
     return dict(sorted(found.items()))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segtrain.data.joined import target_of
 from segtrain.data.parts import Split
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE
@@ -46,10 +47,9 @@ def class_pixels(
     """int64[N, C]: pixels of each class in each target of a split. Images are not read if the split has a
     method `target(index)`. skip_bad: a target that cannot be read counts as unlabelled."""
     pixels = np.zeros((len(split), num_classes), np.int64)
-    target = getattr(split, "target", None) or (lambda index: split[index].target)
     for index in range(len(split)):
         try:
-            labels = target(index)
+            labels = target_of(split, index)
         except DataError:  # reported by the loader when it reads the sample
             if not skip_bad:
                 raise

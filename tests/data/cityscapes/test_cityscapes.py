@@ -11,6 +11,7 @@ from PIL import Image
 
 from segtrain.data import DATA
 from segtrain.data.cityscapes import LABELS
+from segtrain.data.joined import without_instances
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE
 
@@ -165,3 +166,26 @@ def test_a_value_of_no_label_is_named_without_an_option_that_does_not_exist(tmp_
         DataError, match=r"holds 99 \(4608 px\); allowed: 0, 1, .* 33 and 255 .*; correct the mask$"
     ):
         build(tmp_path).splits["val"][1]
+
+
+def test_object_numbers_are_read_only_where_something_needs_them(segtrain, tmp_path):
+    shutil.copytree(TREE, tmp_path / "city")
+    for path in (tmp_path / "city").rglob("*_instanceIds.png"):
+        path.write_bytes(b"damaged")
+    small = ("device=cpu", "evaluate.workers=0")
+    words = (
+        f"data.root={tmp_path / 'city'}", "data=cityscapes", "model=unet", "model.widths=[4,8]", "trainer.steps=1",
+        "loader.workers=0", "loader.batch_size=2", "augmentation=light", "augmentation.warp.size=32", "name=r",
+    )  # fmt: skip
+    assert segtrain("train", *small, *words).code == 0
+    assert segtrain("evaluate", "run=outputs/r", *small).code == 0
+    result = segtrain("evaluate", "run=outputs/r", *small, "metric=[confusion,cityscapes]")
+    assert result.code == 3 and "_instanceIds.png" in result.err
+
+
+def test_joined_and_chosen_samples_leave_object_numbers_out_too():
+    split = without_instances(build(train="mixed").splits["train"])
+    assert split[0].instances is None and (split[0].image == build().splits["train"][0].image).all()
+    assert build(train="mixed").splits["train"][0].instances is not None
+    sources = [one.splits["train"].source(0) for one in (build(), build())]
+    assert sources[0] == sources[1] != without_instances(build().splits["train"]).source(0)
