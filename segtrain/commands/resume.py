@@ -40,31 +40,31 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
 
 COMPARED = 4
 """Number of samples of a split whose content is hashed."""
-MARKED = 50_000
-"""Splits of more samples are not marked one by one: their marks would make every checkpoint larger."""
-MARK = 8
-"""Letters of a mark."""
+MAX_HASHED = 50_000
+"""Of splits with more samples no image hashes are saved: they would make every checkpoint larger."""
+HASH_LETTERS = 8
+"""Letters of an image hash."""
 
 
 def fingerprints(data: Data) -> dict[str, dict]:
     """{"train": …, "val": …}: identifies the samples of a run independently of where the files lie.
 
     A fingerprint holds the number of samples, a SHA-256 of their names in order (without their common
-    folder), a SHA-256 of the decoded images and targets of COMPARED samples, and the marks of all samples
-    in one text ("" if there are none).
+    folder), a SHA-256 of the decoded images and targets of COMPARED samples, and the image hashes of all
+    samples in one text ("" if there are none).
     """
     return {name: _fingerprint(data.splits[name]) for name in ("train", "val")}
 
 
-def marks_of(split: Split) -> list[str] | None:
-    """The marks of a split's samples; None for a split without marks or with too many samples."""
-    return split.marks() if hasattr(split, "marks") and len(split) <= MARKED else None
+def hashes_of(split: Split) -> list[str] | None:
+    """The image hashes of a split's samples; None for a split without them or with more than MAX_HASHED."""
+    return split.image_hashes() if hasattr(split, "image_hashes") and len(split) <= MAX_HASHED else None
 
 
-def marks_in(description: Mapping, split: str) -> frozenset[str]:
-    """The marks of a split's samples in the description of a checkpoint; empty if it holds none."""
-    marks = ((description.get("samples") or {}).get(split) or {}).get("marks") or ""
-    return frozenset(marks[start : start + MARK] for start in range(0, len(marks), MARK))
+def hashes_in(description: Mapping, split: str) -> frozenset[str]:
+    """The image hashes of a split in the description of a checkpoint; empty if it holds none."""
+    joined = ((description.get("samples") or {}).get(split) or {}).get("image_hashes") or ""
+    return frozenset(joined[start : start + HASH_LETTERS] for start in range(0, len(joined), HASH_LETTERS))
 
 
 def same_samples(description: Mapping, data: Data) -> bool:
@@ -100,7 +100,7 @@ def _fingerprint(split: Split) -> dict:
         "samples": len(split),
         "names": _names_hash(split),
         "content": content.hexdigest(),
-        "marks": "".join(marks_of(split) or []),
+        "image_hashes": "".join(hashes_of(split) or []),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from segtrain.commands.dataset import split_of
-from segtrain.commands.resume import changes_since, marks_in, marks_of, same_samples
+from segtrain.commands.resume import changes_since, hashes_in, hashes_of, same_samples
 from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
 from segtrain.errors import printable
@@ -66,9 +66,9 @@ def scored_splits(config: Mapping, data: Data, descriptions: Mapping[str, Mappin
 
 def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[str]:
     """A line if samples of the split are among those that the run was trained on; none for split=train."""
-    known = marks_in(description, "train")
-    marks = marks_of(split) if known and name != "train" else None
-    shared = sum(mark in known for mark in marks or [])
+    known = hashes_in(description, "train")
+    hashes = hashes_of(split) if known and name != "train" else None
+    shared = sum(one in known for one in hashes or [])
     if not shared:
         return []
     return [
@@ -85,23 +85,23 @@ def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
     was, given = flatten(saved), flatten(options)
     if all(given.get(key) == was.get(key) for key in path_keys(saved)):
         return True
-    known = marks_in(description, "train")
+    known = hashes_in(description, "train")
     if not known:
         return same_samples(description, data)
-    there = {mark for split in data.splits.values() for mark in marks_of(split) or []}
+    there = {one for split in data.splits.values() for one in hashes_of(split) or []}
     return 2 * len(known & there) >= len(known)
 
 
 def _changed(data: Data, description: Mapping) -> list[str]:
     """Lines about samples that have come since the training."""
-    known = marks_in(description, "train") | marks_in(description, "val")
+    known = hashes_in(description, "train") | hashes_in(description, "val")
     if not known:
         changed = changes_since(description, data)
         return [f"data      has changed since the training ({', '.join(changed)})"] if changed else []
     new = {}
     for split in ("train", "val"):
-        marks = (marks_of(data.splits[split]) if split in data.splits else None) or []
-        new[split] = [index for index, mark in enumerate(marks) if mark not in known]
+        hashes = (hashes_of(data.splits[split]) if split in data.splits else None) or []
+        new[split] = [index for index, one in enumerate(hashes) if one not in known]
     total = sum(map(len, new.values()))
     if not total:
         return []

@@ -68,9 +68,9 @@ class Joined(Placed):
         """The same samples; files of object numbers are not read."""
         return Joined([without_instances(split) for split in self.splits])
 
-    def marks(self) -> list[str] | None:
-        """A mark for each sample; None if one of the splits has none."""
-        found = [_marks(split) for split in self.splits]
+    def image_hashes(self) -> list[str] | None:
+        """The hash of each sample's image; None if one of the splits does not tell them."""
+        found = [_hashes(split) for split in self.splits]
         return None if None in found else list(itertools.chain(*found))
 
     def place(self, index: int) -> tuple[Split, int]:
@@ -109,9 +109,9 @@ class Chosen(Placed):
         """The split that holds sample `index`, and the sample's index there."""
         return self.split, self._inside(index)
 
-    def marks(self) -> list[str] | None:
-        """A mark for each sample; None if the split has none."""
-        found = _marks(self.split)
+    def image_hashes(self) -> list[str] | None:
+        """The hash of each sample's image; None if the split does not tell them."""
+        found = _hashes(self.split)
         return None if found is None else [found[index] for index in self.indices.tolist()]
 
     def _inside(self, index: int) -> int:
@@ -147,6 +147,6 @@ def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
     return headers
 
 
-def _marks(split: Split) -> list[str] | None:
-    """`split.marks`; None of a split without that method."""
-    return split.marks() if hasattr(split, "marks") else None
+def _hashes(split: Split) -> list[str] | None:
+    """`split.image_hashes`; None of a split without that method."""
+    return split.image_hashes() if hasattr(split, "image_hashes") else None

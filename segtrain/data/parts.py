@@ -41,9 +41,10 @@ class Split(Protocol):
     DataError of a sample that cannot be used; many files are read faster together than with `size`.
     `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
     None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
-    which decoded samples cannot be kept on disk. `marks()`: a text of 8 letters for each sample, or None, by
-    which a run knows the samples that it was trained on wherever their files lie. `without_instances()`: the
-    same samples without their instances, if those are read from files of their own.
+    which decoded samples cannot be kept on disk. `image_hashes()`: a hash of 8 letters of each image's
+    name and content, or None, by which a run knows its training images after they have moved.
+    `without_instances()`: the same samples without their instances, if those are read from files of their
+    own.
     """
 
     def __len__(self) -> int: ...

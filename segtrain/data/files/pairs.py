@@ -15,9 +15,9 @@ import numpy as np
 
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.headers import read_headers
+from segtrain.data.files.image_hashes import read_hashes
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.listing import list_images
-from segtrain.data.files.marks import read_marks
 from segtrain.data.files.reading import (
     MAX_PIXELS,
     check_depth,
@@ -171,9 +171,9 @@ class PairedFiles:
                 self._headers[index] = self._checked(self.pairs[index], image, mask)
         return [self._headers[index] for index in indices]
 
-    def marks(self) -> list[str]:
-        """A mark for each sample, from the name and the content of its image."""
-        return read_marks([pair.image for pair in self.pairs], [pair.name for pair in self.pairs])
+    def image_hashes(self) -> list[str]:
+        """A hash of 8 letters for each sample, see `read_hashes`."""
+        return read_hashes([pair.image for pair in self.pairs], [pair.name for pair in self.pairs])
 
     def _checked(self, pair: Pair, image: Header | DataError, mask: Header | DataError) -> Header | DataError:
         """The image's header; the DataError if one of the two cannot be used."""

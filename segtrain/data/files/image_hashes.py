@@ -1,4 +1,4 @@
-"""Marks of image files: short texts by which a file is known again wherever it lies."""
+"""Hashes of image files, by which a file is recognised wherever it lies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ THREADS = 16  # more than cores: on network storage they wait
 PIECE = 4096  # bytes that are read from the middle of a file
 
 
-def read_marks(paths: Sequence[str], names: Sequence[str]) -> list[str]:
-    """A mark of 8 letters for each file, from its name, its size and PIECE bytes from its middle. Those of
+def read_hashes(paths: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A hash of 8 letters for each file, of its name, its size and PIECE bytes from its middle. Those of
     unchanged files come from the cache."""
-    contents = per_file("marks", paths, _content, str, THREADS)
-    return [_mark(f"{name}\0{content}") for name, content in zip(names, contents, strict=True)]
+    contents = per_file("image-hashes", paths, _content, str, THREADS)
+    return [_hash(f"{name}\0{content}") for name, content in zip(names, contents, strict=True)]
 
 
-def _mark(text: str) -> str:
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
