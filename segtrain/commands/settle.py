@@ -16,7 +16,7 @@ from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
 from segtrain.text import flatten, show
-from segtrain.train.plan import ONE_STEP, Plan, about_length, in_steps, plan_of, steps_of
+from segtrain.train.plan import Plan, about_length, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
 """Longest value on the `settled` line, in characters."""
@@ -27,9 +27,9 @@ class Settled:
     """A settled config.
 
     config: with every unset value settled, as saved in config.yaml. plan: when the loop logs, evaluates and
-    saves; ONE_STEP for a dry run. samples: `fingerprints` of the data, saved in checkpoints for the check of
-    a resumed run; None for a dry run. lines: to print, about the settled values and the data of a resumed
-    run. length: to print with the plan, about a length that nobody has set.
+    saves (a dry run takes ONE_STEP instead). samples: `fingerprints` of the data, saved in checkpoints for
+    the check of a resumed run; None for a dry run. lines: to print, about the settled values and the data of
+    a resumed run. length: to print with the plan, about a length that nobody has set.
     """
 
     config: dict
@@ -55,14 +55,15 @@ def settle(
     saved = None if description is None else description["config"]
     settled = _settled_config(config, saved, parts, faster_memory_format)
     lines = _about_settled(config, settled)
-    if folder is None:
-        return Settled(settled, ONE_STEP, None, lines)
+    plan = plan_of(Trainer(**settled["trainer"]))
     new = saved is None and faster_memory_format is not None
     length = about_length(Trainer(**config["trainer"]), _epoch(config, parts)) if new else ""
+    if folder is None:
+        return Settled(settled, plan, None, lines, length)
     samples = fingerprints(parts.data)
     lines += check_samples(settled, description, samples)
     write_config(folder, settled)
-    return Settled(settled, plan_of(Trainer(**settled["trainer"])), samples, lines, length)
+    return Settled(settled, plan, samples, lines, length)
 
 
 def _settled_config(

@@ -29,6 +29,7 @@ from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
 from segtrain.train.compiled import compile_errors
+from segtrain.train.plan import ONE_STEP
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
@@ -61,7 +62,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
     settled = settle(config, folder, parts, description, probe)
-    config, plan = settled.config, settled.plan
+    config, plan = settled.config, settled.plan if folder else ONE_STEP
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss, device)
     started = resume_or_init(config, resumed, state, parts)
@@ -112,10 +113,11 @@ def _summary(
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     often = bool(plan.evaluate_every) and plan.evaluate_every < plan.steps
     evaluated = f"every {plan.evaluate_every} steps" if often else "at the end"
+    dry_run = "; dry run: one step" if config["dry_run"] else ""
     return [
         *about(config, parts, num_train, num_val),
         f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "
-        f"on {device}{threads}; evaluated {evaluated}",
+        f"on {device}{threads}; evaluated {evaluated}{dry_run}",
     ]
 
 

@@ -296,3 +296,13 @@ def test_a_comparison_needs_the_score_that_it_ranks_by(segtrain, pairs):
     segtrain("compare", "runs=[outputs/a]", "metric=[boundary]").refused(
         "lacks confusion", "use metric=[confusion,boundary]"
     )
+
+
+def test_a_dry_run_says_the_length_of_the_training_that_it_stands_for(segtrain):
+    words = ("data=shapes", "data.size=48", "data.num_train=8", "data.num_val=2", "device=cpu", "model=unet")
+    small = ("model.widths=[4,8]", "loader.workers=0", "loader.batch_size=4", "evaluate.workers=0")
+    result = segtrain("train", *words, *small, "trainer.epochs=30", "dry_run=true")
+    assert result.code == 0
+    (plan,) = [line for line in result.out.splitlines() if line.startswith("plan")]
+    assert "60 steps of 4 images = 30.0 epochs" in plan and plan.endswith("dry run: one step")
+    assert "step 1 of 1:" in result.out + result.err
