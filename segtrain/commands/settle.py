@@ -16,7 +16,7 @@ from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
 from segtrain.text import flatten, show
-from segtrain.train.plan import Plan, about_length, in_steps, plan_of, steps_of
+from segtrain.train.plan import ONE_STEP, Plan, about_length, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
 """Longest value on the `settled` line, in characters."""
@@ -37,6 +37,11 @@ class Settled:
     samples: dict | None
     lines: list[str]
     length: str = ""
+
+    @property
+    def loop_plan(self) -> Plan:
+        """The plan that the loop follows: one step in a dry run, which saves nothing."""
+        return ONE_STEP if self.samples is None else self.plan
 
 
 def settle(

@@ -29,7 +29,6 @@ from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
 from segtrain.train.compiled import compile_errors
-from segtrain.train.plan import ONE_STEP
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
@@ -62,7 +61,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
     settled = settle(config, folder, parts, description, probe)
-    config, plan = settled.config, settled.plan if folder else ONE_STEP
+    config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss, device)
     started = resume_or_init(config, resumed, state, parts)
