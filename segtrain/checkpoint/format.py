@@ -19,6 +19,7 @@ import torch
 from segtrain.errors import CheckpointError, ConfigError
 from segtrain.run.layout import MANIFEST
 from segtrain.run.own import stat_of_file
+from segtrain.run.plain_yaml import FORBIDDEN
 from segtrain.run.storage import in_words
 from segtrain.tensors import kind_name
 
@@ -38,7 +39,7 @@ REPLACED = ".replaced"
 MAX_MANIFEST, MAX_DESCRIPTION = 1 << 20, 16 << 20
 
 
-FORBIDDEN_KEYS = ("defaults", "hydra", "_target_")
+FORBIDDEN_KEYS = {*FORBIDDEN, "defaults"}
 
 
 def check_state(value, where: str = "state") -> None:
@@ -64,12 +65,13 @@ def plain_config(config, where: str = "config", error: type[Exception] = ConfigE
     """`config` if it is plain data: texts, finite numbers, true, false, null, lists and mappings; else
     ConfigError.
 
-    What Hydra would act on (defaults, hydra, _target_, ${…}) is refused, so that no saved config can bring
-    code to run.
+    What Hydra would act on (FORBIDDEN_KEYS, ${…}) is refused, so that no saved config can bring code to run.
     """
     if isinstance(config, dict):
         for key, value in config.items():
-            if type(key) not in (str, int) or key in FORBIDDEN_KEYS or "${" in str(key):
+            # A key may hold dots, which Hydra takes apart.
+            forbidden = FORBIDDEN_KEYS & set(str(key).split(".")) or "${" in str(key)
+            if type(key) not in (str, int) or forbidden:
                 raise error(f"{where} has the key {key!r}, which a saved config may not hold; remove it")
             plain_config(value, f"{where}.{key}", error)
     elif isinstance(config, (list, tuple)):

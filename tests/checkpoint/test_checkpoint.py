@@ -376,6 +376,8 @@ def test_prune_counts_no_damaged_checkpoint_and_never_removes_the_last_whole_one
         {"defaults": []},
         {"a": {"hydra": {}}},
         {"a": [{"_target_": "os.system"}]},
+        {"a": {"x._target_": "os.system"}},
+        {"a": {"_partial_": True}},
         {"a": "${oc.env:HOME}"},
         {"${a}": 1},
         {"a": object()},
