@@ -70,6 +70,10 @@ class Labels:
             by_colour = self._by_palette(mask, palette, path)
             if by_colour is not None:
                 return cv2.LUT(mask, by_colour)
+        if mask.dtype == np.uint8 and not self.label_map and self.ignore_index == IGNORE:
+            if cv2.inRange(mask, self.num_classes, IGNORE - 1).any():
+                raise self._outside(mask, path)
+            return mask  # the values are the class indices
         if mask.dtype == np.uint8:
             table = self._table[:256]
             # Values of no class are looked up as `spare`, so that one pass finds them and the classes.

@@ -1,7 +1,8 @@
 """Decoding of image and mask files.
 
-Pillow decodes: it refuses truncated files, which OpenCV would fill with grey. OpenCV decodes PNGs of 16-bit
-colour, of which Pillow keeps 8 bits, and `tiff` the TIFFs. The format is detected from the content and must
+Pillow decodes: it refuses truncated files, which OpenCV would fill with grey. OpenCV decodes complete JPEGs
+of colour and grey PNGs, because it is faster, and PNGs of 16-bit colour, of which Pillow keeps 8 bits; `tiff`
+decodes the TIFFs. The format is detected from the content and must
 be one of FORMATS. The size in the header is checked before anything is decoded. What a file holds beside its
 image (more pages, more bands, an animation) is refused, never left out.
 """
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from segtrain.data.files import bands, tiff
+from segtrain.data.files import bands, opencv, tiff
 from segtrain.data.parts import Header
 from segtrain.errors import DataError
 
@@ -43,6 +44,10 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.max_p
         with decoder(file, path, max_pixels, limit) as image:
             if _holds_16_bit_colour(image, file):
                 return _read_16_bit_colour(image, file)[..., :3]
+            if image.format == "JPEG" and image.mode == "RGB":
+                orientation = image.getexif().get(ORIENTATION, 1)
+                if (colours := opencv.decoded_jpeg(file)) is not None:
+                    return turned(colours, orientation)
             return rgb_of(image, path)
 
 
@@ -127,6 +132,8 @@ def read_mask_and_palette(
             _refuse_lossy(_is_lossy(image, file) and not lossy, path, image.format.replace("MPO", "JPEG"))
             if _holds_16_bit_colour(image, file):
                 return _read_16_bit_colour(image, file)[..., :3], None
+            if _is_plain_grey_png(image, file) and (values := opencv.decoded_grey_png(file)) is not None:
+                return values, None
             return _labels_of(image, _grey_bits(image, file), path)
 
 
@@ -150,6 +157,11 @@ def _labels_of(image: Image.Image, depth: int, path: str) -> tuple[np.ndarray, n
         f"one "
         f"of these"
     )
+
+
+def _is_plain_grey_png(image: Image.Image, file) -> bool:
+    """Whether an image is a PNG of 8-bit greyscale without an EXIF orientation."""
+    return image.format == "PNG" and _png_header(file) == (8, 0) and not _has_exif_chunk(file)
 
 
 def _refuse_lossy(is_lossy: bool, path: str, kind: str) -> None:
