@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of, source_of, target_of, without_instances
+from segtrain.data.joined import ConcatSplit, headers_of, source_of, target_of, without_instances
 from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -61,7 +61,7 @@ def concat_of(factories: Mapping[str, Callable[..., Data]]) -> Callable[..., Dat
             label: _table(label, part.facts, names[label], common, unmapped) for label, part in parts.items()
         }
         splits = {
-            split: Joined(
+            split: ConcatSplit(
                 [
                     Mapped(part.splits[split], tables[label])
                     for label, part in parts.items()
@@ -95,9 +95,9 @@ class Mapped:
         """The target of a sample; the image is not read where the split can do without."""
         return self.table[target_of(self.split, index)]
 
-    def origins(self) -> list[tuple[str, str]] | None:
+    def names_and_groups(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
-        return self.split.origins() if hasattr(self.split, "origins") else None
+        return self.split.names_and_groups() if hasattr(self.split, "names_and_groups") else None
 
     def name(self, index: int) -> str:
         return self.split.name(index)

@@ -224,3 +224,20 @@ def _drawn(
             f"earlier versions; leave it to segtrain (null)"
         )
     return by_hash(pairs, bounds, seed), {}
+
+
+def refuse_other_split(options: Mapping, saved: Mapping) -> None:
+    """ConfigError for options of a random split that differ from those of a run whose split is kept.
+
+    options: of this data set, for a command on a run. saved: those in the config of the run.
+    """
+    bounds = options.get("split_bounds")
+    if not bounds or list(bounds) != saved.get("split_bounds"):
+        return
+    for key in ("val_fraction", "test_fraction", "split_seed"):
+        if options.get(key) != saved.get(key):
+            raise ConfigError(
+                f"data.{key}={options.get(key)} changes nothing: the run keeps the random split that it was "
+                f"trained with (data.{key}={saved.get(key)}); leave it out, or add data.split_bounds=null "
+                f"for another split, whose validation images may be some that the run was trained on"
+            )
