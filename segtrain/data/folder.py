@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from segtrain.data.files.annotations import drawn_classes, read_annotations
@@ -63,7 +63,7 @@ def folder(
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
-    skip_bad: bool = False,
+    unread_in: Collection[str] = (),
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
@@ -145,7 +145,7 @@ def folder(
     targets = None
     if shapes is None:
         used = [pair.mask for pairs in splits.values() for pair in pairs]
-        may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
+        may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
         named, labels, decided = of_masks(
             read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
         )
@@ -153,7 +153,9 @@ def folder(
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
+    normalisation = measured_normalisation(
+        source, splits["train"], mean, std, max_pixels, "train" in unread_in
+    )
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
