@@ -1,47 +1,26 @@
-"""Augmentation, loss, optimizers, schedule and state of a training, built and checked before the first
-step."""
+"""Optimizers, schedule and state of a training, built and checked before the first step; and what its errors
+mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
 from segtrain.augmentation import output_size
 from segtrain.commands.parts import Parts
-from segtrain.commands.runtime import augmentation, draws, runtime_of
-from segtrain.errors import ConfigError
-from segtrain.loader.usable import first_usable, training_headers
-from segtrain.loss import LOSS
+from segtrain.errors import ConfigError, ResourceError
+from segtrain.loader.usable import training_headers
 from segtrain.model.parts.norm import check_batch, set_momentum
 from segtrain.model.parts.sides import check_sides
 from segtrain.optimizer import OPTIMIZER
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import Loader, Trainer
-from segtrain.train.compiled import compiled
-from segtrain.train.memory_format import faster_memory_format
+from segtrain.train.compiled import compile_errors, compiled
+from segtrain.train.freezing import freezing_of
 from segtrain.train.state import new_state
 from segtrain.train.step import MEMORY_FORMATS, Learning
-
-
-def augmentation_loss_and_draws(config, parts: Parts, split):
-    """The augmentation operations, the loss and the draws of the sampler. The masks are counted once, and
-    only if one of these asks for class frequencies."""
-    runtime = runtime_of(parts.task, parts.facts, split, Loader(**config["loader"]).skip_bad)
-    ops = augmentation(config["augmentation"], parts.facts, runtime)
-    return ops, LOSS.build(config["loss"], **runtime), draws(config["sampler"], runtime)
-
-
-def memory_format_probe(parts: Parts, loss, shape, split, device, skip_bad: bool) -> Callable[[], str]:
-    """A function that times the network in both memory formats on micro-batches of `shape` (B, K, H, W) and
-    returns the faster one."""
-    normalise = parts.facts.normalisation
-
-    def faster() -> str:
-        target = first_usable(split, skip_bad).target
-        return faster_memory_format(parts.model, normalise, loss, shape, target, device)
-
-    return faster
 
 
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):
@@ -49,6 +28,7 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     model = parts.model
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
+    freezing = freezing_of(model, settings)
     model.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
     networks = {name: network.to(device) for name, network in parts.task.networks(parts.facts).items()}
     optimizers = {
@@ -64,6 +44,7 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
         device=device,
         forward=compiled(model, settings.compile) if settings.compile else None,
         step=parts.task.step,
+        freezing=freezing,
     )
     return learning, state
 
@@ -98,3 +79,26 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
     check_sides(parts.model, height, width)
     check_batch(parts.model, count, parts.facts.channels, height, width)
     return count, parts.facts.channels, height, width
+
+
+@contextlib.contextmanager
+def step_errors(settings: Trainer, loader: Loader, device: torch.device) -> Iterator[None]:
+    """Raises ResourceError where the memory is too small for a step, and what `compile_errors` does."""
+    try:
+        with compile_errors(settings.compile):
+            yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # The CPU allocator raises a plain RuntimeError.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        raise ResourceError(_too_large(settings, loader, device)) from error
+
+
+def _too_large(settings: Trainer, loader: Loader, device) -> str:
+    parts = min(loader.batch_size, 2 * settings.accumulate)
+    return (
+        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
+        f"use trainer.accumulate={parts} "
+        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), "
+        f"smaller crops or trainer.amp=bf16"
+    )

@@ -19,11 +19,11 @@ from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, DataError, printable
 from segtrain.model import MODEL
 from segtrain.model.network import as_typed
-from segtrain.model.parts.norm import freeze_batch_norm
 from segtrain.sample import Facts, Normalisation
 from segtrain.settings import Loader, Sampler
 from segtrain.task import TASK
 from segtrain.text import count
+from segtrain.train.freezing import freeze_parts
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
         num_classes=facts.num_classes,
         in_channels=facts.channels,
     )
-    if config["trainer"]["freeze_batch_norm"]:
-        freeze_batch_norm(model)  # before the batch is checked: frozen batch-norm takes a single image
+    # Before the batch is checked: frozen batch-norm takes a single image.
+    freeze_parts(config["trainer"], model, config["model"]["name"], restored=source is not None)
     if source is None:
         return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"

@@ -17,7 +17,15 @@ from segtrain.commands import recipe
 from segtrain.commands.parts import Parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.recipe import Choice, Costs, Findings
-from segtrain.commands.trial import available, parts_of, trial, without_pretrained
+from segtrain.commands.runtime import learned_by
+from segtrain.commands.trial import (
+    IMPORTS_S,
+    Trial,
+    available,
+    parts_of,
+    trial,
+    without_pretrained,
+)
 from segtrain.data import DATA, Data
 from segtrain.data.selection import names_and_groups
 from segtrain.data.survey.stats import class_pixels
@@ -27,8 +35,6 @@ from segtrain.run.storage import storage, write_atomic
 from segtrain.sample import CLASSES
 from segtrain.text import count, say, table
 
-IMPORTS_S = 10
-"""Seconds that a training takes for its imports and the like."""
 TRIED = 2
 """Images a step of the first trial, which tells the memory an image takes."""
 USED = 0.6
@@ -104,17 +110,22 @@ def _chosen(config: Mapping, found: Findings, data: Data, start_s: float, device
         network = recipe.network(found, kind, crop, pretrained)
         few = [*network, Choice("loader.batch_size", TRIED, ""), Choice("loader.workers", 0, "")]
         say(f"trying    crops of {crop} px on {device}")
-        memory = trial(_checked(few, config), parts, found.class_pixels, device, stop, num_steps=2).memory
+        memory = _tried(_checked(few, config), parts, found, device, stop, num_steps=2).memory
         fitting = max(2, int(USED * available(device) / (memory / TRIED)))
         chosen = [*network, *recipe.batches(kind, fitting, cores)]
-        tried = trial(_checked(chosen, config), parts, found.class_pixels, device, stop)
-        return Costs(tried.step_s, tried.image_s, start_s), chosen
+        tried = _tried(_checked(chosen, config), parts, found, device, stop)
+        return Costs(tried.step_s, tried.of_evaluation(found.num_val), start_s), chosen
 
     cost, chosen = costs(sides[0])
     crop = recipe.affordable(sides, found, cost, minutes, batch)
     if crop != sides[0]:
         cost, chosen = costs(crop)
     return [*chosen, *recipe.length(found, cost, minutes, batch)]
+
+
+def _tried(config: dict, parts: Parts, found: Findings, device, stop, num_steps: int | None = None) -> Trial:
+    learned = learned_by(config, parts, parts.data.splits["train"], found.class_pixels)
+    return trial(config, parts, learned, device, stop, num_steps=num_steps)
 
 
 def _of_splits(found: Findings, data: Data) -> Findings:

@@ -59,11 +59,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class Costs:
-    """What 20 steps and two evaluated batches took. step_s: seconds a step. image_s: seconds an evaluated
-    image. start_s: seconds before the first step."""
+    """What 20 steps and some evaluated batches took. step_s: seconds a step. evaluation_s: seconds of an
+    evaluation of the validation split. start_s: seconds before the first step."""
 
     step_s: float
-    image_s: float
+    evaluation_s: float
     start_s: float
 
 
@@ -211,7 +211,7 @@ def batches(device: str, fitting: int, cores: int) -> list[Choice]:
 
 def steps_in(found: Findings, costs: Costs, minutes: float, batch: int) -> int:
     """Optimizer steps that fit into the time with one evaluation at the end and a twentieth to spare."""
-    left = 0.95 * 60 * minutes - costs.start_s - costs.image_s * found.num_val
+    left = 0.95 * 60 * minutes - costs.start_s - costs.evaluation_s
     fitting = max(1, int(left / costs.step_s))
     return min(fitting, max(MOST_EPOCHS_FROM, MOST_EPOCHS * found.num_train // batch))
 
@@ -230,14 +230,13 @@ def length(found: Findings, costs: Costs, minutes: float, batch: int) -> list[Ch
     """The length of the run, and when it is evaluated and saved."""
     steps = steps_in(found, costs, minutes, batch)
     epochs = steps * batch / found.num_train
-    evaluation_s = costs.image_s * found.num_val
-    often = 5 * evaluation_s < 0.1 * steps * costs.step_s and steps >= 50
+    often = 5 * costs.evaluation_s < 0.1 * steps * costs.step_s and steps >= 50
     return [
         Choice(
             "trainer.steps",
             steps,
-            f"{minutes:g} minutes at {costs.step_s:.2f} s a step and {evaluation_s:.0f} s for an evaluation: "
-            f"{epochs:.1f} epochs",
+            f"{minutes:g} minutes at {costs.step_s:.2f} s a step and {costs.evaluation_s:.0f} s for an "
+            f"evaluation: {epochs:.1f} epochs",
         ),
         Choice("schedule.warmup", min(50, steps // 20), "a twentieth of the run, at most 50 steps"),
         Choice("trainer.evaluate_every", steps // 5, "an evaluation takes less than 2 % of the run")

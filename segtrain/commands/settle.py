@@ -6,17 +6,18 @@ or to the files (unset values: null or auto).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segtrain.commands.parts import Parts
 from segtrain.commands.resume import check_samples, fingerprints
+from segtrain.commands.trial import Probes
 from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
 from segtrain.text import flatten, show
-from segtrain.train.plan import ONE_STEP, Plan, about_length, in_steps, plan_of, steps_of
+from segtrain.train.plan import ONE_STEP, Plan, about_length, check_length, in_steps, plan_of, steps_of
 
 MAX_SHOWN = 100
 """Longest value on the `settled` line, in characters."""
@@ -49,19 +50,19 @@ def settle(
     folder: Path | None,
     parts: Parts,
     description: Mapping | None,
-    faster_memory_format: Callable[[], str] | None,
+    probes: Probes | None,
 ) -> Settled:
     """Settles the config and writes config.yaml.
 
     folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
-    faster_memory_format: times both memory formats; None for a network that fits itself, which has no loop.
+    probes: of the speed of this machine; None for a network that fits itself, which has no loop.
     ConfigError if paths of a resumed run's data changed and the samples there are others.
     """
     saved = None if description is None else description["config"]
-    settled = _settled_config(config, saved, parts, faster_memory_format)
+    settled = _settled_config(config, saved, parts, probes)
     lines = _about_settled(config, settled)
     plan = plan_of(Trainer(**settled["trainer"]))
-    new = saved is None and faster_memory_format is not None
+    new = saved is None and probes is not None
     length = about_length(Trainer(**config["trainer"]), _epoch(config, parts)) if new else ""
     if folder is None:
         return Settled(settled, plan, None, lines, length)
@@ -71,18 +72,28 @@ def settle(
     return Settled(settled, plan, samples, lines, length)
 
 
-def _settled_config(
-    config: Mapping, saved: Mapping | None, parts: Parts, faster_memory_format: Callable[[], str] | None
-) -> dict:
-    """The config with the class names and label_map found in the masks, the solver of the CRF, the length and
-    the intervals of the run in optimizer steps, and the memory format."""
-    predictor, trainer = dict(config["predictor"]), config["trainer"]
+def _settled_config(config: Mapping, saved: Mapping | None, parts: Parts, probes: Probes | None) -> dict:
+    """The config with the class names and label_map found in the masks, the solver of the CRF, and, for the
+    loop, its intervals in optimizer steps, its length and its memory format."""
+    predictor = dict(config["predictor"])
     if predictor["crf"] is not None:
         predictor["crf_solver"] = chosen_solver(predictor["crf_solver"])
-    if faster_memory_format is not None:
-        trainer = _in_steps(config, saved, _epoch(config, parts), faster_memory_format)
-    data = {**config["data"], **parts.data.settled}
-    return {**config, "data": data, "predictor": predictor, "trainer": trainer}
+    settled = {**config, "data": {**config["data"], **parts.data.settled}, "predictor": predictor}
+    if probes is None:
+        return settled
+    settings, steps_per_epoch = Trainer(**config["trainer"]), _epoch(config, parts)
+    trainer = settled["trainer"] = _in_steps(config["trainer"], steps_per_epoch)
+    # A resumed run keeps its number of steps, even if the number of samples has changed.
+    is_new = saved is None or saved["trainer"].get("steps") is None
+    if is_new and settings.minutes is None:
+        trainer["steps"] = steps_of(settings, steps_per_epoch)
+    elif is_new:
+        check_length(settings)
+    if settings.memory_format == AUTO:
+        trainer["memory_format"] = probes.memory_format(settled)
+    if is_new and settings.minutes is not None:
+        trainer["steps"] = probes.steps(settled)
+    return settled
 
 
 def _epoch(config: Mapping, parts: Parts) -> float:
@@ -90,20 +101,13 @@ def _epoch(config: Mapping, parts: Parts) -> float:
     return len(parts.data.splits["train"]) / Loader(**config["loader"]).batch_size
 
 
-def _in_steps(
-    config: Mapping, saved: Mapping | None, steps_per_epoch: float, faster_memory_format: Callable[[], str]
-) -> dict:
-    """The section `trainer` with its length and intervals in optimizer steps, and with its memory format."""
-    settings = Trainer(**config["trainer"])
-    trainer = dict(config["trainer"])
-    # A resumed run keeps its number of steps, even if the number of samples has changed.
-    if saved is None or saved["trainer"].get("steps") is None:
-        trainer["steps"] = steps_of(settings, steps_per_epoch)
-    for interval in ("evaluate_every", "save_every"):
-        trainer[interval] = in_steps(trainer[interval], steps_per_epoch, f"trainer.{interval}")
-    if settings.memory_format == AUTO:
-        trainer["memory_format"] = faster_memory_format()
-    return trainer
+def _in_steps(trainer: Mapping, steps_per_epoch: float) -> dict:
+    """The section `trainer` with its intervals in optimizer steps."""
+    intervals = {
+        key: in_steps(trainer[key], steps_per_epoch, f"trainer.{key}")
+        for key in ("evaluate_every", "save_every")
+    }
+    return {**trainer, **intervals}
 
 
 def _about_settled(config: Mapping, settled: Mapping) -> list[str]:

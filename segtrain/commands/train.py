@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +11,20 @@ from pathlib import Path
 import torch
 
 from segtrain.commands.fit import fit
-from segtrain.commands.learning import (
-    augmentation_loss_and_draws,
-    batch_shape,
-    build_learning,
-    memory_format_probe,
-)
+from segtrain.commands.learning import batch_shape, build_learning, step_errors
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.resume import resume_or_init, to_resume
 from segtrain.commands.run import RunOutput, about, check_room, result_of
+from segtrain.commands.runtime import learned_by
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
-from segtrain.errors import ResourceError
+from segtrain.commands.trial import Probes
 from segtrain.loader.loader import check_evaluation, split_to_read, training_batches
 from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
-from segtrain.train.compiled import compile_errors
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
@@ -45,6 +41,7 @@ def train(config: dict, folder: Path | None, stop) -> dict:
 def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     """Builds everything that the loop needs, which may be interrupted at any point without loss. Returns the
     function that runs the loop and returns the scores."""
+    start = time.perf_counter()
     device = prepare(config)
     resumed, description, config = to_resume(folder, config)
     parts = build_parts(config, resumed, description)
@@ -57,13 +54,13 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
-    ops, loss, draws = augmentation_loss_and_draws(config, parts, train_split)
-    shape = batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    probe = memory_format_probe(parts, loss.to(device), shape, train_split, device, loader.skip_bad)
-    settled = settle(config, folder, parts, description, probe)
+    learned = learned_by(config, parts, train_split)
+    ops, loss = learned.ops, learned.loss
+    batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
+    settled = settle(config, folder, parts, description, Probes(parts, learned, device, stop, start))
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
-    learning, state = build_learning(config, parts, settings, loss, device)
+    learning, state = build_learning(config, parts, settings, loss.to(device), device)
     started = resume_or_init(config, resumed, state, parts)
     if folder is not None:
         check_room(folder, state)
@@ -80,22 +77,17 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     # Here, so that the batches of the run and of the statistics of batch-norm share one check of the cache.
     read_from = split_to_read(train_split, ops, loader, stop.raise_if_requested)
     from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
-    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=draws)
+    from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=learned.draws)
     batches = from_start(state.position)
     recomputed = settings.recompute_batch_norm if folder else min(1, settings.recompute_batch_norm)
     served_as = functools.partial(recomputed_batch_norm, state, learning, from_start, recomputed, stop)
 
     def learn() -> dict:
         try:
-            with compile_errors(settings.compile):
+            with step_errors(settings, loader, device):
                 scores = training.train(
                     state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
                 )
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # The CPU allocator raises a plain RuntimeError.
-            if type(error) is RuntimeError and "can't allocate memory" not in str(error):
-                raise
-            raise ResourceError(_too_large(settings, loader, device)) from error
         finally:
             batches.close()
             events.close()
@@ -118,13 +110,3 @@ def _summary(
         f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "
         f"on {device}{threads}; evaluated {evaluated}{dry_run}",
     ]
-
-
-def _too_large(settings: Trainer, loader: Loader, device) -> str:
-    parts = min(loader.batch_size, 2 * settings.accumulate)
-    return (
-        f"{device} has too little memory for {loader.batch_size // settings.accumulate} images at a time; "
-        f"use trainer.accumulate={parts} "
-        f"(then loader.batch_size={loader.batch_size} goes {loader.batch_size // parts} at a time), "
-        f"smaller crops or trainer.amp=bf16"
-    )

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from segtrain.commands.learning import batch_shape, build_learning
 from segtrain.commands.parts import Parts, build_parts
-from segtrain.commands.runtime import augmentation, draws, runtime_of
+from segtrain.commands.runtime import Learned
 from segtrain.commands.scoring import score_split, scoring_of
-from segtrain.data.survey.stats import frequency_of
-from segtrain.loader.loader import training_batches
-from segtrain.loss import LOSS
+from segtrain.loader.loader import split_to_read, training_batches
+from segtrain.loader.usable import first_usable
 from segtrain.settings import Loader, Trainer
+from segtrain.train.memory_format import faster_memory_format
+from segtrain.train.random_state import random_state, restore_random_state
 from segtrain.train.step import train_step
 
 STEPS, WARM_UP = 20, 4
 """Steps of a trial, and how many of its first are not timed."""
-EVALUATED = 2
-"""Batches of the validation split that are evaluated."""
+EVALUATED = (1, 3)
+"""Batches of the validation split that are evaluated, once each: what the second one takes longer tells the
+time of an image, and the rest that of starting."""
+IMPORTS_S = 5
+"""Seconds that a training takes for its imports and the like."""
+SPARE = 0.97
+"""Share of trainer.minutes that is planned: the rest is for checkpoints."""
 
 try:
     import resource
@@ -35,57 +41,120 @@ except ImportError:  # Windows
 
 @dataclass(frozen=True)
 class Trial:
-    """step_s: median seconds of a step, with what the loader makes it wait. image_s: seconds of an evaluated
-    image. memory: largest bytes in use during the steps, beyond those before."""
+    """step_s: median seconds of a step, with what the loader makes it wait. image_s: seconds of a further
+    evaluated image. evaluation_s: seconds of an evaluation beside its images. memory: largest bytes in use
+    during the steps, beyond those before."""
 
     step_s: float
     image_s: float
+    evaluation_s: float
     memory: int
+
+    def of_evaluation(self, num_images: int) -> float:
+        """Seconds of an evaluation of so many images."""
+        return self.evaluation_s + self.image_s * num_images
 
 
 def trial(
-    config: Mapping, parts: Parts, class_pixels: np.ndarray, device, stop, num_steps: int = STEPS
+    config: Mapping, parts: Parts, learned: Learned, device, stop, num_steps: int | None = None
 ) -> Trial:
-    """Trains `num_steps` steps of a checked config and, after STEPS steps, evaluates some images; nothing is
-    saved. class_pixels: of the training split, which is not counted again."""
+    """Trains some steps of a checked config; nothing is saved, but `parts` and `learned` are changed.
+    num_steps: None: STEPS, after which some images are evaluated."""
+    is_whole = num_steps is None
+    num_steps = num_steps or STEPS
     train_split, loader = parts.data.splits["train"], Loader(**config["loader"])
-    runtime = {
-        **runtime_of(parts.task, parts.facts, train_split, loader.skip_bad),
-        "class_pixels": lambda: class_pixels,
-        "class_frequency": lambda: frequency_of(class_pixels, train_split),
-    }
-    ops = augmentation(config["augmentation"], parts.facts, runtime)
-    loss = LOSS.build(config["loss"], **runtime).to(device)
-    drawn = draws(config["sampler"], runtime)
-    batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
+    loss = learned.loss.to(device)
+    batch_shape(parts, learned.ops, train_split, config["trainer"]["accumulate"], loader)
     settings = Trainer(**{**config["trainer"], "steps": num_steps, "epochs": None})
     before = _memory(device)
     learning, state = build_learning(config, parts, settings, loss, device)
     state.train_mode()
-    interrupt = functools.partial(stop.raise_if_requested, "stopped while planning")
+    interrupt = functools.partial(stop.raise_if_requested, "stopped while trying some steps")
     seconds = []
+    read_from = split_to_read(train_split, learned.ops, loader, interrupt)
     with training_batches(
-        train_split, ops, loader, config["seed"], interrupt=interrupt, draws=drawn
+        read_from, learned.ops, loader, config["seed"], interrupt=interrupt, draws=learned.draws
     ) as batches:
         for _ in range(num_steps):
             start = time.perf_counter()
-            train_step(state, next(batches), learning)
+            learning.freezing(state.step)
+            (learning.step or train_step)(state, next(batches), learning)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
             state.step += 1
             interrupt()
-    memory = _memory(device) - before
-    image_s = _evaluated(config, parts, state, device, stop) if num_steps >= STEPS else 0.0
-    return Trial(statistics.median(seconds[min(WARM_UP, num_steps - 1) :]), image_s, max(1, memory))
+    memory = max(1, _memory(device) - before)
+    step_s = statistics.median(seconds[min(WARM_UP, num_steps - 1) :])
+    evaluated = _evaluated(config, parts, state, device, stop) if is_whole else (0.0, 0.0)
+    return Trial(step_s, *evaluated, memory)
 
 
-def _evaluated(config: Mapping, parts: Parts, state, device, stop) -> float:
-    """Seconds of an evaluated image."""
+def _evaluated(config: Mapping, parts: Parts, state, device, stop) -> tuple[float, float]:
+    """Seconds of a further evaluated image, and of an evaluation beside its images."""
     scoring = scoring_of(config, parts.task, parts.facts)
     split = parts.data.splits["val"]
-    scores = score_split(scoring, state.served, split, device, stop, "trying", EVALUATED)
-    return scores.protocol["seconds"] / min(len(split), EVALUATED * scoring.settings.batch_size)
+    timed = {}
+    for num_batches in EVALUATED:
+        start = time.perf_counter()
+        score_split(scoring, state.served, split, device, stop, "trying", num_batches)
+        timed[min(len(split), num_batches * scoring.settings.batch_size)] = time.perf_counter() - start
+    (few, few_s), (more, more_s) = min(timed.items()), max(timed.items())
+    if few == more:  # the whole split
+        return more_s / more, 0.0
+    image_s = max(0.0, (more_s - few_s) / (more - few))
+    return image_s, max(0.0, few_s - few * image_s)
+
+
+def steps_within(seconds: float, tried: Trial, num_val: int, evaluate_every: int | None) -> int:
+    """The largest number of steps, at least 1, that takes no more than `seconds`, with an evaluation after
+    each `evaluate_every` steps and after the last one."""
+    evaluation_s = tried.of_evaluation(num_val)
+    left = seconds - evaluation_s  # the one after the last step
+    if evaluate_every is None:
+        return max(1, int(left / tried.step_s))
+    rounds, rest = divmod(max(0.0, left), evaluate_every * tried.step_s + evaluation_s)
+    return max(1, int(rounds) * evaluate_every + min(evaluate_every, int(rest / tried.step_s)))
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What a config leaves to the speed of this machine. Parts and random state stay as they are.
+
+    learned: what the training learns by. start: `time.perf_counter()` when the command began.
+    """
+
+    parts: Parts
+    learned: Learned
+    device: torch.device
+    stop: object
+    start: float
+
+    def memory_format(self, config: Mapping) -> str:
+        """The faster memory format of the network on micro-batches of the run."""
+        loader, split = Loader(**config["loader"]), self.parts.data.splits["train"]
+        shape = batch_shape(self.parts, self.learned.ops, split, config["trainer"]["accumulate"], loader)
+        target = first_usable(split, loader.skip_bad).target
+        normalise, loss = self.parts.facts.normalisation, self.learned.loss.to(self.device)
+        return faster_memory_format(self.parts.model, normalise, loss, shape, target, self.device)
+
+    def steps(self, config: Mapping) -> int:
+        """The steps of a run of trainer.minutes, evaluations included. config: with its intervals in steps
+        and its memory format."""
+        before = random_state()
+        parts = replace(self.parts, model=copy.deepcopy(self.parts.model))
+        tried = trial(
+            {**config, "schedule": {"name": "constant"}},
+            parts,
+            copy.deepcopy(self.learned),
+            self.device,
+            self.stop,
+        )
+        restore_random_state(before)
+        spent_s = IMPORTS_S + time.perf_counter() - self.start
+        left = SPARE * 60 * config["trainer"]["minutes"] - spent_s
+        every = config["trainer"]["evaluate_every"]
+        return steps_within(left, tried, len(self.parts.data.splits["val"]), every)
 
 
 def without_pretrained(config: Mapping) -> dict:

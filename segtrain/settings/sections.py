@@ -20,6 +20,7 @@ from segtrain.options import (
 )
 
 EPOCHS = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
+MINUTES = Limits("above 0 and at most 1000000", lambda value: 0 < value <= 1_000_000)
 FRACTION = Limits("above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
@@ -31,6 +32,16 @@ class Trainer:
         None, "optimizer steps of the run; with neither steps nor epochs: 20 epochs, but at least 1000 steps"
     )
     epochs: Annotated[float, EPOCHS] | None = key(None, "passes over the training split; give this or steps")
+    minutes: Annotated[float, MINUTES] | None = key(
+        None,
+        "time of the run in minutes, evaluations included; sets steps after timing 20 of them and some "
+        "evaluated batches",
+    )
+    patience: Annotated[int, FROM_1] | None = key(
+        None,
+        "early stopping: the run ends after so many evaluations in a row without a better score (mIoU); the "
+        "best checkpoint is kept; null: no early stopping",
+    )
     evaluate_every: Annotated[int, FROM_1] | str | None = key(
         "auto",
         "steps between evaluations; auto: once an epoch, but at least 50 steps apart; null: only after the "
@@ -50,6 +61,12 @@ class Trainer:
         None, "decay of the exponential moving average (EMA) of the weights, e.g. 0.999; null: off"
     )
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
+    freeze: Literal["encoder"] | None = key(
+        None, "encoder: its weights and batch-norm statistics stay as they are, which saves time and memory"
+    )
+    freeze_steps: Annotated[int, FROM_1] | None = key(
+        None, "optimizer steps for which trainer.freeze holds; null: the whole run"
+    )
     freeze_batch_norm: bool = key(
         False, "keep the statistics and the affine weights of batch-norm as they are"
     )

@@ -45,7 +45,9 @@ def train(
     state.train_mode()
     step = step or (learning and learning.step) or train_step
     saved = state.step  # the last step that needs no further checkpoint: the start, or saved by _evaluate
-    while state.step < plan.steps:
+    while not plan.is_over(state.step, state.worse):
+        if learning is not None:
+            learning.freezing(state.step)
         try:
             batch = clock.waiting(lambda: next(batches))
         except Interrupted:
@@ -75,6 +77,11 @@ def train(
             _check(state, finite)
             saved = state.step
             scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
+    if state.step < plan.steps:
+        events.say(
+            f"ended after step {state.step} of {plan.steps}: {state.worse} evaluations in a row brought no "
+            f"better score than {state.best:.4f} (trainer.patience={plan.patience})"
+        )
     return scores
 
 

@@ -13,12 +13,18 @@ from segtrain.text import show
 @dataclass(frozen=True)
 class Plan:
     """The length of a run and its intervals in optimizer steps. An interval of None: only after the last
-    step."""
+    step. patience: evaluations in a row without a better score after which the run ends; None: it never ends
+    early."""
 
     steps: int
     log_every: int
     evaluate_every: int | None
     save_every: int | None
+    patience: int | None = None
+
+    def is_over(self, step: int, worse: int) -> bool:
+        """Whether no step follows. worse: evaluations since the best score."""
+        return step >= self.steps or (self.patience is not None and worse >= self.patience)
 
     def evaluates(self, step: int) -> bool:
         return step == self.steps or bool(self.evaluate_every and step % self.evaluate_every == 0)
@@ -35,6 +41,16 @@ epochs are so short that 20 of them teach a network nothing but the commonest cl
 LEAST_DISTANCE = 50
 """Steps between two evaluations with evaluate_every=auto, at least: on a small data set, once an epoch would
 spend most of the time on evaluations."""
+
+
+def check_length(settings: Trainer) -> None:
+    """ConfigError if a run of trainer.minutes has another length too."""
+    for key in ("steps", "epochs"):
+        if getattr(settings, key) is not None:
+            raise ConfigError(
+                f"trainer.minutes is {show(settings.minutes)} and trainer.{key} is "
+                f"{show(getattr(settings, key))}; give one of them and set the other to null"
+            )
 
 
 def steps_of(settings: Trainer, steps_per_epoch: float) -> int:
@@ -61,14 +77,16 @@ def about_length(settings: Trainer, steps_per_epoch: float) -> str:
     """For the line of the plan: why the run is longer than EPOCHS epochs if nobody has set its length; else
     empty."""
     short = _in_whole_steps(EPOCHS, steps_per_epoch)
-    if settings.steps is not None or settings.epochs is not None or short >= LEAST_STEPS:
+    if (settings.steps, settings.epochs, settings.minutes) != (None, None, None) or short >= LEAST_STEPS:
         return ""
     return f" ({EPOCHS} epochs would be {short} steps; at least {LEAST_STEPS} unless trainer.epochs is set)"
 
 
 def plan_of(settings: Trainer) -> Plan:
     """The plan of settled settings, whose intervals are in optimizer steps."""
-    return Plan(settings.steps, settings.log_every, settings.evaluate_every, settings.save_every)
+    return Plan(
+        settings.steps, settings.log_every, settings.evaluate_every, settings.save_every, settings.patience
+    )
 
 
 def in_steps(interval: int | str | None, steps_per_epoch: float, where: str) -> int | None:

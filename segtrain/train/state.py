@@ -16,6 +16,10 @@ from segtrain.tensors import not_finite
 from segtrain.train.fits import first, misfit, optimizer_misfit
 from segtrain.train.random_state import random_state, restore_random_state
 
+NUMBERS = ("step", "position", "best", "worse", "evaluation_due")
+"""Attributes of a state that are saved as numbers."""
+COUNTS = ("step", "position", "worse")
+
 
 @dataclass
 class RunState:
@@ -24,7 +28,7 @@ class RunState:
     model: the trained network; its optimizer is named "network". ema: the EMA of `model`; None without EMA.
     networks: further networks of the task (a discriminator), each with the optimizer of the same name.
     step: optimizer steps so far. position: samples taken so far, over all epochs. best: best score so far.
-    loss_sum, loss_weight: sums since the last log line.
+    worse: evaluations since that score. loss_sum, loss_weight: sums since the last log line.
     evaluation_due: whether the evaluation after `step` is still to be done. statistics: running statistics of
     batch-norm for the training, while `served` has recomputed ones for an evaluation; else None.
     """
@@ -39,6 +43,7 @@ class RunState:
     step: int = 0
     position: int = 0
     best: float | None = None
+    worse: int = 0
     evaluation_due: bool = False
     statistics: dict[str, Tensor] | None = None
 
@@ -72,7 +77,7 @@ class RunState:
             "networks": {name: dict(network.state_dict()) for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
-            "numbers": {name: getattr(self, name) for name in ("step", "position", "best", "evaluation_due")},
+            "numbers": {name: getattr(self, name) for name in NUMBERS},
             "loss": [self.loss_sum, self.loss_weight],
             "random": random_state(),
         }
@@ -84,6 +89,8 @@ class RunState:
         and what does not fit.
         """
         load_exactly(self.served, weights, source, "; it is not of this run's network", CheckpointError)
+        if isinstance(plain.get("numbers"), dict):  # earlier versions did not count `worse`
+            plain = {**plain, "numbers": {"worse": 0, **plain["numbers"]}}
         wrong = self._misfit(plain)
         if wrong is None and (bad := not_finite(plain)) is not None:
             wrong = f"{bad} holds NaN or infinite values"
@@ -123,7 +130,7 @@ class RunState:
                 misfit(own, given, "state"),
                 *(optimizer_misfit(one, saved[name], name) for name, one in self.optimizers.items()),
             ]
-        ) or ("step or position is negative" if min(numbers["step"], numbers["position"]) < 0 else None)
+        ) or ("a number is negative" if min(numbers[name] for name in COUNTS) < 0 else None)
 
     def _load(self, plain: dict) -> None:
         self.served.load_state_dict(plain["statistics"] or {}, strict=False)

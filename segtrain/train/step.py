@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from segtrain.predictor.device import autocast
 from segtrain.settings import Trainer
+from segtrain.train.freezing import Freezing
 from segtrain.train.state import RunState
 
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -21,7 +22,7 @@ class Learning:
 
     normalise: images -> float input of the network. schedule: step -> factor of the base learning rate.
     forward: input -> `Output`, called in place of the network (torch.compile). step: the task's step, called
-    in place of `train_step`.
+    in place of `train_step`. freezing: called before each step.
     """
 
     loss: Callable
@@ -31,6 +32,7 @@ class Learning:
     device: torch.device
     forward: Callable | None = None
     step: Callable | None = None
+    freezing: Freezing = field(default_factory=Freezing)
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from PIL import Image
 from segtrain.cli.composition import composed
 from segtrain.cli.launch import check
 from segtrain.commands.data_show import data_show
-from segtrain.commands.learning import augmentation_loss_and_draws
 from segtrain.commands.parts import build_parts
+from segtrain.commands.runtime import learned_by
 from segtrain.loader.loader import training_batches
 from segtrain.run.stop import Stop
 from segtrain.settings import Loader
@@ -32,7 +32,8 @@ def test_the_samples_are_those_of_the_training(tmp_path, augmentation):
     config = check("train", composed("train", words, None)[0])
     parts = build_parts(config, None)
     split = parts.data.splits["train"]
-    ops, _, draws = augmentation_loss_and_draws(config, parts, split)
+    learned = learned_by(config, parts, split)
+    ops, draws = learned.ops, learned.draws
     loader = Loader(batch_size=6, workers=0)
     with training_batches(split, ops, loader, seed=7, start=3, draws=draws) as batches:
         batch = next(batches)

@@ -29,7 +29,7 @@ STREETS = Findings(
     channels=3,
     class_pixels=np.tile([[6000, 7000, 100]], (266, 1)),
 )
-COSTS = Costs(step_s=1.0, image_s=0.2, start_s=12.0)
+COSTS = Costs(step_s=1.0, evaluation_s=20.2, start_s=12.0)
 
 
 def chosen(found: Findings, crop: int = 256, pretrained: str | None = None) -> dict:
@@ -84,7 +84,8 @@ def test_the_run_takes_the_time_that_there_is():
     assert 0.9 * 600 < steps * 1.0 + 101 * 0.2 + 12 < 600
     assert length["trainer.evaluate_every"] is None and length["schedule.warmup"] == steps // 20
     quick = {
-        choice.key: choice.value for choice in recipe.length(STREETS, replace(COSTS, image_s=0.01), 10, 8)
+        choice.key: choice.value
+        for choice in recipe.length(STREETS, replace(COSTS, evaluation_s=1.01), 10, 8)
     }
     assert quick["trainer.evaluate_every"] == quick["trainer.steps"] // 5
     few = replace(STREETS, num_train=4)
@@ -116,7 +117,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(recipe, "SMALL", "test_resnet")
     monkeypatch.setattr(recipe, "BATCH", {"cpu": 2})
     monkeypatch.setattr(trial, "STEPS", 2)
-    monkeypatch.setattr("segtrain.commands.plan.trial", lambda *a, num_steps=2: trial.trial(*a, num_steps=2))
+    monkeypatch.setattr("segtrain.commands.plan.trial", trial.trial)
 
 
 def test_the_yaml_composes_and_trains(segtrain, tmp_path, write_pair, quick):

@@ -68,6 +68,31 @@ def test_without_a_factor_the_groups_are_as_before():
     assert [len(group["params"]) for group in groups] == [1, 3, 1, 1]
 
 
+@pytest.mark.parametrize("name", OPTIMIZER.names())
+def test_layer_decay_slows_early_stages(name):
+    """Stages: stem with its norm, two of a list, one more; the last one has the encoder's rate."""
+    network = Network()
+    blocks = nn.Sequential(*(nn.Sequential(nn.Conv2d(4, 4, 1)) for _ in range(2)))
+    last = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+    network.encoder = nn.Module()
+    for key, part in (
+        ("stem", nn.Conv2d(3, 4, 3)),
+        ("norm", nn.BatchNorm2d(4)),
+        ("blocks", blocks),
+        ("last", last),
+    ):
+        network.encoder.add_module(key, part)
+    options = {"name": name, "lr": 0.5, "encoder_factor": 0.5, "layer_decay": 0.5}
+    groups = OPTIMIZER.build(options, network=network).param_groups
+    rates = {id(p): (group["lr"], group["name"]) for group in groups for p in group["params"]}
+    expected = {"stem": 0, "norm": 0, "blocks.0.0": 1, "blocks.1.0": 2, "last.0": 3}
+    for key, parameter in network.encoder.named_parameters():
+        stage = expected[key.rpartition(".")[0]]
+        assert rates[id(parameter)] == (0.25 * 0.5 ** (3 - stage), f"encoder_{stage}")
+    assert rates[id(network.head.weight)] == (0.5, "rest")
+    assert len(rates) == len(list(network.parameters()))
+
+
 def test_decay_all_and_frozen_parameters():
     network = Network()
     network.encoder.requires_grad_(False)

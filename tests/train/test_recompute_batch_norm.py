@@ -8,8 +8,8 @@ import torch
 
 from segtrain import build, checkpoint
 from segtrain.commands import train as train_command
-from segtrain.commands.learning import augmentation_loss_and_draws
 from segtrain.commands.parts import build_parts
+from segtrain.commands.runtime import learned_by
 from segtrain.errors import Interrupted
 from segtrain.loader.loader import training_batches
 from segtrain.model.parts.norm import recompute_statistics, statistics_of
@@ -90,7 +90,7 @@ def test_the_kept_statistics_are_those_of_the_kept_weights(recomputed):
     parts = build_parts(config, None)
     weights, _ = last(folder)
     parts.model.load_state_dict(weights)
-    ops, *_ = augmentation_loss_and_draws(config, parts, parts.data.splits["train"])
+    ops = learned_by(config, parts, parts.data.splits["train"]).ops
     with training_batches(
         parts.data.splits["train"], ops, Loader(batch_size=4, workers=0), seed=0
     ) as batches:

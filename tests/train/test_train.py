@@ -420,6 +420,40 @@ def test_a_rate_that_destroys_the_network_ends_in_no_score(tmp_path, rate):
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
+def test_early_stopping_counts_evaluations_without_a_better_score(tmp_path, monkeypatch, capsys):
+    """Scores 0.3, 0.5, 0.5, 0.4: two in a row are no better than the second."""
+    planned = iter([0.3, 0.5, 0.5, 0.4])
+
+    def scored(*arguments):
+        scores = original(*arguments)
+        miou = replace(scores.numbers["miou"], value=next(planned))
+        return replace(scores, numbers={**scores.numbers, "miou": miou})
+
+    original = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", scored)
+    patient = config(trainer={"steps": 30, "evaluate_every": 2, "patience": 2, "save_every": None})
+    # Interrupted after the third evaluation, so that the count is of a resumed run.
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        train_command.train(patient, tmp_path, stop_after(7, patch))
+    result = train_command.train(patient, tmp_path, Stop())
+    assert result["step"] == 8 and checkpoint.describe(checkpoint.find(tmp_path, "best"))["step"] == 4
+    said = "ended after step 8 of 30: 2 evaluations in a row brought no better score than 0.5000"
+    assert said in capsys.readouterr().out
+    assert train_command.train(patient, tmp_path, Stop())["step"] == 8  # it stays ended
+
+
+def test_a_checkpoint_of_an_earlier_version_counts_from_its_start(straight):
+    state = new_state(
+        MODEL.build(dict(SMALL["model"]), out_channels=5, num_classes=5, in_channels=3),
+        {}, Trainer(ema=None), torch.device("cpu"),
+    )  # fmt: skip
+    plain = state.plain()
+    assert plain["numbers"].pop("worse") == 0
+    state.worse = 3
+    state.restore(state.served.state_dict(), plain, "earlier")
+    assert state.worse == 0
+
+
 def test_frozen_batch_norm_stays_as_it_is(tmp_path):
     train_command.train(
         config(trainer={"freeze_batch_norm": True, "steps": 3, "ema": None}), tmp_path, Stop()

@@ -25,6 +25,17 @@ def freeze_batch_norm(net: nn.Module) -> nn.Module:
     return net
 
 
+def unfreeze_batch_norm(norm: nn.Module) -> None:
+    """Undoes `freeze_batch_norm` for one module, which then trains."""
+    del norm.train
+    norm.train()
+
+
+def has_running_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch normalisation whose statistics change in training."""
+    return isinstance(module, _BatchNorm) and not is_frozen(module)
+
+
 def set_momentum(net: nn.Module, momentum: float) -> nn.Module:
     """Sets the momentum of every batch normalisation of `net` and returns `net`: the share by which running
     statistics move towards those of each batch (TensorFlow's decay is 1 - momentum)."""
@@ -42,11 +53,7 @@ def is_frozen(module: nn.Module) -> bool:
 def statistics_of(net: nn.Module) -> dict[str, torch.Tensor]:
     """The running statistics of every batch normalisation that is not frozen, by their names in the state of
     `net`."""
-    norms = (
-        (name, module)
-        for name, module in net.named_modules()
-        if isinstance(module, _BatchNorm) and not is_frozen(module)
-    )
+    norms = ((name, module) for name, module in net.named_modules() if has_running_statistics(module))
     return {
         f"{name}.{key}": buffer
         for name, module in norms
@@ -64,7 +71,7 @@ def recompute_statistics(net: nn.Module, inputs: Iterable[torch.Tensor]) -> None
     layers.)
     """
     modes = [(module, module.training) for module in net.modules()]
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and not is_frozen(module)]
+    norms = [module for module in net.modules() if has_running_statistics(module)]
     momenta = [norm.momentum for norm in norms]
     net.eval()
     for norm in norms:
@@ -101,7 +108,7 @@ def check_batch(net: nn.Module, batch_size: int, channels: int, height: int, wid
             lambda module, inputs, name=name: seen.append((name, tuple(inputs[0].shape)))
         )
         for name, module in net.named_modules()
-        if isinstance(module, _BatchNorm) and not is_frozen(module)
+        if has_running_statistics(module)
     ]
     try:
         net.train()
