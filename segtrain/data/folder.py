@@ -73,7 +73,7 @@ def folder(
 
     Splits: by data.train_list and data.val_list if given; else by folders train/, val/ and test/ below images
     and masks if there are any; else at random, by a hash of each name or group, so that added files leave the
-    others where they are. Images outside the lists, and a test split, need no masks.
+    others where they are. Without val/, what is in train/ is split at random. Images outside the lists, and a test split, need no masks.
 
     Options:
         root: folder that the other paths are relative to; symbolic links must not lead out of it; null: the
@@ -137,6 +137,11 @@ def folder(
         return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
 
     splits, settled = {split: list(map(pair, names)) for split, names in chosen.items()}, {}
+    if test_fraction and (at_random is None or "test" in chosen):
+        raise ConfigError(
+            f"data.test_fraction is {test_fraction}, and lists or folders set the split test or all splits; "
+            f"set it to 0"
+        )
     if at_random is not None:
         fractions = (val_fraction, test_fraction)
         drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
@@ -184,8 +189,10 @@ def _chosen(
         refuse_unpaired(files.without_mask(others), list(alone.values()))
         return listed, list(others)
     in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
-    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)])
-    return {**by_folders, **listed}, None
+    refuse_unpaired([], [path for name, path in alone.items() if name.lower().startswith(in_use)])
+    at_random = None if "val" in by_folders else by_folders.pop("train")
+    refuse_unpaired(files.without_mask(at_random or []), [])
+    return {**by_folders, **listed}, at_random
 
 
 def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:

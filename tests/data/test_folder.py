@@ -96,7 +96,7 @@ def test_a_file_beside_the_split_folders_is_refused(tmp_path):
     for name in ("train/{}", "val/{}", "stray{}"):
         some(tmp_path, 3, name)
     with pytest.raises(
-        DataError, match=r"stray0\.png lies beside the folders train and val \(3 such files\)"
+        DataError, match=r"stray0\.png lies beside the folders of the splits \(3 such files\)"
     ):
         build(tmp_path)
 

@@ -109,6 +109,33 @@ def test_a_test_folder_is_a_split_where_it_has_masks(tmp_path, words, capsys):
         build(tmp_path)
 
 
+def test_folders_without_val_leave_test_alone(tmp_path):
+    pairs(tmp_path, *(f"train/{letter}" for letter in "abcdefgh"), "test/x", "test/y")
+    found = names(build(tmp_path))
+    assert found["test"] == ["test/x", "test/y"]
+    assert len(found["val"]) >= 1 and len(found["train"] + found["val"]) == 8
+    assert all(name.startswith("train/") for name in found["train"] + found["val"])
+
+
+def test_folders_of_splits_in_upper_case(tmp_path):
+    pairs(tmp_path, "Train/a", "Train/b", "VAL/c")
+    assert names(build(tmp_path)) == {"train": ["Train/a", "Train/b"], "val": ["VAL/c"]}
+
+
+def test_a_folder_cannot_be_called_all(tmp_path):
+    pairs(tmp_path, "train/a", "val/b", "all/c")
+    with pytest.raises(DataError, match=r"folder 'all'.*split=all is all of them together; rename"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("folders, splits", [(("train", "val"), {}), (("", ""), {"test": "b\n"})])
+def test_a_test_fraction_beside_lists_and_folders_is_refused(tmp_path, folders, splits):
+    """It would draw images for a split that others are in already, and drop them."""
+    pairs(tmp_path, *(f"{folder}/{name}".lstrip("/") for folder, name in zip(folders, "ab", strict=True)))
+    with pytest.raises(ConfigError, match=r"data\.test_fraction is 0\.3, .*set it to 0"):
+        build(tmp_path, test_fraction=0.3, **lists(tmp_path, **splits))
+
+
 def test_fractions_leave_something_to_train_on(tmp_path):
     pairs(tmp_path, *"abcd")
     with pytest.raises(ConfigError, match=r"val_fraction=0\.6 and data\.test_fraction=0\.5 leave nothing"):

@@ -24,21 +24,26 @@ FOLDERS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of folders and the splits that they hold."""
+"""Names of folders, in lower case, and the splits that they hold."""
 
 
 def by_folder(images: Mapping[str, str]) -> dict[str, list[str]] | None:
     """Names of images by split, from the first folder in each name; None unless there are folders `train` and
-    `val`. images: {name: path}."""
+    `val`, or `train` and `test`. images: {name: path}."""
     found: dict[str, list[str]] = {}
     for name in images:
         first = name.split("/")[0] if "/" in name else ""
-        found.setdefault(FOLDERS.get(first, first), []).append(name)
-    if not {"train", "val"} <= set(found):
+        found.setdefault(FOLDERS.get(first.lower(), first), []).append(name)
+    if "train" not in found or not {"val", "test"} & set(found):
         return None
+    if "all" in found:
+        raise DataError(
+            f"{images[found['all'][0]]} lies in a folder 'all' beside those of the splits; split=all is all "
+            f"of them together; rename that folder"
+        )
     if "" in found:
         raise DataError(
-            f"{images[found[''][0]]} lies beside the folders train and val "
+            f"{images[found[''][0]]} lies beside the folders of the splits "
             f"({count(len(found['']), 'such file')}); move it into one of them"
         )
     return found
