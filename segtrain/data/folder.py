@@ -158,7 +158,8 @@ def folder(
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
+    measured = splits.get("train") or [*itertools.chain(*splits.values())]  # bounds of a run may leave no train
+    normalisation = measured_normalisation(source, measured, mean, std, max_pixels, skip_bad)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
@@ -218,6 +219,11 @@ def _drawn(
             raise ConfigError(
                 f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
                 f"a sum below 1"
+            )
+        if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
+            raise ConfigError(
+                f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
+                f"split; correct it, or leave it null"
             )
         bounds = split_bounds(map(key_of, pairs), val, test, seed)
         splits = by_hash(pairs, bounds, seed)

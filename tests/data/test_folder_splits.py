@@ -136,6 +136,22 @@ def test_a_test_fraction_beside_lists_and_folders_is_refused(tmp_path, folders, 
         build(tmp_path, test_fraction=0.3, **lists(tmp_path, **splits))
 
 
+def test_few_images_leave_train_one_whatever_their_hashes(tmp_path):
+    low = [f"q{number}" for number in range(200) if hashed(f"q{number}", 0) < 0.19][:3]
+    for number, splits in ((1, ("train",)), (2, ("train", "val")), (3, ("train", "val", "test"))):
+        root = tmp_path / str(number)
+        pairs(root, *low[:number])
+        data = build(root, test_fraction=0.2)
+        assert {split: len(found) for split, found in data.splits.items()} == dict.fromkeys(splits, 1)
+        assert list(build(root, split_bounds=[0.2, 0.2]).splits) == ["val"]  # bounds of a run
+
+
+def test_one_group_of_all_images_is_refused(tmp_path):
+    pairs(tmp_path, "im1", "im2")
+    with pytest.raises(ConfigError, match=r"data\.group gives all 2 images the group 'im'"):
+        build(tmp_path, group="(im)")
+
+
 def test_fractions_leave_something_to_train_on(tmp_path):
     pairs(tmp_path, *"abcd")
     with pytest.raises(ConfigError, match=r"val_fraction=0\.6 and data\.test_fraction=0\.5 leave nothing"):

@@ -154,13 +154,13 @@ def key_of(pair: Pair) -> str:
 def split_bounds(keys: Iterable[str], val_fraction: float, test_fraction: float, seed: int) -> list[float]:
     """[v, t]: keys `hashed` below v are in split val, those from v to below t in test, the others in train.
 
-    They are val_fraction and val_fraction + test_fraction, or, where there are keys enough, as close to them
-    as leaves each split a key.
+    They are val_fraction and val_fraction + test_fraction, or as close to them as leaves each split a key:
+    train first, then val, then test.
     """
     places = sorted({hashed(key, seed) for key in keys})
-    num_test = 1 if test_fraction else 0
-    if len(places) < 2 + num_test:
-        return [val_fraction, val_fraction + test_fraction]
+    if len(places) < 2:
+        return [0.0, 0.0]
+    num_test = 1 if test_fraction and len(places) > 2 else 0
 
     def bound(wanted: float, least: int, most: int) -> tuple[float, int]:
         """The bound closest to `wanted` with least..most places below it, and their number."""
