@@ -18,8 +18,9 @@ from segtrain.text import flatten
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set for a command on a run, without the run's folds and fraction. Relative paths are resolved against the current directory, then against the directory where the run was
-    started; the error for a path that exists in neither names that directory."""
+    """The data set for a command on a run, without the run's folds and fraction. Relative paths are resolved
+    against the current directory, then against the directory where the run was started; the error for a path
+    that exists in neither names that directory."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
     try:

@@ -73,7 +73,8 @@ def folder(
 
     Splits: by data.train_list and data.val_list if given; else by folders train/, val/ and test/ below images
     and masks if there are any; else at random, by a hash of each name or group, so that added files leave the
-    others where they are. Without val/, what is in train/ is split at random. Images outside the lists, and a test split, need no masks.
+    others where they are. With train/ and test/ alone, val is drawn at random from train/. Images outside the
+    lists, and a test split, need no masks.
 
     Options:
         root: folder that the other paths are relative to; symbolic links must not lead out of it; null: the
@@ -158,7 +159,8 @@ def folder(
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    measured = splits.get("train") or [*itertools.chain(*splits.values())]  # bounds of a run may leave no train
+    # The bounds of a run may leave no image of another folder to train.
+    measured = splits.get("train") or [*itertools.chain(*splits.values())]
     normalisation = measured_normalisation(source, measured, mean, std, max_pixels, skip_bad)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
