@@ -14,7 +14,7 @@ import numpy as np
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import composed, find_images
-from segtrain.data.files.reading import MAX_PIXELS, read_mask, without_colour
+from segtrain.data.files.reading import read_mask, without_colour
 from segtrain.data.joined import headers_of
 from segtrain.data.parts import Split
 from segtrain.data.resized import nearest, resized_size
@@ -151,7 +151,7 @@ def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -
     labels: the file holds the values of the data set's own masks; None: it holds class indices and IGNORE.
     DataError for other values and for colours.
     """
-    mask = without_colour(read_mask(path, MAX_PIXELS))
+    mask = without_colour(read_mask(path, None))  # `matched` has compared its size with that of the image
     if labels is not None:
         classes = labels.target(mask, path)
     elif mask.ndim == 3:

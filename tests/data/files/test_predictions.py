@@ -111,6 +111,12 @@ def test_grey_and_palette_files_hold_indices(tmp_path):
         read_prediction(str(tmp_path / "colour.png"), 3)
 
 
+def test_a_prediction_may_be_as_large_as_its_image(tmp_path):
+    """data.max_pixels, which may allow more than its default, has been compared with the image."""
+    Image.new("1", (8001, 8000)).save(tmp_path / "large.png")
+    assert read_prediction(str(tmp_path / "large.png"), 3).shape == (8000, 8001)
+
+
 def test_files_that_hold_the_values_of_the_masks(tmp_path):
     Image.fromarray(np.array([[7, 8, 0]], np.uint8)).save(tmp_path / "ids.png")
     labels = Labels(2, label_map={7: 0, 8: 1, 0: 255})
