@@ -158,8 +158,9 @@ def found_names(
     if indices != list(range(len(indices))):
         if mapping:
             raise ConfigError(
-                f"data.label_map leads to the class indices {', '.join(map(str, indices))}; they must run from 0 "
-                f"without gaps where data.classes is not given; correct it, or name all classes in data.classes"
+                f"data.label_map leads to the class indices {', '.join(map(str, indices))}; they must run "
+                f"from 0 without gaps where data.classes is not given; correct it, or name all classes in "
+                f"data.classes"
             )
         raise DataError(
             f"class indices must run from 0 without gaps; the masks hold {shown}; "
