@@ -191,6 +191,20 @@ def test_groups_of_a_table(tmp_path, table):
 
 
 @pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,patient\na,x\nb,y\na.png,y\n", r"gives 'a' two groups, 'x' and 'y'; each image has one"),
+        ("image,patient\na,x\n1/b,y\n2/b,x\n", r"gives no group to 1 of 2 images, 'b' first"),
+    ],
+)
+def test_a_table_that_contradicts_itself(tmp_path, table, message):
+    pairs(tmp_path, "a", "b")
+    (tmp_path / "groups.csv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        build(tmp_path, group="groups.csv:patient")
+
+
+@pytest.mark.parametrize(
     ("group", "message"),
     [
         ("(patient", r"data\.group=\(patient is no regular expression"),
