@@ -85,7 +85,8 @@ def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
     if saved["name"] != options["name"]:
         return False
     was, given = flatten(saved), flatten(options)
-    if all(given.get(key) == was.get(key) for key in path_keys(saved)):
+    # Not the keys of `saved`: of several data sets, some may have been left out.
+    if all(given.get(key) == was.get(key) for key in path_keys(options)):
         return True
     known = hashes_in(description, "train")
     if not known:
