@@ -19,15 +19,15 @@ from segtrain.text import flatten
 
 
 def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> Data:
-    """The data set for a command on a run. The run's folds and fraction apply if data.name is the run's.
-    Relative paths are resolved against the current directory, then against the directory where the run was
-    started; the error for a path that exists in neither names that directory."""
+    """The data set for a command on a run, without the run's folds and fraction. Relative paths are resolved
+    against the current directory, then against the directory where the run was started; the error for a path
+    that exists in neither names that directory."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
     if data["name"] == saved["name"] == "folder":
         refuse_other_split(data, saved)
     try:
-        found = DATA.build(located(config, run, description), target=target)
+        return DATA.build(located(config, run, description), target=target)
     except ConfigError as error:
         started = read_record(Path(run)).get("directory")
         given, was = flatten(data), flatten(saved)
@@ -39,8 +39,11 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
                 f"to that directory or override the path",
             )
         raise
-    sampler = Sampler(**description["config"].get("sampler") or {})  # earlier versions had none
-    return selected(found, sampler) if data["name"] == saved["name"] else found
+
+
+def selected_by(data: Data, description: Mapping) -> Data:
+    """The data of a run with its folds and fraction. description: of the run's checkpoint."""
+    return selected(data, Sampler(**description["config"].get("sampler") or {}))  # earlier versions had none
 
 
 def located(config: Mapping, run: str, description: Mapping) -> dict:

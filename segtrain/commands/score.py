@@ -77,8 +77,8 @@ def _pairs(config: Mapping, split: Split, facts: Facts, with_instances: bool, st
     labels = labels_of(split) if config["ids"] == "labels" else None
     if config["ids"] == "labels" and labels is None:
         raise ConfigError(
-            f"ids=labels needs a data set with mask files, and data={config['data']['name']} has none; use "
-            f"ids=classes"
+            f"ids=labels needs a data set with mask files that are all read in one way, and "
+            f"data={config['data']['name']} has none; use ids=classes"
         )
     paths = matched(split, config["predictions"])
     for index, path in enumerate(tqdm(paths, unit="image", leave=False, disable=None)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segtrain.commands.dataset import split_of
+from segtrain.commands.dataset import selected_by, split_of
 from segtrain.commands.resume import changes_since, hashes_in, hashes_of, same_samples
 from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
-from segtrain.errors import printable
+from segtrain.errors import ConfigError, printable
 from segtrain.text import count, flatten, say
 
 
@@ -25,7 +25,8 @@ class Scored:
 
 def scored_split(config: Mapping, data: Data, description: Mapping, run: str) -> Scored:
     """The split that config["split"] names. Unset: val of the data that the run was trained on; of other data
-    test, or all samples if there is no such split.
+    test, or all samples if there is no such split. The run's folds and fraction make the splits of its own
+    data, but for `all`.
 
     description: of the run's checkpoint. run: its folder.
     """
@@ -38,9 +39,10 @@ def scored_split(config: Mapping, data: Data, description: Mapping, run: str) ->
                 f"split     {name}, the default for other data than {printable(run)} was trained on "
                 "(split=NAME)"
             )
-    split = split_of(data, name)
+    chosen = selected_by(data, description) if own else data
+    split = split_of(data if name == "all" else chosen, name)
     if own:
-        lines += _changed(data, description)
+        lines += _changed(chosen, description)
     return Scored(name, split, lines + trained_on(name, split, description, run))
 
 
@@ -83,11 +85,15 @@ def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
     if saved["name"] != options["name"]:
         return False
     was, given = flatten(saved), flatten(options)
-    if all(given.get(key) == was.get(key) for key in path_keys(saved)):
+    # Not the keys of `saved`: of several data sets, some may have been left out.
+    if all(given.get(key) == was.get(key) for key in path_keys(options)):
         return True
     known = hashes_in(description, "train")
     if not known:
-        return same_samples(description, data)
+        try:
+            return same_samples(description, selected_by(data, description))
+        except ConfigError:  # too few groups for the run's folds
+            return False
     there = {one for split in data.splits.values() for one in hashes_of(split) or []}
     return 2 * len(known & there) >= len(known)
 

@@ -10,7 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import ConcatSplit, headers_of, source_of, target_of, without_instances
+from segtrain.data.joined import (
+    ConcatSplit,
+    headers_of,
+    image_hashes_of,
+    source_of,
+    target_of,
+    without_instances,
+)
 from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -98,6 +105,10 @@ class Mapped:
     def names_and_groups(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
         return self.split.names_and_groups() if hasattr(self.split, "names_and_groups") else None
+
+    def image_hashes(self) -> list[str] | None:
+        """The hash of each sample's image; None if the split does not tell them."""
+        return image_hashes_of(self.split)
 
     def name(self, index: int) -> str:
         return self.split.name(index)

@@ -73,7 +73,8 @@ def folder(
 
     Splits: by data.train_list and data.val_list if given; else by folders train/, val/ and test/ below images
     and masks if there are any; else at random, by a hash of each name or group, so that added files leave the
-    others where they are. Images outside the lists, and a test split, need no masks.
+    others where they are. With train/ and test/ alone, val is drawn at random from train/. Images outside the
+    lists, and a test split, need no masks.
 
     Options:
         root: folder that the other paths are relative to; symbolic links must not lead out of it; null: the
@@ -137,6 +138,11 @@ def folder(
         return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
 
     splits, settled = {split: list(map(pair, names)) for split, names in chosen.items()}, {}
+    if test_fraction and (at_random is None or "test" in chosen):
+        raise ConfigError(
+            f"data.test_fraction is {test_fraction}, and lists or folders set the split test or all splits; "
+            f"set it to 0"
+        )
     if at_random is not None:
         fractions = (val_fraction, test_fraction)
         drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
@@ -153,9 +159,9 @@ def folder(
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    normalisation = measured_normalisation(
-        source, splits["train"], mean, std, max_pixels, "train" in unread_in
-    )
+    # The bounds of a run may leave no image of another folder to train.
+    measured = splits.get("train") or [*itertools.chain(*splits.values())]
+    normalisation = measured_normalisation(source, measured, mean, std, max_pixels, "train" in unread_in)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
@@ -186,8 +192,10 @@ def _chosen(
         refuse_unpaired(files.without_mask(others), list(alone.values()))
         return listed, list(others)
     in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
-    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)])
-    return {**by_folders, **listed}, None
+    refuse_unpaired([], [path for name, path in alone.items() if name.lower().startswith(in_use)])
+    at_random = None if "val" in by_folders else by_folders.pop("train")
+    refuse_unpaired(files.without_mask(at_random or []), [])
+    return {**by_folders, **listed}, at_random
 
 
 def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -213,6 +221,11 @@ def _drawn(
             raise ConfigError(
                 f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
                 f"a sum below 1"
+            )
+        if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
+            raise ConfigError(
+                f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
+                f"split; correct it, or leave it null"
             )
         bounds = split_bounds(map(key_of, pairs), val, test, seed)
         splits = by_hash(pairs, bounds, seed)

@@ -30,7 +30,7 @@ def selected(data: Data, settings: Sampler) -> Data:
         splits |= _fold(data, settings.folds, settings.fold)
     elif settings.fold != 0:
         raise ConfigError(f"sampler.fold is {settings.fold} without folds; set sampler.folds, e.g. to 5")
-    if settings.fraction < 1:
+    if settings.fraction < 1 and "train" in splits:
         splits["train"] = share_of(splits["train"], settings.fraction)
     return replace(data, splits=splits)
 
@@ -47,7 +47,7 @@ def _fold(data: Data, folds: int, fold: int) -> dict[str, Split]:
     """The splits train and val with fold number `fold` as val."""
     if fold >= folds:
         raise ConfigError(f"sampler.fold is {fold} of {folds} folds; allowed: 0 to {folds - 1}")
-    both = ConcatSplit([data.splits[name] for name in ("train", "val")])
+    both = ConcatSplit([data.splits[name] for name in ("train", "val") if name in data.splits])
     fold_of = folds_of(names_and_groups(both), folds)
     held_out = [index for index, one in enumerate(fold_of) if one == fold]
     others = [index for index, one in enumerate(fold_of) if one != fold]

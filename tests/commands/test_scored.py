@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from segtrain.cli import main as cli
+from segtrain.commands.resume import fingerprints
+from segtrain.commands.scored import scored_split
 from segtrain.data import DATA
 
 QUICK = ["device=cpu", "threads=1", "model.widths=[4,8]", "augmentation=none", "loader.batch_size=2"]
@@ -160,6 +162,26 @@ def test_options_of_the_random_split_are_not_ignored(scored, option, capsys):
         scored(option, "data.split_bounds=null")[1]["data"]["split_bounds"]
         != scored()[1]["data"]["split_bounds"]
     )
+
+
+def test_one_of_several_data_sets_is_scored_on_its_own_val(tmp_path, write_names):
+    """Those that are left out make no other data of the rest, whose images the run knows."""
+    for number, root in enumerate(("a", "b")):
+        write_names(
+            tmp_path / root, [f"train/{letter}{number}" for letter in "xyz"] + [f"val/{number}"], number
+        )
+    folder = {"name": "folder", "classes": ["p", "q", "r"]}
+    sets = {root: {**folder, "root": str(tmp_path / root)} for root in ("a", "b")}
+    saved = {"name": "concat", "sets": sets, "classes": ["p", "q", "r"]}
+    run = {"config": {"data": saved}, "samples": fingerprints(DATA.build(saved))}
+
+    def scored(split, **changed):
+        options = {**saved, "sets": {**sets, **changed}}
+        return scored_split({"data": options, "split": split}, DATA.build(options), run, "r")
+
+    found = scored(None, b=None)
+    assert (found.name, len(found.split), found.lines) == ("val", 1, [])
+    assert "3 of 4 images are training images" in scored("all", b=None).lines[0]
 
 
 def earlier(run):

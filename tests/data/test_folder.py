@@ -96,7 +96,7 @@ def test_a_file_beside_the_split_folders_is_refused(tmp_path):
     for name in ("train/{}", "val/{}", "stray{}"):
         some(tmp_path, 3, name)
     with pytest.raises(
-        DataError, match=r"stray0\.png lies beside the folders train and val \(3 such files\)"
+        DataError, match=r"stray0\.png lies beside the folders of the splits \(3 such files\)"
     ):
         build(tmp_path)
 
@@ -291,6 +291,10 @@ def test_two_files_of_one_name(tmp_path):
         ({"classes": ["a", "b"], "label_map": {0: 0, 1: 2}}, r"data\.label_map leads to 2; allowed: 0\.\.1"),
         ({"label_map": {"x": 0}}, r"data\.label_map has 'x'"),
         ({"label_map": {7: 256}}, r"data\.label_map\.7 is 256; allowed: from 0 to 255"),
+        (
+            {"label_map": {0: 0, 1: 2, 2: 2}},
+            r"data\.label_map leads to the class indices 0, 2; they must run",
+        ),
         ({"val_fraction": 1.0}, r"data\.val_fraction is 1\.0; allowed: above 0 and below 1"),
     ],
 )

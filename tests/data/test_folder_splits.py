@@ -109,6 +109,49 @@ def test_a_test_folder_is_a_split_where_it_has_masks(tmp_path, words, capsys):
         build(tmp_path)
 
 
+def test_folders_without_val_leave_test_alone(tmp_path):
+    pairs(tmp_path, *(f"train/{letter}" for letter in "abcdefgh"), "test/x", "test/y")
+    found = names(build(tmp_path))
+    assert found["test"] == ["test/x", "test/y"]
+    assert len(found["val"]) >= 1 and len(found["train"] + found["val"]) == 8
+    assert all(name.startswith("train/") for name in found["train"] + found["val"])
+
+
+def test_folders_of_splits_in_upper_case(tmp_path):
+    pairs(tmp_path, "Train/a", "Train/b", "VAL/c")
+    assert names(build(tmp_path)) == {"train": ["Train/a", "Train/b"], "val": ["VAL/c"]}
+
+
+def test_a_folder_cannot_be_called_all(tmp_path):
+    pairs(tmp_path, "train/a", "val/b", "all/c")
+    with pytest.raises(DataError, match=r"folder 'all'.*split=all is all of them together; rename"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("folders, splits", [(("train", "val"), {}), (("", ""), {"test": "b\n"})])
+def test_a_test_fraction_beside_lists_and_folders_is_refused(tmp_path, folders, splits):
+    """It would draw images for a split that others are in already, and drop them."""
+    pairs(tmp_path, *(f"{folder}/{name}".lstrip("/") for folder, name in zip(folders, "ab", strict=True)))
+    with pytest.raises(ConfigError, match=r"data\.test_fraction is 0\.3, .*set it to 0"):
+        build(tmp_path, test_fraction=0.3, **lists(tmp_path, **splits))
+
+
+def test_few_images_leave_train_one_whatever_their_hashes(tmp_path):
+    low = [f"q{number}" for number in range(200) if hashed(f"q{number}", 0) < 0.19][:3]
+    for number, splits in ((1, ("train",)), (2, ("train", "val")), (3, ("train", "val", "test"))):
+        root = tmp_path / str(number)
+        pairs(root, *low[:number])
+        data = build(root, test_fraction=0.2)
+        assert {split: len(found) for split, found in data.splits.items()} == dict.fromkeys(splits, 1)
+        assert list(build(root, split_bounds=[0.2, 0.2]).splits) == ["val"]  # bounds of a run
+
+
+def test_one_group_of_all_images_is_refused(tmp_path):
+    pairs(tmp_path, "im1", "im2")
+    with pytest.raises(ConfigError, match=r"data\.group gives all 2 images the group 'im'"):
+        build(tmp_path, group="(im)")
+
+
 def test_fractions_leave_something_to_train_on(tmp_path):
     pairs(tmp_path, *"abcd")
     with pytest.raises(ConfigError, match=r"val_fraction=0\.6 and data\.test_fraction=0\.5 leave nothing"):
@@ -145,6 +188,20 @@ def test_groups_of_a_table(tmp_path, table):
     data = build(tmp_path, group="groups.csv:patient")
     found = {sample.name: sample.group for split in data.splits.values() for sample in split}
     assert found == {"a_0": "x", "sub/b": "y", "c": "x"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,patient\na,x\nb,y\na.png,y\n", r"gives 'a' two groups, 'x' and 'y'; each image has one"),
+        ("image,patient\na,x\n1/b,y\n2/b,x\n", r"gives no group to 1 of 2 images, 'b' first"),
+    ],
+)
+def test_a_table_that_contradicts_itself(tmp_path, table, message):
+    pairs(tmp_path, "a", "b")
+    (tmp_path / "groups.csv").write_text(table)
+    with pytest.raises(DataError, match=message):
+        build(tmp_path, group="groups.csv:patient")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segtrain.commands.dataset import data_of
+from segtrain.commands.scored import scored_split
 from segtrain.data import DATA
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
@@ -96,11 +98,39 @@ def test_any_data_set_has_folds_and_shares():
     assert len(seen) == 7 and train.headers([0]) and train.target(0).shape == val.size(0)
 
 
+def scored_names(config, run, split, **options):
+    data = data_of({"data": {**config, **options}}, "run", run, CLASSES)
+    scored = scored_split({"data": {**config, **options}, "split": split}, data, run, "run")
+    return scored.name, names(scored.split)
+
+
 def test_a_run_is_scored_on_its_own_fold():
     config = {"name": "shapes", "num_train": 8, "num_val": 4, "size": 48}
     run = {"config": {"data": config, "sampler": {"folds": 4, "fold": 1}}}
-    val = data_of({"data": config}, "run", run, CLASSES).splits["val"]
     expected = selected(DATA.build(config), Sampler(folds=4, fold=1)).splits["val"]
-    assert names(val) == names(expected) and len(val) == 3
+    assert scored_names(config, run, None) == ("val", names(expected)) and len(expected) == 3
+    assert len(scored_names(config, run, "all")[1]) == 12
     run["config"].pop("sampler")  # of an earlier version
-    assert len(data_of({"data": config}, "run", run, CLASSES).splits["val"]) == 4
+    assert len(scored_names(config, run, "val")[1]) == 4
+
+
+def folder(root, *letters):
+    for letter in letters:
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (6, 4)).save(root / kind / f"{letter}.png")
+    return {"name": "folder", "root": str(root), "classes": ["x", "y"]}
+
+
+@pytest.mark.parametrize("sampler", [{"fraction": 0.01}, {"folds": 5, "fold": 1}])
+def test_other_data_are_scored_whole_whatever_the_run_was_trained_on(tmp_path, sampler):
+    """Folds and fraction are those of the run's data: a fraction would leave most of the others out, and they
+    may be too few for the folds."""
+    run = {"config": {"data": folder(tmp_path / "own", *"abcdefgh"), "sampler": sampler}}
+    other = folder(tmp_path / "other", *"xyz")
+    bounds = [0.99, 0.99]  # of the run; all three are below them
+    assert scored_names(other, run, None, split_bounds=bounds) == ("all", list("xyz"))
+    own = run["config"]["data"]
+    assert len(scored_names(own, run, "all")[1]) == 8 > len(scored_names(own, run, "train")[1])
+    if "fraction" in sampler:
+        assert len(scored_names(own, run, "train")[1]) == 1

@@ -65,10 +65,20 @@ def _by_table(path: str, column: str, names: list[str], root: str | None) -> dic
         )
     named = next((i for i, cell in enumerate(head) if cell.lower() in NAME_COLUMNS and cell != column), 0)
     place = head.index(column)
-    of_row = {_key(row[named]): row[place].strip() for row in rows[1:] if len(row) > max(named, place)}
-    last = {key.rsplit("/", 1)[-1]: group for key, group in of_row.items()}
+    of_row: dict[str, str] = {}
+    without_folder: dict[str, set[str]] = {}
+    for row in rows[1:]:
+        if len(row) > max(named, place):
+            key, found = _key(row[named]), row[place].strip()
+            if of_row.setdefault(key, found) != found:
+                raise DataError(
+                    f"data.group: {path} gives {key!r} two groups, {of_row[key]!r} and {found!r}; each image "
+                    f"has one"
+                )
+            without_folder.setdefault(key.rsplit("/", 1)[-1], set()).add(found)
+    only = {key: next(iter(found)) for key, found in without_folder.items() if len(found) == 1}
     return {
-        name: of_row.get(composed(name)) or last.get(composed(name.rsplit("/", 1)[-1]), "") for name in names
+        name: of_row.get(composed(name)) or only.get(composed(name.rsplit("/", 1)[-1]), "") for name in names
     }
 
 

@@ -167,7 +167,7 @@ class Labels:
                 f"or set data.classes to a file with a line 'name r g b' for each class{NUMBERS}"
             )
         if mask.dtype == np.uint16:
-            mask = mask >> 8  # colours of classes are 8 bit
+            mask = _of_8_bits(mask, path)
         codes = mask.astype(np.int32) @ np.array([65536, 256, 1], np.int32)  # H×W×3 -> H×W
         if self.nearest:
             mask = _nearest_colours(mask, (*self.colours, *self.ignored_colours))
@@ -180,6 +180,19 @@ class Labels:
         if wrong.any():
             raise _unknown_colours(codes[wrong], path)
         return indices[order][place]
+
+
+def _of_8_bits(mask: np.ndarray, path: str) -> np.ndarray:
+    """The 8-bit colours, as those of classes are, of which 16-bit ones were made: times 257 or times 256.
+    DataError for others, such as 8-bit values that were stored as they are: all of them would be black."""
+    high, low = mask >> 8, mask & 255
+    other = (low != 0) & (low != high)
+    if other.any():
+        raise DataError(
+            f"mask {path} has 16-bit colours that are no 8-bit ones, such as {mask[other][0]} at "
+            f"{np.count_nonzero(other.any(axis=2))} px; allowed: multiples of 257 or 256; save it with 8 bits"
+        )
+    return high
 
 
 def _grey_of(mask: np.ndarray) -> np.ndarray:

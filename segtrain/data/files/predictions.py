@@ -14,7 +14,7 @@ import numpy as np
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import composed, find_images
-from segtrain.data.files.reading import MAX_PIXELS, read_mask, without_colour
+from segtrain.data.files.reading import read_mask, read_mask_and_palette, without_colour
 from segtrain.data.joined import headers_of
 from segtrain.data.parts import Split
 from segtrain.data.resized import nearest, resized_size
@@ -136,13 +136,15 @@ def _of_another_size(split: Split, paths: Sequence[str | None]) -> list[str]:
 
 
 def labels_of(split: Split) -> Labels | None:
-    """How the masks of a split are read; None if it is not made of mask files."""
-    while not hasattr(split, "labels"):
-        inner = getattr(split, "split", None) or next(iter(getattr(split, "splits", ())), None)
-        if inner is None:
-            return None
-        split = inner
-    return split.labels
+    """How the masks of a split are read; None if it is not made of mask files, if these are read in several
+    ways, or if the classes of the files are mapped onto others."""
+    if hasattr(split, "labels"):
+        return split.labels
+    if hasattr(split, "table"):
+        return None
+    inner = [split.split] if hasattr(split, "split") else list(getattr(split, "splits", ()))
+    found = [labels_of(one) for one in inner]
+    return found[0] if found and all(one == found[0] for one in found) else None
 
 
 def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -> np.ndarray:
@@ -151,10 +153,11 @@ def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -
     labels: the file holds the values of the data set's own masks; None: it holds class indices and IGNORE.
     DataError for other values and for colours.
     """
-    mask = without_colour(read_mask(path, MAX_PIXELS))
+    # No limit of pixels: `matched` has compared the size with that of the image.
     if labels is not None:
-        classes = labels.target(mask, path)
-    elif mask.ndim == 3:
+        mask, palette = read_mask_and_palette(path, None, labels.nearest)
+        classes = labels.target(mask, path, palette)
+    elif (mask := without_colour(read_mask(path, None))).ndim == 3:
         raise DataError(f"prediction {path} holds colours; allowed: class indices, as grey or palette image")
     else:
         classes = mask

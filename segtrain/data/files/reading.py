@@ -108,13 +108,13 @@ def was_cut(image: Image.Image) -> bool:
     return False
 
 
-def read_mask(path: str, max_pixels: int = MAX_PIXELS, lossy: bool = False) -> np.ndarray:
+def read_mask(path: str, max_pixels: int | None = MAX_PIXELS, lossy: bool = False) -> np.ndarray:
     """The stored values: H×W uint8 or uint16 (palette files: the indices), or H×W×3 if the mask is RGB."""
     return read_mask_and_palette(path, max_pixels, lossy)[0]
 
 
 def read_mask_and_palette(
-    path: str, max_pixels: int = MAX_PIXELS, lossy: bool = False
+    path: str, max_pixels: int | None = MAX_PIXELS, lossy: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The mask as `read_mask` returns it, and its palette: N×3 uint8, the RGB colour of each index; None
     if the file has no palette.

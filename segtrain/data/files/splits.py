@@ -24,21 +24,26 @@ FOLDERS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of folders and the splits that they hold."""
+"""Names of folders, in lower case, and the splits that they hold."""
 
 
 def by_folder(images: Mapping[str, str]) -> dict[str, list[str]] | None:
     """Names of images by split, from the first folder in each name; None unless there are folders `train` and
-    `val`. images: {name: path}."""
+    `val`, or `train` and `test`. images: {name: path}."""
     found: dict[str, list[str]] = {}
     for name in images:
         first = name.split("/")[0] if "/" in name else ""
-        found.setdefault(FOLDERS.get(first, first), []).append(name)
-    if not {"train", "val"} <= set(found):
+        found.setdefault(FOLDERS.get(first.lower(), first), []).append(name)
+    if "train" not in found or not {"val", "test"} & set(found):
         return None
+    if "all" in found:
+        raise DataError(
+            f"{images[found['all'][0]]} lies in a folder 'all' beside those of the splits; split=all is all "
+            f"of them together; rename that folder"
+        )
     if "" in found:
         raise DataError(
-            f"{images[found[''][0]]} lies beside the folders train and val "
+            f"{images[found[''][0]]} lies beside the folders of the splits "
             f"({count(len(found['']), 'such file')}); move it into one of them"
         )
     return found
@@ -149,13 +154,13 @@ def key_of(pair: Pair) -> str:
 def split_bounds(keys: Iterable[str], val_fraction: float, test_fraction: float, seed: int) -> list[float]:
     """[v, t]: keys `hashed` below v are in split val, those from v to below t in test, the others in train.
 
-    They are val_fraction and val_fraction + test_fraction, or, where there are keys enough, as close to them
-    as leaves each split a key.
+    They are val_fraction and val_fraction + test_fraction, or as close to them as leaves each split a key:
+    train first, then val, then test.
     """
     places = sorted({hashed(key, seed) for key in keys})
-    num_test = 1 if test_fraction else 0
-    if len(places) < 2 + num_test:
-        return [val_fraction, val_fraction + test_fraction]
+    if len(places) < 2:
+        return [0.0, 0.0]
+    num_test = 1 if test_fraction and len(places) > 2 else 0
 
     def bound(wanted: float, least: int, most: int) -> tuple[float, int]:
         """The bound closest to `wanted` with least..most places below it, and their number."""

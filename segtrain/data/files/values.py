@@ -156,6 +156,12 @@ def found_names(
     if not indices:
         raise _unlabelled(masks, ignore_value)
     if indices != list(range(len(indices))):
+        if mapping:
+            raise ConfigError(
+                f"data.label_map leads to the class indices {', '.join(map(str, indices))}; they must run "
+                f"from 0 without gaps where data.classes is not given; correct it, or name all classes in "
+                f"data.classes"
+            )
         raise DataError(
             f"class indices must run from 0 without gaps; the masks hold {shown}; "
             f"{_without_gaps(values, labelled)}"

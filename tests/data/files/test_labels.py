@@ -25,6 +25,14 @@ def test_label_map_and_nothing_but_it(dtype):
         labels.target(np.array([[7, 1, 1, 9]], dtype), "m.png")
 
 
+def test_sixteen_bit_colours_are_those_of_8_bits_scaled():
+    labels = Labels(2, colours=((0, 0, 0), (255, 0, 17)))
+    mask = np.array([[[0, 0, 0], [255, 0, 17]]], np.uint16)
+    assert labels.target(mask * 257, "m").tolist() == labels.target(mask * 256, "m").tolist() == [[0, 1]]
+    with pytest.raises(DataError, match=r"mask m has 16-bit colours .* at 1 px; .* save it with 8 bits"):
+        labels.target(mask, "m")  # by its high bytes, all of it would be black
+
+
 def test_sixteen_bit_values_map_exactly():
     labels = Labels(2, label_map={1: 0, 257: 1})  # equal in their low byte
     assert labels.target(np.array([[1, 257]], np.uint16), "m").tolist() == [[0, 1]]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segtrain.data.concat import Mapped
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles, composed
 from segtrain.data.files.predictions import core, labels_of, matched, read_prediction
@@ -111,6 +112,12 @@ def test_grey_and_palette_files_hold_indices(tmp_path):
         read_prediction(str(tmp_path / "colour.png"), 3)
 
 
+def test_a_prediction_may_be_as_large_as_its_image(tmp_path):
+    """data.max_pixels, which may allow more than its default, has been compared with the image."""
+    Image.new("1", (8001, 8000)).save(tmp_path / "large.png")
+    assert read_prediction(str(tmp_path / "large.png"), 3).shape == (8000, 8001)
+
+
 def test_files_that_hold_the_values_of_the_masks(tmp_path):
     Image.fromarray(np.array([[7, 8, 0]], np.uint8)).save(tmp_path / "ids.png")
     labels = Labels(2, label_map={7: 0, 8: 1, 0: 255})
@@ -124,3 +131,31 @@ def test_labels_are_found_below_other_splits(split_of):
     for outer in (split, ConcatSplit([split]), SubsetSplit(ConcatSplit([split]), [0]), Resized(split, 5)):
         assert labels_of(outer) is split.labels
     assert labels_of([]) is None
+
+
+def test_coloured_files_that_hold_the_values_of_the_masks(tmp_path):
+    """Palette and RGB files are read as the masks are: by the colours of the classes, black being one."""
+    labels = Labels(2, colours=((200, 0, 0), (0, 0, 0)))
+    picture = Image.fromarray(np.array([[0, 0, 1]], np.uint8))
+    picture.putpalette([0, 0, 0, 200, 0, 0])
+    picture.save(tmp_path / "palette.png")
+    picture.convert("RGB").save(tmp_path / "rgb.png")
+    Image.new("RGB", (2, 1)).save(tmp_path / "black.png")
+    assert read_prediction(str(tmp_path / "palette.png"), 2, labels).tolist() == [[1, 1, 0]]
+    assert read_prediction(str(tmp_path / "rgb.png"), 2, labels).tolist() == [[1, 1, 0]]
+    assert read_prediction(str(tmp_path / "black.png"), 2, labels).tolist() == [[1, 1]]
+
+
+def test_masks_of_several_kinds_have_no_common_labels(tmp_path):
+    """The values of one set of `concat` are not those of another, and none are the common classes."""
+    write(tmp_path / "a.png")
+    splits = [
+        PairedFiles(
+            [Pair(str(tmp_path / "a.png"), str(tmp_path / "a.png"), "a")], Labels(3, label_map=mapping)
+        )
+        for mapping in ({}, {7: 0})
+    ]
+    assert (
+        labels_of(ConcatSplit(splits)) is None and labels_of(ConcatSplit(splits[:1] * 2)) == splits[0].labels
+    )
+    assert labels_of(Mapped(splits[0], np.arange(256, dtype=np.uint8))) is None
