@@ -337,10 +337,40 @@ def test_strays_in_masks_of_0_and_255_are_no_class(tmp_path):
         write(tmp_path, f"{number}", mask)
     with pytest.raises(
         DataError,
-        match=r"254 \(6 px\), 255 \(186 px, no label\); they look like masks of 0 and 255 .* each pixel 0 or 255",
+        match=r"look like masks of 0 \(192 px\) and 255 \(186 px\) .* each pixel 0 or 255",
     ) as caught:
         build(tmp_path)
     assert "254: 1" not in str(caught.value)
+
+
+def test_smoothed_edges_of_masks_of_0_and_255_are_no_classes(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:, 20:] = 255
+    mask[:4] = np.arange(256).reshape(4, 64)
+    for number in range(4):
+        write(tmp_path, f"{number}", mask)
+    with pytest.raises(DataError, match=r"hold 256 values, and look like masks of 0 \(") as caught:
+        build(tmp_path)
+    with pytest.raises(DataError, match="smoothed edges"):
+        build(tmp_path, classes=["a", "b"])
+    typed = re.search(r"set (data\.lossy_masks.*?), which", str(caught.value))[1]
+    assert typed == (
+        "data.lossy_masks=true data.classes=[background,foreground] data.label_map='{0: 0, 255: 1}'"
+    )
+    options = {"lossy_masks": True, "classes": ["background", "foreground"], "label_map": {0: 0, 255: 1}}
+    splits = build(tmp_path, **options).splits.values()
+    for sample in itertools.chain(*splits):
+        assert np.array_equal(sample.target, mask > 127)
+    assert len(build(tmp_path, classes=[f"class {index}" for index in range(255)]).facts.classes) == 255
+
+
+def test_many_classes_with_pixels_of_no_label_are_classes(tmp_path):
+    mask = np.arange(4096, dtype=np.uint32).reshape(64, 64) % 150  # as in ADE20K
+    mask[:20] = 255
+    mask[20:50] = 3
+    for number in range(4):
+        write(tmp_path, f"{number}", mask.astype(np.uint8))
+    assert len(build(tmp_path).facts.classes) == 150
 
 
 def test_pixels_without_label_are_counted_with_the_classes(tmp_path, capsys):
