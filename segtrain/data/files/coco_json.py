@@ -25,7 +25,7 @@ from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
-KIND = "coco_objects_1"  # the number changes with what `object_arrays` returns
+KIND = "coco_objects_2"  # the number changes with what `object_arrays` returns
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class CocoJson(CocoFile):
         pycocotools_mask()
         self.path = path
         self._arrays = mapped_arrays(KIND, path, object_arrays, check_json)
+
+    @property
+    def num_left_out(self) -> int:
+        """Number of annotations without area, which are left out."""
+        return int(self._arrays["num_left_out"][0])
 
     def file_name(self, index: int) -> str:
         """The path of an image, relative to the folder of the images."""

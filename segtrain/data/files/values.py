@@ -192,7 +192,7 @@ def _are_shades(values: dict[int, int]) -> bool:
 
 
 def _between(values: dict[int, int]) -> dict[int, int]:
-    """{value: pixels} of the values between 0 and 255; none unless 0 and 255 are the lowest and the highest."""
+    """{value: pixels} of the values between 0 and 255; none unless the masks hold both and nothing above."""
     if not {0, IGNORE} <= values.keys() or max(values) > IGNORE:
         return {}
     return {value: pixels for value, pixels in values.items() if 0 < value < IGNORE}
