@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,11 +46,14 @@ class Suffixes(NamedTuple):
 @dataclass(frozen=True)
 class Files:
     """Images and masks by name, and {name of an image: name of its mask} of those that have one. A name is
-    the path below the folder, without data.image_suffix or data.mask_suffix and the file's own suffix."""
+    the path below the folder, without data.image_suffix or data.mask_suffix and the file's own suffix. where:
+    what messages call a mask, and kind: what they call all of them."""
 
     images: Mapping[str, str]
     masks: Mapping[str, str]
     mask_of: Mapping[str, str] = field(default_factory=dict)
+    where: Callable[[str], str] = str
+    kind: str = "mask"
 
     def without_mask(self, names: Iterable[str]) -> list[str]:
         """Paths of those images that have no mask."""
@@ -59,7 +62,7 @@ class Files:
     def masks_alone(self) -> dict[str, str]:
         """Masks that belong to no image."""
         paired = set(self.mask_of.values())
-        return {name: path for name, path in self.masks.items() if name not in paired}
+        return {name: self.where(path) for name, path in self.masks.items() if name not in paired}
 
 
 def find_places(
@@ -114,14 +117,19 @@ def _place_of_images(root: str | None, images: str | None, masks: str | None) ->
 
 
 def find_annotated(
-    places: Places, suffixes: Suffixes, channels: Channels | None, keys: Mapping[str, str]
+    places: Places,
+    suffixes: Suffixes,
+    channels: Channels | None,
+    keys: Mapping[str, str],
+    where: Callable[[str], str] = str,
 ) -> Files:
-    """All images and, as masks, the keys of their annotations. keys: by name of the image. DataError if no
-    image has an annotation."""
+    """All images and, as masks, the keys of their annotations. keys: by name of the image, whose folders may
+    be separated as on Windows. where: what messages call an annotation. DataError if no image has one."""
     images = list_images(places.images, suffixes=suffixes_of(channels))
     named_images = _by_name(images.files, suffixes.image, places.images, places.root_of_images)
     if channels is not None:
         named_images = channels.by_name(named_images)
+    keys = {name if name in named_images else name.replace("\\", "/"): key for name, key in keys.items()}
     mask_of = same_names(named_images, keys)
     if (
         not mask_of and len({name.split("/")[0] for name in keys}) == 1
@@ -137,7 +145,7 @@ def find_annotated(
             f"equal, folders "
             f"below data.images included"
         )
-    return Files(named_images, keys, mask_of)
+    return Files(named_images, keys, mask_of, where, "annotation")
 
 
 def _labelme_advice(folder: str) -> str:
@@ -188,9 +196,10 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
     return Files(named_images, named_masks, mask_of)
 
 
-def refuse_unpaired(images: Sequence[str], masks: Sequence[str]) -> None:
-    """DataError if there are paths of images without mask or of masks without image."""
-    for kind, missing, paths in (("image", "mask", images), ("mask", "image", masks)):
+def refuse_unpaired(images: Sequence[str], masks: Sequence[str], called: str = "mask") -> None:
+    """DataError if there are paths of images without mask or of masks without image. called: what messages
+    call a mask."""
+    for kind, missing, paths in (("image", called, images), (called, "image", masks)):
         if paths:
             shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
             lonely = count(len(paths), f"{kind} has", f"{kind}s have")

@@ -245,6 +245,28 @@ def test_shapes_of_too_few_points_are_left_out_and_counted(tmp_path, capsys):
         assert f"{number} shapes without area" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("write", [coco, cvat])
+def test_names_of_images_may_have_the_separators_of_windows(tmp_path, write):
+    file = write(images(tmp_path)) / ("a.json" if write is coco else "a.xml")
+    typed = "photos\\\\day\\\\p" if write is coco else "photos\\day\\p"
+    file.write_text(file.read_text().replace('"p', f'"{typed}'))
+    (tmp_path / "images").mkdir()
+    images(tmp_path / "images/day")
+    data = build(tmp_path, annotations=file.name)
+    assert sorted(sample.name for sample in samples(data)) == [f"day/p{number}" for number in range(5)]
+
+
+def test_annotations_without_image_are_named_by_their_image(tmp_path):
+    coco(images(tmp_path, 4))
+    with pytest.raises(
+        DataError, match=r"1 annotation has no image of the same name: p4\.jpg in .*a\.json; "
+    ):
+        build(tmp_path, annotations="a.json")
+    labelme(images(tmp_path / "b", 6))
+    with pytest.raises(DataError, match=r"1 image has no annotation of the same name: .*p5\.jpg; "):
+        build(tmp_path / "b", annotations=".")
+
+
 @pytest.mark.parametrize(("write", "annotations"), [(labelme, "."), (cvat, "a.xml")])
 def test_samples_tell_what_they_are_made_of(tmp_path, write, annotations):
     write(images(tmp_path))
