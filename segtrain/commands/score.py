@@ -11,7 +11,7 @@ from tqdm import tqdm
 from segtrain.commands.dataset import split_of
 from segtrain.commands.scoring import built_metrics, chosen_metrics
 from segtrain.data import DATA
-from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction
+from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
 from segtrain.data.parts import Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate import conventions
@@ -22,7 +22,11 @@ from segtrain.run.storage import storage, write_json
 from segtrain.sample import Facts, ScoreDict
 from segtrain.settings import EvaluateSettings
 from segtrain.task import TASK
-from segtrain.text import count, say
+from segtrain.text import count, notice, say
+
+CLEARLY = 2  # times as many right pixels by which the other choice of `ids` is the likely one
+CHANCE = 0.1  # share of right pixels below which nothing is concluded
+MEANING = {"classes": "class indices", "labels": "the values of the data set's own masks"}
 
 
 def score(config: dict, stop) -> dict:
@@ -74,16 +78,35 @@ def _needs(metrics: Mapping[str, object]) -> frozenset[str]:
 
 def _pairs(config: Mapping, split: Split, facts: Facts, with_instances: bool, stop) -> Iterator[Pair]:
     """Target and prediction of each sample, of equal sizes."""
-    labels = labels_of(split) if config["ids"] == "labels" else None
+    labels = labels_of(split)
     if config["ids"] == "labels" and labels is None:
         raise ConfigError(
             f"ids=labels needs a data set with mask files, and data={config['data']['name']} has none; use "
             f"ids=classes"
         )
     paths = matched(split, config["predictions"])
+    readings = {"classes": None, "labels": labels}
+    if labels is not None:
+        _tell_of_other_ids(
+            config["ids"],
+            {ids: share_right(split, paths, facts.num_classes, readings[ids]) for ids in readings},
+        )
     for index, path in enumerate(tqdm(paths, unit="image", leave=False, disable=None)):
         stop.raise_if_requested("stopped while scoring")
-        yield pair(split, index, read_prediction(path, facts.num_classes, labels), with_instances)
+        yield pair(
+            split, index, read_prediction(path, facts.num_classes, readings[config["ids"]]), with_instances
+        )
+
+
+def _tell_of_other_ids(ids: str, shares: Mapping[str, float | None]) -> None:
+    """Notice if many more pixels are right with the other choice of `ids`. shares: their pixel accuracies."""
+    other = "classes" if ids == "labels" else "labels"
+    own, better = shares[ids], shares[other]
+    if own is not None and better is not None and better > max(CLEARLY * own, CHANCE):
+        notice(
+            f"warning: with ids={ids} {own:.1%} of the labelled pixels are right, with ids={other} "
+            f"{better:.1%}: the predictions seem to hold {MEANING[other]}; set ids={other}"
+        )
 
 
 def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventions | None) -> ScoreDict:
