@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from segtrain.commands.dataset import split_of
-from segtrain.commands.scoring import built_metrics, chosen_metrics
+from segtrain.commands.scoring import built_metrics, chosen_metrics, warn_of_no_label
 from segtrain.data import DATA
 from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
 from segtrain.data.parts import Split
@@ -19,7 +19,7 @@ from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.rules import protocol_of, rules_of
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.storage import storage, write_json
-from segtrain.sample import Facts, ScoreDict
+from segtrain.sample import IGNORE, Facts, ScoreDict
 from segtrain.settings import EvaluateSettings
 from segtrain.task import TASK
 from segtrain.text import count, notice, say
@@ -44,9 +44,11 @@ def score(config: dict, stop) -> dict:
     metrics = built_metrics(chosen, facts, rules.absent or settings.absent, facts.num_classes + 1)
     tally = conventions.Conventions(facts) if compared else None
     pairs = _pairs(config, split, facts, "instances" in _needs(metrics), stop)
-    numbers = _scores((one.resized(rules.short_side) for one in pairs), metrics, tally)
+    numbers, pixels = _scores((one.resized(rules.short_side) for one in pairs), metrics, tally)
+    warn_of_no_label(len(split), pixels)
     protocol = {
         "images": len(split),
+        "pixels": pixels,
         "resolution": "native",
         **protocol_of(rules, settings),
         "ignore_index": facts.ignore_index,
@@ -54,7 +56,8 @@ def score(config: dict, stop) -> dict:
         **{key: config[key] for key in ("predictions", "ids", "split", "data")},
     }
     record = as_record(Scores(numbers, protocol, []), facts)
-    say(*lines(numbers, facts), f"scored    {count(len(split), 'image')} of {config['split']}")
+    images, labelled = count(len(split), "image"), count(pixels, "labelled pixel")
+    say(*lines(numbers, facts), f"scored    {images} of {config['split']}, {labelled}")
     if tally is not None:
         rows = tally.rows()
         record["conventions"] = conventions.as_record(rows)
@@ -109,10 +112,12 @@ def _tell_of_other_ids(ids: str, shares: Mapping[str, float | None]) -> None:
         )
 
 
-def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventions | None) -> ScoreDict:
-    """The scores of all metrics. tally: also counts each pair."""
+def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventions | None):
+    """The scores of all metrics, and the number of labelled pixels. tally: also counts each pair."""
     totals: dict[str, torch.Tensor] = {}
+    pixels = 0
     for one in pairs:
+        pixels += int((one.target != IGNORE).sum())
         if tally is not None:
             tally.add(one.target, one.decisions)
         evidence = {
@@ -123,4 +128,7 @@ def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventi
         for name, metric in metrics.items():
             counts = metric.counts(target, **{need: evidence[need] for need in metric.needs})[0]
             totals[name] = counts if name not in totals else totals[name] + counts
-    return {key: one for name, metric in metrics.items() for key, one in metric.scores(totals[name]).items()}
+    numbers: ScoreDict = {}
+    for name, metric in metrics.items():
+        numbers |= metric.scores(totals[name])
+    return numbers, pixels

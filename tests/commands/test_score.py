@@ -120,6 +120,16 @@ def test_predictions_of_the_other_numbering_are_noticed(city, tmp_path, capsys):
     )
 
 
+def test_masks_without_any_label_are_not_scored_in_silence(city, tmp_path, capsys):
+    shutil.copytree(city, tmp_path / "city")
+    for path in (tmp_path / "city/gtFine/val/a").glob("*_labelIds.png"):
+        Image.new("L", (128, 64)).save(path)  # as those of the test split
+    assert cli.main(words(tmp_path / "city", "ids=labels")) == 0
+    told = capsys.readouterr()
+    assert "warning: no pixel of 3 images has a label" in told.err and "segtrain submit" in told.err
+    assert "scored    3 images of val, 0 labelled pixels" in told.out
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
