@@ -9,13 +9,13 @@ import torch
 from tqdm import tqdm
 
 from segtrain.commands.dataset import split_of
-from segtrain.commands.scoring import built_metrics, chosen_metrics, warn_of_no_label
+from segtrain.commands.scoring import built_metrics, chosen_metrics
 from segtrain.data import DATA
 from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
 from segtrain.data.parts import Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate import conventions
-from segtrain.evaluate.loop import Scores
+from segtrain.evaluate.loop import Scores, warn_of_no_label
 from segtrain.evaluate.rules import protocol_of, rules_of
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.storage import storage, write_json

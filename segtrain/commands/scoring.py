@@ -28,7 +28,6 @@ from segtrain.report.sheet import sheet
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import EvaluateSettings, PredictorSettings
-from segtrain.text import count, notice
 
 
 def score_split(
@@ -62,7 +61,7 @@ def score_split(
     finally:
         bar.close()
         batches.close()
-    warn_of_no_label(scores.protocol["images"], pixels)
+    evaluation.warn_of_no_label(scores.protocol["images"], pixels)
     protocol = {
         **scores.protocol,
         "pixels": pixels,
@@ -73,15 +72,6 @@ def score_split(
         "seconds": round(time.perf_counter() - start, 2),
     }
     return replace(scores, protocol=protocol)
-
-
-def warn_of_no_label(images: int, pixels: int) -> None:
-    """Notice if there is no labelled pixel among the images, so that no score has a value."""
-    if images and not pixels:
-        notice(
-            f"warning: no pixel of {count(images, 'image')} has a label, so nothing is scored; benchmarks do "
-            f"not publish the labels of their test split: segtrain submit writes what their servers take"
-        )
 
 
 def _labelled(targets: Tensor, ignore_index: int) -> int:
