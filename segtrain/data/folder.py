@@ -183,8 +183,9 @@ def _chosen(
     if by_folders is None:
         refuse_unpaired(files.without_mask(others), list(alone.values()), files.kind)
         return listed, list(others)
-    in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
-    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)], files.kind)
+    split_of = {name: FOLDERS.get(name.split("/")[0].lower()) for name in alone if "/" in name}
+    in_use = [path for name, path in alone.items() if split_of.get(name) in ("train", "val")]
+    refuse_unpaired([], in_use, files.kind)
     return {**by_folders, **listed}, None
 
 

@@ -250,7 +250,7 @@ def test_no_pair_at_all_names_both_folders(tmp_path):
         path.rename(path.with_name("label_" + path.name))
     with pytest.raises(
         DataError,
-        match=r"no image in .*images \(3 found\) has a mask of the same name in .*masks \(3 found\)",
+        match=r"no image in .*images \(3 found, .a0. first\) has a mask .* in .*masks \(3 found, .label_a0. first\)",
     ):
         build(tmp_path)
 

@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -24,7 +25,7 @@ FOLDERS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Names of folders and the splits that they hold."""
+"""Names of folders, in small letters, and the splits that they hold."""
 
 
 def by_folder(images: Mapping[str, str]) -> dict[str, list[str]] | None:
@@ -33,7 +34,7 @@ def by_folder(images: Mapping[str, str]) -> dict[str, list[str]] | None:
     found: dict[str, list[str]] = {}
     for name in images:
         first = name.split("/")[0] if "/" in name else ""
-        found.setdefault(FOLDERS.get(first, first), []).append(name)
+        found.setdefault(FOLDERS.get(first.lower(), first), []).append(name)
     if not {"train", "val"} <= set(found):
         return None
     if "" in found:
@@ -111,7 +112,7 @@ def _listed_once(
         if name is None:
             raise DataError(
                 f"{path}, line {number}: {line!r} is not the name of an image below "
-                f"{folder}{nearest(line.strip(), known)}"
+                f"{folder}{_two_columns(line, known, folder, roots) or nearest(line.strip(), known)}"
             )
         if name in places:
             raise DataError(
@@ -120,6 +121,17 @@ def _listed_once(
             )
         places[name] = number
     return list(places)
+
+
+def _two_columns(line: str, known: Mapping[str, str], folder: str, roots: Sequence[str]) -> str:
+    """What to do about a line that names an image and its mask; '' for another line."""
+    image, *others = re.split(r"[\s,;|]+", line.strip())
+    if not others or not any(called in known for called in _called(image, folder, roots)):
+        return ""
+    return (
+        f", and {image!r} is: lists name the images alone, masks are found by the same names below "
+        f"data.masks; remove {' '.join(others)!r} and its like"
+    )
 
 
 def _called(line: str, folder: str, roots: Sequence[str]) -> Iterator[str]:
