@@ -373,6 +373,24 @@ def test_many_classes_with_pixels_of_no_label_are_classes(tmp_path):
     assert len(build(tmp_path).facts.classes) == 150
 
 
+def test_palettes_that_number_the_colours_of_each_file_anew_are_refused(tmp_path):
+    colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
+    mask = np.array([[0, 1], [2, 2]])
+    for number, order in enumerate([[0, 1, 2], [1, 2, 0], [0, 1, 2], [0, 1, 2]]):
+        write(tmp_path, f"{number}", mask)
+        image = Image.fromarray(np.argsort(order)[mask].astype(np.uint8), mode="P")
+        image.putpalette(colours[order].tobytes())
+        image.save(tmp_path / f"masks/{number}.png")
+    with pytest.raises(
+        DataError, match=r"index 0 is the colour \[0, 0, 0\] .*masks.0\.png, and \[200, 0, 0\]"
+    ):
+        build(tmp_path)
+    (tmp_path / "c.txt").write_text("a 0 0 0\nb 200 0 0\nc 0 200 0\n")
+    splits = build(tmp_path, classes="c.txt").splits.values()
+    assert all(np.array_equal(sample.target, mask) for split in splits for sample in split)
+    assert len(build(tmp_path, label_map={0: 0, 1: 1, 2: 2}).facts.classes) == 3
+
+
 def test_pixels_without_label_are_counted_with_the_classes(tmp_path, capsys):
     for number in range(6):
         write(tmp_path, f"{number}", [[0, 1 if number % 2 else 255]])

@@ -13,6 +13,8 @@ from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 
 UNKNOWN = -1
+AGAIN = "unpack the original file again"
+INDICES_ALONE = "correct the mask or the colours, or set data.label_map to go by the indices alone"
 MANY = 30  # more unknown colours are numbers of objects, or smoothed edges
 NUMBERS = "; colours that number objects (COCO's panoptic PNGs) are read by data=coco data.labels=panoptic"
 
@@ -62,7 +64,7 @@ class Labels:
         without label_map, colours decide, see `_by_palette`. DataError for values or colours that belong to
         no class: it lists them with their pixel counts and says what is allowed.
         """
-        if not self.colours:
+        if not self.colours or self.fixed:
             mask = _grey_of(mask) if self.nearest and self.label_map else without_colour(mask)
         if mask.ndim == 3:
             return self._from_colours(mask, path)
@@ -151,8 +153,7 @@ class Labels:
             f"mask {path} has a palette in which only some indices have colours of data.classes: index "
             f"{unnamed} has {found}{wanted}; "
             f"index {named} has {_in_words(codes[named])}, which is {meant}; allowed: all indices in use "
-            f"or none; "
-            "correct the mask or the colours, or set data.label_map to go by the indices alone"
+            f"or none; {AGAIN if self.fixed else INDICES_ALONE}"
         )
 
     def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
@@ -160,7 +161,7 @@ class Labels:
             if self.fixed:
                 raise DataError(
                     f"mask {path} is coloured (RGB), and the masks of this data set hold class indices; "
-                    f"unpack the original file again"
+                    f"{AGAIN}"
                 )
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
@@ -178,7 +179,9 @@ class Labels:
         place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
         wrong = known[order][place] != codes
         if wrong.any():
-            raise _unknown_colours(codes[wrong], path)
+            raise _unknown_colours(
+                codes[wrong], path, AGAIN if self.fixed else "add them to data.classes or correct the mask"
+            )
         return indices[order][place]
 
 
@@ -209,12 +212,12 @@ def _in_words(code: int) -> str:
     return f"({code >> 16} {code >> 8 & 255} {code & 255})"
 
 
-def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
+def _unknown_colours(codes: np.ndarray, path: str, way_out: str) -> DataError:
     values, counts = np.unique(codes, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:5]
     listed = ", ".join(f"{_in_words(v)} at {n} px" for v, n in zip(values[first], counts[first], strict=True))
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return DataError(
-        f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct "
-        f"the mask{NUMBERS if len(values) > MANY else ''}"
+        f"mask {path} holds colours that no class has: {listed}{more}; {way_out}"
+        f"{NUMBERS if len(values) > MANY else ''}"
     )

@@ -39,7 +39,7 @@ def of_masks(
     mapping = checked_map(label_map)
     if named.values and not mapping:
         mapping = {value: index for index, value in enumerate(named.values)}
-    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
+    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail, same_colours=not mapping))
     settled, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
     if not named.names:
         named = Named(BINARY_NAMES if settled else found_names(mapping, ignore_value, masks, counted()))
