@@ -262,6 +262,22 @@ def test_mask_suffix(tmp_path):
     assert sum(map(len, build(tmp_path, mask_suffix="_mask").splits.values())) == 4
 
 
+def test_masks_of_photographs_that_were_labelled_unturned(tmp_path):
+    some(tmp_path, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    for name, size in (("a1", (9, 5)), ("a2", (9, 6))):
+        Image.new("RGB", size).save(tmp_path / f"images/{name}.png", exif=exif)
+        Image.new("L", (9, 5)).save(tmp_path / f"masks/{name}.png")
+    splits = build(tmp_path).splits.values()
+    headers = itertools.chain(*(split.headers(range(len(split))) for split in splits))
+    first, second = (str(one) for one in headers if isinstance(one, DataError))
+    if "a2" in first:
+        first, second = second, first
+    assert "is 9x5 and its mask" in first and "unturned, remove that entry (exiftool" in first
+    assert "is 9x6 and its mask" in second and "exiftool" not in second
+
+
 def test_two_files_of_one_name(tmp_path):
     some(tmp_path, 3)
     write(tmp_path, "a1", np.zeros((4, 6)), suffix="bmp")
