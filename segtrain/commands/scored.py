@@ -78,12 +78,13 @@ def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[
 
 
 def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
-    """Whether the data are those of the run, perhaps moved, and with files added or removed."""
+    """Whether the data are those of the run, perhaps moved, with files added or removed, and with sets of
+    `concat` left out."""
     saved = description["config"]["data"]
     if saved["name"] != options["name"]:
         return False
     was, given = flatten(saved), flatten(options)
-    if all(given.get(key) == was.get(key) for key in path_keys(saved)):
+    if all(given.get(key) == was.get(key) for key in path_keys(options)):
         return True
     known = hashes_in(description, "train")
     if not known:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of, source_of, target_of, without_instances
+from segtrain.data.joined import Joined, hashes_of, headers_of, source_of, target_of, without_instances
 from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -113,6 +113,10 @@ class Mapped:
     def without_instances(self) -> Mapped:
         """The same samples; files of object numbers are not read."""
         return Mapped(without_instances(self.split), self.table)
+
+    def image_hashes(self) -> list[str] | None:
+        """The hash of each sample's image; None if the split does not tell them."""
+        return hashes_of(self.split)
 
     @functools.cached_property
     def _reading(self) -> str:

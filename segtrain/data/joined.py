@@ -70,7 +70,7 @@ class Joined(Placed):
 
     def image_hashes(self) -> list[str] | None:
         """The hash of each sample's image; None if one of the splits does not tell them."""
-        found = [_hashes(split) for split in self.splits]
+        found = [hashes_of(split) for split in self.splits]
         return None if None in found else list(itertools.chain(*found))
 
     def place(self, index: int) -> tuple[Split, int]:
@@ -111,7 +111,7 @@ class Chosen(Placed):
 
     def image_hashes(self) -> list[str] | None:
         """The hash of each sample's image; None if the split does not tell them."""
-        found = _hashes(self.split)
+        found = hashes_of(self.split)
         return None if found is None else [found[index] for index in self.indices.tolist()]
 
     def _inside(self, index: int) -> int:
@@ -147,6 +147,6 @@ def headers_of(split: Split, indices: list[int]) -> list[Header | DataError]:
     return headers
 
 
-def _hashes(split: Split) -> list[str] | None:
+def hashes_of(split: Split) -> list[str] | None:
     """`split.image_hashes`; None of a split without that method."""
     return split.image_hashes() if hasattr(split, "image_hashes") else None
