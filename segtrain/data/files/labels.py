@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -95,12 +96,12 @@ class Labels:
             f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8]
         )
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
-        keys = ", ".join(map(str, sorted(self.label_map)))
+        keys = _ranges(sorted(self.label_map))
         if not self.label_map:
             keys = f"0..{self.num_classes - 1}"
         elif not self.fixed:
             keys = f"the keys of data.label_map ({keys})"
-        way_out = "correct the mask" if self.fixed else "correct the mask or set data.label_map"
+        way_out = f"correct the mask, or {AGAIN}" if self.fixed else "correct the mask or set data.label_map"
         return DataError(
             f"mask {path} holds {listed}{more}; allowed: {keys} and {self.ignore_index} (no label); {way_out}"
         )
@@ -183,6 +184,15 @@ class Labels:
                 codes[wrong], path, AGAIN if self.fixed else "add them to data.classes or correct the mask"
             )
         return indices[order][place]
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """'0, 7..9' of the ascending values 0, 7, 8, 9."""
+    parts = []
+    for _, several in itertools.groupby(enumerate(values), lambda pair: pair[1] - pair[0]):
+        first, *others = (value for _, value in several)
+        parts.append(f"{first}..{others[-1]}" if len(others) > 1 else ", ".join(map(str, (first, *others))))
+    return ", ".join(parts)
 
 
 def _grey_of(mask: np.ndarray) -> np.ndarray:
