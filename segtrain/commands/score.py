@@ -11,18 +11,22 @@ from tqdm import tqdm
 from segtrain.commands.dataset import split_of
 from segtrain.commands.scoring import built_metrics, chosen_metrics
 from segtrain.data import DATA
-from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction
+from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
 from segtrain.data.parts import Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate import conventions
-from segtrain.evaluate.loop import Scores
+from segtrain.evaluate.loop import Scores, warn_of_no_label
 from segtrain.evaluate.rules import protocol_of, rules_of
 from segtrain.evaluate.table import as_record, lines
 from segtrain.run.storage import storage, write_json
-from segtrain.sample import Facts, ScoreDict
+from segtrain.sample import IGNORE, Facts, ScoreDict
 from segtrain.settings import EvaluateSettings
 from segtrain.task import TASK
-from segtrain.text import count, say
+from segtrain.text import count, notice, say
+
+CLEARLY = 2  # times as many right pixels by which the other choice of `ids` is the likely one
+CHANCE = 0.1  # share of right pixels below which nothing is concluded
+MEANING = {"classes": "class indices", "labels": "the values of the data set's own masks"}
 
 
 def score(config: dict, stop) -> dict:
@@ -40,9 +44,11 @@ def score(config: dict, stop) -> dict:
     metrics = built_metrics(chosen, facts, rules.absent or settings.absent, facts.num_classes + 1)
     tally = conventions.Conventions(facts) if compared else None
     pairs = _pairs(config, split, facts, "instances" in _needs(metrics), stop)
-    numbers = _scores((one.resized(rules.short_side) for one in pairs), metrics, tally)
+    numbers, pixels = _scores((one.resized(rules.short_side) for one in pairs), metrics, tally)
+    warn_of_no_label(len(split), pixels)
     protocol = {
         "images": len(split),
+        "pixels": pixels,
         "resolution": "native",
         **protocol_of(rules, settings),
         "ignore_index": facts.ignore_index,
@@ -50,7 +56,8 @@ def score(config: dict, stop) -> dict:
         **{key: config[key] for key in ("predictions", "ids", "split", "data")},
     }
     record = as_record(Scores(numbers, protocol, []), facts)
-    say(*lines(numbers, facts), f"scored    {count(len(split), 'image')} of {config['split']}")
+    images, labelled = count(len(split), "image"), count(pixels, "labelled pixel")
+    say(*lines(numbers, facts), f"scored    {images} of {config['split']}, {labelled}")
     if tally is not None:
         rows = tally.rows()
         record["conventions"] = conventions.as_record(rows)
@@ -74,22 +81,43 @@ def _needs(metrics: Mapping[str, object]) -> frozenset[str]:
 
 def _pairs(config: Mapping, split: Split, facts: Facts, with_instances: bool, stop) -> Iterator[Pair]:
     """Target and prediction of each sample, of equal sizes."""
-    labels = labels_of(split) if config["ids"] == "labels" else None
+    labels = labels_of(split)
     if config["ids"] == "labels" and labels is None:
         raise ConfigError(
             f"ids=labels needs a data set with mask files that are all read in one way, and "
             f"data={config['data']['name']} has none; use ids=classes"
         )
     paths = matched(split, config["predictions"])
+    readings = {"classes": None, "labels": labels}
+    if labels is not None:
+        _tell_of_other_ids(
+            config["ids"],
+            {ids: share_right(split, paths, facts.num_classes, readings[ids]) for ids in readings},
+        )
     for index, path in enumerate(tqdm(paths, unit="image", leave=False, disable=None)):
         stop.raise_if_requested("stopped while scoring")
-        yield pair(split, index, read_prediction(path, facts.num_classes, labels), with_instances)
+        yield pair(
+            split, index, read_prediction(path, facts.num_classes, readings[config["ids"]]), with_instances
+        )
 
 
-def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventions | None) -> ScoreDict:
-    """The scores of all metrics. tally: also counts each pair."""
+def _tell_of_other_ids(ids: str, shares: Mapping[str, float | None]) -> None:
+    """Notice if many more pixels are right with the other choice of `ids`. shares: their pixel accuracies."""
+    other = "classes" if ids == "labels" else "labels"
+    own, better = shares[ids], shares[other]
+    if own is not None and better is not None and better > max(CLEARLY * own, CHANCE):
+        notice(
+            f"warning: with ids={ids} {own:.1%} of the labelled pixels are right, with ids={other} "
+            f"{better:.1%}: the predictions seem to hold {MEANING[other]}; set ids={other}"
+        )
+
+
+def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventions | None):
+    """The scores of all metrics, and the number of labelled pixels. tally: also counts each pair."""
     totals: dict[str, torch.Tensor] = {}
+    pixels = 0
     for one in pairs:
+        pixels += int((one.target != IGNORE).sum())
         if tally is not None:
             tally.add(one.target, one.decisions)
         evidence = {
@@ -100,4 +128,7 @@ def _scores(pairs: Iterable[Pair], metrics: Mapping, tally: conventions.Conventi
         for name, metric in metrics.items():
             counts = metric.counts(target, **{need: evidence[need] for need in metric.needs})[0]
             totals[name] = counts if name not in totals else totals[name] + counts
-    return {key: one for name, metric in metrics.items() for key, one in metric.scores(totals[name]).items()}
+    numbers: ScoreDict = {}
+    for name, metric in metrics.items():
+        numbers |= metric.scores(totals[name])
+    return numbers, pixels

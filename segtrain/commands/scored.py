@@ -80,7 +80,8 @@ def trained_on(name: str, split: Split, description: Mapping, run: str) -> list[
 
 
 def _is_own(options: Mapping, data: Data, description: Mapping) -> bool:
-    """Whether the data are those of the run, perhaps moved, and with files added or removed."""
+    """Whether the data are those of the run, perhaps moved, with files added or removed, and with sets of
+    `concat` left out."""
     saved = description["config"]["data"]
     if saved["name"] != options["name"]:
         return False

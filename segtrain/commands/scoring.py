@@ -61,6 +61,7 @@ def score_split(
     finally:
         bar.close()
         batches.close()
+    evaluation.warn_of_no_label(scores.protocol["images"], pixels)
     protocol = {
         **scores.protocol,
         "pixels": pixels,

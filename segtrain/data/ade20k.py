@@ -190,7 +190,8 @@ def ade20k(root: FilePath) -> Data:
     folder = _folder(root)
     parts = {part: _pairs(folder, name) for part, name in FOLDERS.items()}
     say_other_counts("ADE20K", {part: len(pairs) for part, pairs in parts.items()}, PUBLISHED)
-    labels = Labels(len(CLASSES), label_map=LABEL_MAP, fixed=True)
+    # Masks of the release hold no 255: with it, they are converted ones, whose values are one less.
+    labels = Labels(len(CLASSES), ignore_index=0, label_map=LABEL_MAP, fixed=True)
     facts = Facts(classes=CLASSES, palette=PALETTE, things=THINGS)
     return Data(facts, {part: PairedFiles(pairs, labels) for part, pairs in parts.items()})
 

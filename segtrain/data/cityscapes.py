@@ -185,10 +185,16 @@ class _Root:
         folder = os.path.join(self.root, kind, part)
         if not os.path.isdir(folder):
             archive = ARCHIVES.get(f"{kind}/{part}") or ARCHIVES[kind]
-            there = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
+            names = sorted(os.listdir(self.root))
+            there = ", ".join(names[:8]) or "nothing"
+            nested = next((name for name in names if self._has(name, kind, part)), None)
             raise ConfigError(
                 f"data.root={self.root} has no folder {kind}/{part}, which {archive} holds; found: {there}; "
-                f"`segtrain data prepare data=cityscapes` unpacks archives"
+                + (
+                    "`segtrain data prepare data=cityscapes` unpacks archives"
+                    if nested is None
+                    else f"move {nested}/{kind} to {self.root}/{kind}, or link it there"
+                )
             )
         return folder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from segtrain.data.parts import Data
 from segtrain.errors import ConfigError, DataError, nearest
 from segtrain.options import FROM_0, FilePath
 from segtrain.sample import Facts, voc_palette
-from segtrain.text import count
+from segtrain.text import count, notice
 
 PUBLISHED = {"train": 118287, "val": 5000}
 PARTS = tuple(PUBLISHED)
@@ -90,6 +90,7 @@ def _instances(root: str, classes: list[str] | str, overlap: str, crowd: str, mi
     }
     _refuse_other_categories(files, known)
     _say_counts(files)
+    _tell_left_out(files.values())
     chosen = _chosen(classes, known["train"], files["train"].path)
     painting = Painting(
         {key: index for index, key in enumerate(chosen.values(), 1)}, overlap=overlap, crowd=crowd
@@ -111,6 +112,14 @@ def _instances(root: str, classes: list[str] | str, overlap: str, crowd: str, mi
             for part in PARTS
         },
     )
+
+
+def _tell_left_out(files: Iterable[CocoJson]) -> None:
+    """Notices about annotations without area."""
+    for one in files:
+        if one.num_left_out:
+            left_out = count(one.num_left_out, "annotation")
+            notice(f"warning: {left_out} of {one.path} without area (boxes, points, lines) left out")
 
 
 def _chosen(classes: list[str] | str, known: dict[str, int], path: str) -> dict[str, int]:

@@ -124,7 +124,7 @@ def folder(
     if shapes is None:
         files = find_files(places, suffixes, source)
     else:
-        files = find_annotated(places, suffixes, source, shapes.keys)
+        files = find_annotated(places, suffixes, source, shapes.keys, shapes.where)
     if (train_list is None) != (val_list is None):
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
     lists = {"train": train_list, "val": val_list, "test": test_list}
@@ -189,12 +189,13 @@ def _chosen(
     others = {name: path for name, path in files.images.items() if name not in taken}
     alone, by_folders = files.masks_alone(), by_folder(others)
     if by_folders is None:
-        refuse_unpaired(files.without_mask(others), list(alone.values()))
+        refuse_unpaired(files.without_mask(others), list(alone.values()), files.kind)
         return listed, list(others)
-    in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
-    refuse_unpaired([], [path for name, path in alone.items() if name.lower().startswith(in_use)])
+    split_of = {name: FOLDERS.get(name.split("/")[0].lower()) for name in alone if "/" in name}
+    in_use = [path for name, path in alone.items() if split_of.get(name) in ("train", "val")]
+    refuse_unpaired([], in_use, files.kind)
     at_random = None if "val" in by_folders else by_folders.pop("train")
-    refuse_unpaired(files.without_mask(at_random or []), [])
+    refuse_unpaired(files.without_mask(at_random or []), [], files.kind)
     return {**by_folders, **listed}, at_random
 
 
@@ -204,9 +205,10 @@ def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list
     for split, names in splits.items():
         lonely = files.without_mask(names)
         if lonely and split not in ("train", "val") and len(lonely) == len(names):
-            notice(f"split {split} is left out: its {count(len(names), 'image has', 'images have')} no mask")
+            have = count(len(names), "image has", "images have")
+            notice(f"split {split} is left out: its {have} no {files.kind}")
             continue
-        refuse_unpaired(lonely, [])
+        refuse_unpaired(lonely, [], files.kind)
         kept[split] = names
     return kept
 

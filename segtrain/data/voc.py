@@ -43,6 +43,8 @@ CLASSES = (
     "tvmonitor",
 )
 THINGS = tuple(range(1, 21))
+VOID = voc_palette(256)[255]
+"""Colour of the border of objects."""
 PUBLISHED = {2007: {"train": 209, "val": 213, "test": 210}, 2012: {"train": 1464, "val": 1449}}
 TRAINVAL = {2007: "VOCtrainval_06-Nov-2007.tar", 2012: "VOCtrainval_11-May-2012.tar"}
 TEST = {2007: "VOCtest_06-Nov-2007.tar"}
@@ -74,8 +76,11 @@ def data_of(name: str, parts: Mapping[str, list[Pair]], published: Mapping[str, 
     as published. name: what messages call the data set."""
     check_disjoint(parts)
     say_other_counts(name, {part: len(pairs) for part, pairs in parts.items()}, published)
-    labels = Labels(len(CLASSES), fixed=True)
-    facts = Facts(classes=CLASSES, palette=voc_palette(len(CLASSES)), things=THINGS)
+    palette = voc_palette(len(CLASSES))
+    # With the colours, so that masks that a program has saved anew, with a palette of its own or as RGB, are
+    # not read by wrong indices.
+    labels = Labels(len(CLASSES), colours=palette, ignored_colours=(VOID,), fixed=True)
+    facts = Facts(classes=CLASSES, palette=palette, things=THINGS)
     return Data(facts, {part: PairedFiles(pairs, labels, objects=objects) for part, pairs in parts.items()})
 
 

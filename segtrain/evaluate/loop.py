@@ -13,6 +13,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError, DivergedError
 from segtrain.predictor.predictor import Predictor
 from segtrain.sample import Number, ScoreDict
+from segtrain.text import count, notice
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,15 @@ def _evidence(predict, decide, metrics: Mapping[str, object], batch, device, sho
             raise ConfigError("metric: one of the metrics needs instances, and the data set has none")
         evidence["instances"] = batch.instances.to(device, non_blocking=True)
     return evidence
+
+
+def warn_of_no_label(images: int, pixels: int) -> None:
+    """Notice if there is no labelled pixel among the images, so that no score has a value."""
+    if images and not pixels:
+        notice(
+            f"warning: no pixel of {count(images, 'image')} has a label, so nothing is scored; benchmarks do "
+            f"not publish the labels of their test split: segtrain submit writes what their servers take"
+        )
 
 
 def spread(count: int, wanted: int) -> set[int]:

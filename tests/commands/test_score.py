@@ -95,6 +95,41 @@ def test_class_indices_and_pixels_of_no_class(tmp_path, capsys):
     assert record["iou"] == {"a": 0.5, "b": 1.0} and record["pixel_accuracy"] == pytest.approx(2 / 3)
 
 
+def test_predictions_of_the_other_numbering_are_noticed(city, tmp_path, capsys):
+    """As where class indices are scored or sent in as label ids, and the other way round."""
+    perfect = tmp_path / "perfect"
+    perfect.mkdir()
+    for name in NAMES:
+        shutil.copy(city / "gtFine/val/a" / f"{name}_gtFine_labelIds.png", perfect / f"{name}.png")
+    line = ["score", f"predictions={perfect}", "data=cityscapes", f"data.root={city}"]
+    lines = {ids: [*line, f"ids={ids}"] for ids in ("labels", "classes")}
+    assert cli.main(lines["labels"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    index_of = np.full(256, 255, np.uint8)
+    for _, label, train_id, *_ in json.loads((PAIRS.parents[1] / "data/cityscapes/labels.json").read_text()):
+        if 0 <= train_id < 19:
+            index_of[label] = train_id
+    for name in NAMES:
+        values = np.array(Image.open(perfect / f"{name}.png"))
+        Image.fromarray(index_of[values]).save(perfect / f"{name}.png")
+    assert cli.main(lines["classes"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert cli.main(lines["labels"]) == 0
+    assert "with ids=classes 100.0%: the predictions seem to hold class indices; set ids=classes" in (
+        capsys.readouterr().err
+    )
+
+
+def test_masks_without_any_label_are_not_scored_in_silence(city, tmp_path, capsys):
+    shutil.copytree(city, tmp_path / "city")
+    for path in (tmp_path / "city/gtFine/val/a").glob("*_labelIds.png"):
+        Image.new("L", (128, 64)).save(path)  # as those of the test split
+    assert cli.main(words(tmp_path / "city", "ids=labels")) == 0
+    told = capsys.readouterr()
+    assert "warning: no pixel of 3 images has a label" in told.err and "segtrain submit" in told.err
+    assert "scored    3 images of val, 0 labelled pixels" in told.out
+
+
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [

@@ -214,3 +214,19 @@ def test_compare_says_what_it_scored(run, capsys, tmp_path, write_names):
     assert cli.main([*words, "split=all"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("images are training images of outputs/r") == 1
+
+
+def test_of_several_sets_one_is_scored_on_its_validation_images(tmp_path, write_names, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder, names in (("one", "abcdef"), ("two", "uvwxyz")):
+        write_names(Path(folder), [f"{letter}x" for letter in names], ord(names[0]))
+    sets = "data.sets={one:{name:folder,root:one},two:{name:folder,root:two}}"
+    mapping = "data.class_map={two:{class_2:class_1}}"
+    assert cli.main(["train", *QUICK, "data=concat", sets, mapping, "data.classes=null", "name=both"]) == 0
+    num_val = len(DATA.build({"name": "folder", "root": "one"}).splits["val"])
+    capsys.readouterr()
+    assert cli.main(["evaluate", "run=outputs/both", "device=cpu", "data.sets.two=null"]) == 0
+    told = capsys.readouterr().out
+    assert f"{num_val} image{'s' * (num_val > 1)} of split val" in told and "changed" not in told
+    assert cli.main(["evaluate", "run=outputs/both", "device=cpu", "data.sets.two=null", "split=all"]) == 0
+    assert f"warning: {6 - num_val} of 6 images are training images" in capsys.readouterr().out

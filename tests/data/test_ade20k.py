@@ -56,7 +56,9 @@ def test_a_value_of_no_class(tmp_path):
     Image.fromarray(np.full(trees.SIZE, 151, np.uint8)).save(
         folder / "annotations/training/ADE_train_00000001.png"
     )
-    with pytest.raises(DataError, match=r"ADE_train_00000001\.png holds 151 \(192 px\).*; correct the mask$"):
+    with pytest.raises(
+        DataError, match=r"ADE_train_00000001\.png holds 151 \(192 px\).*; correct the mask, or unpack"
+    ):
         build(tmp_path).splits["train"][0]
 
 
@@ -74,3 +76,14 @@ def test_wrong_layouts(tmp_path):
     (folder / "annotations/validation").rename(tmp_path / "away")
     with pytest.raises(ConfigError, match="has no folder annotations/validation, which ADEChallengeData2016"):
         build(tmp_path)
+
+
+def test_masks_that_were_converted_are_refused(tmp_path):
+    """As detectron2's and mmsegmentation's scripts write them: values one less, 255 for no label."""
+    folder = trees.write_ade20k(tmp_path)
+    path = folder / "annotations/training/ADE_train_00000002.png"
+    Image.fromarray(np.asarray(Image.open(path)) - np.uint8(1)).save(path)
+    with pytest.raises(
+        DataError, match=r"00000002\.png holds 255 \(48 px\); allowed: 0\.\.150 .*unpack the original"
+    ):
+        build(tmp_path).splits["train"].target(1)

@@ -250,7 +250,7 @@ def test_no_pair_at_all_names_both_folders(tmp_path):
         path.rename(path.with_name("label_" + path.name))
     with pytest.raises(
         DataError,
-        match=r"no image in .*images \(3 found\) has a mask of the same name in .*masks \(3 found\)",
+        match=r"no image in .*images \(3 found, .a0. first\) has a mask .* in .*masks \(3 found, .label_a0. first\)",
     ):
         build(tmp_path)
 
@@ -260,6 +260,22 @@ def test_mask_suffix(tmp_path):
     for path in list((tmp_path / "masks").iterdir()):
         path.rename(path.with_name(path.stem + "_mask.png"))
     assert sum(map(len, build(tmp_path, mask_suffix="_mask").splits.values())) == 4
+
+
+def test_masks_of_photographs_that_were_labelled_unturned(tmp_path):
+    some(tmp_path, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn
+    for name, size in (("a1", (9, 5)), ("a2", (9, 6))):
+        Image.new("RGB", size).save(tmp_path / f"images/{name}.png", exif=exif)
+        Image.new("L", (9, 5)).save(tmp_path / f"masks/{name}.png")
+    splits = build(tmp_path).splits.values()
+    headers = itertools.chain(*(split.headers(range(len(split))) for split in splits))
+    first, second = (str(one) for one in headers if isinstance(one, DataError))
+    if "a2" in first:
+        first, second = second, first
+    assert "is 9x5 and its mask" in first and "unturned, remove that entry (exiftool" in first
+    assert "is 9x6 and its mask" in second and "exiftool" not in second
 
 
 def test_two_files_of_one_name(tmp_path):
@@ -341,10 +357,58 @@ def test_strays_in_masks_of_0_and_255_are_no_class(tmp_path):
         write(tmp_path, f"{number}", mask)
     with pytest.raises(
         DataError,
-        match=r"254 \(6 px\), 255 \(186 px, no label\); they look like masks of 0 and 255 .* each pixel 0 or 255",
+        match=r"look like masks of 0 \(192 px\) and 255 \(186 px\) .* each pixel 0 or 255",
     ) as caught:
         build(tmp_path)
     assert "254: 1" not in str(caught.value)
+
+
+def test_smoothed_edges_of_masks_of_0_and_255_are_no_classes(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:, 20:] = 255
+    mask[:4] = np.arange(256).reshape(4, 64)
+    for number in range(4):
+        write(tmp_path, f"{number}", mask)
+    with pytest.raises(DataError, match=r"hold 256 values, and look like masks of 0 \(") as caught:
+        build(tmp_path)
+    with pytest.raises(DataError, match="smoothed edges"):
+        build(tmp_path, classes=["a", "b"])
+    typed = re.search(r"set (data\.lossy_masks.*?), which", str(caught.value))[1]
+    assert typed == (
+        "data.lossy_masks=true data.classes=[background,foreground] data.label_map='{0: 0, 255: 1}'"
+    )
+    options = {"lossy_masks": True, "classes": ["background", "foreground"], "label_map": {0: 0, 255: 1}}
+    splits = build(tmp_path, **options).splits.values()
+    for sample in itertools.chain(*splits):
+        assert np.array_equal(sample.target, mask > 127)
+    assert len(build(tmp_path, classes=[f"class {index}" for index in range(255)]).facts.classes) == 255
+
+
+def test_many_classes_with_pixels_of_no_label_are_classes(tmp_path):
+    mask = np.arange(4096, dtype=np.uint32).reshape(64, 64) % 150  # as in ADE20K
+    mask[:20] = 255
+    mask[20:50] = 3
+    for number in range(4):
+        write(tmp_path, f"{number}", mask.astype(np.uint8))
+    assert len(build(tmp_path).facts.classes) == 150
+
+
+def test_palettes_that_number_the_colours_of_each_file_anew_are_refused(tmp_path):
+    colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]], np.uint8)
+    mask = np.array([[0, 1], [2, 2]])
+    for number, order in enumerate([[0, 1, 2], [1, 2, 0], [0, 1, 2], [0, 1, 2]]):
+        write(tmp_path, f"{number}", mask)
+        image = Image.fromarray(np.argsort(order)[mask].astype(np.uint8), mode="P")
+        image.putpalette(colours[order].tobytes())
+        image.save(tmp_path / f"masks/{number}.png")
+    with pytest.raises(
+        DataError, match=r"index 0 is the colour \[0, 0, 0\] .*masks.0\.png, and \[200, 0, 0\]"
+    ):
+        build(tmp_path)
+    (tmp_path / "c.txt").write_text("a 0 0 0\nb 200 0 0\nc 0 200 0\n")
+    splits = build(tmp_path, classes="c.txt").splits.values()
+    assert all(np.array_equal(sample.target, mask) for split in splits for sample in split)
+    assert len(build(tmp_path, label_map={0: 0, 1: 1, 2: 2}).facts.classes) == 3
 
 
 def test_pixels_without_label_are_counted_with_the_classes(tmp_path, capsys):

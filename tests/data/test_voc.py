@@ -118,13 +118,24 @@ def test_lists_that_cannot_be_right(root):
         build(root)
 
 
-def test_coloured_masks_are_refused(root):
+@pytest.mark.parametrize(
+    "saved_anew", [lambda image: image, lambda image: image.quantize(8)], ids=["RGB", "palette"]
+)
+def test_masks_saved_anew_are_read_by_their_colours(root, saved_anew):
+    before = [sample.target for sample in build(root).splits["train"]]
+    paths = sorted((root / "VOCdevkit/VOC2012/SegmentationClass").glob("*.png"))
+    for path in paths:
+        saved_anew(Image.open(path).convert("RGB")).save(path)
+    assert not np.array_equal(np.array(Image.open(paths[0])), before[0])
+    after = [sample.target for sample in build(root).splits["train"]]
+    assert all(map(np.array_equal, before, after)) and set(np.unique(after)) == {0, 1, 2, 3, 255}
+
+
+def test_masks_of_other_colours_are_refused(root):
     path = root / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png"
-    Image.open(path).convert("RGB").save(path)
-    with pytest.raises(
-        DataError, match=r"2007_000033\.png is coloured \(RGB\), and the masks of this data set"
-    ):
-        build(root).splits["val"][0]
+    Image.new("RGB", trees.SIZE[::-1], (1, 2, 3)).save(path)
+    with pytest.raises(DataError, match=r"colours that no class has: \(1 2 3\) .*unpack the original file"):
+        build(root).splits["val"].target(0)
 
 
 def test_a_file_that_leads_elsewhere_is_refused(root, tmp_path_factory):

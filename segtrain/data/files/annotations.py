@@ -144,7 +144,7 @@ class Coco:
         self._names = dict(zip(self._coco.category_ids, self._coco.category_names, strict=True))
         used = Counter(key for number in numbers for key in self._coco.objects(number).categories.tolist())
         self.labels = Counter({name: used[key] for key, name in self._names.items() if used[key]})
-        self.lines = 0
+        self.lines = self._coco.num_left_out
 
     def header(self, key: str) -> Header:
         return Header(*self._coco.size(int(key)))
@@ -260,7 +260,7 @@ def _tell(drawn: Drawn) -> None:
     """Notices about what annotations leave open: shapes without area, pixels without shape, overlaps."""
     annotations = drawn.annotations
     if annotations.lines:
-        notice(f"warning: {count(annotations.lines, 'shape')} without area (points, lines) left out")
+        notice(f"warning: {count(annotations.lines, 'shape')} without area (boxes, points, lines) left out")
     if drawn.background == IGNORE:
         notice("pixels outside of all shapes have no label; to make them a class, name one 'background'")
     keys = list(annotations.keys.values())

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from segtrain.errors import ConfigError, DataError
 from segtrain.run.own import parsed
 from segtrain.run.plain_yaml import check_plain, parse_yaml
+from segtrain.sample import IGNORE
 
 MAX_CHARACTERS = 1_000_000
 NO_LABEL = "ignore"  # name of the line of classes.txt that gives the colour of unlabelled pixels
@@ -171,9 +172,13 @@ def _of_json(text: str, path: str) -> list[Entry]:
 
 
 def _of_names(names: object, path: str) -> list[Entry] | None:
-    """Entries of a list of names, of {value: name}, or of a list of mappings with name or title, and with id
-    or color; None for anything else."""
+    """Entries of a list of names, of {value: name}, of {name: value}, or of a list of mappings with name or
+    title, and with id or color; None for anything else."""
     if isinstance(names, Mapping) and names:
+        if all(type(value) is int and not str(name).isdecimal() for name, value in names.items()):
+            # The name `ignore` is that of nnU-Net's value of unlabelled pixels, see data.ignore_value.
+            found = {name: value for name, value in names.items() if name != NO_LABEL or value == IGNORE}
+            return [Entry(str(name), None, _value(value, path)) for name, value in found.items()]
         if not all(str(key).isdecimal() and isinstance(name, str) for key, name in names.items()):
             return None
         return [Entry(name, None, _value(key, path)) for key, name in names.items()]

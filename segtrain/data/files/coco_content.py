@@ -9,6 +9,7 @@ import math
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -164,14 +165,16 @@ def object_arrays(path: str) -> Arrays:
 
     object_starts int64[N+1] (the objects of image i are starts[i] to starts[i+1]), object_categories int32
     (index into category_ids), object_crowds uint8, object_areas float64 (px; as the file says, else that of
-    the mask), and the masks as COCO's compressed RLE strings.
+    the mask), and the masks as COCO's compressed RLE strings. Annotations without area (boxes, lines, points)
+    are left out; num_left_out int64[1] counts them. DataError if none has an area.
     """
     whole = read_json(path, ("images", "annotations", "categories"))
-    arrays = category_arrays(path, whole["categories"]) | image_arrays(path, whole["images"])
+    categories = without_unused_twins(whole["categories"], whole["annotations"])
+    arrays = category_arrays(path, categories) | image_arrays(path, whole["images"])
     images = {key: index for index, key in enumerate(arrays["image_ids"].tolist())}
     categories = {key: index for index, key in enumerate(arrays["category_ids"].tolist())}
     sizes = arrays["image_sizes"].tolist()
-    rows = []
+    rows, left_out = [], []
     description = f"reading {os.path.basename(path)}"
     for number, annotation in enumerate(
         tqdm(whole["annotations"], unit="object", desc=description, delay=1, leave=False, disable=None)
@@ -180,8 +183,17 @@ def object_arrays(path: str) -> Arrays:
         image = index_of(annotation, "image_id", images, where)
         category = index_of(annotation, "category_id", categories, where)
         crowd = crowd_of(annotation, where)
-        mask = rle_of(annotation.get("segmentation"), *sizes[image], where)
+        segmentation = with_area(annotation.get("segmentation"))
+        if segmentation is None:
+            left_out.append(where)
+            continue
+        mask = rle_of(segmentation, *sizes[image], where)
         rows.append((image, category, crowd, _area(annotation, mask, sizes[image]), mask))
+    if left_out and not rows:
+        raise DataError(
+            f"{left_out[0]} has a segmentation without area, as all others; annotations that are only boxes "
+            f"have no masks"
+        )
     rows.sort(key=lambda row: row[0])
     of_image = np.array([row[0] for row in rows], np.int64)
     starts = np.searchsorted(of_image, np.arange(len(sizes) + 1))
@@ -195,7 +207,41 @@ def object_arrays(path: str) -> Arrays:
         "object_areas": np.array([row[3] for row in rows], np.float64),
         "masks": masks,
         "mask_starts": mask_starts,
+        "num_left_out": np.array([len(left_out)], np.int64),
     }
+
+
+def without_unused_twins(categories: list, annotations: list) -> list:
+    """The categories without those that share their name with another one and that no annotation has, such as
+    the category 0 that Roboflow adds under the name of the project."""
+    used = {id_of(one, "category_id") for one in annotations}
+    names = Counter(repr(one.get("name")) for one in categories if isinstance(one, dict))
+    return [
+        one
+        for one in categories
+        if not isinstance(one, dict) or names[repr(one.get("name"))] < 2 or id_of(one, "id") in used
+    ]
+
+
+def id_of(entry: object, key: str) -> int | None:
+    """The integer entry[key]; None if there is none."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if type(value) is int else None
+
+
+def with_area(segmentation: object) -> object:
+    """The segmentation without polygons of fewer than three points; None if nothing is left. What is damaged
+    stays, see `rle_of`."""
+    if not isinstance(segmentation, list):
+        return segmentation
+    kept = [one for one in segmentation if not _is_line(one)]
+    return kept or None
+
+
+def _is_line(polygon: object) -> bool:
+    """Whether a polygon has no, one or two points."""
+    points = _numbers(polygon, "iuf")
+    return polygon == [] or (points is not None and len(points) in (2, 4))
 
 
 def rle_of(segmentation: object, height: int, width: int, where: str) -> bytes:

@@ -19,13 +19,13 @@ import numpy as np
 from segtrain.data.files.coco_content import CocoFile, check_json, object_arrays, pycocotools_mask
 from segtrain.data.files.headers import read_headers
 from segtrain.data.files.mapped import mapped_arrays, piece_at, text_at
-from segtrain.data.files.pairs import check_inside, prefix_and_number
+from segtrain.data.files.pairs import check_inside, on_its_side, prefix_and_number
 from segtrain.data.files.reading import MAX_PIXELS, check_depth, check_pixels, read_header, read_image
 from segtrain.data.parts import Header, Source, digest_of
 from segtrain.errors import DataError
 from segtrain.sample import IGNORE, Sample
 
-KIND = "coco_objects_1"  # the number changes with what `object_arrays` returns
+KIND = "coco_objects_2"  # the number changes with what `object_arrays` returns
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class CocoJson(CocoFile):
         pycocotools_mask()
         self.path = path
         self._arrays = mapped_arrays(KIND, path, object_arrays, check_json)
+
+    @property
+    def num_left_out(self) -> int:
+        """Number of annotations without area, which are left out."""
+        return int(self._arrays["num_left_out"][0])
 
     def file_name(self, index: int) -> str:
         """The path of an image, relative to the folder of the images."""
@@ -215,5 +220,6 @@ class CocoObjects:
             height, width = self.coco.size(place)
             raise DataError(
                 f"image {self._path(place)} is {size[0]}x{size[1]} and {self.coco.path} says "
-                f"{height}x{width} (height x width); they must be equal; correct or remove one of them"
+                f"{height}x{width} (height x width); they must be equal; correct or remove one of "
+                f"them{on_its_side(size, (height, width))}"
             )

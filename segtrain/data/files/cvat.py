@@ -49,8 +49,14 @@ def _image(image: tree.Element) -> tuple[tuple[int, int], list[Shape], int]:
     size = (int(image.attrib["height"]), int(image.attrib["width"]))
     if min(size) < 1:
         raise ValueError(f"image {image.attrib['name']!r} of size {size}")
-    shapes = [_shape(one, size) for one in image if one.tag in AREAS]
-    return size, shapes, sum(one.tag in OTHERS for one in image)
+    areas = [one for one in image if one.tag in AREAS and not _is_line(one)]
+    lines = sum(one.tag in OTHERS or _is_line(one) for one in image)
+    return size, [_shape(one, size) for one in areas], lines
+
+
+def _is_line(element: tree.Element) -> bool:
+    """Whether a polygon has fewer than three points."""
+    return element.tag == "polygon" and element.attrib.get("points", ";;").count(";") < 2
 
 
 def _shape(element: tree.Element, size: tuple[int, int]) -> Shape:

@@ -17,10 +17,12 @@ MAX_BYTES = 1 << 29  # the file may hold its image
 LINES = ("line", "linestrip", "point", "points")
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
 """Least number of points of a shape."""
+OUTLINES = ("polygon", "rectangle", "circle")
 
 
 def read_labelme(path: str) -> tuple[tuple[int, int], list[Shape], int]:
-    """(H, W), the shapes, and how many others (lines, points) have no area. DataError for a file that is
+    """(H, W), the shapes, and how many others (lines, points, polygons of two points) have
+    no area. DataError for a file that is
     none of labelme's."""
     try:
         if os.path.getsize(path) > MAX_BYTES:
@@ -33,7 +35,7 @@ def read_labelme(path: str) -> tuple[tuple[int, int], list[Shape], int]:
         found = content["shapes"]
         if min(size) < 1 or not isinstance(found, list):
             raise ValueError("no size or no list of shapes")
-        shapes = [_shape(one) for one in found if one.get("shape_type", "polygon") not in LINES]
+        shapes = [_shape(one) for one in found if _has_area(one)]
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -43,6 +45,14 @@ def read_labelme(path: str) -> tuple[tuple[int, int], list[Shape], int]:
             f"and shapes; save it anew in labelme, or remove it"
         ) from error
     return size, shapes, len(found) - len(shapes)
+
+
+def _has_area(plain: dict) -> bool:
+    """Whether a shape is no line, no point, and no polygon, rectangle or circle of too few points."""
+    kind, points = plain.get("shape_type") or "polygon", plain.get("points")
+    return kind not in LINES and not (
+        kind in OUTLINES and isinstance(points, list) and len(points) < POINTS[kind]
+    )
 
 
 def _shape(plain: dict) -> Shape:

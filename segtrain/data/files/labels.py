@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from segtrain.errors import DataError
 from segtrain.sample import IGNORE
 
 UNKNOWN = -1
+AGAIN = "unpack the original file again"
+INDICES_ALONE = "correct the mask or the colours, or set data.label_map to go by the indices alone"
 MANY = 30  # more unknown colours are numbers of objects, or smoothed edges
 NUMBERS = "; colours that number objects (COCO's panoptic PNGs) are read by data=coco data.labels=panoptic"
 
@@ -62,7 +65,7 @@ class Labels:
         without label_map, colours decide, see `_by_palette`. DataError for values or colours that belong to
         no class: it lists them with their pixel counts and says what is allowed.
         """
-        if not self.colours:
+        if not self.colours or self.fixed:
             mask = _grey_of(mask) if self.nearest and self.label_map else without_colour(mask)
         if mask.ndim == 3:
             return self._from_colours(mask, path)
@@ -93,12 +96,12 @@ class Labels:
             f"{value} ({count} px)" for value, count in list(zip(values, counts, strict=True))[:8]
         )
         more = f" and {len(values) - 8} more" if len(values) > 8 else ""
-        keys = ", ".join(map(str, sorted(self.label_map)))
+        keys = _ranges(sorted(self.label_map))
         if not self.label_map:
             keys = f"0..{self.num_classes - 1}"
         elif not self.fixed:
             keys = f"the keys of data.label_map ({keys})"
-        way_out = "correct the mask" if self.fixed else "correct the mask or set data.label_map"
+        way_out = f"correct the mask, or {AGAIN}" if self.fixed else "correct the mask or set data.label_map"
         return DataError(
             f"mask {path} holds {listed}{more}; allowed: {keys} and {self.ignore_index} (no label); {way_out}"
         )
@@ -151,8 +154,7 @@ class Labels:
             f"mask {path} has a palette in which only some indices have colours of data.classes: index "
             f"{unnamed} has {found}{wanted}; "
             f"index {named} has {_in_words(codes[named])}, which is {meant}; allowed: all indices in use "
-            f"or none; "
-            "correct the mask or the colours, or set data.label_map to go by the indices alone"
+            f"or none; {AGAIN if self.fixed else INDICES_ALONE}"
         )
 
     def _from_colours(self, mask: np.ndarray, path: str) -> np.ndarray:
@@ -160,7 +162,7 @@ class Labels:
             if self.fixed:
                 raise DataError(
                     f"mask {path} is coloured (RGB), and the masks of this data set hold class indices; "
-                    f"unpack the original file again"
+                    f"{AGAIN}"
                 )
             raise DataError(
                 f"mask {path} is coloured (RGB), and the classes have no colours; save class indices, "
@@ -178,7 +180,9 @@ class Labels:
         place = np.minimum(np.searchsorted(known[order], codes), len(known) - 1)
         wrong = known[order][place] != codes
         if wrong.any():
-            raise _unknown_colours(codes[wrong], path)
+            raise _unknown_colours(
+                codes[wrong], path, AGAIN if self.fixed else "add them to data.classes or correct the mask"
+            )
         return indices[order][place]
 
 
@@ -193,6 +197,15 @@ def _of_8_bits(mask: np.ndarray, path: str) -> np.ndarray:
             f"{np.count_nonzero(other.any(axis=2))} px; allowed: multiples of 257 or 256; save it with 8 bits"
         )
     return high
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """'0, 7..9' of the ascending values 0, 7, 8, 9."""
+    parts = []
+    for _, several in itertools.groupby(enumerate(values), lambda pair: pair[1] - pair[0]):
+        first, *others = (value for _, value in several)
+        parts.append(f"{first}..{others[-1]}" if len(others) > 1 else ", ".join(map(str, (first, *others))))
+    return ", ".join(parts)
 
 
 def _grey_of(mask: np.ndarray) -> np.ndarray:
@@ -222,12 +235,12 @@ def _in_words(code: int) -> str:
     return f"({code >> 16} {code >> 8 & 255} {code & 255})"
 
 
-def _unknown_colours(codes: np.ndarray, path: str) -> DataError:
+def _unknown_colours(codes: np.ndarray, path: str, way_out: str) -> DataError:
     values, counts = np.unique(codes, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:5]
     listed = ", ".join(f"{_in_words(v)} at {n} px" for v, n in zip(values[first], counts[first], strict=True))
     more = f" and {len(values) - 5} more" if len(values) > 5 else ""
     return DataError(
-        f"mask {path} holds colours that no class has: {listed}{more}; add them to data.classes or correct "
-        f"the mask{NUMBERS if len(values) > MANY else ''}"
+        f"mask {path} holds colours that no class has: {listed}{more}; {way_out}"
+        f"{NUMBERS if len(values) > MANY else ''}"
     )

@@ -82,8 +82,8 @@ def list_images(folder: str, skip: Collection[str] = (), suffixes: Collection[st
                 continue
             if suffix in suffixes:
                 files.append(os.path.normpath(os.path.join(below, name)).replace(os.sep, "/"))
-            elif suffix in PICTURES:
-                left_out[suffix] += 1
+            elif suffix in PICTURES or name.lower().endswith(".nii.gz"):
+                left_out[".nii.gz" if suffix == ".gz" else suffix] += 1
     return Listing(sorted(files), left_out)
 
 

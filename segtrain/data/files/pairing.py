@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ from segtrain.text import count
 
 SEPARATORS = "_-. "
 KINDS = {"images": "images", "imgs": "images", "masks": "masks", "labels": "masks"}
-"""Names of folders that tell images from masks where both lie below one folder, as in train/images/."""
+"""Names of folders, in small letters, that tell images from masks where both lie below one folder, as in
+train/images/."""
 MAX_TRIED = 2000  # names that suffixes are looked for in
 
 
@@ -46,11 +48,14 @@ class Suffixes(NamedTuple):
 @dataclass(frozen=True)
 class Files:
     """Images and masks by name, and {name of an image: name of its mask} of those that have one. A name is
-    the path below the folder, without data.image_suffix or data.mask_suffix and the file's own suffix."""
+    the path below the folder, without data.image_suffix or data.mask_suffix and the file's own suffix. where:
+    what messages call a mask, and kind: what they call all of them."""
 
     images: Mapping[str, str]
     masks: Mapping[str, str]
     mask_of: Mapping[str, str] = field(default_factory=dict)
+    where: Callable[[str], str] = str
+    kind: str = "mask"
 
     def without_mask(self, names: Iterable[str]) -> list[str]:
         """Paths of those images that have no mask."""
@@ -59,7 +64,7 @@ class Files:
     def masks_alone(self) -> dict[str, str]:
         """Masks that belong to no image."""
         paired = set(self.mask_of.values())
-        return {name: path for name, path in self.masks.items() if name not in paired}
+        return {name: self.where(path) for name, path in self.masks.items() if name not in paired}
 
 
 def find_places(
@@ -89,6 +94,7 @@ def find_places(
         if not os.path.isdir(found[key]):
             raise ConfigError(
                 f"data.{key} is {found[key]!r}, which is not a folder; give the folder of the {key}"
+                + ("" if given else _folders_in(root))
                 + (
                     _labelme_advice(found["images"]).replace("=.", f"={found['images']}")
                     if key == "masks"
@@ -114,14 +120,19 @@ def _place_of_images(root: str | None, images: str | None, masks: str | None) ->
 
 
 def find_annotated(
-    places: Places, suffixes: Suffixes, channels: Channels | None, keys: Mapping[str, str]
+    places: Places,
+    suffixes: Suffixes,
+    channels: Channels | None,
+    keys: Mapping[str, str],
+    where: Callable[[str], str] = str,
 ) -> Files:
-    """All images and, as masks, the keys of their annotations. keys: by name of the image. DataError if no
-    image has an annotation."""
+    """All images and, as masks, the keys of their annotations. keys: by name of the image, whose folders may
+    be separated as on Windows. where: what messages call an annotation. DataError if no image has one."""
     images = list_images(places.images, suffixes=suffixes_of(channels))
     named_images = _by_name(images.files, suffixes.image, places.images, places.root_of_images)
     if channels is not None:
         named_images = channels.by_name(named_images)
+    keys = {name if name in named_images else name.replace("\\", "/"): key for name, key in keys.items()}
     mask_of = same_names(named_images, keys)
     if (
         not mask_of and len({name.split("/")[0] for name in keys}) == 1
@@ -137,7 +148,7 @@ def find_annotated(
             f"equal, folders "
             f"below data.images included"
         )
-    return Files(named_images, keys, mask_of)
+    return Files(named_images, keys, mask_of, where, "annotation")
 
 
 def _labelme_advice(folder: str) -> str:
@@ -163,7 +174,9 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
     )
     in_one_folder = os.path.samefile(places.images, places.masks) and not places.by_kind
     if in_one_folder and not suffixes.mask:
-        remedy = _advice(images, masks, suffixes, "set data.mask_suffix to the end of the masks' names")
+        otherwise = "set data.mask_suffix to the end of the masks' names, or data.images and data.masks to"
+        otherwise += f" two folders{_folders_in(places.images)}"
+        remedy = _advice(images, masks, suffixes, otherwise)
         raise DataError(
             f"images and masks lie in one folder, {places.images}, and nothing tells them apart"
             f"{_labelme_advice(places.images) or f'; {remedy}'}"
@@ -180,17 +193,39 @@ def find_files(places: Places, suffixes: Suffixes, channels: Channels | None = N
         named_images = channels.by_name(named_images)
     mask_of = same_names(named_images, named_masks)
     if not mask_of:
+        first, second = (
+            f"{len(named)} found" + (f", {next(iter(named))!r} first" if named else _no_images(folder))
+            for named, folder in ((named_images, places.images), (named_masks, places.masks))
+        )
         remedy = "names without suffix must be equal, folders below included (see data.mask_suffix)"
         raise DataError(
-            f"no image in {places.images} ({len(named_images)} found) has a mask of the same name in "
-            f"{places.masks} ({len(named_masks)} found); {_advice(images, masks, suffixes, remedy)}"
+            f"no image in {places.images} ({first}) has a mask of the same name in {places.masks} "
+            f"({second}); {_advice(images, masks, suffixes, remedy)}"
         )
     return Files(named_images, named_masks, mask_of)
 
 
-def refuse_unpaired(images: Sequence[str], masks: Sequence[str]) -> None:
-    """DataError if there are paths of images without mask or of masks without image."""
-    for kind, missing, paths in (("image", "mask", images), ("mask", "image", masks)):
+def _folders_in(folder: str | None) -> str:
+    """'; mine holds the folders a, b'; '' if there are none."""
+    with contextlib.suppress(OSError), os.scandir(folder or os.curdir) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        if names:
+            return f"; {folder or os.curdir} holds the folders {', '.join(names[:8])}"
+    return ""
+
+
+def _no_images(folder: str) -> str:
+    """', among 4 .txt files': what a folder without image files holds; '' if it is empty."""
+    kinds = Counter(os.path.splitext(name)[1] for *_, names in os.walk(folder) for name in names)
+    kind, number = next(iter(kinds.most_common(1)), ("", 0))
+    polygons = "; polygons of YOLO are not read: export masks or COCO's format" if kind == ".txt" else ""
+    return f" among {count(number, f'{kind} file')}{polygons}" if kind else ""
+
+
+def refuse_unpaired(images: Sequence[str], masks: Sequence[str], called: str = "mask") -> None:
+    """DataError if there are paths of images without mask or of masks without image. called: what messages
+    call a mask."""
+    for kind, missing, paths in (("image", called, images), (called, "image", masks)):
         if paths:
             shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
             lonely = count(len(paths), f"{kind} has", f"{kind}s have")
@@ -214,13 +249,13 @@ def _listings(places: Places, of_images: Sequence[str]) -> tuple[Listing, Listin
 
 def _kind(file: str) -> str | None:
     """'images' for train/images/a.png, 'masks' for train/masks/a.png; None for a file in no such folder."""
-    return next((KINDS[part] for part in file.split("/")[:-1] if part in KINDS), None)
+    return next((KINDS[part.lower()] for part in file.split("/")[:-1] if part.lower() in KINDS), None)
 
 
 def _without_kind(file: str) -> str:
     """train/a.png for train/images/a.png."""
     parts = file.split("/")
-    place = next((i for i, part in enumerate(parts[:-1]) if part in KINDS), None)
+    place = next((i for i, part in enumerate(parts[:-1]) if part.lower() in KINDS), None)
     return file if place is None else "/".join(parts[:place] + parts[place + 1 :])
 
 
@@ -261,6 +296,8 @@ def suffixes_seen(images: Sequence[str], masks: Sequence[str]) -> Suffixes | Non
         ends: Counter[str] = Counter()
         for mask in masks:
             ends.update(_ends(mask, bases))
+        if end and images != masks and not ends.keys() - set(SUFFIXES):  # the names of masks have no end
+            ends = Counter({"": ends.total()})
         for suffix, number in ends.most_common(1):
             if number > most:
                 best, most = Suffixes(end, suffix), number

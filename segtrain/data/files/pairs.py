@@ -194,8 +194,18 @@ def check_same_size(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -
     if image != mask:
         raise DataError(
             f"image {pair.image} is {image[0]}x{image[1]} and its mask {pair.mask} is {mask[0]}x{mask[1]} "
-            f"(height x width); they must be equal; correct or remove the pair"
+            f"(height x width); they must be equal; correct or remove the pair{on_its_side(image, mask)}"
         )
+
+
+def on_its_side(image: tuple[int, int], mask: tuple[int, int]) -> str:
+    """What to do where height and width are interchanged; '' otherwise."""
+    if tuple(image) != tuple(mask)[::-1]:
+        return ""
+    return (
+        "; one lies on its side: if the image is a photograph that its EXIF orientation turns, and was "
+        "labelled unturned, remove that entry (exiftool -Orientation= IMAGE)"
+    )
 
 
 def find_images(folder: str, root: str) -> dict[str, str]:

@@ -27,6 +27,9 @@ CITYSCAPES = re.compile(r"(.+_\d{6}_\d{6})_.*")
 ENDINGS = re.compile(r"(_(leftImg8bit|gtFine|labelIds|labelTrainIds|pred|prediction|mask|seg|label))+$")
 """What programs add to the name of an image in that of its mask."""
 
+FEW = 8
+"""Predictions that are looked at where all of them would take too long."""
+
 
 def matched(split: Split, folder: str) -> list[str]:
     """The path of the prediction of each sample, in the order of the split.
@@ -158,7 +161,10 @@ def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -
         mask, palette = read_mask_and_palette(path, None, labels.nearest)
         classes = labels.target(mask, path, palette)
     elif (mask := without_colour(read_mask(path, None))).ndim == 3:
-        raise DataError(f"prediction {path} holds colours; allowed: class indices, as grey or palette image")
+        raise DataError(
+            f"prediction {path} holds colours; allowed: class indices, as grey or palette image; save the "
+            f"indices themselves, before they are coloured"
+        )
     else:
         classes = mask
         wrong = np.unique(mask[(mask >= num_classes) & (mask != IGNORE)])
@@ -169,6 +175,22 @@ def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -
                 f"{IGNORE} (no class); if these are the values of the data set's own masks, set ids=labels"
             )
     return np.where(classes == IGNORE, num_classes, classes).astype(np.uint8)
+
+
+def share_right(
+    split: Split, paths: Sequence[str], num_classes: int, labels: Labels | None = None
+) -> float | None:
+    """The pixel accuracy of a sample of up to FEW predictions, read as by `read_prediction`; None if one of
+    them cannot be read so, or if no pixel has a label."""
+    right = labelled = 0
+    for index in range(0, len(paths), -(-len(paths) // FEW)):
+        try:
+            one = pair(split, index, read_prediction(paths[index], num_classes, labels), with_instances=False)
+        except DataError:
+            return None
+        right += int((one.decisions == one.target).sum())
+        labelled += int((one.target != IGNORE).sum())
+    return right / labelled if labelled else None
 
 
 class Pair(NamedTuple):

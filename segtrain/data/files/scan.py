@@ -6,12 +6,13 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 
 from segtrain.data.files.labels import NUMBERS
 from segtrain.data.files.per_file import per_file
-from segtrain.data.files.reading import read_mask, without_colour
+from segtrain.data.files.reading import read_mask_and_palette, without_colour
 from segtrain.errors import DataError
 from segtrain.text import count, notice
 
@@ -19,15 +20,29 @@ FEW = 8  # masks in a sample, where reading all of them would take too long
 THREADS = min(8, os.cpu_count() or 1)
 
 
-def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = frozenset()) -> dict[int, int]:
+class Values(NamedTuple):
+    """What one mask holds: {value: number of pixels}, and the palette's colour of each of these values, {}
+    for a file without palette."""
+
+    pixels: dict[int, int]
+    colours: dict[int, list[int]]
+
+
+def mask_values(
+    paths: list[str],
+    max_pixels: int,
+    may_fail: Collection[str] = frozenset(),
+    same_colours: bool = False,
+) -> dict[int, int]:
     """{mask value: number of pixels} over all masks, in ascending order. Unchanged files are taken from
     the cache. DataError for RGB masks: without data.classes their colours have no classes.
 
-    may_fail: masks that are left out, with a notice, if they cannot be read.
+    may_fail: masks that are left out, with a notice, if they cannot be read. same_colours: whether a value
+    that has two colours in the palettes of two masks is a DataError.
     """
     first = threading.Lock()
 
-    def values_or_error(path: str) -> dict[int, int] | DataError:
+    def values_or_error(path: str) -> Values | DataError:
         if first.acquire(blocking=False):  # never released, so that the notice comes once
             notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
         try:
@@ -47,12 +62,28 @@ def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = f
     total: Counter[int] = Counter()
     for values in read:
         if not isinstance(values, DataError):
-            total.update(values)
+            total.update(values.pixels)
+    if same_colours:
+        _refuse_other_colours(paths, read)
     return dict(sorted(total.items()))
 
 
-def _parsed(plain: dict) -> dict[int, int]:
-    return {int(value): int(pixels) for value, pixels in plain.items()}
+def _refuse_other_colours(paths: list[str], read: list[Values | DataError]) -> None:
+    seen: dict[int, tuple[list[int], str]] = {}
+    for path, values in zip(paths, read, strict=True):
+        for value, colour in {} if isinstance(values, DataError) else values.colours.items():
+            known, where = seen.setdefault(value, (colour, path))
+            if known != colour:
+                raise DataError(
+                    f"index {value} is the colour {known} in the palette of {where}, and {colour} in that of "
+                    f"{path}: some programs number the colours of each file anew; set data.classes to a file "
+                    f"with a line 'name r g b' for each class, so that colours decide; if the indices are "
+                    f"right, set data.label_map"
+                )
+
+
+def _parsed(plain: list) -> Values:
+    return Values(*({int(value): one for value, one in part.items()} for part in plain))
 
 
 def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
@@ -61,7 +92,7 @@ def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:
-            seen.update(_values(path, max_pixels))
+            seen.update(_values(path, max_pixels).pixels)
         except DataError:  # reported when the mask is used
             return False
         if not seen <= values:
@@ -69,8 +100,9 @@ def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
     return seen == values
 
 
-def _values(path: str, max_pixels: int) -> dict[int, int]:
-    mask = without_colour(read_mask(path, max_pixels))
+def _values(path: str, max_pixels: int) -> Values:
+    mask, palette = read_mask_and_palette(path, max_pixels)
+    mask = without_colour(mask)
     if mask.ndim == 3:
         raise DataError(
             f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
@@ -78,4 +110,7 @@ def _values(path: str, max_pixels: int) -> dict[int, int]:
         )
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)
-    return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
+    pixels = dict(zip(present.tolist(), counts[present].tolist(), strict=True))
+    if palette is None:
+        return Values(pixels, {})
+    return Values(pixels, {value: palette[value].tolist() for value in pixels if value < len(palette)})

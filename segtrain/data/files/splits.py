@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -116,7 +117,7 @@ def _listed_once(
         if name is None:
             raise DataError(
                 f"{path}, line {number}: {line!r} is not the name of an image below "
-                f"{folder}{nearest(line.strip(), known)}"
+                f"{folder}{_two_columns(line, known, folder, roots) or nearest(line.strip(), known)}"
             )
         if name in places:
             raise DataError(
@@ -125,6 +126,17 @@ def _listed_once(
             )
         places[name] = number
     return list(places)
+
+
+def _two_columns(line: str, known: Mapping[str, str], folder: str, roots: Sequence[str]) -> str:
+    """What to do about a line that names an image and its mask; '' for another line."""
+    image, *others = re.split(r"[\s,;|]+", line.strip())
+    if not others or not any(called in known for called in _called(image, folder, roots)):
+        return ""
+    return (
+        f", and {image!r} is: lists name the images alone, masks are found by the same names below "
+        f"data.masks; remove {' '.join(others)!r} and its like"
+    )
 
 
 def _called(line: str, folder: str, roots: Sequence[str]) -> Iterator[str]:

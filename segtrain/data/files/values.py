@@ -14,8 +14,12 @@ from segtrain.text import count, notice
 
 BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
-# ratio of pixels of 255 to pixels of values between 0 and 255, above which those are smoothed edges
 MUCH_MORE = 4
+"""Ratio of pixels of 255 to pixels of all values between, above which those are strays in masks of 0, 255."""
+SHADES = 30
+"""Number of values between 0 and 255, above which they may be smoothed edges of masks of 0 and 255."""
+NEAR_255 = 200
+"""Smoothed edges reach beyond this value; class indices seldom do."""
 
 
 def of_masks(
@@ -35,7 +39,7 @@ def of_masks(
     mapping = checked_map(label_map)
     if named.values and not mapping:
         mapping = {value: index for index, value in enumerate(named.values)}
-    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail))
+    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail, same_colours=not mapping))
     settled, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
     if not named.names:
         named = Named(BINARY_NAMES if settled else found_names(mapping, ignore_value, masks, counted()))
@@ -75,6 +79,8 @@ def settled_map(
         if few_hold(masks, set(BINARY), max_pixels):
             notice(_binary_warning(len(named.names)))
         return {}, mapping
+    if named.names and _are_shades(counted()):
+        raise _smoothed(counted())
     values = set(counted())
     if values == {IGNORE}:
         raise _unlabelled(masks, IGNORE)
@@ -155,6 +161,8 @@ def found_names(
     )
     if not indices:
         raise _unlabelled(masks, ignore_value)
+    if not mapping and ignore_value == IGNORE and (_are_shades(values) or _are_strays(values)):
+        raise _smoothed(values)
     if indices != list(range(len(indices))):
         if mapping:
             raise ConfigError(
@@ -164,7 +172,7 @@ def found_names(
             )
         raise DataError(
             f"class indices must run from 0 without gaps; the masks hold {shown}; "
-            f"{_without_gaps(values, labelled)}"
+            f"set data.label_map='{_without_gaps(labelled)}', or data.classes"
         )
     if len(indices) > 255:
         raise DataError(
@@ -175,14 +183,36 @@ def found_names(
     return tuple(f"class_{index}" for index in indices)
 
 
-def _without_gaps(values: dict[int, int], labelled: list[int]) -> str:
-    """The remedy for values with gaps."""
-    between = sum(values[value] for value in labelled if value != 0)
-    if 0 in labelled and 255 not in labelled and values.get(255, 0) > MUCH_MORE * between:
-        return (
-            "they look like masks of 0 and 255 with stray values, as smoothed edges have: make each pixel "
-            "0 or 255; "
-            "if the values are classes, set data.label_map or data.classes"
-        )
-    proposal = "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"
-    return f"set data.label_map='{proposal}', or data.classes"
+def _are_strays(values: dict[int, int]) -> bool:
+    """Whether the values between 0 and 255 have gaps, and few pixels beside those of 255."""
+    between = _between(values)
+    has_gaps = bool(between) and max(between) > len(between)
+    return has_gaps and values[IGNORE] > MUCH_MORE * sum(between.values())
+
+
+def _are_shades(values: dict[int, int]) -> bool:
+    """Whether there are many values between 0 and 255, all of them rarer than both."""
+    between = _between(values)
+    is_wide = len(between) > SHADES and max(between) > NEAR_255
+    return is_wide and max(between.values()) < min(values[0], values[IGNORE])
+
+
+def _between(values: dict[int, int]) -> dict[int, int]:
+    """{value: pixels} of the values between 0 and 255; none unless the masks hold both and nothing above."""
+    if not {0, IGNORE} <= values.keys() or max(values) > IGNORE:
+        return {}
+    return {value: pixels for value, pixels in values.items() if 0 < value < IGNORE}
+
+
+def _smoothed(values: dict[int, int]) -> DataError:
+    return DataError(
+        f"the masks hold {count(len(values), 'value')}, and look like masks of 0 ({values[0]} px) and 255 "
+        f"({values[IGNORE]} px) with stray values, as smoothed edges have: make each pixel 0 or 255, or set "
+        "data.lossy_masks=true data.classes=[background,foreground] data.label_map='{0: 0, 255: 1}', which "
+        "takes the nearer one; if the values are classes, name them in data.classes or set data.label_map"
+    )
+
+
+def _without_gaps(labelled: list[int]) -> str:
+    """A label map that closes the gaps."""
+    return "{" + ", ".join(f"{value}: {index}" for index, value in enumerate(labelled)) + "}"

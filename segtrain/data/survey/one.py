@@ -10,7 +10,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from segtrain.data.files.pairs import Pair, PairedFiles
+from segtrain.data.files.pairs import Pair, PairedFiles, on_its_side
 from segtrain.data.files.reading import without_colour
 from segtrain.data.parts import Split
 from segtrain.data.survey.each import stored
@@ -151,7 +151,7 @@ def _look_at_files(split: Split, index: int, error: DataError, similar: bool) ->
             Fault(
                 "size",
                 f"image {pair.image} is {height}x{width} and its mask {pair.mask} is {size[0]}x{size[1]} "
-                f"(height x width)",
+                f"(height x width){on_its_side(image.shape[:2], size)}",
             )
         )
     seen = {} if image is None else _of_image(image, similar)

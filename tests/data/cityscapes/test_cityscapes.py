@@ -163,7 +163,7 @@ def test_a_value_of_no_label_is_named_without_an_option_that_does_not_exist(tmp_
     path = next(tmp_path.glob("gtFine/val/lindau/*_labelIds.png"))
     Image.fromarray(np.full((48, 96), 99, np.uint8)).save(path)
     with pytest.raises(
-        DataError, match=r"holds 99 \(4608 px\); allowed: 0, 1, .* 33 and 255 .*; correct the mask$"
+        DataError, match=r"holds 99 \(4608 px\); allowed: 0..33 and 255 .*; correct the mask, or unpack"
     ):
         build(tmp_path).splits["val"][1]
 
@@ -189,3 +189,13 @@ def test_joined_and_chosen_samples_leave_object_numbers_out_too():
     assert build(train="mixed").splits["train"][0].instances is not None
     sources = [one.splits["train"].source(0) for one in (build(), build())]
     assert sources[0] == sources[1] != without_instances(build().splits["train"]).source(0)
+
+
+def test_archives_unpacked_into_folders_of_their_names_are_found(tmp_path):
+    for kind in ("leftImg8bit", "gtFine"):
+        shutil.copytree(TREE / kind, tmp_path / f"{kind}_trainvaltest" / kind)
+    for kind in ("leftImg8bit", "gtFine"):
+        with pytest.raises(ConfigError, match=rf"; move {kind}_trainvaltest/{kind} to .*/{kind}, or link it"):
+            build(tmp_path)
+        (tmp_path / kind).symlink_to(tmp_path / f"{kind}_trainvaltest" / kind)
+    assert len(build(tmp_path).splits["train"]) == 3

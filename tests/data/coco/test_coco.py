@@ -275,7 +275,7 @@ def test_stuff_masks_that_cannot_be_used(copy):
     assert len(build(copy, labels="stuff").splits["val"]) == 2
     Image.fromarray(np.full((96, 128), 11, np.uint8)).save(masks / "000000000139.png")  # street sign
     with pytest.raises(
-        DataError, match=r"139\.png holds 11 \(12288 px\); allowed: 0, 1,.* and 255 \(no label\); correct"
+        DataError, match=r"139\.png holds 11 \(12288 px\); allowed: 0..10, 12.* and 255 \(no label\); correct"
     ):
         build(copy, labels="stuff").splits["val"][0]
     (masks / "000000000139.png").unlink()

@@ -152,7 +152,7 @@ def test_drawn_shapes_become_targets(tmp_path, write, annotations, capsys):
         assert np.array_equal(sample.target, expected())
     said = capsys.readouterr().err
     assert "found 4 labels in 5 annotations: car (5), road (5), sign (5), tree (5)" in said
-    assert "5 shapes without area (points, lines) left out" in said
+    assert "5 shapes without area (boxes, points, lines) left out" in said
     assert "overlap in 5 of 5 annotations" in said
     split = pickle.loads(pickle.dumps(data.splits["train"]))  # as it is sent to workers
     assert np.array_equal(split.target(0), expected())
@@ -223,6 +223,50 @@ def test_an_annotation_of_another_size_is_named(tmp_path):
         data.splits["val"][0]
 
 
+TWO_POINTS = [
+    {"label": "car", "points": [[1, 1], [9, 9]]},
+    {"label": "car", "points": []},
+    {"label": "car", "shape_type": "rectangle", "points": [[1, 1]]},
+]
+
+
+def test_shapes_of_too_few_points_are_left_out_and_counted(tmp_path, capsys):
+    labelme(images(tmp_path / "a"), [*SHAPES, *TWO_POINTS])
+    cvat(images(tmp_path / "b"))
+    text = (
+        (tmp_path / "b/a.xml")
+        .read_text()
+        .replace("</image>", '<polygon label="car" points="1,1;9,9"/></image>')
+    )
+    (tmp_path / "b/a.xml").write_text(text)
+    for folder, annotations, number in (("a", ".", 20), ("b", "a.xml", 10)):
+        data = build(tmp_path / folder, annotations=annotations)
+        assert all(np.array_equal(sample.target, expected()) for sample in samples(data))
+        assert f"{number} shapes without area" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("write", [coco, cvat])
+def test_names_of_images_may_have_the_separators_of_windows(tmp_path, write):
+    file = write(images(tmp_path)) / ("a.json" if write is coco else "a.xml")
+    typed = "photos\\\\day\\\\p" if write is coco else "photos\\day\\p"
+    file.write_text(file.read_text().replace('"p', f'"{typed}'))
+    (tmp_path / "images").mkdir()
+    images(tmp_path / "images/day")
+    data = build(tmp_path, annotations=file.name)
+    assert sorted(sample.name for sample in samples(data)) == [f"day/p{number}" for number in range(5)]
+
+
+def test_annotations_without_image_are_named_by_their_image(tmp_path):
+    coco(images(tmp_path, 4))
+    with pytest.raises(
+        DataError, match=r"1 annotation has no image of the same name: p4\.jpg in .*a\.json; "
+    ):
+        build(tmp_path, annotations="a.json")
+    labelme(images(tmp_path / "b", 6))
+    with pytest.raises(DataError, match=r"1 image has no annotation of the same name: .*p5\.jpg; "):
+        build(tmp_path / "b", annotations=".")
+
+
 @pytest.mark.parametrize(("write", "annotations"), [(labelme, "."), (cvat, "a.xml")])
 def test_samples_tell_what_they_are_made_of(tmp_path, write, annotations):
     write(images(tmp_path))
@@ -241,10 +285,10 @@ def test_samples_tell_what_they_are_made_of(tmp_path, write, annotations):
         ("[]", "no annotation of labelme"),
         ('{"imageHeight": null, "imageWidth": 3, "shapes": []}', "no annotation of labelme"),
         (
-            '{"imageHeight": 3, "imageWidth": 3, "shapes": [{"label": "a", "points": [[0, 0]]}]}',
-            "of 1 points",
+            '{"imageHeight": 3, "imageWidth": 3, "shapes": [{"label": "a", "points": [[0, 0], [2, 0], [2, NaN]]}]}',
+            "of 3 points",
         ),
-        ('{"imageHeight": 3, "imageWidth": 3, "shapes": [{"points": []}]}', "'label'"),
+        ('{"imageHeight": 3, "imageWidth": 3, "shapes": [{"points": [[0, 0], [2, 0], [2, 2]]}]}', "'label'"),
         ("[" * 5000, "no annotation of labelme"),
     ],
 )
@@ -266,7 +310,6 @@ def test_damaged_files_of_labelme_are_named(tmp_path, text, message):
     [
         ("", "<track id='0'/>", "CVAT for images 1.1"),
         ('<mask label="a" rle="1, 4" left="2" top="3" width="3" height="2"/>', "", "whose runs have 5"),
-        ('<polygon label="a" points="1,1;2,2"/>', "", "of 2 points"),
         ('<polygon label="a" points="nan,1;2,2;3,1"/>', "", "no numbers"),
         ('<ellipse label="a" cx="1" cy="1" rx="2" ry="2" rotation="30"/>', "", "make it a polygon"),
         ("<<", "", "no annotation of CVAT"),

@@ -58,6 +58,12 @@ KNOWN = {
     "labelme/labels.txt": ("__ignore__\n_background_\nroad\n", ("_background_", "road"), (), ()),
     "numbered.txt": ("0: road\n1: fast car\n", ("road", "fast car"), (), ()),
     "numbered with colours.txt": ("0 road 128 64 128\n1 car 0 0 142\n", ("road", "car"), (ROAD, CAR), ()),
+    "dataset.json of nnU-Net": (
+        '{"labels": {"background": 0, "car": 2, "road": 1, "ignore": 3}, "file_ending": ".png"}',
+        ("background", "road", "car"),
+        (),
+        (),
+    ),
     "own.txt": ("road 128 64 128\n2 wheels 0 0 142\n", ("road", "2 wheels"), (ROAD, CAR), ()),
     "commas in own.txt": ("road, paved\ncar\n", ("road, paved", "car"), (), ()),
 }

@@ -213,13 +213,32 @@ TEXT = compressed(box(5, 5, 20, 20))["counts"]
 
 
 @pytest.mark.parametrize(
+    "segmentation", [None, [], [[]], [[10, 10, 40, 10]], [[10, 10, 20, 20], []], [[10.5, 10]]]
+)
+def test_annotations_without_area_are_left_out_and_counted(tmp_path, segmentation):
+    lines = [annotation(33, 9, 1, segmentation), annotation(34, 4, 1, [GOOD, [10, 10, 40, 10]])]
+    coco = CocoJson(write(tmp_path, [annotation(1, 4, 1, [GOOD]), *lines]))
+    assert coco.num_left_out == 1
+    first, second = coco.objects(0).masks, coco.objects(1).masks
+    assert first[0] == first[1] == coco_mask.frPyObjects([GOOD], 60, 80)[0]["counts"] and not second
+    with pytest.raises(
+        DataError, match=r"annotation 0 \(id 33\) has a segmentation without area.*only boxes"
+    ):
+        CocoJson(write(tmp_path, lines[:1]))
+
+
+def test_an_unused_category_may_have_the_name_of_another(tmp_path):
+    categories = [*CATEGORIES, {"id": 0, "name": CATEGORIES[0]["name"], "supercategory": "none"}]
+    objects = [annotation(1, 4, CATEGORIES[0]["id"], [GOOD])]
+    coco = CocoJson(write(tmp_path, objects, categories=categories))
+    assert coco.category_ids == sorted(one["id"] for one in CATEGORIES)
+    with pytest.raises(DataError, match="one of which occurs twice"):
+        CocoJson(write(tmp_path, [*objects, annotation(2, 4, 0, [GOOD])], categories=categories))
+
+
+@pytest.mark.parametrize(
     ("segmentation", "words"),
     [
-        (None, "None.*only boxes"),
-        ([], "empty segmentation"),
-        ([[]], "three points"),
-        ([GOOD, [10, 10, 40, 10]], "three points"),
-        ([[10, 10, 20, 20]], "three points"),  # pycocotools takes it for a box
         ([[*GOOD, 3]], "three points"),
         ([["10", "10", "40", "10", "40", "40"]], "three points"),
         ([[[10, 10], [40, 10], [40, 40]]], "three points"),

@@ -25,6 +25,7 @@ def names(data):
 
 
 LAYOUTS = {
+    "suffixes of images alone": ("images/{}_0000.png", "masks/{}.png", {"image_suffix": "_0000"}),
     "one folder": ("{}.png", "{}_mask.png", {"mask_suffix": "_mask"}),
     "one folder, two kinds": ("{}.jpg", "{}.png", {"image_suffix": ".jpg", "mask_suffix": ".png"}),
     "splits": ("train/{}.jpg", "train/{}_mask.png", {"mask_suffix": "_mask"}),
@@ -74,6 +75,50 @@ def test_folders_of_splits_hold_images_and_masks(tmp_path):
     data = build(root=str(tmp_path))
     found = {split: [sample.name for sample in data.splits[split]] for split in data.splits}
     assert found == {"train": ["train/a"], "val": ["valid/a"]}
+
+
+def test_folders_of_kinds_and_splits_in_capitals(tmp_path):
+    for split in ("Train", "VAL"):
+        save(tmp_path / split / "Images/a.png")
+        save(tmp_path / split / "Masks/a.PNG")
+    data = build(root=str(tmp_path))
+    assert {split: [sample.name for sample in found] for split, found in data.splits.items()} == {
+        "train": ["Train/a"],
+        "val": ["VAL/a"],
+    }
+
+
+def test_errors_show_what_is_there_instead(tmp_path):
+    for split in ("train", "val"):
+        save(tmp_path / "img_dir" / split / "a.png")
+        save(tmp_path / "ann_dir" / split / "a.png")
+    with pytest.raises(
+        DataError, match=r"or data\.images and data\.masks to two folders; .* ann_dir, img_dir"
+    ):
+        build(root=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"data\.masks is .*; .* holds the folders ann_dir, img_dir"):
+        build(root=str(tmp_path), images="img_dir")
+    assert len(build(root=str(tmp_path), images="img_dir", masks="ann_dir").splits["val"]) == 1
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.6\n")
+    with pytest.raises(
+        DataError, match=r"labels \(0 found among 1 \.txt file; polygons of YOLO are not read"
+    ):
+        build(root=str(tmp_path), images="img_dir", masks="labels")
+
+
+def test_lists_with_a_column_of_masks_are_recognised(tmp_path):
+    for name in "ab":
+        save(tmp_path / f"images/{name}.png")
+        save(tmp_path / f"masks/{name}.png")
+    for split, name, separator in (("train", "a", " "), ("val", "b", "|")):
+        (tmp_path / f"{split}.txt").write_text(f"images/{name}.png{separator}masks/{name}.png\n")
+    lists = {"train_list": "train.txt", "val_list": "val.txt"}
+    with pytest.raises(DataError, match=r"line 1: .*'images/a\.png' is: .*; remove 'masks/a\.png'"):
+        build(root=str(tmp_path), **lists)
+    (tmp_path / "train.txt").write_text("images/a.png\n")
+    with pytest.raises(DataError, match=r"line 1: .*'images/b\.png' is: "):
+        build(root=str(tmp_path), **lists)
 
 
 def test_a_folder_of_masks_inside_that_of_the_images(tmp_path):
