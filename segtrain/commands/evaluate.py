@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,29 +42,41 @@ def evaluate(config: dict, stop) -> dict:
     config = {**config, "split": scored.name}
     scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
     output = _output_folder(config, description["step"])
-    probe(output, 1 << 20)
-    if scored.lines:
-        say(*scored.lines)
-    scores = score_split(
-        scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
-    )
-    # The atrous rates follow model.output_stride, so the built network knows them, not the config.
-    used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
-    made = {
-        "split": config["split"],
-        "checkpoint": description["step"],
-        "data": config["data"],
-        "model": used,
-    }
-    protocol = {**scores.protocol, **made}
-    record = as_record(replace(scores, protocol=protocol), facts)
     title = (
         f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
     )
-    picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
-    written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-    say(*lines(scores.numbers, facts), extent(protocol), written)
+    with _removed_if_empty(None if config["output"] else output):
+        probe(output, 1 << 20)
+        if scored.lines:
+            say(*scored.lines)
+        scores = score_split(
+            scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
+        )
+        # The atrous rates follow model.output_stride, so the built network knows them, not the config.
+        used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
+        made = {
+            "split": config["split"],
+            "checkpoint": description["step"],
+            "data": config["data"],
+            "model": used,
+        }
+        protocol = {**scores.protocol, **made}
+        record = as_record(replace(scores, protocol=protocol), facts)
+        picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
+        written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
+        say(*lines(scores.numbers, facts), extent(protocol), written)
     return record
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path | None) -> Iterator[None]:
+    """Removes the folder if the block ends with nothing in it, such as by an error or a signal."""
+    try:
+        yield
+    finally:
+        if folder is not None:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:

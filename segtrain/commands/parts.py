@@ -61,7 +61,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
     check_kind(task, facts, config)
-    _check_splits(data, config)
+    check_splits(data, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
     chosen = config["model"] if source is None else without_weights(config["model"])
@@ -105,7 +105,7 @@ def check_kind(task, facts: Facts, config: Mapping) -> None:
     )
 
 
-def _check_splits(data: Data, config: Mapping) -> None:
+def check_splits(data: Data, config: Mapping) -> None:
     """DataError unless there are samples to train on and to validate with."""
     for split in ("train", "val"):
         if not data.splits.get(split):

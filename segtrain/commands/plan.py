@@ -14,7 +14,7 @@ import numpy as np
 
 from segtrain import build
 from segtrain.commands import recipe
-from segtrain.commands.parts import Parts
+from segtrain.commands.parts import Parts, check_splits
 from segtrain.commands.prepare import prepare
 from segtrain.commands.recipe import Choice, Costs, Findings
 from segtrain.commands.runtime import learned_by
@@ -49,6 +49,7 @@ def plan(config: dict, stop) -> dict:
         device = prepare(config)
         start = time.perf_counter()
         data = DATA.build(config["data"], target=CLASSES)
+        check_splits(data, config)
         found = findings_of(data, config["data"])
         start_s = IMPORTS_S + time.perf_counter() - start
         defaults = {name: option.default for name, option in DATA.options(config["data"]["name"]).items()}
@@ -78,8 +79,6 @@ def findings_of(data: Data, config: Mapping) -> Findings:
             f"the masks hold"
         )
     in_train, in_val = ({group for _, group in names_and_groups(split) if group} for split in (train, val))
-    given = config.get("train_list") or config.get("val_list")
-    by_folder = all(name.split("/")[0] in ("train", "val") for name, _ in names_and_groups(train))
     return Findings(
         classes=data.facts.classes,
         num_train=len(train),
@@ -90,7 +89,7 @@ def findings_of(data: Data, config: Mapping) -> Findings:
         class_pixels=pixels,
         groups=len(in_train | in_val),
         shared=len(in_train & in_val),
-        drawn=config["name"] == "folder" and not given and not by_folder,
+        drawn="split_bounds" in data.settled or config.get("split_bounds") is not None,
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from segtrain import build
 from segtrain.commands import recipe, trial
-from segtrain.commands.plan import plan
+from segtrain.commands.plan import findings, plan
 from segtrain.commands.recipe import Choice, Costs, Findings
-from segtrain.errors import Interrupted
+from segtrain.data import DATA
+from segtrain.errors import DataError, Interrupted
 from segtrain.run.stop import Stop
 from segtrain.train.step import train_step
 
@@ -34,6 +36,26 @@ COSTS = Costs(step_s=1.0, evaluation_s=20.2, start_s=12.0)
 
 def chosen(found: Findings, crop: int = 256, pretrained: str | None = None) -> dict:
     return {choice.key: choice.value for choice in recipe.network(found, "cpu", crop, pretrained)}
+
+
+def folder(root, *names):
+    for name in names:
+        for kind, colour in (("images", "RGB"), ("masks", "L")):
+            (root / kind / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new(colour, (6, 4)).save(root / kind / f"{name}.png")
+    return {"name": "folder", "root": str(root), "classes": ["a", "b"]}
+
+
+def test_a_single_image_is_too_little_to_plan_for(tmp_path):
+    config = {"data": folder(tmp_path, "a"), "device": "cpu", "threads": 1, "minutes": 1}
+    with pytest.raises(DataError, match=r"has no image in split val, only 1 in train"):
+        plan({**config, "output": str(tmp_path / "my.yaml"), "overwrite": False}, Stop())
+
+
+@pytest.mark.parametrize("names, drawn", [(("a", "b"), True), (("Training/a", "valid/b"), False)])
+def test_a_split_is_drawn_or_somebody_chose_it(tmp_path, names, drawn):
+    config = folder(tmp_path, *names)
+    assert findings(DATA.build(config), config).drawn == drawn
 
 
 def test_streets_on_a_cpu_get_what_was_tuned_by_hand_for_them():

@@ -134,6 +134,16 @@ def test_new_files_are_reported_and_no_training_image_becomes_validation(scored,
     assert f"warning: {6 - before} of 26 images are training images of outputs/r" in printed
 
 
+def test_an_evaluation_that_fails_leaves_no_folder(run):
+    words = ["evaluate", "run=outputs/r", "device=cpu", "evaluate.workers=0"]
+    assert cli.main([*words, "predictor.ensemble=outputs/none"]) == 2
+    next(Path("own/images").iterdir()).parent.rename("own/gone")
+    assert cli.main(words) == 2
+    assert not list((run / "evaluate").glob("*"))
+    Path("own/gone").rename("own/images")
+    assert cli.main(words) == 0 and [one.name for one in (run / "evaluate").iterdir()] == ["val-1"]
+
+
 def test_a_changed_image_is_new(scored, tmp_path, write_names):
     write_names(tmp_path / "own", ["ax"], seed=3)
     assert "1 image is new or changed since the training: 1 in" in scored()[0]
