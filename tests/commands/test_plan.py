@@ -13,7 +13,7 @@ from PIL import Image
 
 from segtrain import build
 from segtrain.commands import recipe, trial
-from segtrain.commands.plan import findings, plan
+from segtrain.commands.plan import findings_of, plan
 from segtrain.commands.recipe import Choice, Costs, Findings
 from segtrain.data import DATA
 from segtrain.errors import DataError, Interrupted
@@ -55,7 +55,7 @@ def test_a_single_image_is_too_little_to_plan_for(tmp_path):
 @pytest.mark.parametrize("names, drawn", [(("a", "b"), True), (("Training/a", "valid/b"), False)])
 def test_a_split_is_drawn_or_somebody_chose_it(tmp_path, names, drawn):
     config = folder(tmp_path, *names)
-    assert findings(DATA.build(config), config).drawn == drawn
+    assert findings_of(DATA.build(config), config).drawn == drawn
 
 
 def test_streets_on_a_cpu_get_what_was_tuned_by_hand_for_them():
