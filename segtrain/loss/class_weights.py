@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -36,8 +37,12 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
     return (weights**power).float()
 
 
-def weights_of(rule, power: float, class_frequency) -> Tensor | None:
+def weights_of(
+    rule: Weighting | list[float], power: float, num_classes: int, class_frequency: Callable
+) -> Tensor | None:
     """float32[C]: class weights by a rule or from a list, raised to `power`; None without class weights."""
+    if not isinstance(rule, str) and len(rule) != num_classes:
+        raise ConfigError(f"loss.class_weights holds {len(rule)} numbers; the data has {num_classes} classes")
     if rule == "none":
         return None
     if isinstance(rule, str):

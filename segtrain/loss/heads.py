@@ -37,6 +37,11 @@ class HeadLoss(nn.Module):
         raise NotImplementedError
 
 
+def probabilities_of(logits: Tensor, activation: str) -> Tensor:
+    """B×C×H×W probabilities by the activation of the task, softmax or sigmoid."""
+    return logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+
+
 def check_classes(name: str, target: Target) -> None:
     """ConfigError if the task has no classes."""
     if not target.classes:
