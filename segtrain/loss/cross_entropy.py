@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segtrain.loss.border import Border
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes
+from segtrain.loss.heads import check_activation, check_classes, foreground
 from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import CLASSES, Facts, Output, Target
@@ -98,6 +98,4 @@ def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
     """Indices of the classes whose connected components are objects."""
     if facts is not None and facts.things:
         return facts.things
-    return tuple(
-        index for index in range(num_classes) if facts is None or facts.classes[index] != "background"
-    )
+    return foreground(num_classes, facts)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from segtrain.errors import ConfigError
 from segtrain.loss.heads import HeadLoss, probabilities_of
 from segtrain.sample import Output
 
@@ -95,3 +96,13 @@ class Region(HeadLoss):
         sums = class_sums(probabilities, labels, self.ignore_index, self.squared)
         images = len(labels) * (sums.pixels.sum() > 0).float()
         return region_loss(sums, **self.formula) * images, images
+
+
+def check_smooth(smooth: float, averaged: Averaged) -> None:
+    """ConfigError if absent classes are averaged without `smooth`: their loss would be 1 whatever the
+    probabilities."""
+    if averaged == "all" and smooth == 0:
+        raise ConfigError(
+            "loss.classes=all needs loss.smooth above 0, or absent classes have no gradient; use "
+            "loss.smooth=1 or loss.classes=present"
+        )
