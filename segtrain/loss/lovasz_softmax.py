@@ -62,17 +62,16 @@ def slopes_of(probabilities: Tensor, target: Tensor, ignore_index: int) -> tuple
         # Most batches hold few of the classes. On a GPU, asking which ones would wait for the forward pass.
         if size.device.type == "cpu" and size == 0:
             continue
-        error = torch.where(own, 1 - row, row).masked_fill(~valid, -1.0)  # pixels without a label last
+        # Pixels without a label come last, where none of the class is left: I is 0, and so is their slope.
+        error = torch.where(own, 1 - row, row).masked_fill(~valid, -1.0)
         order = error.argsort(descending=True, stable=True)
         hit = own[order]
         missed = hit.cumsum(0)
         inside = (size - missed).to(row.dtype)  # I
         union = (size + (~hit).cumsum(0)).to(row.dtype)  # U
         # Not as a difference of Jaccard losses, of which float32 keeps few digits.
-        slope = torch.where(hit, 1 / union, inside / (union * (union - 1).clamp_min(1)))
-        there = (size > 0).to(row.dtype)
-        slopes[index, order] = slope * valid[order] * there
-        present[index] = there
+        slopes[index, order] = torch.where(hit, 1 / union, inside / (union * (union - 1).clamp_min(1)))
+        present[index] = size > 0
     return slopes, present
 
 
