@@ -73,6 +73,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     )
     # Before the batch is checked: frozen batch-norm takes a single image.
     freeze_parts(config["trainer"], model, config["model"]["name"], restored=source is not None)
+    if task.initial_logit is not None:
+        model.set_biases(task.initial_logit(facts))  # a checkpoint's, if there is one, replace them
     if source is None:
         return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"
