@@ -29,6 +29,7 @@ RUNTIME = frozenset(
         "in_channels",  # K of its images
         "out_channels",  # channels that the task asks of the network
         "target",  # segtrain.sample.Target of the task
+        "thresholds",  # of the labels of the task; None: those that fit what is scored best (metrics)
         "task_activation",  # of the logits: softmax or sigmoid (losses)
         "unread_in",  # names of the splits whose unreadable files are left out (loader.on_bad; data check)
         "num_answers",  # values of the decisions that a metric counts: C, or C + 1 with one for no class

@@ -30,10 +30,17 @@ class Target:
 
     classes: whether the values are class indices; else they are measured values. interpolation: how the
     target is resampled. Linearly interpolated targets are float, with NaN where the value is unknown.
+    labels: whether each channel of the logits is a label of its own, which a pixel has (1) or has not (0):
+    one channel for an H×W target, T for H×W×T. Else the classes of a pixel exclude each other.
     """
 
     classes: bool = True
     interpolation: Literal["nearest", "linear"] = "nearest"
+    labels: bool = False
+
+    def num_labels(self, num_classes: int) -> int:
+        """T, the number of labels, of a data set of `num_classes` names: background is no label."""
+        return 1 if self.classes else num_classes
 
 
 CLASSES = Target()

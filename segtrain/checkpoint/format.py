@@ -114,7 +114,14 @@ def check_description(description, where: str) -> None:
                 f"segtrain"
             )
     plain_config(description["config"], f"{where}: config", CheckpointError)
+    thresholds = description.get("thresholds")  # earlier versions had none
+    if thresholds is not None and not _are_probabilities(thresholds):
+        raise CheckpointError(f"{where}: thresholds is {thresholds!r:.80}; it was not written by segtrain")
     _check_facts(description["facts"], f"{where}: facts")
+
+
+def _are_probabilities(values) -> bool:
+    return isinstance(values, list) and all(isinstance(one, float) and 0 < one < 1 for one in values)
 
 
 def _check_facts(facts: dict, where: str) -> None:

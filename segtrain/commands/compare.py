@@ -17,7 +17,7 @@ from segtrain.evaluate import comparison as comparing
 from segtrain.evaluate.table import extent
 from segtrain.report.sheet import comparison
 from segtrain.run.storage import probe, storage
-from segtrain.task import TASK
+from segtrain.task import task_of
 from segtrain.text import say
 
 
@@ -30,7 +30,7 @@ def compare(config: dict, stop) -> dict:
     # All checkpoints are read first: a training may remove one while another run is scored.
     found = {run: read(run, config["checkpoint"], key="runs") for run in config["runs"]}
     first = found[config["runs"][0]].description
-    task = TASK.build(first["config"]["task"])
+    task = task_of(first)
     data = data_of(config, config["runs"][0], first, task.target)
     splits = scored_splits(config, data, {run: checkpoint.description for run, checkpoint in found.items()})
     names = list(splits)
@@ -86,7 +86,7 @@ def _entry(
             f"{task.name}"
         )
     same_classes(own, facts, run)
-    scoring = scoring_of(config, task, own, prediction)
+    scoring = scoring_of(config, task_of(description), own, prediction)
     check_score(scoring)
     model.to(device)
     found = {

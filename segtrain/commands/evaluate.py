@@ -24,7 +24,7 @@ from segtrain.commands.scoring import (
 from segtrain.evaluate.table import as_record, extent, lines
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
-from segtrain.task import TASK
+from segtrain.task import task_of
 from segtrain.text import say
 
 
@@ -35,7 +35,7 @@ def evaluate(config: dict, stop) -> dict:
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
     description = checkpoint.description
-    task = TASK.build(description["config"]["task"])
+    task = task_of(description)
     data = data_of(config, config["run"], description, task.target)
     same_classes(facts, data.facts, config["run"])
     scored = scored_split(config, data, description, config["run"])

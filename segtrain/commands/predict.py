@@ -10,7 +10,7 @@ from segtrain.commands.scoring import prediction_of
 from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
 from segtrain.predictor.mask import mask_of
-from segtrain.task import TASK
+from segtrain.task import task_of
 from segtrain.text import count, say
 
 
@@ -19,7 +19,7 @@ def predict(config: dict, stop) -> dict:
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
-    task = TASK.build(checkpoint.description["config"]["task"])
+    task = task_of(checkpoint.description)
     mask = mask_of(
         model.to(device),
         facts,
@@ -28,6 +28,7 @@ def predict(config: dict, stop) -> dict:
         device,
         stop.raise_if_requested,
     )
+    data = checkpoint.description["config"]["data"]
     counts = files.predict(
         mask,
         task,
@@ -37,7 +38,8 @@ def predict(config: dict, stop) -> dict:
         config["probabilities"],
         stop.raise_if_requested,
         config["max_pixels"],
-        Channels.of(checkpoint.description["config"]["data"].get("channels")),
+        Channels.of(data.get("channels")),
+        data,
     )
     folders = [
         f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))

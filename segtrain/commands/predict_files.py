@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -84,6 +84,7 @@ def predict(
     interrupt=lambda: None,
     max_pixels: int = MAX_PIXELS,
     channels: Channels | None = None,
+    data: Mapping | None = None,
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
@@ -95,7 +96,7 @@ def predict(
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
     of a file is replaced.
     mask: `segtrain.predictor.Mask`. interrupt: called after each image. max_pixels: larger images are left
-    out. channels: how images of other than three channels are read.
+    out. channels: how images of other than three channels are read. data: config of the run's data set.
     """
     files, results = list(inputs(source, output, folders(task), channels)), Path(output)
     read = read_image if channels is None else channels.read
@@ -122,7 +123,7 @@ def predict(
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
         colours = task.picture(classes, mask.facts)
-        write_prediction(results / task.folder / name, classes)
+        write_prediction(results / task.folder / name, task.stored(classes, data or {}))
         places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:

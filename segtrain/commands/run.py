@@ -9,7 +9,7 @@ import numpy as np
 
 from segtrain import checkpoint as checkpoints
 from segtrain.commands.parts import Parts
-from segtrain.commands.scoring import Scoring, contact_sheet, score_split
+from segtrain.commands.scoring import Scoring, contact_sheet, score_split, thresholds_in
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, extent, flat_scores, lines
@@ -38,6 +38,8 @@ class RunOutput:
         self.config, self.folder, self.parts, self.scoring, self.split = config, folder, parts, scoring, split
         self.device, self.events, self.stop, self.settings = device, events, stop, settings
         self.samples = samples
+        # Of a checkpoint between two evaluations: those of the last one, before a resume too.
+        self.thresholds = (parts.saved or {}).get("thresholds") if parts.initial is None else None
 
     def evaluate(self, state) -> Scores | None:
         """Scores of the validation split, printed, logged and drawn; None if a signal interrupted the
@@ -52,6 +54,8 @@ class RunOutput:
         except Interrupted:
             return None
         numbers = scores.numbers
+        if self.parts.task.at is not None:
+            self.thresholds = thresholds_in(numbers)
         self.events.say(f"step {state.step}, validation: {extent(scores.protocol)}")
         self.events.table(lines(numbers, self.parts.facts))
         self.events.log(state.step, flat_scores(numbers, self.parts.facts))
@@ -90,6 +94,7 @@ class RunOutput:
             "scores": None if scores is None else as_record(scores, self.parts.facts),
             "protocol": None if scores is None else scores.protocol,
             "samples": self.samples,
+            "thresholds": self.thresholds,
         }
         checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)
         checkpoints.link(self.folder, "last", state.step)

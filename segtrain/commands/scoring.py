@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
 from segtrain.run.saved import relocated
-from segtrain.sample import Facts
+from segtrain.sample import Facts, Number, ScoreDict
 from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
@@ -57,7 +57,9 @@ def score_split(
     start = time.perf_counter()
     try:
         shown = spread(len(split), run.settings.pictures)
-        scores = evaluation.evaluate(predict, run.task.decide, run.metrics, counted(batches), device, shown)
+        scores = evaluation.evaluate(
+            predict, run.task.decide, run.metrics, counted(batches), device, shown, at_thresholds=run.decide
+        )
     finally:
         bar.close()
         batches.close()
@@ -109,6 +111,14 @@ class Scoring:
         """The rules, for the protocol of scores."""
         return protocol_of(self.rules, self.settings)
 
+    @property
+    def decide(self) -> Callable[[Tensor, ScoreDict], Tensor] | None:
+        """(probabilities, the scores with the thresholds that they were fitted to) -> predictions; None for a
+        task whose decisions wait for no scores."""
+        if not self.task.fits_thresholds:
+            return None
+        return lambda probabilities, numbers: self.task.at(thresholds_in(numbers)).decide(probabilities)
+
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network
         cannot run with."""
@@ -133,7 +143,7 @@ def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | Non
     settings = EvaluateSettings(**config["evaluate"])
     rules = rules_of(settings, config["data"])
     chosen = chosen_metrics(config["metric"], rules, task)
-    metrics = built_metrics(chosen, facts, rules.absent or settings.absent)
+    metrics = built_metrics(chosen, facts, rules.absent or settings.absent, task=task)
     return Scoring(task, facts, metrics, chosen, settings, rules, prediction or prediction_of(config))
 
 
@@ -143,11 +153,42 @@ def chosen_metrics(metric: Mapping, rules: Rules, task) -> dict:
     return chosen | {name: {} for name in rules.metrics if name not in chosen}
 
 
-def built_metrics(chosen: Mapping, facts: Facts, absent: str, num_answers: int | None = None) -> dict:
-    """The metrics by name. num_answers: see `segtrain.metric.confusion.Confusion`."""
+def built_metrics(
+    chosen: Mapping, facts: Facts, absent: str, num_answers: int | None = None, task=None
+) -> dict:
+    """The metrics by name. num_answers: see `segtrain.metric.confusion.Confusion`. task: whose predictions
+    are scored; None: masks of classes are. ConfigError for a metric that does not go with the task."""
     runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
+    if task is not None:
+        runtime |= {"target": task.target, "thresholds": task.thresholds}
     built = METRIC.build_each(chosen, absent=absent, num_answers=num_answers, **runtime)
-    return dict(zip(METRIC.check_each(chosen), built, strict=True))
+    metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
+    for name, metric in metrics.items():
+        if task is not None and "decisions" in metric.needs:
+            _check_decisions(name, task)
+    return metrics
+
+
+def _check_decisions(name: str, task) -> None:
+    """ConfigError for a metric of decisions where the task has none that it could score."""
+    if task.target.labels and not task.target.classes:
+        raise ConfigError(
+            f"metric.{name} scores one class a pixel, and a pixel of task={task.name} has any number of "
+            f"labels; use metric=[{','.join(task.metrics)}]"
+        )
+    if task.fits_thresholds:
+        raise ConfigError(
+            f"metric.{name} scores decisions, and the threshold of task={task.name} is fitted only by the "
+            f"evaluation itself; set task.threshold=0.5, or give this metric to segtrain evaluate"
+        )
+
+
+def thresholds_in(numbers: ScoreDict) -> list[float] | None:
+    """The thresholds of the labels among the scores; None if there are none."""
+    found = numbers.get("threshold")
+    if found is None:
+        return None
+    return [found.value] if isinstance(found, Number) else list(found.values)
 
 
 def check_score(scoring: Scoring) -> None:

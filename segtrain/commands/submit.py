@@ -16,7 +16,7 @@ from segtrain.data.submission import FORMAT_OF, SUBMISSIONS
 from segtrain.errors import ConfigError
 from segtrain.predictor.mask import mask_of
 from segtrain.run.storage import probe, storage
-from segtrain.task import TASK
+from segtrain.task import task_of
 from segtrain.text import count, say
 
 
@@ -38,7 +38,7 @@ def submit(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
-    task = TASK.build(checkpoint.description["config"]["task"])
+    task = task_of(checkpoint.description)
     prediction = prediction_of(config, config["run"], checkpoint.description)
 
     def interrupt() -> None:

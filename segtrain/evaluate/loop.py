@@ -45,18 +45,21 @@ def evaluate(
     device,
     shown: Collection[int],
     keep_per_image: bool = False,
+    at_thresholds: Callable[[Tensor, ScoreDict], Tensor] | None = None,
 ) -> Scores:
     """Sums the counts of the metrics over all batches, at the size of the labels; returns the scores.
 
     predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W or B×T×H×W.
     metrics: by name, see `segtrain.metric`. shown: positions of the images that `pictures` holds.
-    keep_per_image: also keep the counts of every image, as sparse tensors.
+    keep_per_image: also keep the counts of every image, as sparse tensors. at_thresholds: (probabilities,
+    scores) -> predictions, in place of `decide` for the pictures; metrics then need probabilities.
     DivergedError if an output of the network is not finite: its most probable class would always be the first
     one.
     """
     totals: dict[str, Tensor] = {}
     rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
     images, pictures = 0, []
+    drawn = "decisions" if at_thresholds is None else "probabilities"
     checked = Checked(decide)
     for batch in batches:
         evidence = _evidence(predict, checked, metrics, batch, device, shown)
@@ -68,8 +71,7 @@ def evaluate(
             if keep_per_image:
                 rows[name].append(counts[: batch.count].cpu().to_sparse())
         for i in (i for i in range(batch.count) if batch.positions[i] in shown):
-            shown_images = (batch.images[i], batch.targets[i], evidence["decisions"][i].cpu())
-            pictures.append(tuple(map(channels_last, shown_images)))
+            pictures.append((batch.images[i], batch.targets[i], evidence[drawn][i].cpu()))
         images += batch.count
     if not math.isfinite(checked.total):
         raise DivergedError(
@@ -88,6 +90,9 @@ def evaluate(
             )
         numbers |= scores
     per_image = {name: torch.cat(parts) for name, parts in rows.items() if parts}
+    if at_thresholds is not None:
+        pictures = [(*given, at_thresholds(one[None], numbers)[0]) for *given, one in pictures]
+    pictures = [tuple(map(channels_last, three)) for three in pictures]
     return Scores(numbers, {"images": images, "resolution": "native"}, pictures, per_image, tuple(further))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segtrain.loss.heads import check_classes
-from segtrain.loss.region import Averaged, Region, check_smooth
+from segtrain.loss.region import Averaged, Region, check_smooth, region_of
 from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Target
 
@@ -29,9 +28,8 @@ def dice(
         squared: sum p² and t² in the denominator (V-Net, Milletari et al. 2016)
         aux_weight: weight of the losses of auxiliary heads
     """
-    check_classes("dice", target)
     check_smooth(smooth, classes)
-    return Region(
+    return region_of("dice", target)(
         ignore_index,
         task_activation,
         aux_weight,

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.loss.binary_cross_entropy import BinaryCrossEntropy
+from segtrain.loss.binary_cross_entropy import BinaryCrossEntropy, loss_of
 from segtrain.loss.class_weights import Weighting, weights_of
 from segtrain.loss.heads import check_activation, check_classes
 from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import NOT_NEGATIVE, PROBABILITY, between
 from segtrain.sample import CLASSES, Output, Target
+from segtrain.text import count
 
 Gamma = Annotated[float, between(0, 20)]
 Alpha = Annotated[float, between(0, 1000)]
@@ -99,10 +100,11 @@ def focal_sigmoid(
         weight_power: exponent of the class weights; 0.5 takes their square root
         aux_weight: weight of the losses of auxiliary heads
     """
-    check_classes("focal_sigmoid", target)
+    made = loss_of("focal_sigmoid", target, class_weights)
     check_activation("focal_sigmoid", "sigmoid", task_activation)
     weights = weights_of(class_weights, weight_power, num_classes, class_frequency)
-    return BinaryCrossEntropy(weights, ignore_index, aux_weight, gamma, _alpha_of(alpha, num_classes))
+    num = target.num_labels(num_classes) if target.labels else num_classes
+    return made(weights, ignore_index, aux_weight, gamma, _alpha_of(alpha, num))
 
 
 def _alpha_of(alpha: float | list[float] | None, num_classes: int) -> Tensor | None:
@@ -111,5 +113,8 @@ def _alpha_of(alpha: float | list[float] | None, num_classes: int) -> Tensor | N
         return None
     values = alpha if isinstance(alpha, list) else [alpha] * num_classes
     if len(values) != num_classes:
-        raise ConfigError(f"loss.alpha holds {len(values)} numbers; the data has {num_classes} classes")
+        raise ConfigError(
+            f"loss.alpha holds {len(values)} numbers; the network has {count(num_classes, 'output')}; give "
+            f"one number, or one for each"
+        )
     return torch.tensor(values, dtype=torch.float32)

@@ -42,8 +42,19 @@ def probabilities_of(logits: Tensor, activation: str) -> Tensor:
     return logits.softmax(1) if activation == "softmax" else logits.sigmoid()
 
 
+def label_targets(output: Output, target: Tensor) -> Tensor:
+    """uint8 B×T×H×W: the part of a target of T labels (B×H×W: of one) that the logits cover."""
+    target = output.crop(target)
+    return target[:, None] if target.ndim == 3 else target
+
+
 def check_classes(name: str, target: Target) -> None:
-    """ConfigError if the task has no classes."""
+    """ConfigError if the task has no classes, or classes that do not exclude each other."""
+    if target.labels:
+        raise ConfigError(
+            f"loss={name} compares classes that exclude each other, and the task has a sigmoid for each "
+            f"label; use loss=binary_cross_entropy, dice, focal_sigmoid or tversky"
+        )
     if not target.classes:
         raise ConfigError(f"loss={name} compares classes, and the task has none; choose another loss")
 

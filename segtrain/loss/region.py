@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.loss.heads import HeadLoss, probabilities_of
-from segtrain.sample import Output
+from segtrain.loss.heads import HeadLoss, check_classes, label_targets, probabilities_of
+from segtrain.sample import Output, Target
 
 Averaged = Literal["present", "all"]
 """The classes whose losses are averaged: those in the targets of the batch, or all of them."""
@@ -93,9 +93,38 @@ class Region(HeadLoss):
 
     def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = probabilities_of(head.upsampled(), self.activation)  # B×C×H×W
-        sums = class_sums(probabilities, labels, self.ignore_index, self.squared)
-        images = len(labels) * (sums.pixels.sum() > 0).float()
+        sums = self.sums(probabilities, labels)
+        images = len(labels) * (labels != self.ignore_index).any().float()
         return region_loss(sums, **self.formula) * images, images
+
+    def sums(self, probabilities: Tensor, labels: Tensor) -> Sums:
+        """The sums of a batch."""
+        return class_sums(probabilities, labels, self.ignore_index, self.squared)
+
+
+class LabelRegion(Region):
+    """The same of T labels, each with a sigmoid of its own: the mean is over the labels."""
+
+    def labels(self, output: Output, target: Tensor) -> Tensor:
+        return label_targets(output, target)  # B×T×H×W
+
+    def sums(self, probabilities: Tensor, labels: Tensor) -> Sums:
+        truth = (labels == 1).float()
+        counted = probabilities * (labels != self.ignore_index)
+        return Sums(
+            *(
+                (values.sum(3).sum((0, 2)))
+                for values in (counted * truth, counted**2 if self.squared else counted, truth)
+            )
+        )
+
+
+def region_of(name: str, target: Target) -> type[Region]:
+    """The class of the loss for the targets of a task. ConfigError if it has neither classes nor labels."""
+    if target.labels:
+        return LabelRegion
+    check_classes(name, target)
+    return Region
 
 
 def check_smooth(smooth: float, averaged: Averaged) -> None:

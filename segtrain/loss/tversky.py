@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from segtrain.loss.heads import check_classes
-from segtrain.loss.region import Averaged, Region, check_smooth
+from segtrain.loss.region import Averaged, Region, check_smooth, region_of
 from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Target
 
@@ -33,9 +32,8 @@ def tversky(
             that the probability of an absent one is a loss too
         aux_weight: weight of the losses of auxiliary heads
     """
-    check_classes("tversky", target)
     check_smooth(smooth, classes)
-    return Region(
+    return region_of("tversky", target)(
         ignore_index,
         task_activation,
         aux_weight,

@@ -13,6 +13,10 @@ A metric has
 from segtrain.metric.boundary import boundary
 from segtrain.metric.cityscapes import cityscapes
 from segtrain.metric.confusion import confusion
+from segtrain.metric.labels import foreground
 from segtrain.registry import Table
 
-METRIC = Table("metric", {"boundary": boundary, "cityscapes": cityscapes, "confusion": confusion})
+METRIC = Table(
+    "metric",
+    {"boundary": boundary, "cityscapes": cityscapes, "confusion": confusion, "foreground": foreground},
+)

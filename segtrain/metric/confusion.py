@@ -79,24 +79,24 @@ class Confusion:
         hit, truth, answer = matrix.diagonal(), matrix.sum(1), matrix.sum(0)[: self.num_classes]
         labelled = truth.sum().item()
         is_absent = truth == 0 if self.absent == "gt" else truth + answer == 0
-        iou = _by_class(hit, truth + answer - hit, is_absent, self.absent)
-        dice = _by_class(2 * hit, truth + answer, is_absent, self.absent)
-        accuracy = _by_class(hit, truth, is_absent, self.absent)
+        iou = by_class(hit, truth + answer - hit, is_absent, self.absent)
+        dice = by_class(2 * hit, truth + answer, is_absent, self.absent)
+        accuracy = by_class(hit, truth, is_absent, self.absent)
         weighted = sum(t * (v or 0.0) for t, v in zip(truth.tolist(), iou, strict=True))
         return {
             "iou": PerClass("IoU", tuple(iou), mean="miou"),
             "dice": PerClass("Dice", tuple(dice), mean="mean_dice"),
             "accuracy": PerClass("accuracy", tuple(accuracy), mean="mean_accuracy"),
-            "miou": Number("mIoU", _mean(iou)),
-            "mean_dice": Number("mean Dice", _mean(dice)),
-            "mean_accuracy": Number("mean accuracy", _mean(accuracy)),
+            "miou": Number("mIoU", mean_of(iou)),
+            "mean_dice": Number("mean Dice", mean_of(dice)),
+            "mean_accuracy": Number("mean accuracy", mean_of(accuracy)),
             "pixel_accuracy": Number("pixel accuracy", hit.sum().item() / labelled if labelled else None),
             "fw_iou": Number("frequency-weighted IoU", weighted / labelled if labelled else None),
             "present": Number("classes present", int(((truth + answer) > 0).sum())),
         }
 
 
-def _by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> list[float | None]:
+def by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> list[float | None]:
     """part / whole of each class (tensors of length C). The rule `absent` determines the value of absent
     classes and of 0 / 0."""
     of_absent = {"union": None, "gt": None, "zero": 0.0, "one": 1.0}[absent]
@@ -107,7 +107,7 @@ def _by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> li
     ]
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean_of(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 

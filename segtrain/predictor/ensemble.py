@@ -11,7 +11,7 @@ from segtrain.errors import ConfigError
 from segtrain.predictor.device import autocast
 from segtrain.predictor.predictor import Ensemble, check_merge
 from segtrain.settings import PredictorSettings
-from segtrain.task import TASK
+from segtrain.task import task_of
 
 
 def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[Ensemble, ...]:
@@ -39,5 +39,5 @@ def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemb
             output = model(facts.normalisation(images))
         return output.upsampled()
 
-    task = TASK.build(checkpoint.description["config"]["task"])
+    task = task_of(checkpoint.description)
     return Ensemble(scores, facts, run, checkpoint.description["step"], task.activation)

@@ -21,7 +21,7 @@ from segtrain.predictor.tiles import Predict
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
-from segtrain.task import TASK
+from segtrain.task import task_of
 from segtrain.task.semantic import Task
 
 
@@ -142,7 +142,7 @@ def load(
     saved = config.get("predictor") or {}
     own = relocated(saved, saved, path_options(PredictorSettings), Path(run))
     prediction = saved_prediction({**config, "predictor": own}, settings, views)
-    task, reader = TASK.build(config["task"]), reader_of(config["data"])
+    task, reader = task_of(found.description), reader_of(config["data"])
     return mask_of(model.to(place), facts, task, prediction, place, read=reader)
 
 

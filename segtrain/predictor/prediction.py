@@ -49,7 +49,7 @@ class Prediction:
         """The predictor of a network. device: of the further networks, the same at each call. interrupt:
         called before each pass of the network; what it raises ends the prediction."""
         check_target(task.target, self.settings)
-        check_activation(task.activation, model, self.settings)
+        check_activation(task, model, self.settings)
         ensemble = self._further(device)
         for one in ensemble:
             one.check_same(facts, task.activation)

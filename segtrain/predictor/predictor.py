@@ -171,32 +171,39 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
 
 
 def check_target(target: Target, settings: PredictorSettings) -> None:
-    """ConfigError for settings that need classes where the task has none."""
+    """ConfigError for settings that need classes that exclude each other where the task has none."""
     product = settings.ensemble and settings.merge == "product"
     asked = {"crf": settings.crf, "boxes": settings.boxes, "ensemble_merge=product": product}
     for key, value in asked.items():
+        if value and target.labels:
+            raise ConfigError(
+                f"predictor.{key} works on classes that exclude each other, and the task has a sigmoid for "
+                f"each label; leave it out"
+            )
         if value and not target.classes:
             raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
 
 
-def check_activation(activation: str, model: Network, settings: PredictorSettings) -> None:
+def check_activation(task, model: Network, settings: PredictorSettings) -> None:
     """ConfigError for what needs the scores of a softmax where the task decides by a sigmoid."""
-    if activation == "softmax":
+    if task.activation == "softmax":
         return
+    typed, instead = f"task.activation={task.activation}", "task.activation=softmax"
+    if task.target.labels:
+        typed, instead = f"task={task.name}", "task=semantic"
     if model.log_probabilities:
         raise ConfigError(
-            f"task.activation={activation} takes logits, and this network's scores are log-probabilities; "
-            f"use task.activation=softmax"
+            f"{typed} takes logits, and this network's scores are log-probabilities; use {instead}"
         )
     product = "product" if settings.ensemble and settings.merge == "product" else None
-    for key, value, instead in (
+    for key, value, other in (
         ("boxes", settings.boxes, "null"),
         ("ensemble_merge", product, "mean"),
     ):
         if value:
             raise ConfigError(
                 f"predictor.{key}={value} merges scores from 0 on, each a probability of 0.5 or more with "
-                f"task.activation={activation}; use predictor.{key}={instead}"
+                f"{typed}; use predictor.{key}={other}"
             )
 
 

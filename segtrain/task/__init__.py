@@ -1,6 +1,25 @@
 """Tasks: what the output of a network means."""
 
-from segtrain.registry import Table
-from segtrain.task.semantic import semantic
+from collections.abc import Mapping
 
-TASK = Table("task", {"semantic": semantic})
+from segtrain.registry import Table
+from segtrain.sample import Facts
+from segtrain.task.binary import binary
+from segtrain.task.semantic import Task, semantic
+from segtrain.text import notice
+from segtrain.thresholds import HALF
+
+TASK = Table("task", {"binary": binary, "semantic": semantic})
+
+
+def task_of(description: Mapping) -> Task:
+    """The task of a checkpoint, with the thresholds that were saved with it. description: of the
+    checkpoint."""
+    task, thresholds = TASK.build(description["config"]["task"]), description.get("thresholds")
+    if task.fits_thresholds and thresholds is None:
+        notice(
+            f"the checkpoint of step {description['step']} was saved before an evaluation had fitted "
+            f"thresholds; labels hold from a probability of {HALF} on"
+        )
+        thresholds = [HALF] * task.out_channels(Facts.from_plain(description["facts"]))
+    return task if thresholds is None or task.at is None else task.at(thresholds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,10 @@ from segtrain.sample import CLASSES, Facts, Target, colourise, wrong_pixels
 
 def _no_networks(facts: Facts) -> dict[str, nn.Module]:
     return {}
+
+
+def _as_predicted(prediction: np.ndarray, data: Mapping) -> np.ndarray:
+    return prediction
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Task:
     target: how augmentation treats the target.
     folder: folder of the predictions below OUTPUT of `predict`. They are PNG if uint8 or uint16, TIFF if H×W
     float32, else .npy.
+    stored: (prediction of one image, config of the run's data set) -> the values that are written to its
+    file.
+    thresholds: of the labels of a task whose labels hold from a probability on, where they are set; None:
+    the task has none, or they are still to be fitted to the validation split.
+    at: thresholds -> the same task with these; None: the task has none.
 
     For tasks that train more than one network:
     networks: facts -> {name: network}, without the network that is served.
@@ -61,6 +70,14 @@ class Task:
     step: Callable | None = None
     activation: Literal["softmax", "sigmoid"] = "softmax"
     initial_logit: Callable[[Facts], float] | None = None
+    stored: Callable[[np.ndarray, Mapping], np.ndarray] = _as_predicted
+    thresholds: tuple[float, ...] | None = None
+    at: Callable[[Sequence[float]], Task] | None = None
+
+    @property
+    def fits_thresholds(self) -> bool:
+        """Whether the thresholds are still to be fitted."""
+        return self.at is not None and self.thresholds is None
 
 
 def _exclusive(facts: Facts) -> float:

@@ -117,7 +117,7 @@ def test_confident_pixels_have_an_exact_small_loss():
 
 
 def test_wrong_options_are_refused():
-    with pytest.raises(ConfigError, match=r"loss\.alpha holds 2 numbers; the data has 3 classes"):
+    with pytest.raises(ConfigError, match=r"loss\.alpha holds 2 numbers; the network has 3 outputs"):
         built("focal_softmax", alpha=[0.5, 0.5])
     with pytest.raises(ConfigError, match=r"loss\.alpha is 1\.5; allowed"):
         built("focal_sigmoid", alpha=1.5)
