@@ -21,7 +21,7 @@ def data_check(config: dict, stop) -> dict:
     task = TASK.build(config["task"])
     with stop.at_once():
         data = DATA.build(config["data"], target=task.target, unread_in=("train", "val", "test"))
-        check_kind(task, data.facts, config)
+        check_kind(task, data, config)
         found = findings(data, task.target.classes, config["similar"])
     messages = {kind: [one.message for one in found if one.kind == kind] for kind in KINDS}
     wrong, samples = num_wrong(messages), _samples(data)

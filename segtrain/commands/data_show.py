@@ -41,7 +41,7 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
         probe(output.parent, 1 << 20)
         task = TASK.build(config["task"])
         data = selected(DATA.build(config["data"], target=task.target), Sampler(**config["sampler"]))
-        check_kind(task, data.facts, config)
+        check_kind(task, data, config)
         rows = _rows(config, task, data.facts, split_of(data, config["split"]))
         title = f"{config['data']['name']} {config['split']}, seed {config['seed']}, augmentation: "
         title += ", ".join(config["augmentation"]) or "none"

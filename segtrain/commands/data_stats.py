@@ -34,7 +34,7 @@ def data_stats(config: dict, stop) -> dict:
     with stop.at_once():
         task = semantic()
         data = DATA.build(config["data"], target=task.target)
-        check_kind(task, data.facts, config)
+        check_kind(task, data, config)
         split = split_of(data, config["split"])
         output = config["output"] and Path(config["output"])
         if output:

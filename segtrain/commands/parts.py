@@ -60,7 +60,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     data = DATA.build(config["data"], target=task.target, unread_in=unread_in)
     data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
-    check_kind(task, facts, config)
+    check_kind(task, data, config)
     check_splits(data, config)
     initial = checkpoint_of(config["init"]) if resumed is None else None
     source = resumed if initial is None else initial.path
@@ -94,10 +94,16 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     return Parts(task, data, facts, model, source, described)
 
 
-def check_kind(task, facts: Facts, config: Mapping) -> None:
-    """ConfigError unless the data set has classes where the task wants classes, and none where it wants
-    measured values."""
-    if task.target.classes == bool(facts.classes):
+def check_kind(task, data: Data, config: Mapping) -> None:
+    """ConfigError unless the data set has classes where the task wants classes, labels where it wants labels,
+    and neither where it wants measured values."""
+    facts, labels = data.facts, task.target.labels and not task.target.classes
+    if labels and not data.labels:
+        raise ConfigError(
+            f"data={config['data']['name']} has one class at each pixel and task={task.name} needs labels, "
+            f"each with masks of its own; use data=folder with data.labels, or another task"
+        )
+    if labels or task.target.classes == bool(facts.classes):
         return
     has = f"has {count(facts.num_classes, 'class', 'classes')}" if facts.classes else "has no classes"
     wants = "class indices" if task.target.classes else "measured values"

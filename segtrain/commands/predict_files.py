@@ -123,7 +123,10 @@ def predict(
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
         colours = task.picture(classes, mask.facts)
-        write_prediction(results / task.folder / name, task.stored(classes, data or {}))
+        for part, stored in task.stored(classes, mask.facts, data or {}).items():
+            place = results / task.folder / part / name
+            check_below(results, place.parent)
+            write_prediction(place, stored)
         places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:

@@ -10,6 +10,7 @@ from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.classes import found_file, read_classes
 from segtrain.data.files.groups import groups_of
+from segtrain.data.files.label_masks import find_label_masks, label_masks
 from segtrain.data.files.pairing import (
     Files,
     Suffixes,
@@ -18,8 +19,7 @@ from segtrain.data.files.pairing import (
     find_places,
     refuse_unpaired,
 )
-from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.files.reading import MAX_PIXELS
+from segtrain.data.files.pairs import MAX_PIXELS, Pair, PairedFiles
 from segtrain.data.files.splits import (
     FOLDERS,
     by_folder,
@@ -36,7 +36,7 @@ from segtrain.data.files.values import of_masks
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
-from segtrain.sample import IGNORE, Facts, voc_palette
+from segtrain.sample import CLASSES, IGNORE, Facts, Target, voc_palette
 from segtrain.text import count, notice
 
 
@@ -63,6 +63,8 @@ def folder(
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
+    labels: list[str] | None = None,
+    target: Target = CLASSES,
     unread_in: Collection[str] = (),
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
@@ -116,12 +118,19 @@ def folder(
         mean: of each channel, as a share of 255 (8 bits) or 65535 (16 bits); null: measured on the
             training split if the images are no RGB of 8 or 16 bits
         std: standard deviation of each channel, in the same way
+        labels: for task=multilabel, names of the labels, each of which has a folder of masks below masks:
+            MASKS/LABEL/NAME.png, of 0 and 1 or 0 and 255
     """
     suffixes = Suffixes(image_suffix, mask_suffix)
     places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
     shapes = None if annotations is None else read_annotations(annotations, root)
-    if shapes is None:
+    found = None
+    check_labels(labels, target, classes, annotations)
+    if labels is not None:
+        found = find_label_masks(labels, places, suffixes, source)
+        files = found.files
+    elif shapes is None:
         files = find_files(places, suffixes, source)
     else:
         files = find_annotated(places, suffixes, source, shapes.keys, shapes.where)
@@ -148,16 +157,20 @@ def folder(
         drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
-    targets = None
-    if shapes is None:
-        used = [pair.mask for pairs in splits.values() for pair in pairs]
-        may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
-        named, labels, decided = of_masks(
+    targets = values = None
+    used = [pair.mask for pairs in splits.values() for pair in pairs]
+    may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
+    if found is not None:
+        named, targets, decided = label_masks(
+            found, label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
+        )
+    elif shapes is None:
+        named, values, decided = of_masks(
             read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
         )
     else:
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
-        labels, decided = None, {} if classes else {"classes": list(named.names)}
+        decided = {} if classes else {"classes": list(named.names)}
     settled |= decided
     # The bounds of a run may leave no image of another folder to train.
     measured = splits.get("train") or [*itertools.chain(*splits.values())]
@@ -166,15 +179,41 @@ def folder(
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
         named.names,
-        named.colours or voc_palette(len(named.names)),
+        named.colours or _palette(len(named.names), labels is not None),
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
     made = {
-        name: PairedFiles(found, labels, max_pixels, channels=source, targets=targets)
-        for name, found in splits.items()
+        name: PairedFiles(pairs, values, max_pixels, channels=source, targets=targets)
+        for name, pairs in splits.items()
     }
-    return Data(facts, made, settled)
+    return Data(facts, made, settled, labels=labels is not None)
+
+
+def _palette(number: int, labels: bool) -> tuple[tuple[int, int, int], ...]:
+    """One colour a class. labels: whether none of them is background, which alone is black."""
+    return voc_palette(number + 1)[1:] if labels else voc_palette(number)
+
+
+def check_labels(
+    labels: list[str] | None, target: Target, classes: list[str] | str | None, annotations: str | None
+) -> None:
+    """ConfigError unless labels are given where the task has labels, and only there."""
+    if labels is None:
+        if target.labels and not target.classes:
+            raise ConfigError(
+                "data.labels is missing: it names the labels, each with a folder of masks, that the task "
+                "learns"
+            )
+        return
+    if target.classes or not target.labels:
+        raise ConfigError(
+            f"data.labels=[{','.join(labels)}] gives a pixel any number of labels, which needs "
+            f"task=multilabel; use that, or one mask of classes and data.classes"
+        )
+    for key, value in (("classes", classes), ("annotations", annotations)):
+        if value is not None:
+            raise ConfigError(f"data.labels and data.{key} exclude each other; set one of them to null")
 
 
 def _chosen(

@@ -66,9 +66,11 @@ class Data:
     "all", all of them together, is made by `commands.dataset.split_of`.
 
     settled: options that were left unset and have been decided from the files (class names, label_map). A run
-    saves them, so that other files are later read in the same way.
+    saves them, so that other files are later read in the same way. labels: whether targets are H×W×T of
+    labels that a pixel has (1) or has not (0), by the names of the facts.
     """
 
     facts: Facts
     splits: Mapping[str, Split]
     settled: Mapping[str, object] = field(default_factory=dict)
+    labels: bool = False

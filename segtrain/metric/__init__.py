@@ -13,10 +13,16 @@ A metric has
 from segtrain.metric.boundary import boundary
 from segtrain.metric.cityscapes import cityscapes
 from segtrain.metric.confusion import confusion
-from segtrain.metric.labels import foreground
+from segtrain.metric.labels import foreground, labels
 from segtrain.registry import Table
 
 METRIC = Table(
     "metric",
-    {"boundary": boundary, "cityscapes": cityscapes, "confusion": confusion, "foreground": foreground},
+    {
+        "boundary": boundary,
+        "cityscapes": cityscapes,
+        "confusion": confusion,
+        "foreground": foreground,
+        "labels": labels,
+    },
 )

@@ -55,6 +55,8 @@ class Labels:
     def _by_label(self, counts: Tensor) -> dict[str, tuple[float | None, ...]]:
         histogram = counts.cpu()
         thresholds = fitted(histogram) if self.thresholds is None else tuple(self.thresholds)
+        if len(thresholds) == 1:  # task.threshold, the same for all
+            thresholds *= len(histogram)
         hit, wrong, missed = (one.double() for one in counts_at(histogram, thresholds))  # T each
         is_absent = hit + missed == 0 if self.absent == "gt" else hit + missed + wrong == 0
         parts = {
@@ -94,3 +96,15 @@ def foreground(
             "metric.confusion"
         )
     return Foreground(thresholds, absent)
+
+
+def labels(
+    thresholds: Sequence[float] | None = None, absent: str = "union", target: Target = CLASSES
+) -> Labels:
+    """IoU, Dice, precision and recall of each label and their means (task=multilabel), at the thresholds of
+    the run; in training at those that fit the validation split best."""
+    if not target.labels or target.classes:
+        raise ConfigError(
+            "metric.labels scores the probabilities of task=multilabel; for classes use metric.confusion"
+        )
+    return Labels(thresholds, absent)

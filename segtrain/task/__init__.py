@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from segtrain.registry import Table
 from segtrain.sample import Facts
 from segtrain.task.binary import binary
+from segtrain.task.multilabel import multilabel
 from segtrain.task.semantic import Task, semantic
 from segtrain.text import notice
 from segtrain.thresholds import HALF
 
-TASK = Table("task", {"binary": binary, "semantic": semantic})
+TASK = Table("task", {"binary": binary, "multilabel": multilabel, "semantic": semantic})
 
 
 def task_of(description: Mapping) -> Task:

@@ -55,7 +55,7 @@ def _one_channel(facts: Facts) -> int:
     return 1
 
 
-def _as_masks(prediction: np.ndarray, data: Mapping) -> np.ndarray:
+def _as_masks(prediction: np.ndarray, facts: Facts, data: Mapping) -> dict[str, np.ndarray]:
     """0 and 255 if the masks of the data set hold these, else 0 and 1."""
     values = {int(value): index for value, index in (data.get("label_map") or {}).items()}
-    return prediction * np.uint8(255) if values == {0: 0, 255: 1} else prediction
+    return {"": prediction * np.uint8(255) if values == {0: 0, 255: 1} else prediction}

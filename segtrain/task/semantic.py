@@ -17,8 +17,8 @@ def _no_networks(facts: Facts) -> dict[str, nn.Module]:
     return {}
 
 
-def _as_predicted(prediction: np.ndarray, data: Mapping) -> np.ndarray:
-    return prediction
+def _as_predicted(prediction: np.ndarray, facts: Facts, data: Mapping) -> dict[str, np.ndarray]:
+    return {"": prediction}
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Task:
     target: how augmentation treats the target.
     folder: folder of the predictions below OUTPUT of `predict`. They are PNG if uint8 or uint16, TIFF if H×W
     float32, else .npy.
-    stored: (prediction of one image, config of the run's data set) -> the values that are written to its
-    file.
+    stored: (prediction of one image, facts, config of the run's data set) -> what is written of it, by the
+    folder below `folder`; "": in `folder` itself.
     thresholds: of the labels of a task whose labels hold from a probability on, where they are set; None:
     the task has none, or they are still to be fitted to the validation split.
     at: thresholds -> the same task with these; None: the task has none.
@@ -70,7 +70,7 @@ class Task:
     step: Callable | None = None
     activation: Literal["softmax", "sigmoid"] = "softmax"
     initial_logit: Callable[[Facts], float] | None = None
-    stored: Callable[[np.ndarray, Mapping], np.ndarray] = _as_predicted
+    stored: Callable[[np.ndarray, Facts, Mapping], dict[str, np.ndarray]] = _as_predicted
     thresholds: tuple[float, ...] | None = None
     at: Callable[[Sequence[float]], Task] | None = None
 

@@ -118,3 +118,70 @@ def test_binary_without_a_fitted_threshold(segtrain, write_pair):
     segtrain(*words, "data.label_map={0: 0, 1: 1, 2: 2}", "data.classes=[a,b,c]").refused(
         "task=binary tells one class from background", "3 classes (a, b, c)"
     )
+
+
+def test_multilabel(segtrain):
+    rng = np.random.default_rng(0)
+    for name in (*(f"train/{index}" for index in range(8)), *(f"val/{index}" for index in range(3))):
+        image, disc = blob(rng)
+        half = np.zeros_like(disc)
+        half[rng.integers(4, 28) :] = True
+        image[half, 2] //= 2
+        for place, values in (
+            ("images", image),
+            *((f"masks/{k}", np.uint8(v)) for k, v in (("disc", disc), ("half", half))),
+        ):
+            path = Path("land") / place / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+    data = ("task=multilabel", "data=folder", "data.root=land", "data.labels=[disc,half]")
+    words = (
+        "train",
+        *data,
+        "loss=binary_cross_entropy",
+        *SMALL,
+        "augmentation=light",
+        "augmentation.warp.size=32",
+    )
+    result = segtrain(*words, "name=straight")
+    assert result.code == 0, result.err
+    killed_after(4, segtrain, *words, "name=cut")
+    assert segtrain(*words, "name=cut", "resume=auto").code == 0
+    for step in (4, 5, 6):
+        assert description("cut", step)["thresholds"] == description("straight", step)["thresholds"]
+    made = description("cut", 4)
+    assert made["thresholds"] == list(made["scores"]["threshold"].values()) and set(made["thresholds"]) != {
+        0.5
+    }
+    assert description("cut", 5)["thresholds"] == made["thresholds"]
+
+    run = ("run=outputs/cut", "checkpoint=4")
+    result = segtrain("evaluate", *run, "split=val", "output=scores", *EVALUATE)
+    assert result.code == 0, result.err
+    scores = json.loads(Path("scores/scores.json").read_text())
+    assert scores["iou"] == made["scores"]["iou"] and set(scores["iou"]) == {"disc", "half"}
+    result = segtrain("predict", *run, "input=land/images/val", "output=made", "device=cpu", "overlay=true")
+    assert result.code == 0, result.err
+    mask = load("outputs/cut", 4, device="cpu")
+    for place, label in enumerate(("disc", "half")):
+        hits = union = 0
+        for path in sorted(Path("land/images/val").iterdir()):
+            written = np.asarray(Image.open(Path("made/labels") / label / path.name))
+            assert np.array_equal(written == 255, mask(path)[..., place] == 1)
+            probability = mask.probabilities(path)[0, place].numpy()
+            assert np.array_equal(written == 255, probability >= made["thresholds"][place])
+            truth = np.asarray(Image.open(Path("land/masks") / label / "val" / path.name)) == 1
+            hits, union = hits + (truth & (written == 255)).sum(), union + (truth | (written == 255)).sum()
+        assert scores["iou"][label] == pytest.approx(hits / union)
+
+    assert "nothing found in 11 samples" in segtrain("data", "check", *data).out
+    assert segtrain("data", "show", *data, "output=show.png").code == 0
+    for changed, part in (
+        (("metric=[labels,confusion]",), "metric.confusion scores one class a pixel"),
+        (("loss.class_weights=median",), "has any number of labels"),
+        (("sampler.class_share=0.5",), "class-wise draws need classes"),
+        (("predictor.crf=deeplab",), "predictor.crf works on classes that exclude"),
+        (("task=semantic",), "which needs task=multilabel"),
+    ):
+        segtrain(*words, *changed).refused(part)
+    segtrain("train", "task=multilabel", "data=shapes", "loss=dice").refused("task=multilabel needs labels")

@@ -4,13 +4,19 @@ import math
 
 import pytest
 import torch
-from torchmetrics.classification import BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall
+from torchmetrics.classification import (
+    BinaryF1Score,
+    BinaryJaccardIndex,
+    BinaryPrecision,
+    BinaryRecall,
+    MultilabelJaccardIndex,
+)
 
 from segtrain.errors import ConfigError
 from segtrain.metric import METRIC
 from segtrain.sample import Target
 
-BINARY = Target(labels=True)
+BINARY, SEVERAL = Target(labels=True), Target(classes=False, labels=True)
 
 
 def scores(name, target, probabilities, thresholds, kind, absent="union"):
@@ -73,3 +79,41 @@ def test_scores_that_are_not_finite_do_not_leave_the_bins():
 def test_other_tasks_are_refused():
     with pytest.raises(ConfigError, match=r"metric\.foreground scores the probabilities of task=binary"):
         METRIC.build_each({"foreground": {}}, target=Target())
+
+
+def test_each_label_is_torchmetrics():
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.rand(3, 4, 20, 30, generator=generator)
+    target = (torch.rand(3, 4, 20, 30, generator=generator) < probabilities).to(torch.uint8)
+    target[:, 2] = 0
+    target[:, 3] = 255
+    target[torch.rand(3, 4, 20, 30, generator=generator) < 0.1] = 255
+    found = scores("labels", target, probabilities, (0.25,) * 4, SEVERAL)
+    # torchmetrics drops pixels of which any label is unknown where there are several, so each on its own.
+    for key, reference in (("iou", BinaryJaccardIndex), ("dice", BinaryF1Score)):
+        expected = [
+            float(
+                reference(threshold=0.25, ignore_index=255)(probabilities[:, place], target[:, place].long())
+            )
+            for place in range(3)
+        ]
+        assert found[key].values == (*(pytest.approx(one, abs=1e-6) for one in expected), None)
+    known = found["iou"].values[:3]
+    assert known[2] == 0.0 and found["miou"].value == pytest.approx(sum(known) / 3)
+    full = (torch.rand(3, 4, 20, 30, generator=generator) < probabilities).long()
+    of_all = MultilabelJaccardIndex(4, threshold=0.25, average=None)(probabilities, full)
+    mine = scores("labels", full, probabilities, (0.25,) * 4, SEVERAL)["iou"].values
+    assert mine == pytest.approx(of_all.tolist(), abs=1e-6)
+
+
+def test_each_label_has_its_own_threshold():
+    generator = torch.Generator().manual_seed(2)
+    probabilities = torch.rand(2, 2, 10, 10, generator=generator)
+    target = (probabilities > torch.tensor([0.25, 0.75]).view(1, 2, 1, 1)).long()
+    found = scores("labels", target, probabilities, None, SEVERAL)
+    assert found["iou"].values == (1.0, 1.0)
+    assert found["threshold"].values == pytest.approx((0.25, 0.75), abs=0.02)
+    alike = scores("labels", target, probabilities, (0.5,), SEVERAL)
+    assert alike["threshold"].values == (0.5, 0.5) and alike["miou"].value < 0.8
+    with pytest.raises(ConfigError, match=r"metric\.labels scores the probabilities of task=multilabel"):
+        scores("labels", target, probabilities, None, BINARY)

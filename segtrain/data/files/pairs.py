@@ -51,7 +51,7 @@ class Targets(Protocol):
         """The files that a target is read from."""
 
     def target(self, key: str) -> np.ndarray:
-        """H×W uint8 class indices, IGNORE where unlabelled."""
+        """H×W uint8 class indices, IGNORE where unlabelled; or H×W×T."""
 
     def headers(self, keys: Sequence[str]) -> list[Header | DataError]:
         """The size of each target, or why it cannot be read."""
@@ -91,8 +91,9 @@ class PairedFiles:
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image, target = self.image(index), self.target(index)
-        check_same_size(self._shown(pair), image.shape[:2], target.shape)
-        return Sample(image, target, self._instances(pair, target.shape), pair.name, pair.group)
+        size = target.shape[:2]
+        check_same_size(self._shown(pair), image.shape[:2], size)
+        return Sample(image, target, self._instances(pair, size), pair.name, pair.group)
 
     def _shown(self, pair: Pair) -> Pair:
         """The pair as messages name it."""
