@@ -11,6 +11,8 @@ BINS = 256
 """Bins of the histograms of probabilities. Thresholds are 1/256 … 255/256, where the bins meet. A power of
 two: multiplying a probability by it is exact, so that the bins above a threshold hold the very pixels that a
 comparison with it finds."""
+BAND = 1 << 16
+"""Pixels per chunk, so that their bins stay in the processor's cache."""
 HALF = 0.5
 """The threshold of a label until one is fitted."""
 
@@ -29,13 +31,17 @@ def holds(probabilities: Tensor, thresholds: Sequence[float]) -> Tensor:
 def histograms(probabilities: Tensor, target: Tensor) -> Tensor:
     """2×BINS int64: number of the pixels without (first row) and with the label, by its probability.
 
-    probabilities: float32. target: of the same shape; 1: with the label, 0: without, others are not
+    probabilities: float32. target: of the same shape; 1: with the label, 0: without, larger values are not
     counted.
     """
-    place = (probabilities.reshape(-1) * BINS).long().clamp(0, BINS - 1)
-    row = target.reshape(-1).long()
-    row = torch.where((row == 0) | (row == 1), row, 2)  # a spare last row
-    return torch.bincount(row * BINS + place, minlength=3 * BINS)[: 2 * BINS].view(2, BINS)
+    values, truth = probabilities.reshape(-1), target.reshape(-1)
+    counts = torch.zeros(3 * BINS, dtype=torch.int64, device=values.device)  # with a spare last row
+    band = BAND if values.device.type == "cpu" else values.numel()
+    for start in range(0, values.numel(), max(band, 1)):
+        place = (values[start : start + band] * BINS).to(torch.int32).clamp_(0, BINS - 1)
+        row = truth[start : start + band].to(torch.int32).clamp_(max=2)
+        counts += torch.bincount(torch.add(place, row, alpha=BINS), minlength=3 * BINS)
+    return counts[: 2 * BINS].view(2, BINS)
 
 
 def counts_at(histogram: Tensor, thresholds: Tensor | Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:

@@ -64,7 +64,7 @@ def folder(
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
     labels: list[str] | None = None,
-    target: Target = CLASSES,
+    target: Target | None = None,
     unread_in: Collection[str] = (),
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
@@ -196,9 +196,11 @@ def _palette(number: int, labels: bool) -> tuple[tuple[int, int, int], ...]:
 
 
 def check_labels(
-    labels: list[str] | None, target: Target, classes: list[str] | str | None, annotations: str | None
+    labels: list[str] | None, target: Target | None, classes: list[str] | str | None, annotations: str | None
 ) -> None:
-    """ConfigError unless labels are given where the task has labels, and only there."""
+    """ConfigError unless labels are given where the task has labels, and only there. target: None where no
+    task is known."""
+    target = target or CLASSES
     if labels is None:
         if target.labels and not target.classes:
             raise ConfigError(

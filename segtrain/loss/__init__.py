@@ -1,7 +1,7 @@
 """Losses: `loss(output, target) -> (total, weight)`, two float32 scalars.
 
 The loss of an optimizer step is Σ total / Σ weight over its micro-batches. output: `segtrain.sample.Output`,
-target: B×H×W uint8 class indices. Without any labelled pixel, total and weight are 0.
+target: B×H×W uint8 class indices, or B×T×H×W labels. Without any labelled pixel, total and weight are 0.
 """
 
 from __future__ import annotations

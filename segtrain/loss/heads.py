@@ -53,7 +53,7 @@ def check_classes(name: str, target: Target) -> None:
     if target.labels:
         raise ConfigError(
             f"loss={name} compares classes that exclude each other, and the task has a sigmoid for each "
-            f"label; use loss=binary_cross_entropy, dice, focal_sigmoid or tversky"
+            f"label; use loss=binary_cross_entropy, dice, focal_sigmoid, jaccard or tversky"
         )
     if not target.classes:
         raise ConfigError(f"loss={name} compares classes, and the task has none; choose another loss")

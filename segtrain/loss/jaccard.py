@@ -7,8 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from segtrain.loss.heads import check_classes
-from segtrain.loss.region import Region
+from segtrain.loss.region import Region, region_of
 from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Output, Target
 
@@ -27,8 +26,8 @@ def jaccard(
         smooth: pixels added to intersection and union, to stabilise the loss of classes with few pixels
         aux_weight: weight of the losses of auxiliary heads
     """
-    check_classes("jaccard", target)
-    return Region(ignore_index, task_activation, aux_weight, smooth, false_positives=1.0, false_negatives=1.0)
+    made = region_of("jaccard", target)
+    return made(ignore_index, task_activation, aux_weight, smooth, false_positives=1.0, false_negatives=1.0)
 
 
 class WeightedSum(nn.Module):

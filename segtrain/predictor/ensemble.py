@@ -40,4 +40,4 @@ def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemb
         return output.upsampled()
 
     task = task_of(checkpoint.description)
-    return Ensemble(scores, facts, run, checkpoint.description["step"], task.activation)
+    return Ensemble(scores, facts, run, checkpoint.description["step"], task.activation, task.name)

@@ -49,7 +49,7 @@ class Mask:
         self._read = read
 
     def __call__(self, image) -> np.ndarray:
-        """H×W uint8 class indices, or float32 values where the task predicts values."""
+        """H×W uint8 class indices, or float32 values where the task predicts values; H×W×T for T of them."""
         return self._predictions([self._pixels(image)])[0]
 
     def batch(self, images: Iterable, size: int = 8) -> list[np.ndarray]:

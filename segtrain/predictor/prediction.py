@@ -52,7 +52,7 @@ class Prediction:
         check_activation(task, model, self.settings)
         ensemble = self._further(device)
         for one in ensemble:
-            one.check_same(facts, task.activation)
+            one.check_same(facts, task.activation, task.name)
         return predictor(
             model, facts.normalisation, task.activate, self.settings, self._views, interrupt, ensemble
         )

@@ -65,16 +65,22 @@ class Predictor:
 @dataclass(frozen=True)
 class Ensemble:
     """A further network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
-    checkpoint. activation: of its task."""
+    checkpoint. activation: of its task. task: name of its task."""
 
     scores: Predict
     facts: Facts
     run: str
     step: int
     activation: str = "softmax"
+    task: str = "semantic"
 
-    def check_same(self, facts: Facts, activation: str) -> None:
-        """ConfigError if its classes, channels or activation differ from those of the run."""
+    def check_same(self, facts: Facts, activation: str, task: str) -> None:
+        """ConfigError if its task, classes, channels or activation differ from those of the run."""
+        if self.task != task:
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained for task={self.task}, the run for task={task}; "
+                f"use a run of the same"
+            )
         if self.activation != activation:
             raise ConfigError(
                 f"predictor.ensemble={self.run} was trained for a {self.activation} (task.activation), the "

@@ -364,6 +364,10 @@ CASES = {
         (*TRAIN, *UNET, SIGMOID, "loss=dice", "predictor.boxes=grid", "predictor.box_sides=[112]", DRY),
         "merges scores from 0 on, each",
     ),
+    # --- tasks
+    "five classes for a binary task": Case(
+        (*TRAIN, *UNET, "task=binary", "loss=dice", DRY), "task=binary tells one class from background", [("task=semantic",)],
+    ),
     # --- losses
     "a ramp to nowhere": Case(
         (*TRAIN, *UNET, "loss=ohem", "loss.ramp_steps=9", DRY), "set it, or use loss.ramp_steps=0",
@@ -456,6 +460,11 @@ NOT_RUN = {
     "runs is empty; name the folders": "the command line refuses an empty list before",
     "set data.label_map='{0: 0, 255: 1}'": "a warning: nothing fails",
     "integers from 1, one for each unit": "says which encoder it is",
+    "each with masks of its own; use data=folder with data.labels": "tests of the tasks of labels",
+    "scores one class a pixel, and a pixel of task=": "tests of the tasks of labels",
+    "is fitted only by the evaluation itself": "tests of the tasks of labels",
+    "compares classes that exclude each other": "tests of the losses of labels",
+    "the run for task={task}; use a run of the same": "tests of sigmoids",
 }  # fmt: skip
 
 

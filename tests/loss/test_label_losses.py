@@ -11,7 +11,7 @@ from segtrain.loss import LOSS
 from segtrain.sample import IGNORE, Output, Target
 
 ONE, SEVERAL = Target(labels=True), Target(classes=False, labels=True)
-LOSSES = ("binary_cross_entropy", "dice", "focal_sigmoid", "tversky")
+LOSSES = ("binary_cross_entropy", "dice", "focal_sigmoid", "jaccard", "tversky")
 
 
 def built(name, target, num_classes=2, **options):
@@ -68,6 +68,8 @@ def test_dice_of_the_foreground_and_of_each_label():
     torch.testing.assert_close(mean(built("dice", ONE, smooth=1e-6), logits[:, :1], whole), reference)
     alike = mean(built("tversky", ONE, alpha=0.5, beta=0.5, smooth=0.5), logits[:, :1], target[:, 0])
     torch.testing.assert_close(alike, each[0])
+    overlap = 1 - (sums[0] + 1) / (sums[1] + sums[2] - sums[0] + 1)
+    torch.testing.assert_close(mean(built("jaccard", SEVERAL, 3), logits, target), overlap.mean())
 
 
 def test_one_label_is_a_softmax_of_two_classes():
@@ -108,7 +110,7 @@ def test_auxiliary_heads_windows_and_unknown_targets(name, labels, kind):
 
 
 def test_what_needs_classes_is_refused():
-    for name in ("cross_entropy", "cldice", "focal_softmax", "jaccard", "lovasz_softmax", "ohem"):
+    for name in ("cross_entropy", "cldice", "focal_softmax", "lovasz_softmax", "ohem"):
         with pytest.raises(ConfigError, match=f"loss={name} compares classes that exclude each other"):
             built(name, ONE)
     with pytest.raises(ConfigError, match="has any number of labels"):

@@ -97,3 +97,10 @@ def test_the_mean_with_a_second_network_of_the_same_activation(monkeypatch):
     monkeypatch.setattr("segtrain.predictor.prediction.read_ensemble", reader("softmax"))
     with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for a softmax"):
         predicted(net, **settings)
+
+
+def test_a_second_network_of_another_task_is_refused():
+    """Both decide by a sigmoid, over one channel and over two."""
+    other = Ensemble(lambda images: images, FACTS, "other", 7, "sigmoid", "semantic")
+    with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for task=semantic"):
+        other.check_same(FACTS, "sigmoid", "binary")
