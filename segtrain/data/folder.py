@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Annotated
 
 from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.classes import found_file, read_classes
 from segtrain.data.files.groups import groups_of
-from segtrain.data.files.pairing import (
-    Files,
-    Suffixes,
-    find_annotated,
-    find_files,
-    find_places,
-    refuse_unpaired,
-)
+from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
 from segtrain.data.files.pairs import Pair, PairedFiles
 from segtrain.data.files.reading import MAX_PIXELS
-from segtrain.data.files.splits import (
-    FOLDERS,
-    by_folder,
-    by_hash,
-    by_list,
-    by_order,
-    key_of,
-    split_bounds,
-    warn_of_groups_apart,
-    warn_of_neighbours,
-)
+from segtrain.data.files.splits import chosen_names, drawn_splits, warn_of_groups_apart, with_masks
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
-from segtrain.text import count, notice
 
 
 def folder(
@@ -128,8 +109,8 @@ def folder(
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
     lists = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
-    chosen, at_random = _chosen(files, lists, places.images, root)
-    chosen = _with_masks(files, chosen)
+    chosen, at_random = chosen_names(files, lists, places.images, root)
+    chosen = with_masks(files, chosen)
     used = [*itertools.chain(*chosen.values()), *(at_random or [])]
     group_of = groups_of(group, used, root)
 
@@ -139,7 +120,7 @@ def folder(
     splits, settled = {split: list(map(pair, names)) for split, names in chosen.items()}, {}
     if at_random is not None:
         fractions = (val_fraction, test_fraction)
-        drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
+        drawn, settled = drawn_splits(list(map(pair, at_random)), fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
     targets = None
@@ -167,60 +148,3 @@ def folder(
         for name, found in splits.items()
     }
     return Data(facts, made, settled)
-
-
-def _chosen(
-    files: Files, lists: Mapping[str, str], folder: str, root: str | None
-) -> tuple[dict[str, list[str]], list[str] | None]:
-    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
-    none. DataError for files that a split uses and that lack a partner."""
-    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
-    if {"train", "val"} <= set(lists):
-        return listed, None
-    taken = {name for names in listed.values() for name in names}
-    others = {name: path for name, path in files.images.items() if name not in taken}
-    alone, by_folders = files.masks_alone(), by_folder(others)
-    if by_folders is None:
-        refuse_unpaired(files.without_mask(others), list(alone.values()))
-        return listed, list(others)
-    in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
-    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)])
-    return {**by_folders, **listed}, None
-
-
-def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The splits whose images have masks; others than train and val may be without any, and are left out."""
-    kept = {}
-    for split, names in splits.items():
-        lonely = files.without_mask(names)
-        if lonely and split not in ("train", "val") and len(lonely) == len(names):
-            notice(f"split {split} is left out: its {count(len(names), 'image has', 'images have')} no mask")
-            continue
-        refuse_unpaired(lonely, [])
-        kept[split] = names
-    return kept
-
-
-def _drawn(
-    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
-) -> tuple[dict[str, list[Pair]], dict]:
-    """Random splits, and the settled option split_bounds."""
-    val, test = fractions
-    if bounds is None:
-        if val + test >= 1:
-            raise ConfigError(
-                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
-                f"a sum below 1"
-            )
-        bounds = split_bounds(map(key_of, pairs), val, test, seed)
-        splits = by_hash(pairs, bounds, seed)
-        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
-        return splits, {"split_bounds": list(bounds)}
-    if not bounds:
-        return by_order(pairs, val, seed), {}
-    if len(bounds) != 2 or bounds[0] > bounds[1]:
-        raise ConfigError(
-            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
-            f"earlier versions; leave it to segtrain (null)"
-        )
-    return by_hash(pairs, bounds, seed), {}

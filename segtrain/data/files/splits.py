@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from segtrain.data.files.pairing import Files, refuse_unpaired
 from segtrain.data.files.pairs import Pair, composed, prefix_and_number
 from segtrain.data.files.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
@@ -244,3 +245,60 @@ def _frame_step(numbers: Sequence[int]) -> int:
     distances = Counter(other - one for one, other in itertools.pairwise(numbers))
     step, times = distances.most_common(1)[0] if distances else (1, 0)
     return step if times >= REGULAR and 2 * times >= distances.total() else 1
+
+
+def chosen_names(
+    files: Files, lists: Mapping[str, str], folder: str, root: str | None
+) -> tuple[dict[str, list[str]], list[str] | None]:
+    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
+    none. DataError for files that a split uses and that lack a partner."""
+    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
+    if {"train", "val"} <= set(lists):
+        return listed, None
+    taken = {name for names in listed.values() for name in names}
+    others = {name: path for name, path in files.images.items() if name not in taken}
+    alone, by_folders = files.masks_alone(), by_folder(others)
+    if by_folders is None:
+        refuse_unpaired(files.without_mask(others), list(alone.values()))
+        return listed, list(others)
+    in_use = tuple(f"{name}/" for name, split in FOLDERS.items() if split != "test")
+    refuse_unpaired([], [path for name, path in alone.items() if name.startswith(in_use)])
+    return {**by_folders, **listed}, None
+
+
+def with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The splits whose images have masks; others than train and val may be without any, and are left out."""
+    kept = {}
+    for split, names in splits.items():
+        lonely = files.without_mask(names)
+        if lonely and split not in ("train", "val") and len(lonely) == len(names):
+            notice(f"split {split} is left out: its {count(len(names), 'image has', 'images have')} no mask")
+            continue
+        refuse_unpaired(lonely, [])
+        kept[split] = names
+    return kept
+
+
+def drawn_splits(
+    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
+) -> tuple[dict[str, list[Pair]], dict]:
+    """Random splits, and the settled option split_bounds."""
+    val, test = fractions
+    if bounds is None:
+        if val + test >= 1:
+            raise ConfigError(
+                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
+                f"a sum below 1"
+            )
+        bounds = split_bounds(map(key_of, pairs), val, test, seed)
+        splits = by_hash(pairs, bounds, seed)
+        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
+        return splits, {"split_bounds": list(bounds)}
+    if not bounds:
+        return by_order(pairs, val, seed), {}
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ConfigError(
+            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
+            f"earlier versions; leave it to segtrain (null)"
+        )
+    return by_hash(pairs, bounds, seed), {}
