@@ -8,13 +8,14 @@ from typing import Annotated
 from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.classes import found_file, read_classes
-from segtrain.data.files.groups import groups_of
 from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
-from segtrain.data.files.pairs import Pair, PairedFiles
+from segtrain.data.files.pairs import Pair
 from segtrain.data.files.reading import MAX_PIXELS
 from segtrain.data.files.splits import chosen_names, drawn_splits, warn_of_groups_apart, with_masks
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
+from segtrain.data.files.whole import Whole
+from segtrain.data.files.windows import Rasters
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
@@ -44,6 +45,7 @@ def folder(
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
+    window: Annotated[int, between(16, 16384)] | None = None,
     skip_bad: bool = False,
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
@@ -96,6 +98,8 @@ def folder(
         mean: of each channel, as a share of 255 (8 bits) or 65535 (16 bits); null: measured on the
             training split if the images are no RGB of 8 or 16 bits
         std: standard deviation of each channel, in the same way
+        window: side in pixels of the windows that TIFFs of any size are cut into; each is a sample and is
+            read alone, by rasterio (pip install 'segtrain[geo]'); null: images are read whole
     """
     suffixes = Suffixes(image_suffix, mask_suffix)
     places = find_places(root, images, masks, suffixes, annotations is not None)
@@ -107,12 +111,18 @@ def folder(
         files = find_annotated(places, suffixes, source, shapes.keys)
     if (train_list is None) != (val_list is None):
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
+    if window is None:
+        source_files = Whole(files, source, max_pixels)
+    else:
+        _check_window(window, max_pixels, annotations)
+        source_files = Rasters(files, window, source, lossy_masks, skip_bad)
+    files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
     chosen, at_random = chosen_names(files, lists, places.images, root)
     chosen = with_masks(files, chosen)
     used = [*itertools.chain(*chosen.values()), *(at_random or [])]
-    group_of = groups_of(group, used, root)
+    group_of = source_files.groups(group, used, root)
 
     def pair(name: str) -> Pair:
         return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
@@ -125,16 +135,16 @@ def folder(
     warn_of_groups_apart(splits)
     targets = None
     if shapes is None:
-        used = [pair.mask for pairs in splits.values() for pair in pairs]
+        used = list(dict.fromkeys(pair.mask for pairs in splits.values() for pair in pairs))
         may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
         named, labels, decided = of_masks(
-            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
+            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, source_files, may_fail
         )
     else:
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    normalisation = measured_normalisation(source, splits["train"], mean, std, max_pixels, skip_bad)
+    normalisation = measured_normalisation(source, splits["train"], mean, std, source_files, skip_bad)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
@@ -143,8 +153,14 @@ def folder(
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
-    made = {
-        name: PairedFiles(found, labels, max_pixels, channels=source, targets=targets)
-        for name, found in splits.items()
-    }
-    return Data(facts, made, settled)
+    return Data(facts, source_files.splits(splits, labels, targets, normalisation), settled)
+
+
+def _check_window(window: int, max_pixels: int, annotations: str | None) -> None:
+    if annotations is not None:
+        raise ConfigError("data.window cuts images and their masks, not annotations; set data.window=null")
+    if window**2 > max_pixels:
+        raise ConfigError(
+            f"data.window={window} has {window**2} pixels; allowed: {max_pixels} (data.max_pixels); make it "
+            f"smaller or raise the limit"
+        )

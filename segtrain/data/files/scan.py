@@ -6,6 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Collection
+from typing import Protocol
 
 import numpy as np
 
@@ -19,9 +20,21 @@ FEW = 8  # masks in a sample, where reading all of them would take too long
 THREADS = min(8, os.cpu_count() or 1)
 
 
-def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = frozenset()) -> dict[int, int]:
+class MaskReader(Protocol):
+    """How masks are read. kind: differs where their values are counted in another way."""
+
+    kind: str
+
+    def values_of(self, path: str) -> dict[int, int]:
+        """{mask value: number of pixels}. DataError for RGB masks: without data.classes their colours have no
+        classes."""
+
+
+def mask_values(
+    paths: list[str], reader: MaskReader, may_fail: Collection[str] = frozenset()
+) -> dict[int, int]:
     """{mask value: number of pixels} over all masks, in ascending order. Unchanged files are taken from
-    the cache. DataError for RGB masks: without data.classes their colours have no classes.
+    the cache.
 
     may_fail: masks that are left out, with a notice, if they cannot be read.
     """
@@ -31,13 +44,13 @@ def mask_values(paths: list[str], max_pixels: int, may_fail: Collection[str] = f
         if first.acquire(blocking=False):  # never released, so that the notice comes once
             notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
         try:
-            return _values(path, max_pixels)
+            return reader.values_of(path)
         except DataError as error:
             if path not in may_fail:
                 raise
             return error
 
-    read = per_file("masks", paths, values_or_error, _parsed, THREADS)
+    read = per_file(f"masks{reader.kind}", paths, values_or_error, _parsed, THREADS)
     errors = [one for one in read if isinstance(one, DataError)]
     if errors:
         if len(errors) == len(paths):
@@ -55,13 +68,13 @@ def _parsed(plain: dict) -> dict[int, int]:
     return {int(value): int(pixels) for value, pixels in plain.items()}
 
 
-def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
+def few_hold(paths: list[str], values: set[int], reader: MaskReader) -> bool:
     """Whether a sample of up to FEW masks, evenly spaced in the list, holds exactly the values `values`.
     Reading stops at the first other value."""
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:
-            seen.update(_values(path, max_pixels))
+            seen.update(reader.values_of(path))
         except DataError:  # reported when the mask is used
             return False
         if not seen <= values:
@@ -69,13 +82,19 @@ def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
     return seen == values
 
 
-def _values(path: str, max_pixels: int) -> dict[int, int]:
+def values_in(path: str, max_pixels: int) -> dict[int, int]:
+    """{mask value: number of pixels} of a mask that is read whole, see `MaskReader`."""
     mask = without_colour(read_mask(path, max_pixels))
     if mask.ndim == 3:
-        raise DataError(
-            f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
-            f"class{NUMBERS}"
-        )
+        raise coloured(path)
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)
     return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
+
+
+def coloured(path: str) -> DataError:
+    """The error of a mask whose colours have no classes."""
+    return DataError(
+        f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
+        f"class{NUMBERS}"
+    )

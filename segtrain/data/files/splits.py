@@ -73,16 +73,19 @@ def by_list(
     return splits
 
 
-def _known(images: Mapping[str, str], folder: str) -> dict[str, str]:
+def _known(images: Mapping[str, str], folder: str) -> dict[str, list[str]]:
     """{what a list may call an image: its name}: the name, the path below the folder with the file's suffix
-    and without; each also `composed`."""
-    known = {name: name for name in images}
+    and without; each also `composed`. A file that is cut into windows stands for the names of all of them."""
+    known = {name: [name] for name in images}
+    of_file: dict[str, list[str]] = {}
     for name, path in images.items():
+        of_file.setdefault(path, []).append(name)
+    for path, names in of_file.items():
         file = os.path.relpath(path, folder).replace(os.sep, "/")
         for called in (file, os.path.splitext(file)[0]):
-            known.setdefault(called, name)
-    for called, name in list(known.items()):
-        known.setdefault(composed(called), name)
+            known.setdefault(called, names)
+    for called, names in list(known.items()):
+        known.setdefault(composed(called), names)
     return known
 
 
@@ -104,22 +107,22 @@ def _lines(path: str, key: str) -> list[tuple[int, str]]:
 
 
 def _listed_once(
-    path: str, lines: list[tuple[int, str]], known: Mapping[str, str], folder: str, roots: Sequence[str]
+    path: str, lines: list[tuple[int, str]], known: Mapping[str, list[str]], folder: str, roots: Sequence[str]
 ) -> list[str]:
     places: dict[str, int] = {}
     for number, line in lines:
-        name = next((known[called] for called in _called(line, folder, roots) if called in known), None)
-        if name is None:
+        names = next((known[called] for called in _called(line, folder, roots) if called in known), None)
+        if names is None:
             raise DataError(
                 f"{path}, line {number}: {line!r} is not the name of an image below "
                 f"{folder}{nearest(line.strip(), known)}"
             )
-        if name in places:
+        again = next((places[name] for name in names if name in places), None)
+        if again is not None:
             raise DataError(
-                f"{path}, line {number}: {line!r} is the image of line {places[name]} again; name each "
-                f"image once"
+                f"{path}, line {number}: {line!r} is the image of line {again} again; name each image once"
             )
-        places[name] = number
+        places.update(dict.fromkeys(names, number))
     return list(places)
 
 
