@@ -101,6 +101,7 @@ def folder(
         window: side in pixels of the windows that TIFFs of any size are cut into; each is a sample and is
             read alone, by rasterio (pip install 'segtrain[geo]'); null: images are read whole
     """
+    _check_window(window, max_pixels, annotations)
     suffixes = Suffixes(image_suffix, mask_suffix)
     places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
@@ -114,7 +115,6 @@ def folder(
     if window is None:
         source_files = Whole(files, source, max_pixels)
     else:
-        _check_window(window, max_pixels, annotations)
         source_files = Rasters(files, window, source, lossy_masks, skip_bad)
     files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
@@ -156,10 +156,10 @@ def folder(
     return Data(facts, source_files.splits(splits, labels, targets, normalisation), settled)
 
 
-def _check_window(window: int, max_pixels: int, annotations: str | None) -> None:
-    if annotations is not None:
+def _check_window(window: int | None, max_pixels: int, annotations: str | None) -> None:
+    if window is not None and annotations is not None:
         raise ConfigError("data.window cuts images and their masks, not annotations; set data.window=null")
-    if window**2 > max_pixels:
+    if window is not None and window**2 > max_pixels:
         raise ConfigError(
             f"data.window={window} has {window**2} pixels; allowed: {max_pixels} (data.max_pixels); make it "
             f"smaller or raise the limit"

@@ -30,8 +30,7 @@ def predict_raster(
     mask: Mask, image: RasterImage, mean: Sequence[float] | None, tile: int, path: Path
 ) -> None:
     """Writes the prediction of an image as a GeoTIFF of the same place, with the colours of the classes.
-    Pixels
-    where the image has no content have no class, which is the file's nodata value.
+    Pixels where the image has no content have no class, which is the file's nodata value.
 
     mean: of each channel, as in `Normalisation`, which pixels without content are filled with; None: 0. tile:
     side of the predictor's tiles. DataError if a part of the image cannot be read, after which there is no
