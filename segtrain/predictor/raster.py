@@ -22,7 +22,7 @@ from segtrain.sample import UNLABELLED, Window, no_label
 
 BLOCK = 512
 """Side of the tiles of the file that is written; TIFF wants a multiple of 16."""
-BAND_BYTES = 1 << 27
+BAND_BYTES = 1 << 26
 """Of the probabilities of a row of tiles: as many columns are predicted at a time as that holds."""
 
 

@@ -78,14 +78,15 @@ class Raster(NamedTuple):
         from 1; (): all."""
         with dataset(self.path) as source:
             values = source.read(list(numbers) or None, window=_place(window))  # N×h×w
-        return np.ascontiguousarray(values.transpose(1, 2, 0)), self.valid(window)
+            valid = _valid(source, window) if self.has_empty else _everywhere(window)
+        return np.ascontiguousarray(values.transpose(1, 2, 0)), valid
 
     def valid(self, window: Window) -> np.ndarray:
         """h×w bool: where pixels of a window have content."""
         if not self.has_empty:
-            return np.ones((window.height, window.width), bool)
+            return _everywhere(window)
         with dataset(self.path) as source:
-            return source.dataset_mask(window=_place(window)) > 0
+            return _valid(source, window)
 
     def labels(self, window: Window) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """Of a mask: its values and palette as `bands.labels_of` returns them, and where there are any, h×w
@@ -153,7 +154,7 @@ class RasterImage(NamedTuple):
     def read(self, window: Window, mean: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
         """A window h×w×K, and where it has content, h×w bool. mean: of each channel as in `Normalisation`,
         which the other pixels are filled with; None: 0."""
-        parts, valid = [], np.ones((window.height, window.width), bool)
+        parts, valid = [], _everywhere(window)
         for one in self.rasters:
             values, there = one.read(window, () if self.channels is None else self.channels.bands)
             values[~there] = 0  # nodata may be NaN
@@ -220,3 +221,11 @@ def _in_words(crs) -> str:
 
 def _place(window: Window):
     return rasterio_module().windows.Window(window.left, window.top, window.width, window.height)
+
+
+def _valid(source, window: Window) -> np.ndarray:
+    return source.dataset_mask(window=_place(window)) > 0
+
+
+def _everywhere(window: Window) -> np.ndarray:
+    return np.ones((window.height, window.width), bool)
