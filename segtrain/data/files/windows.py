@@ -139,6 +139,11 @@ class Rasters:
     ) -> dict[str, Split]:
         """The splits of these windows, without those that have no labelled pixel. DataError if a split has no
         others."""
+        if len(pairs) == 1 and len(self.masks) == 1:
+            notice(
+                "all windows are of one raster, which stays in one split; to train on it, name some of "
+                "them in data.train_list and others in data.val_list"
+            )
         made = {}
         for split, of_split in pairs.items():
             empty = self._unlabelled({pair.mask for pair in of_split}, labels)

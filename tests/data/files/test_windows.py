@@ -209,6 +209,28 @@ def test_windows_of_a_raster_stay_together_unless_lists_say_otherwise(tmp_path):
         build(tmp_path, **lists)
 
 
+def test_a_single_raster_needs_lists_of_its_windows(tmp_path, capsys):
+    write_pair(tmp_path)
+    one(tmp_path)
+    assert "name some of them in data.train_list and others in data.val_list" in capsys.readouterr().err
+
+
+def test_the_channels_of_an_image_may_lie_in_a_file_each(tmp_path):
+    image, mask = write_pair(tmp_path, "scene_vv", np.random.default_rng(0).normal(size=(1, HEIGHT, WIDTH)))
+    (tmp_path / "masks/scene_vv.tif").rename(tmp_path / "masks/scene.tif")
+    other = np.where(np.arange(WIDTH) < 30, -99, image[::-1] + 5)
+    write_raster(tmp_path / "images/scene_vh.tif", other, nodata=-99)
+    data = build(tmp_path, channels=["_vv", "_vh"])
+    found, target = assembled(*data.splits.values())
+    there = np.arange(WIDTH) >= 30
+    assert np.array_equal(found[:, there], np.stack([image[0], other[0]], 2).astype(np.float32)[:, there])
+    assert np.array_equal(target, np.where(there, mask[0], IGNORE))
+    assert np.allclose(data.facts.normalisation.mean, [image.mean(), other[0][:, there].mean()])
+    write_raster(tmp_path / "images/scene_vh.tif", other[:, 1:])
+    with pytest.raises(DataError, match=r"scene_vv.tif and its channel .*scene_vh.tif differ in size"):
+        build(tmp_path, channels=["_vv", "_vh"])
+
+
 def test_max_pixels_is_that_of_a_window(tmp_path):
     write_pair(tmp_path)
     assert len(one(tmp_path, max_pixels=SIDE**2)) == 9
