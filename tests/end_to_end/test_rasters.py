@@ -1,5 +1,6 @@
 """Training, scoring and prediction of large GeoTIFFs by windows."""
 
+import multiprocessing
 import os
 import subprocess
 
@@ -90,12 +91,12 @@ def test_runs_on_small_images_predict_large_rasters_by_windows(segtrain, tmp_pat
 def test_memory_does_not_grow_with_the_raster(tmp_path):
     """Reading the larger one whole would take 216 MB, its probabilities 580 MB."""
     used = {}
-    for name, size in (("small", (600, 6000)), ("large", (6000, 12000))):
+    for name, size in (("small", (2000, 6000)), ("large", (6000, 12000))):
         root = tmp_path / name
         root.mkdir()
-        write_scene(root, "a", *size)
-        (root / "train.txt").write_text("a.tif\n")
-        (root / "val.txt").write_text("a_r88_c5488\n" if name == "small" else "a_r1024_c5632\n")
+        # In a process of its own: what this one takes would count as that of the processes that it starts.
+        multiprocessing.get_context("spawn").Pool(1).apply(write_scene, (root, "a", *size))
+        (root / "val.txt").write_text("a_r1024_c5120\n")
         window = ("data.window=512", "data.train_list=train.txt", "data.val_list=val.txt")
         (root / "train.txt").write_text("a_r0_c512\na_r0_c1024\n")
         train = (
@@ -114,4 +115,4 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
             assert status == 0
             used[name, words[0]] = usage.ru_maxrss // 1024
     assert used["large", "train"] - used["small", "train"] < 60, used
-    assert used["large", "predict"] - used["small", "predict"] < 120, used
+    assert used["large", "predict"] - used["small", "predict"] < 100, used

@@ -82,10 +82,7 @@ class Rasters:
         self._side = side
         images = {name: path for name, path in files.images.items() if name not in files.mask_of}
         masks = files.masks_alone()
-        bar = tqdm(
-            files.mask_of.items(), unit="file", desc="reading headers", delay=1, leave=False, disable=None
-        )
-        for name, of_mask in bar:
+        for name, of_mask in _with_bar(files.mask_of.items(), "reading headers"):
             path, mask = files.images[name], files.masks[of_mask]
             self.images[mask] = image = raster_image(path, channels)
             self.masks[mask] = mask_raster(mask, lossy)
@@ -162,9 +159,7 @@ class Rasters:
     def _unlabelled(self, masks: Iterable[str], labels: Labels) -> set[str]:
         """Names of the windows of these masks that have no labelled pixel."""
         found = set()
-        for mask in tqdm(
-            sorted(masks), unit="mask", desc="reading masks", delay=1, leave=False, disable=None
-        ):
+        for mask in _with_bar(sorted(masks), "reading masks"):
             try:
                 counts = self._counts(mask)
             except DataError:

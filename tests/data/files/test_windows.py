@@ -109,6 +109,7 @@ def test_windows_mean_what_whole_images_mean(tmp_path):
         "colours": ({"mask": colours[index[0]].transpose(2, 0, 1), "photometric": "rgb"}, {}),
         "floats": ({"mask": index.astype(np.float32)}, {}),
         "channels": ({"image": np.concatenate([rgb, rgb[:2]])}, {"channels": [5, 1]}),
+        "channels of bits": ({"image": rgb[:2] % 16, "image_options": {"nbits": 4}}, {"channels": 2}),
     }
     for name, (pair, options) in cases.items():
         root = tmp_path / name
