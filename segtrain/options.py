@@ -29,7 +29,8 @@ RUNTIME = frozenset(
         "in_channels",  # K of its images
         "out_channels",  # channels that the task asks of the network
         "target",  # segtrain.sample.Target of the task
-        "skip_bad",  # whether unreadable training samples are left out (loader.on_bad)
+        "task_activation",  # of the logits: softmax or sigmoid (losses)
+        "unread_in",  # names of the splits whose unreadable files are left out (loader.on_bad; data check)
         "num_answers",  # values of the decisions that a metric counts: C, or C + 1 with one for no class
         "absent",  # how a metric counts classes that do not occur (evaluate.absent)
         "class_frequency",  # () -> survey.stats.Frequency of the training split, counted when first called

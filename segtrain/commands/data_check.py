@@ -20,7 +20,7 @@ def data_check(config: dict, stop) -> dict:
     wrong."""
     task = TASK.build(config["task"])
     with stop.at_once():
-        data = DATA.build(config["data"], target=task.target, skip_bad=True)
+        data = DATA.build(config["data"], target=task.target, unread_in=("train", "val", "test"))
         check_kind(task, data.facts, config)
         found = findings(data, task.target.classes, config["similar"])
     messages = {kind: [one.message for one in found if one.kind == kind] for kind in KINDS}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segtrain.data import DATA, path_keys
-from segtrain.data.joined import Joined
+from segtrain.data.folder import refuse_other_split
+from segtrain.data.joined import ConcatSplit
 from segtrain.data.parts import Data, Split
 from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, nearest
@@ -23,6 +24,8 @@ def data_of(config: Mapping, run: str, description: Mapping, target: Target) -> 
     started; the error for a path that exists in neither names that directory."""
     data, saved = config["data"], description["config"]["data"]
     paths = path_keys(data)
+    if data["name"] == saved["name"] == "folder":
+        refuse_other_split(data, saved)
     try:
         found = DATA.build(located(config, run, description), target=target)
     except ConfigError as error:
@@ -49,7 +52,7 @@ def located(config: Mapping, run: str, description: Mapping) -> dict:
 def split_of(data: Data, name: str) -> Split:
     """The split of that name; "all" is all of them, in their order."""
     if name == "all" and name not in data.splits:
-        return Joined(list(data.splits.values()))
+        return ConcatSplit(list(data.splits.values()))
     if name not in data.splits:
         names = [*sorted(data.splits), "all"]
         raise ConfigError(f"split={name} does not exist{nearest(name, names)}; there are {', '.join(names)}")

@@ -56,7 +56,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
     resumed: checkpoint to resume from, or None; description: of that checkpoint. If weights come from a
     checkpoint (resume or init=RUN), pretrained encoder weights are not loaded."""
     task = TASK.build(config["task"])
-    data = DATA.build(config["data"], target=task.target, skip_bad=Loader(**config["loader"]).skip_bad)
+    unread_in = ("train",) if Loader(**config["loader"]).skip_bad else ()
+    data = DATA.build(config["data"], target=task.target, unread_in=unread_in)
     data = selected(data, Sampler(**config["sampler"]))
     facts = data.facts
     check_kind(task, facts, config)

@@ -19,7 +19,7 @@ from segtrain.commands.prepare import prepare
 from segtrain.commands.recipe import Choice, Costs, Findings
 from segtrain.commands.trial import available, parts_of, trial, without_pretrained
 from segtrain.data import DATA, Data
-from segtrain.data.selection import origins
+from segtrain.data.selection import names_and_groups
 from segtrain.data.survey.stats import class_pixels
 from segtrain.errors import CheckpointError, ConfigError, DataError
 from segtrain.loader.usable import training_headers
@@ -43,7 +43,7 @@ def plan(config: dict, stop) -> dict:
         device = prepare(config)
         start = time.perf_counter()
         data = DATA.build(config["data"], target=CLASSES)
-        found = findings(data, config["data"])
+        found = findings_of(data, config["data"])
         start_s = IMPORTS_S + time.perf_counter() - start
         defaults = {name: option.default for name, option in DATA.options(config["data"]["name"]).items()}
         fixed = recipe.data_choices(config["data"], defaults, data.settled)
@@ -61,7 +61,7 @@ def plan(config: dict, stop) -> dict:
     return checked
 
 
-def findings(data: Data, config: Mapping) -> Findings:
+def findings_of(data: Data, config: Mapping) -> Findings:
     """What is known of a data set, whose training masks are all read."""
     train, val = data.splits["train"], data.splits["val"]
     headers = training_headers(train, skip_bad=False)
@@ -71,9 +71,9 @@ def findings(data: Data, config: Mapping) -> Findings:
             f"no pixel of {count(len(train), 'training image')} has a label; segtrain data check says what "
             f"the masks hold"
         )
-    in_train, in_val = ({group for _, group in origins(split) if group} for split in (train, val))
+    in_train, in_val = ({group for _, group in names_and_groups(split) if group} for split in (train, val))
     given = config.get("train_list") or config.get("val_list")
-    by_folder = all(name.split("/")[0] in ("train", "val") for name, _ in origins(train))
+    by_folder = all(name.split("/")[0] in ("train", "val") for name, _ in names_and_groups(train))
     return Findings(
         classes=data.facts.classes,
         num_train=len(train),

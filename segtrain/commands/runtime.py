@@ -38,6 +38,7 @@ def runtime_of(task, facts: Facts, split, skip_bad: bool) -> dict:
         "class_frequency": lambda: frequency_of(pixels(), split),
         "facts": facts,
         "target": task.target,
+        "task_activation": task.activation,
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.official import say_other_counts
 from segtrain.data.files.pairs import Pair, PairedFiles, check_inside
-from segtrain.data.joined import Chosen, Joined
+from segtrain.data.joined import ConcatSplit, SubsetSplit
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError, DataError
 from segtrain.options import WITHIN_0_1, FilePath
@@ -224,7 +224,7 @@ def mixed(fine: Split, coarse: Split, coarse_share: float) -> Split:
         num_fine, num_coarse = round(len(coarse) * (1 - coarse_share) / coarse_share), len(coarse)
     indices = [index % len(fine) for index in range(num_fine)]
     indices += [len(fine) + index % len(coarse) for index in range(num_coarse)]
-    return Chosen(Joined([fine, coarse]), indices)
+    return SubsetSplit(ConcatSplit([fine, coarse]), indices)
 
 
 def by_stem(folder: str, ending: str) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from segtrain.data.joined import Joined, headers_of, source_of, target_of, without_instances
+from segtrain.data.joined import ConcatSplit, headers_of, source_of, target_of, without_instances
 from segtrain.data.parts import Data, Header, Source, Split, digest_of
 from segtrain.errors import ConfigError, DataError, SegtrainError, nearest
 from segtrain.options import check_options
@@ -32,7 +32,7 @@ def concat_of(factories: Mapping[str, Callable[..., Data]]) -> Callable[..., Dat
         unmapped: Literal["error", "ignore"] = "error",
         settled: dict[str, dict] | None = None,
         target: Target | None = None,
-        skip_bad: bool = False,
+        unread_in: Collection[str] = (),
     ) -> Data:
         """Several data sets as one: their classes are mapped onto a common list by name, their splits of a
         name are joined.
@@ -52,7 +52,7 @@ def concat_of(factories: Mapping[str, Callable[..., Data]]) -> Callable[..., Dat
             settled: what the sets left open and was found in their files, such as class names of folder;
                 filled in by the first run and read by those that resume or score it
         """
-        parts = _built(sets_table, sets, settled or {}, target, skip_bad)
+        parts = _built(sets_table, sets, settled or {}, target, unread_in)
         names = {label: _common_names(label, part.facts, class_map or {}) for label, part in parts.items()}
         _check_labels(class_map or {}, sets)
         common = _common(classes, names)
@@ -61,7 +61,7 @@ def concat_of(factories: Mapping[str, Callable[..., Data]]) -> Callable[..., Dat
             label: _table(label, part.facts, names[label], common, unmapped) for label, part in parts.items()
         }
         splits = {
-            split: Joined(
+            split: ConcatSplit(
                 [
                     Mapped(part.splits[split], tables[label])
                     for label, part in parts.items()
@@ -95,9 +95,9 @@ class Mapped:
         """The target of a sample; the image is not read where the split can do without."""
         return self.table[target_of(self.split, index)]
 
-    def origins(self) -> list[tuple[str, str]] | None:
+    def names_and_groups(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
-        return self.split.origins() if hasattr(self.split, "origins") else None
+        return self.split.names_and_groups() if hasattr(self.split, "names_and_groups") else None
 
     def name(self, index: int) -> str:
         return self.split.name(index)
@@ -124,7 +124,11 @@ class Mapped:
 
 
 def _built(
-    table: Table, sets: Mapping[str, dict | None], settled: Mapping, target: Target | None, skip_bad: bool
+    table: Table,
+    sets: Mapping[str, dict | None],
+    settled: Mapping,
+    target: Target | None,
+    unread_in: Collection[str],
 ) -> dict[str, Data]:
     """The data set of each entry of data.sets."""
     if not any(options is not None for options in sets.values()):
@@ -144,7 +148,7 @@ def _built(
             raise ConfigError(f"data.sets.{label}: {error}; set its name to one of them") from error
         checked = check_options(options, factory, f"data.sets.{label}", f"data {name!r}")
         try:
-            parts[label] = table.build({"name": name, **checked}, target=target, skip_bad=skip_bad)
+            parts[label] = table.build({"name": name, **checked}, target=target, unread_in=unread_in)
         except SegtrainError as error:
             error.args = (f"data.sets.{label}: {error}",)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from segtrain.data.files.annotations import drawn_classes, read_annotations
@@ -46,7 +47,7 @@ def folder(
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
     window: Annotated[int, between(16, 16384)] | None = None,
-    skip_bad: bool = False,
+    unread_in: Collection[str] = (),
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
 
@@ -115,7 +116,7 @@ def folder(
     if window is None:
         source_files = Whole(files, source, max_pixels)
     else:
-        source_files = Rasters(files, window, source, lossy_masks, skip_bad)
+        source_files = Rasters(files, window, source, lossy_masks, unread_in)
     files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
@@ -136,7 +137,7 @@ def folder(
     targets = None
     if shapes is None:
         used = list(dict.fromkeys(pair.mask for pairs in splits.values() for pair in pairs))
-        may_fail = {pair.mask for pair in splits.get("train", ())} if skip_bad else frozenset()
+        may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
         named, labels, decided = of_masks(
             read_classes(classes, root), label_map, ignore_value, lossy_masks, used, source_files, may_fail
         )
@@ -144,7 +145,9 @@ def folder(
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         labels, decided = None, {} if classes else {"classes": list(named.names)}
     settled |= decided
-    normalisation = measured_normalisation(source, splits["train"], mean, std, source_files, skip_bad)
+    normalisation = measured_normalisation(
+        source, splits["train"], mean, std, source_files, "train" in unread_in
+    )
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
@@ -164,3 +167,20 @@ def _check_window(window: int | None, max_pixels: int, annotations: str | None) 
             f"data.window={window} has {window**2} pixels; allowed: {max_pixels} (data.max_pixels); make it "
             f"smaller or raise the limit"
         )
+
+
+def refuse_other_split(options: Mapping, saved: Mapping) -> None:
+    """ConfigError for options of a random split that differ from those of a run whose split is kept.
+
+    options: of this data set, for a command on a run. saved: those in the config of the run.
+    """
+    bounds = options.get("split_bounds")
+    if not bounds or list(bounds) != saved.get("split_bounds"):
+        return
+    for key in ("val_fraction", "test_fraction", "split_seed"):
+        if options.get(key) != saved.get(key):
+            raise ConfigError(
+                f"data.{key}={options.get(key)} changes nothing: the run keeps the random split that it was "
+                f"trained with (data.{key}={saved.get(key)}); leave it out, or add data.split_bounds=null "
+                f"for another split, whose validation images may be some that the run was trained on"
+            )

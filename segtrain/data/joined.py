@@ -13,7 +13,7 @@ from segtrain.errors import DataError
 from segtrain.sample import Sample
 
 
-class Placed:
+class SplitOfSplits:
     """A split whose samples are those of other splits: sample `index` is that at `place(index)`."""
 
     def place(self, index: int) -> tuple[Split, int]:
@@ -41,7 +41,7 @@ class Placed:
         return source_of(*self.place(index))
 
 
-class Joined(Placed):
+class ConcatSplit(SplitOfSplits):
     """The samples of several splits, one split after the other."""
 
     def __init__(self, splits: Sequence[Split]):
@@ -51,9 +51,11 @@ class Joined(Placed):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def origins(self) -> list[tuple[str, str]] | None:
+    def names_and_groups(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if one of the splits does not tell them."""
-        found = [split.origins() if hasattr(split, "origins") else None for split in self.splits]
+        found = [
+            split.names_and_groups() if hasattr(split, "names_and_groups") else None for split in self.splits
+        ]
         return None if None in found else list(itertools.chain(*found))
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
@@ -64,9 +66,9 @@ class Joined(Placed):
             found |= zip(inside, headers_of(split, [index - start for index in inside]), strict=True)
         return [found[index] for index in indices]
 
-    def without_instances(self) -> Joined:
+    def without_instances(self) -> ConcatSplit:
         """The same samples; files of object numbers are not read."""
-        return Joined([without_instances(split) for split in self.splits])
+        return ConcatSplit([without_instances(split) for split in self.splits])
 
     def image_hashes(self) -> list[str] | None:
         """The hash of each sample's image; None if one of the splits does not tell them."""
@@ -81,7 +83,7 @@ class Joined(Placed):
         return self.splits[number], index - self._starts[number]
 
 
-class Chosen(Placed):
+class SubsetSplit(SplitOfSplits):
     """Some samples of a split, or some of them repeatedly. indices: of the samples, in order."""
 
     def __init__(self, split: Split, indices: Sequence[int]):
@@ -92,18 +94,18 @@ class Chosen(Placed):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def origins(self) -> list[tuple[str, str]] | None:
+    def names_and_groups(self) -> list[tuple[str, str]] | None:
         """(name, group) of each sample; None if the split does not tell them."""
-        found = self.split.origins() if hasattr(self.split, "origins") else None
+        found = self.split.names_and_groups() if hasattr(self.split, "names_and_groups") else None
         return None if found is None else [found[index] for index in self.indices.tolist()]
 
     def headers(self, indices: Sequence[int]) -> list[Header | DataError]:
         """The header of each image, or the DataError of a sample that cannot be used."""
         return headers_of(self.split, [self._inside(index) for index in indices])
 
-    def without_instances(self) -> Chosen:
+    def without_instances(self) -> SubsetSplit:
         """The same samples; files of object numbers are not read."""
-        return Chosen(without_instances(self.split), self.indices)
+        return SubsetSplit(without_instances(self.split), self.indices)
 
     def place(self, index: int) -> tuple[Split, int]:
         """The split that holds sample `index`, and the sample's index there."""

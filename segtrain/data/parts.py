@@ -39,10 +39,10 @@ class Split(Protocol):
 
     Further methods are used where a split has them. `headers(indices)`: a list of `Header`, or of the
     DataError of a sample that cannot be used; many files are read faster together than with `size`.
-    `target(index)`: the sample's target without the image. `origins()`: the (name, group) of each sample, or
-    None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its `Source`, without
-    which decoded samples cannot be kept on disk. `image_hashes()`: a hash of 8 letters of each image's
-    name and content, or None, by which a run knows its training images after they have moved.
+    `target(index)`: the sample's target without the image. `names_and_groups()`: the (name, group) of each
+    sample, or None, which reads nothing; data/selection.py cuts splits by them. `source(index)`: its
+    `Source`, without which decoded samples cannot be kept on disk. `image_hashes()`: a hash of 8 letters of
+    each image's name and content, or None, by which a run knows its training images after they have moved.
     `without_instances()`: the same samples without their instances, if those are read from files of their
     own.
     """

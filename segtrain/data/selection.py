@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from segtrain.data.files.splits import hashed
-from segtrain.data.joined import Chosen, Joined
+from segtrain.data.joined import ConcatSplit, SubsetSplit
 from segtrain.data.parts import Data, Split
 from segtrain.errors import ConfigError
 from segtrain.settings import Sampler
@@ -35,23 +35,23 @@ def selected(data: Data, settings: Sampler) -> Data:
     return replace(data, splits=splits)
 
 
-def share_of(split: Split, fraction: float) -> Chosen:
+def share_of(split: Split, fraction: float) -> SubsetSplit:
     """The samples with the lowest hashes of their names, at least one, in the order of the split: a smaller
     fraction is part of a larger one."""
-    names = [name for name, _ in origins(split)]
+    names = [name for name, _ in names_and_groups(split)]
     by_hash = sorted(range(len(names)), key=lambda index: (hashed(names[index], SEED), names[index]))
-    return Chosen(split, sorted(by_hash[: max(1, round(fraction * len(names)))]))
+    return SubsetSplit(split, sorted(by_hash[: max(1, round(fraction * len(names)))]))
 
 
 def _fold(data: Data, folds: int, fold: int) -> dict[str, Split]:
     """The splits train and val with fold number `fold` as val."""
     if fold >= folds:
         raise ConfigError(f"sampler.fold is {fold} of {folds} folds; allowed: 0 to {folds - 1}")
-    both = Joined([data.splits[name] for name in ("train", "val")])
-    fold_of = folds_of(origins(both), folds)
+    both = ConcatSplit([data.splits[name] for name in ("train", "val")])
+    fold_of = folds_of(names_and_groups(both), folds)
     held_out = [index for index, one in enumerate(fold_of) if one == fold]
     others = [index for index, one in enumerate(fold_of) if one != fold]
-    return {"train": Chosen(both, others), "val": Chosen(both, held_out)}
+    return {"train": SubsetSplit(both, others), "val": SubsetSplit(both, held_out)}
 
 
 def folds_of(names: Sequence[tuple[str, str]], folds: int) -> list[int]:
@@ -83,11 +83,11 @@ def folds_of(names: Sequence[tuple[str, str]], folds: int) -> list[int]:
     return fold_of
 
 
-def origins(split: Split) -> list[tuple[str, str]]:
+def names_and_groups(split: Split) -> list[tuple[str, str]]:
     """(name, group) of each sample, read from no file. Of a split that does not tell them: what messages call
     the sample, without the folder that all samples lie in, and no group."""
-    if hasattr(split, "origins"):
-        found = split.origins()
+    if hasattr(split, "names_and_groups"):
+        found = split.names_and_groups()
         if found is not None:
             return found
     return [(name, "") for name in names_below(split)]

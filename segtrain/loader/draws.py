@@ -28,7 +28,7 @@ class Draws:
         return int(rng.choice(self.holders[chosen])), chosen
 
 
-EVEN = Draws()
+UNIFORM = Draws()
 """Every sample once an epoch."""
 
 
@@ -39,7 +39,7 @@ def draws_of(settings: Sampler, class_pixels: Callable[[], np.ndarray]) -> Draws
     the settings depend on them. ConfigError if no sample holds any class.
     """
     if not settings.class_share and not settings.repeat_threshold:
-        return EVEN
+        return UNIFORM
     pixels = class_pixels()
     present = pixels > 0  # N×C
     if not present.any():

@@ -8,7 +8,7 @@ from segtrain.augmentation import needs_instances
 from segtrain.data.joined import without_instances
 from segtrain.loader.batches import Batches
 from segtrain.loader.decoding import decoded
-from segtrain.loader.draws import EVEN, Draws
+from segtrain.loader.draws import UNIFORM, Draws
 from segtrain.loader.order import EndlessBatchSampler
 from segtrain.loader.reader import EvaluationReader, Reader
 from segtrain.loader.usable import evaluation_headers, training_dtype
@@ -33,7 +33,7 @@ def training_batches(
     seed: int,
     start: int = 0,
     interrupt: Callable[[], None] = lambda: None,
-    draws: Draws = EVEN,
+    draws: Draws = UNIFORM,
 ) -> Batches:
     """An endless iterator over training batches from position `start` on. ops: augmentation operations,
     in order. interrupt: see `Batches`. draws: how often each sample is drawn. split: also one of

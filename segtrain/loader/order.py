@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segtrain.loader.draws import EVEN, Draws
+from segtrain.loader.draws import UNIFORM, Draws
 
 ORDER, AUGMENT, SUBSTITUTE, BY_CLASS = 1, 2, 3, 4
 """Random streams derived from one seed: permutations, augmentation, substitutes of unreadable samples, draws
@@ -30,7 +30,7 @@ class Drawn(NamedTuple):
 class Order:
     """The index of the sample at each position of a run."""
 
-    def __init__(self, num_samples: int, seed: int, draws: Draws = EVEN):
+    def __init__(self, num_samples: int, seed: int, draws: Draws = UNIFORM):
         self._num_samples, self._seed, self._draws = num_samples, seed, draws
         # One epoch holds every sample as often as its repeat factor says, rounded up or down.
         self._length = num_samples if draws.repeats is None else math.ceil(draws.repeats.sum() - 1e-9)

@@ -15,7 +15,7 @@ import numpy as np
 from segtrain.augmentation import apply
 from segtrain.errors import DataError
 from segtrain.loader.batch import Batch, collated
-from segtrain.loader.draws import EVEN, Draws
+from segtrain.loader.draws import UNIFORM, Draws
 from segtrain.loader.order import AUGMENT, Drawn, Order
 from segtrain.loader.usable import read_sample
 from segtrain.loader.workers import note_reading
@@ -35,7 +35,7 @@ class Reader:
         skip_bad: bool = False,
         cached: bool = False,
         dtype: str | None = None,
-        draws: Draws = EVEN,
+        draws: Draws = UNIFORM,
     ):
         """skip_bad: substitute unreadable samples. cached: keep decoded samples in memory. dtype: pixel
         type that all images must have; None: any. draws: how often each sample is drawn."""

@@ -24,6 +24,7 @@ def weighted_sum(
     terms: dict[str, dict[str, Any]],
     facts: Facts | None = None,
     target: Target = CLASSES,
+    task_activation: str = "softmax",
 ) -> WeightedSum:
     """Weighted sum of several losses.
 
@@ -37,6 +38,7 @@ def weighted_sum(
         "class_frequency": class_frequency,
         "facts": facts,
         "target": target,
+        "task_activation": task_activation,
     }
     if not terms or "weighted_sum" in terms:
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")

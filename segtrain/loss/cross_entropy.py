@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.loss.border import Border
+from segtrain.loss.heads import HeadLoss, check_activation, check_classes
 from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import CLASSES, Facts, Output, Target
 
@@ -41,7 +42,7 @@ def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) ->
     return (weights**power).float()
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(HeadLoss):
     """`(total, weight)`, float32 scalars: `(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels.
 
     w is the class weight of the pixel's class y, plus the border weight of the pixel (`border`: targets ->
@@ -60,24 +61,19 @@ class CrossEntropy(nn.Module):
         aux_weight: float,
         border: Border | None = None,
     ):
-        super().__init__()
+        super().__init__(aux_weight)
         self.register_buffer("weights", weights)
         self.has_zero_weights = weights is not None and not bool(weights.all())
-        self.ignore_index, self.smoothing, self.aux_weight, self.border = (
-            ignore_index,
-            smoothing,
-            aux_weight,
-            border,
-        )
+        self.ignore_index, self.smoothing, self.border = ignore_index, smoothing, border
 
-    def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
+    def labels(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The target and the border weights, B×H×W."""
         # Objects outside the window add weight inside it, so the map is made from the whole target.
         border = None if self.border is None else output.crop(self.border(target))
-        target = output.crop(target).long()
-        total = self._total(output.upsampled(), target, border)
-        for logits in output.aux:
-            total = total + self.aux_weight * self._total(output.upsampled(logits), target, border)
-        return total, self._weight(target, border)
+        return super().labels(output, target), border
+
+    def of_head(self, head: Output, labels: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        return self._total(head.upsampled(), *labels), self._weight(*labels)
 
     def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
         # logits B×C×H×W, target and border B×H×W
@@ -121,6 +117,7 @@ def cross_entropy(
     border_sigma: Annotated[float, between(0.1, 1000)] = 5.0,
     facts: Facts | None = None,
     target: Target = CLASSES,
+    task_activation: str = "softmax",
 ) -> CrossEntropy:
     """Softmax cross-entropy, with optional class weights and weights between close objects (U-Net).
 
@@ -137,8 +134,8 @@ def cross_entropy(
         border_sigma: standard deviation of the border weight, in pixels, over the sum of the distances to the
             two nearest objects
     """
-    if not target.classes:
-        raise ConfigError("loss=cross_entropy compares classes, and the task has none; choose another loss")
+    check_classes("cross_entropy", target)
+    check_activation("cross_entropy", "softmax", task_activation)
     if not isinstance(class_weights, str) and len(class_weights) != num_classes:
         raise ConfigError(
             f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"

@@ -7,12 +7,12 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from segtrain.errors import ConfigError
-from segtrain.options import between
+from segtrain.loss.heads import HeadLoss, check_activation, check_classes
+from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Output, Target
 
 
-class Jaccard(nn.Module):
+class Jaccard(HeadLoss):
     """`(B · mean over classes of (1 - soft IoU), B)`, float32 scalars; (0, 0) if no pixel is labelled.
 
     Intersection and union are summed over the labelled pixels of the whole batch; the mean is over the
@@ -20,14 +20,14 @@ class Jaccard(nn.Module):
     batch.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int, smooth: float):
-        super().__init__()
+    def __init__(self, num_classes: int, ignore_index: int, smooth: float, aux_weight: float):
+        super().__init__(aux_weight)
         self.num_classes, self.ignore_index, self.smooth = num_classes, ignore_index, smooth
 
-    def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        target = output.crop(target).long()  # B×H×W
+    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+        target = labels  # B×H×W
         valid = target != self.ignore_index
-        probabilities = output.upsampled().softmax(1)  # B×C×H×W
+        probabilities = head.upsampled().softmax(1)  # B×C×H×W
         classes = target.clamp(0, self.num_classes - 1)
         true_probability = probabilities.gather(1, classes[:, None])[:, 0] * valid  # B×H×W
         # Summed per image row first: one-hot targets would take as much memory as the probabilities, and a
@@ -48,17 +48,20 @@ def jaccard(
     num_classes: int,
     ignore_index: int,
     smooth: Annotated[float, between(0, 1_000_000)] = 1.0,
+    aux_weight: Annotated[float, NOT_NEGATIVE] = 0.4,
     target: Target = CLASSES,
+    task_activation: str = "softmax",
 ) -> Jaccard:
     """Soft Jaccard (IoU) loss of the classes in the batch (Rahman & Wang 2016); small classes weigh as much
     as large ones.
 
     Options:
         smooth: pixels added to intersection and union, to stabilise the loss of classes with few pixels
+        aux_weight: weight of the losses of auxiliary heads
     """
-    if not target.classes:
-        raise ConfigError("loss=jaccard compares classes, and the task has none; choose another loss")
-    return Jaccard(num_classes, ignore_index, smooth)
+    check_classes("jaccard", target)
+    check_activation("jaccard", "softmax", task_activation)
+    return Jaccard(num_classes, ignore_index, smooth, aux_weight)
 
 
 class WeightedSum(nn.Module):

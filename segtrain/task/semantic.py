@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Task:
     `segtrain.sample`.
 
     out_channels: facts -> number of channels of the logits.
+    activation: of the logits, softmax or sigmoid; a loss that takes them for others is refused.
     activate: (logits B×C×H×W, images B×K×H×W before normalisation) -> probabilities B×C×H×W, or any other
     values whose mean over views and tiles makes sense.
     decide: probabilities -> predictions in the form of the target, B×H×W or B×T×H×W.
@@ -55,14 +57,21 @@ class Task:
     networks: Callable[[Facts], dict[str, nn.Module]] = _no_networks
     optimizers: Mapping[str, dict] = field(default_factory=dict)
     step: Callable | None = None
+    activation: Literal["softmax", "sigmoid"] = "softmax"
 
 
-def semantic() -> Task:
-    """One class for every pixel: softmax, the most probable class, mIoU."""
+def semantic(activation: Literal["softmax", "sigmoid"] = "softmax") -> Task:
+    """One class for every pixel: the most probable one, scored by mIoU.
+
+    Options:
+        activation: softmax: the probabilities of a pixel's classes sum to 1; sigmoid: each class has a
+            probability of its own
+    """
     return Task(
         name="semantic",
         out_channels=lambda facts: facts.num_classes,
-        activate=lambda logits, images: logits.softmax(1),
+        activate=lambda logits, images: logits.softmax(1) if activation == "softmax" else logits.sigmoid(),
+        activation=activation,
         # max over channels is three to four times as fast as argmax on a CPU.
         decide=lambda probabilities: probabilities.max(1).indices,
         metrics={"confusion": {}},

@@ -148,6 +148,20 @@ def test_images_of_the_training_in_another_folder_are_counted(scored, tmp_path, 
     assert "warning: 1 of 9 images are training images of outputs/r" in printed
 
 
+@pytest.mark.parametrize("option", ["data.val_fraction=0.5", "data.test_fraction=0.2", "data.split_seed=3"])
+def test_options_of_the_random_split_are_not_ignored(scored, option, capsys):
+    """The run's split is kept, unless another one is asked for."""
+    assert cli.main(["evaluate", "run=outputs/r", option]) == 2
+    message = capsys.readouterr().err
+    key, value = option.split("=")
+    assert f"{key}={value} changes nothing: the run keeps the random split" in message
+    assert "add data.split_bounds=null" in message
+    assert (
+        scored(option, "data.split_bounds=null")[1]["data"]["split_bounds"]
+        != scored()[1]["data"]["split_bounds"]
+    )
+
+
 def earlier(run):
     """Makes the run's config that of an earlier version."""
     saved = yaml.safe_load((run / "config.yaml").read_text())

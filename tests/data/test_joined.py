@@ -6,7 +6,7 @@ from segtrain.commands.dataset import split_of
 from segtrain.data import DATA
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.joined import Joined
+from segtrain.data.joined import ConcatSplit
 from segtrain.errors import ConfigError, DataError
 
 
@@ -28,7 +28,9 @@ def test_headers_come_in_the_order_asked_for(tmp_path):
         Image.new("L", (width, 4)).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"no image")
     pair = {name: Pair(*[str(tmp_path / f"{name}.png")] * 2, name) for name in "abc"}
-    joined = Joined([PairedFiles([pair["a"], pair["c"]], Labels(1)), PairedFiles([pair["b"]], Labels(1))])
+    joined = ConcatSplit(
+        [PairedFiles([pair["a"], pair["c"]], Labels(1)), PairedFiles([pair["b"]], Labels(1))]
+    )
     last, broken, first = joined.headers([2, 1, 0])
     assert (last.width, first.width) == (6, 5) and isinstance(broken, DataError)
 

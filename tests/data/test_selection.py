@@ -7,9 +7,9 @@ from segtrain.commands.dataset import data_of
 from segtrain.data import DATA
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.joined import Joined
+from segtrain.data.joined import ConcatSplit
 from segtrain.data.parts import Data
-from segtrain.data.selection import folds_of, origins, selected
+from segtrain.data.selection import folds_of, names_and_groups, selected
 from segtrain.errors import ConfigError
 from segtrain.sample import CLASSES, Facts
 from segtrain.settings import Sampler
@@ -32,11 +32,11 @@ def drives(root="/a") -> Data:
 
 
 def names(split) -> list[str]:
-    return [name for name, _ in origins(split)]
+    return [name for name, _ in names_and_groups(split)]
 
 
 def groups(split) -> set[str]:
-    return {group for _, group in origins(split)}
+    return {group for _, group in names_and_groups(split)}
 
 
 def test_a_smaller_share_is_part_of_a_larger_one_wherever_the_files_lie():
@@ -61,8 +61,8 @@ def test_folds_are_a_partition_that_keeps_groups(folds):
         assert len(train) + len(val) == 40 == len({*names(train), *names(val)})
         assert names(data.splits["test"]) == ["t"]
         held_out += names(val)
-    assert sorted(held_out) == sorted(names(Joined([drives().splits["train"], drives().splits["val"]])))
-    sizes = np.bincount(folds_of(origins(Joined(list(drives().splits.values())[:2])), folds))
+    assert sorted(held_out) == sorted(names(ConcatSplit([drives().splits["train"], drives().splits["val"]])))
+    sizes = np.bincount(folds_of(names_and_groups(ConcatSplit(list(drives().splits.values())[:2])), folds))
     assert sizes.max() - sizes.min() <= (12 - 2 if folds == 7 else 3)
 
 

@@ -434,6 +434,8 @@ NOT_RUN = {
     "a view of tta has another size than the image": "no view that segtrain brings has",
     "cannot compile this network": "needs a network that a compiler refuses",
     "fp16 loss scale fell": "needs a scale that falls below 1",
+    "for another split, whose validation images may": "tests of what is scored",
+    "or a loss for a {activation}": "tests of the losses' heads",
     "the state of the run does not fit": "a forged state: tests of the state",
     "runs is empty; name the folders": "the command line refuses an empty list before",
     "set data.label_map='{0: 0, 255: 1}'": "a warning: nothing fails",

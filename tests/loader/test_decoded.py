@@ -16,7 +16,7 @@ from segtrain.data.concat import Mapped
 from segtrain.data.files import per_file
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.joined import Chosen, Joined
+from segtrain.data.joined import ConcatSplit, SubsetSplit
 from segtrain.data.parts import Source
 from segtrain.data.shapes import shapes
 from segtrain.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -186,7 +186,7 @@ def test_unreadable_samples(cache):
 
 
 def test_a_sample_that_occurs_twice_is_stored_once(files, cache):
-    often = Joined([Chosen(files, [0, 1, 1, 1, 0]), files])
+    often = ConcatSplit([SubsetSplit(files, [0, 1, 1, 1, 0]), files])
     read = decoding.decoded(often, settings(folder=cache))
     assert [read[index].name for index in range(6)] == [f"name-{index}" for index in (0, 1, 1, 1, 0, 0)]
     stored = sum(path.stat().st_size for path in folders(cache)[0].glob("shard-*"))
@@ -370,7 +370,7 @@ class Silent(Measured):
         return super().__getattribute__(name)
 
 
-@pytest.mark.parametrize("split", [Silent(), Chosen(Silent(), [0, 1])])
+@pytest.mark.parametrize("split", [Silent(), SubsetSplit(Silent(), [0, 1])])
 def test_a_split_that_does_not_tell_its_files(split):
     with pytest.raises(ConfigError, match=r"loader\.cache=disk"):
         decoding.decoded(split, settings())

@@ -7,7 +7,7 @@ import torch
 from segtrain.augmentation import AUGMENTATION
 from segtrain.data.survey.stats import class_pixels
 from segtrain.errors import ConfigError
-from segtrain.loader.draws import EVEN, Draws, draws_of, repeat_factors
+from segtrain.loader.draws import UNIFORM, Draws, draws_of, repeat_factors
 from segtrain.loader.loader import training_batches
 from segtrain.loader.order import Order
 from segtrain.sample import IGNORE, Sample
@@ -64,7 +64,7 @@ def test_an_epoch_holds_each_sample_as_often_as_its_factor_says():
 
 
 def test_without_a_sampler_nothing_changes_and_no_mask_is_read():
-    assert draws_of(Sampler(), lambda: pytest.fail("read")) is EVEN
+    assert draws_of(Sampler(), lambda: pytest.fail("read")) is UNIFORM
     order = np.random.default_rng([7, 1, 2]).permutation(20)
     drawn = [Order(20, 7).drawn(40 + place) for place in range(20)]
     assert [one.index for one in drawn] == order.tolist() and {one.focus for one in drawn} == {None}

@@ -150,13 +150,13 @@ def test_unreadable_masks_leave_class_frequencies_to_the_others(data):
 def test_unreadable_training_masks_leave_the_classes_to_the_others(data, tmp_path, capsys):
     without_header(data.splits["train"].pairs[3].mask)
     options = {"name": "folder", "root": str(tmp_path)}
-    assert DATA.build(options, skip_bad=True).facts.classes == ("class_0",)
+    assert DATA.build(options, unread_in=["train"]).facts.classes == ("class_0",)
     assert "1 mask is left out where classes are looked for, the first: " in capsys.readouterr().err
     with pytest.raises(DataError, match="is not an image"):
         DATA.build(options)
     without_header(data.splits["val"].pairs[3].mask)
     with pytest.raises(DataError, match=r"masks/val/.*is not an image"):
-        DATA.build(options, skip_bad=True)
+        DATA.build(options, unread_in=["train"])
 
 
 def test_evaluations_read_the_headers_of_a_data_set_once(tmp_path, write, monkeypatch):

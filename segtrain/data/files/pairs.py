@@ -129,7 +129,7 @@ class PairedFiles:
         mask, palette = self.mask(index)
         return self.labels.target(mask, path, palette)
 
-    def origins(self) -> list[tuple[str, str]]:
+    def names_and_groups(self) -> list[tuple[str, str]]:
         """(name, group) of each sample."""
         return [(pair.name, pair.group) for pair in self.pairs]
 

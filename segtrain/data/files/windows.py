@@ -69,11 +69,13 @@ def _begins(length: int, side: int) -> list[tuple[int, int]]:
 class Rasters:
     """The images of a folder, in windows. files: with the windows in place of the images that have a mask."""
 
-    def __init__(self, files: Files, side: int, channels: Channels | None, lossy: bool, skip_bad: bool):
-        """side: of the windows in pixels. lossy: whether masks of lossy compression are read. skip_bad:
-        whether rasters may have windows that cannot be read. DataError for a pair whose files do not fit
+    def __init__(
+        self, files: Files, side: int, channels: Channels | None, lossy: bool, unread_in: Collection[str]
+    ):
+        """side: of the windows in pixels. lossy: whether masks of lossy compression are read. unread_in:
+        splits whose rasters may have windows that cannot be read. DataError for a pair whose files do not fit
         together or cannot be read by windows."""
-        self.channels, self.skip_bad = channels, skip_bad
+        self.channels, self._unread_in = channels, unread_in
         self.pieces: dict[str, Piece] = {}
         self._raster_of: dict[str, str] = {}  # names of windows and of their images
         self.images: dict[str, RasterImage] = {}  # by the path of the mask
@@ -143,7 +145,7 @@ class Rasters:
             )
         made = {}
         for split, of_split in pairs.items():
-            empty = self._unlabelled({pair.mask for pair in of_split}, labels)
+            empty = self._unlabelled({pair.mask for pair in of_split}, labels, split in self._unread_in)
             kept = [pair for pair in of_split if pair.name not in empty]
             if not kept:
                 raise DataError(
@@ -156,14 +158,15 @@ class Rasters:
             made[split] = Windows(kept, self, labels, None if normalisation is None else normalisation.mean)
         return made
 
-    def _unlabelled(self, masks: Iterable[str], labels: Labels) -> set[str]:
-        """Names of the windows of these masks that have no labelled pixel."""
+    def _unlabelled(self, masks: Iterable[str], labels: Labels, may_fail: bool) -> set[str]:
+        """Names of the windows of these masks that have no labelled pixel. may_fail: whether masks need not
+        be readable; then all of their windows are kept."""
         found = set()
         for mask in _with_bar(sorted(masks), "reading masks"):
             try:
                 counts = self._counts(mask)
             except DataError:
-                if not self.skip_bad:
+                if not may_fail:
                     raise
                 continue
             known = _labelled_values(set().union(*counts), self.masks[mask], labels)
@@ -272,7 +275,7 @@ class Windows:
             target[known] = self.labels.target(values[known][None], mask.path, palette)[0]  # of 1×N or 1×N×3
         return target
 
-    def origins(self) -> list[tuple[str, str]]:
+    def names_and_groups(self) -> list[tuple[str, str]]:
         """(name, group) of each sample."""
         return [(pair.name, pair.group) for pair in self.pairs]
 

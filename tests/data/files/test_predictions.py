@@ -7,7 +7,7 @@ from PIL import Image
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles, composed
 from segtrain.data.files.predictions import core, labels_of, matched, read_prediction
-from segtrain.data.joined import Chosen, Joined
+from segtrain.data.joined import ConcatSplit, SubsetSplit
 from segtrain.data.resized import Resized
 from segtrain.errors import ConfigError, DataError
 
@@ -121,6 +121,6 @@ def test_files_that_hold_the_values_of_the_masks(tmp_path):
 
 def test_labels_are_found_below_other_splits(split_of):
     split = split_of(*NAMES)
-    for outer in (split, Joined([split]), Chosen(Joined([split]), [0]), Resized(split, 5)):
+    for outer in (split, ConcatSplit([split]), SubsetSplit(ConcatSplit([split]), [0]), Resized(split, 5)):
         assert labels_of(outer) is split.labels
     assert labels_of([]) is None

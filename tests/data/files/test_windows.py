@@ -8,7 +8,7 @@ import pytest
 from segtrain.data import DATA
 from segtrain.data.files import raster
 from segtrain.data.files.windows import pieces
-from segtrain.data.selection import folds_of, origins
+from segtrain.data.selection import folds_of, names_and_groups
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE
 
@@ -44,9 +44,9 @@ def write_pair(root, name="scene", image=None, mask=None, image_options=None, **
     return image, mask
 
 
-def build(root, skip_bad=False, **options):
+def build(root, unread_in=(), **options):
     chosen = {"name": "folder", "root": str(root), "window": SIDE, "classes": ["a", "b", "c"]}
-    return DATA.build({**chosen, **options}, skip_bad=skip_bad)
+    return DATA.build({**chosen, **options}, unread_in=unread_in)
 
 
 def one(root, **options):
@@ -144,7 +144,7 @@ def test_pixels_without_content_have_no_label_and_are_filled(tmp_path, kind):
     channels = 3 if kind == "nan" else None
     data = build(tmp_path, channels=channels)
     (split,) = data.splits.values()
-    assert "scene_r0_c0" not in [name for name, _ in split.origins()] and len(split) == 8
+    assert "scene_r0_c0" not in [name for name, _ in split.names_and_groups()] and len(split) == 8
     labelled = np.zeros((HEIGHT, WIDTH), bool)
     for index in range(8):
         sample = split[index]
@@ -178,7 +178,7 @@ def test_windows_without_a_label_are_left_out_and_counted(tmp_path, capsys):
     mask[0, 100, 100] = 1
     write_pair(tmp_path, mask=mask)
     split = one(tmp_path)
-    assert [name for name, _ in split.origins()] == ["scene_r64_c64"]
+    assert [name for name, _ in split.names_and_groups()] == ["scene_r64_c64"]
     assert "split train: 8 of 9 windows without a labelled pixel left out" in capsys.readouterr().err
     write_pair(tmp_path, mask=np.full((1, HEIGHT, WIDTH), 7, np.uint8))
     with pytest.raises(DataError, match=r"none of the 9 windows .* has a labelled pixel"):
@@ -190,21 +190,33 @@ def test_windows_of_a_raster_stay_together_unless_lists_say_otherwise(tmp_path):
         write_pair(tmp_path, name, np.ones((3, 50, 70), np.uint8), np.ones((1, 50, 70), np.uint8))
 
     def rasters(split):
-        return {name.rsplit("_r", 1)[0] for name, _ in split.origins()}
+        return {name.rsplit("_r", 1)[0] for name, _ in split.names_and_groups()}
 
     splits = build(tmp_path, val_fraction=0.5).splits
     assert not rasters(splits["train"]) & rasters(splits["val"])
-    assert {group for _, group in splits["train"].origins()} == rasters(splits["train"])
-    assert len(set(folds_of(origins(splits["train"]), 2))) == 2
+    assert {group for _, group in splits["train"].names_and_groups()} == rasters(splits["train"])
+    assert len(set(folds_of(names_and_groups(splits["train"]), 2))) == 2
     by_group = build(tmp_path, val_fraction=0.5, group=r"(p\d)_").splits
-    assert {group for split in by_group.values() for _, group in split.origins()} == {"p1", "p2", "p3"}
+    assert {group for split in by_group.values() for _, group in split.names_and_groups()} == {
+        "p1",
+        "p2",
+        "p3",
+    }
 
     (tmp_path / "train.txt").write_text("p1_a\np2_a_r0_c0\n")
     (tmp_path / "val.txt").write_text("p2_a_r0_c6\nimages/p3_a.tif\n")
     lists = {"train_list": "train.txt", "val_list": "val.txt"}
     splits = build(tmp_path, **lists).splits
-    assert [name for name, _ in splits["train"].origins()] == ["p1_a_r0_c0", "p1_a_r0_c6", "p2_a_r0_c0"]
-    assert [name for name, _ in splits["val"].origins()] == ["p2_a_r0_c6", "p3_a_r0_c0", "p3_a_r0_c6"]
+    assert [name for name, _ in splits["train"].names_and_groups()] == [
+        "p1_a_r0_c0",
+        "p1_a_r0_c6",
+        "p2_a_r0_c0",
+    ]
+    assert [name for name, _ in splits["val"].names_and_groups()] == [
+        "p2_a_r0_c6",
+        "p3_a_r0_c0",
+        "p3_a_r0_c6",
+    ]
     (tmp_path / "val.txt").write_text("p1_a_r0_c0\n")
     with pytest.raises(DataError, match=r"in both lists, 'p1_a_r0_c0' first"):
         build(tmp_path, **lists)
@@ -307,7 +319,9 @@ def test_a_damaged_tile_is_that_of_its_windows(tmp_path):
         one(tmp_path)
     for name in ("other", "third"):
         write_pair(tmp_path, name)
-    splits = build(tmp_path, skip_bad=True, val_fraction=0.4).splits  # as with loader.on_bad=skip
+    splits = build(
+        tmp_path, unread_in=("train", "val"), val_fraction=0.4
+    ).splits  # as with loader.on_bad=skip
     assert sum(map(len, splits.values())) == 27
 
 

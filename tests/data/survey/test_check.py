@@ -52,7 +52,7 @@ def folder(tmp_path, write_pair):
 
 def found(root: Path, similar: bool = False, **options) -> list:
     options = {"classes": NAMES, **options}
-    data = DATA.build({"name": "folder", "root": str(root), **options}, skip_bad=True)
+    data = DATA.build({"name": "folder", "root": str(root), **options}, unread_in=("train", "val", "test"))
     return findings(data, similar=similar)
 
 
@@ -151,6 +151,15 @@ def test_each_fault_is_found_as_often_as_it_occurs(folder, fault):
     for name, one in zip(names, listed, strict=True):
         assert f"{name}.png" in one.message
         assert one.samples[0].split == "train" and one.samples[0].name.endswith(f"{name}.png")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_without_classes_unreadable_masks_of_every_split_are_listed(folder, split):
+    """The classes are those that the other masks hold."""
+    for letter in "xyz":
+        truncated_mask(folder, f"{split}/{letter}")
+    listed = found(folder("train/last"), classes=None)
+    assert [(one.kind, one.samples[0].split) for one in listed] == [("unreadable", split)] * 3
 
 
 def test_all_faults_at_once_are_told_apart(folder):

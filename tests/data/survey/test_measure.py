@@ -12,7 +12,7 @@ from segtrain.augmentation.objects import objects_of
 from segtrain.data import DATA
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
-from segtrain.data.joined import Joined
+from segtrain.data.joined import ConcatSplit
 from segtrain.data.survey.measure import measure
 from segtrain.data.survey.stats import class_pixels
 from segtrain.errors import DataError
@@ -79,7 +79,7 @@ def test_objects_are_the_instances_where_there_are_any():
 
 def test_a_split_of_others_has_the_sum_of_both(folder):
     splits = folder().splits
-    together = measure(Joined(list(splits.values())), FACTS, objects_of)
+    together = measure(ConcatSplit(list(splits.values())), FACTS, objects_of)
     alone = [measure(split, FACTS, objects_of) for split in splits.values()]
     assert together.pixels.tolist() == [row for one in alone for row in one.pixels.tolist()]
     assert together.areas[1].tolist() == [area for one in alone for area in one.areas[1].tolist()]
