@@ -222,9 +222,11 @@ def oriented_header(image: Image.Image, file) -> Header:
 def check_pixels(path: str, height: int, width: int, max_pixels: int, limit: str = "data.max_pixels") -> None:
     """DataError if an image has more than `max_pixels` pixels. limit: the option that sets them."""
     if width * height > max_pixels:
+        is_raster = limit == "data.max_pixels" and path.lower().endswith((".tif", ".tiff"))
         raise DataError(
             f"{path} has {width}x{height} = {width * height} pixels; allowed: {max_pixels} "
             f"({limit}); make it smaller or raise the limit"
+            + (", or with data=folder set data.window=512, which reads TIFFs by windows" if is_raster else "")
         )
 
 

@@ -246,6 +246,8 @@ def test_the_channels_of_an_image_may_lie_in_a_file_each(tmp_path):
 
 def test_max_pixels_is_that_of_a_window(tmp_path):
     write_pair(tmp_path)
+    with pytest.raises(DataError, match=r"\(data.max_pixels\).*, or with data=folder set data.window=512"):
+        one(tmp_path, window=None, max_pixels=SIDE**2)[0]
     assert len(one(tmp_path, max_pixels=SIDE**2)) == 9
     with pytest.raises(ConfigError, match=r"data.window=64 has 4096 pixels; allowed: 4095 \(data.max_pixels"):
         one(tmp_path, max_pixels=SIDE**2 - 1)
