@@ -5,11 +5,13 @@ from __future__ import annotations
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
+from segtrain.commands.predict_rasters import by_windows
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import prediction_of
 from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
-from segtrain.predictor.mask import mask_of
+from segtrain.predictor.mask import Mask, mask_of
+from segtrain.predictor.prediction import Prediction
 from segtrain.task import TASK
 from segtrain.text import count, say
 
@@ -19,17 +21,16 @@ def predict(config: dict, stop) -> dict:
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
-    task = TASK.build(checkpoint.description["config"]["task"])
-    mask = mask_of(
-        model.to(device),
-        facts,
-        task,
-        prediction_of(config, config["run"], checkpoint.description),
-        device,
-        stop.raise_if_requested,
-    )
+    trained = checkpoint.description["config"]
+    task = TASK.build(trained["task"])
+    prediction = prediction_of(config, config["run"], checkpoint.description)
+    model.to(device)
+
+    def mask_by(prediction: Prediction) -> Mask:
+        return mask_of(model, facts, task, prediction, device, stop.raise_if_requested)
+
     counts = files.predict(
-        mask,
+        mask_by(prediction),
         task,
         config["input"],
         config["output"],
@@ -37,7 +38,8 @@ def predict(config: dict, stop) -> dict:
         config["probabilities"],
         stop.raise_if_requested,
         config["max_pixels"],
-        Channels.of(checkpoint.description["config"]["data"].get("channels")),
+        Channels.of(trained["data"].get("channels")),
+        by_windows(prediction, mask_by, trained["data"], config["max_pixels"]),
     )
     folders = [
         f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -84,6 +84,7 @@ def predict(
     interrupt=lambda: None,
     max_pixels: int = MAX_PIXELS,
     channels: Channels | None = None,
+    by_windows: Callable[[str, Path], bool] = lambda image, path: False,
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
     asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
@@ -95,7 +96,8 @@ def predict(
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
     of a file is replaced.
     mask: `segtrain.predictor.Mask`. interrupt: called after each image. max_pixels: larger images are left
-    out. channels: how images of other than three channels are read.
+    out. channels: how images of other than three channels are read. by_windows: see
+    `segtrain.commands.predict_rasters.by_windows`; of what it predicts, OUTPUT/geotiff/NAME.tif is all.
     """
     files, results = list(inputs(source, output, folders(task), channels)), Path(output)
     read = read_image if channels is None else channels.read
@@ -111,9 +113,12 @@ def predict(
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
     bad: list[str] = []
-    places = 0
+    places = rasters = 0
     for file, name in tqdm(files, unit="image", disable=None):
         try:
+            if by_windows(str(file), results / GEOTIFF / f"{name}.tif"):
+                rasters, places = rasters + 1, places + 1
+                continue
             image = read(str(file), max_pixels, "max_pixels")
             values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
             classes = mask(image) if values is None else write_probabilities(mask, image, values)
@@ -135,7 +140,10 @@ def predict(
             else "the image could not be used"
         )
         raise DataError(f"{none}: {bad[0]}")
-    return {"images": len(files) - len(bad), "left_out": len(bad), GEOTIFF: places}
+    done = len(files) - len(bad)
+    # Of rasters alone, there is nothing in the other folders.
+    others = {} if rasters < done else dict.fromkeys((task.folder, "colours", "overlay", "probabilities"), 0)
+    return {"images": done, "left_out": len(bad), GEOTIFF: places, **others}
 
 
 def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:

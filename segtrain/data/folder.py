@@ -9,35 +9,18 @@ from typing import Annotated
 from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.classes import found_file, read_classes
-from segtrain.data.files.groups import groups_of
-from segtrain.data.files.pairing import (
-    Files,
-    Suffixes,
-    find_annotated,
-    find_files,
-    find_places,
-    refuse_unpaired,
-)
-from segtrain.data.files.pairs import Pair, PairedFiles
+from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
+from segtrain.data.files.pairs import Pair
 from segtrain.data.files.reading import MAX_PIXELS
-from segtrain.data.files.splits import (
-    FOLDERS,
-    by_folder,
-    by_hash,
-    by_list,
-    by_order,
-    key_of,
-    split_bounds,
-    warn_of_groups_apart,
-    warn_of_neighbours,
-)
+from segtrain.data.files.splits import chosen_names, drawn_splits, warn_of_groups_apart, with_masks
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
+from segtrain.data.files.whole import Whole
+from segtrain.data.files.windows import Rasters
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
 from segtrain.sample import IGNORE, Facts, voc_palette
-from segtrain.text import count, notice
 
 
 def folder(
@@ -63,6 +46,7 @@ def folder(
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
+    window: Annotated[int, between(16, 16384)] | None = None,
     unread_in: Collection[str] = (),
 ) -> Data:
     """Your own images and masks, paired by name, with classes by index, by colour or as 0 and 255.
@@ -116,7 +100,10 @@ def folder(
         mean: of each channel, as a share of 255 (8 bits) or 65535 (16 bits); null: measured on the
             training split if the images are no RGB of 8 or 16 bits
         std: standard deviation of each channel, in the same way
+        window: side in pixels of the windows that TIFFs of any size are cut into; each is a sample and is
+            read alone, by rasterio (pip install 'segtrain[geo]'); null: images are read whole
     """
+    _check_window(window, max_pixels, annotations)
     suffixes = Suffixes(image_suffix, mask_suffix)
     places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
@@ -127,12 +114,17 @@ def folder(
         files = find_annotated(places, suffixes, source, shapes.keys, shapes.where)
     if (train_list is None) != (val_list is None):
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
+    if window is None:
+        source_files = Whole(files, source, max_pixels)
+    else:
+        source_files = Rasters(files, window, source, lossy_masks, unread_in)
+    files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
-    chosen, at_random = _chosen(files, lists, places.images, root)
-    chosen = _with_masks(files, chosen)
+    chosen, at_random = chosen_names(files, lists, places.images, root)
+    chosen = with_masks(files, chosen)
     used = [*itertools.chain(*chosen.values()), *(at_random or [])]
-    group_of = groups_of(group, used, root)
+    group_of = source_files.groups(group, used, root)
 
     def pair(name: str) -> Pair:
         return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
@@ -145,15 +137,15 @@ def folder(
         )
     if at_random is not None:
         fractions = (val_fraction, test_fraction)
-        drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
+        drawn, settled = drawn_splits(list(map(pair, at_random)), fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
     targets = None
     if shapes is None:
-        used = [pair.mask for pairs in splits.values() for pair in pairs]
+        used = list(dict.fromkeys(pair.mask for pairs in splits.values() for pair in pairs))
         may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
         named, labels, decided = of_masks(
-            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
+            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, source_files, may_fail
         )
     else:
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
@@ -161,7 +153,7 @@ def folder(
     settled |= decided
     # The bounds of a run may leave no image of another folder to train.
     measured = splits.get("train") or [*itertools.chain(*splits.values())]
-    normalisation = measured_normalisation(source, measured, mean, std, max_pixels, "train" in unread_in)
+    normalisation = measured_normalisation(source, measured, mean, std, source_files, "train" in unread_in)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
@@ -170,77 +162,17 @@ def folder(
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
-    made = {
-        name: PairedFiles(found, labels, max_pixels, channels=source, targets=targets)
-        for name, found in splits.items()
-    }
-    return Data(facts, made, settled)
+    return Data(facts, source_files.splits(splits, labels, targets, normalisation), settled)
 
 
-def _chosen(
-    files: Files, lists: Mapping[str, str], folder: str, root: str | None
-) -> tuple[dict[str, list[str]], list[str] | None]:
-    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
-    none. DataError for files that a split uses and that lack a partner."""
-    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
-    if {"train", "val"} <= set(lists):
-        return listed, None
-    taken = {name for names in listed.values() for name in names}
-    others = {name: path for name, path in files.images.items() if name not in taken}
-    alone, by_folders = files.masks_alone(), by_folder(others)
-    if by_folders is None:
-        refuse_unpaired(files.without_mask(others), list(alone.values()), files.kind)
-        return listed, list(others)
-    split_of = {name: FOLDERS.get(name.split("/")[0].lower()) for name in alone if "/" in name}
-    in_use = [path for name, path in alone.items() if split_of.get(name) in ("train", "val")]
-    refuse_unpaired([], in_use, files.kind)
-    at_random = None if "val" in by_folders else by_folders.pop("train")
-    refuse_unpaired(files.without_mask(at_random or []), [], files.kind)
-    return {**by_folders, **listed}, at_random
-
-
-def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The splits whose images have masks; others than train and val may be without any, and are left out."""
-    kept = {}
-    for split, names in splits.items():
-        lonely = files.without_mask(names)
-        if lonely and split not in ("train", "val") and len(lonely) == len(names):
-            have = count(len(names), "image has", "images have")
-            notice(f"split {split} is left out: its {have} no {files.kind}")
-            continue
-        refuse_unpaired(lonely, [], files.kind)
-        kept[split] = names
-    return kept
-
-
-def _drawn(
-    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
-) -> tuple[dict[str, list[Pair]], dict]:
-    """Random splits, and the settled option split_bounds."""
-    val, test = fractions
-    if bounds is None:
-        if val + test >= 1:
-            raise ConfigError(
-                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
-                f"a sum below 1"
-            )
-        if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
-            raise ConfigError(
-                f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
-                f"split; correct it, or leave it null"
-            )
-        bounds = split_bounds(map(key_of, pairs), val, test, seed)
-        splits = by_hash(pairs, bounds, seed)
-        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
-        return splits, {"split_bounds": list(bounds)}
-    if not bounds:
-        return by_order(pairs, val, seed), {}
-    if len(bounds) != 2 or bounds[0] > bounds[1]:
+def _check_window(window: int | None, max_pixels: int, annotations: str | None) -> None:
+    if window is not None and annotations is not None:
+        raise ConfigError("data.window cuts images and their masks, not annotations; set data.window=null")
+    if window is not None and window**2 > max_pixels:
         raise ConfigError(
-            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
-            f"earlier versions; leave it to segtrain (null)"
+            f"data.window={window} has {window**2} pixels; allowed: {max_pixels} (data.max_pixels); make it "
+            f"smaller or raise the limit"
         )
-    return by_hash(pairs, bounds, seed), {}
 
 
 def refuse_other_split(options: Mapping, saved: Mapping) -> None:

@@ -17,7 +17,8 @@ from segtrain.predictor.device import choose_device
 from segtrain.predictor.inputs import READ_RGB, pixels_of, reader_of
 from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
-from segtrain.predictor.tiles import Predict
+from segtrain.predictor.raster_tiles import RasterTiles
+from segtrain.predictor.tiles import Columns, Predict
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
@@ -82,6 +83,10 @@ class Mask:
         """The probabilities as consecutive strips of rows, 1×C×h×W from top to bottom, each yielded once
         complete."""
         return self._predict.strips(self._stacked([self._pixels(image)]))
+
+    def strips_of(self, images: RasterTiles, columns: Columns) -> Iterator[np.ndarray]:
+        """The predictions of some columns of a raster as consecutive strips of rows, h×w."""
+        return map(self.decide, self._predict.strips(images.on(self._device), columns))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         """H×W (H×W×T) predictions of an image's 1×C×H×W probabilities, or of a strip of them."""

@@ -22,7 +22,7 @@ from segtrain.model.parts.sides import check_side
 from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
-from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
+from segtrain.predictor.tiles import Columns, Predict, Strips, assembled, overlap_tile, sliding
 from segtrain.predictor.views import average
 from segtrain.sample import Facts, Normalisation, Target
 from segtrain.settings import PredictorSettings
@@ -48,15 +48,16 @@ class Predictor:
         return torch.cat([decide(strip) for strip in self.strips(images)], dim=-2)
 
     @torch.inference_mode()
-    def strips(self, images: Tensor) -> Iterator[Tensor]:
+    def strips(self, images: Tensor, columns: Columns | None = None) -> Iterator[Tensor]:
         """The probabilities as consecutive rows, B×C×h×W from top to bottom, each strip as soon as it is
         complete. There is a single one where the image fits in one tile, and where views or a CRF are
-        computed on the whole image."""
+        computed on the whole image. columns: those that are predicted, equal to the same ones of all; None:
+        all."""
         # Per module: frozen batch-norm stays in evaluation mode during training.
         was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
-            yield from self._strips(images)
+            yield from self._strips(images, columns)
         finally:
             for module, flag in was_training.items():
                 module.training = flag
@@ -185,7 +186,7 @@ def check_merge(model: Network, which: str, settings: PredictorSettings) -> None
 
 
 def _in_one(predict: Predict) -> Strips:
-    return lambda images: iter([predict(images)])
+    return lambda images, columns=None: iter([predict(images)[..., slice(*columns or (None,))]])
 
 
 def _merged(
