@@ -136,8 +136,10 @@ def folder(
             f"set it to 0"
         )
     if at_random is not None:
-        fractions = (val_fraction, test_fraction)
-        drawn, settled = drawn_splits(list(map(pair, at_random)), fractions, split_seed, split_bounds)
+        fractions, pairs = (val_fraction, test_fraction), list(map(pair, at_random))
+        if group is not None and split_bounds is None:
+            refuse_one_group(pairs)
+        drawn, settled = drawn_splits(pairs, fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
     targets = None

@@ -303,6 +303,15 @@ def with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[
     return kept
 
 
+def refuse_one_group(pairs: Sequence[Pair]) -> None:
+    """ConfigError if data.group puts all images into one group, which no split can divide."""
+    if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
+        raise ConfigError(
+            f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
+            f"split; correct it, or leave it null"
+        )
+
+
 def drawn_splits(
     pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
 ) -> tuple[dict[str, list[Pair]], dict]:
@@ -313,11 +322,6 @@ def drawn_splits(
             raise ConfigError(
                 f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
                 f"a sum below 1"
-            )
-        if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
-            raise ConfigError(
-                f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
-                f"split; correct it, or leave it null"
             )
         bounds = split_bounds(map(key_of, pairs), val, test, seed)
         splits = by_hash(pairs, bounds, seed)
