@@ -175,7 +175,8 @@ class Output(NamedTuple):
     logits: B×C×h×w at the network's own stride. aux: such logits of each auxiliary head, () if there is none.
     size: the (H, W) that logits are upsampled to. window: the part of the input that the logits cover; None
     for all of it. images: the B×K×H×W images before normalisation, for the loss of a task whose output is
-    added to the images; set by the training step.
+    added to the images; set by the training step. step: number of optimizer steps before this one, for losses
+    that change during a run; set by the training step.
     """
 
     logits: torch.Tensor
@@ -184,6 +185,7 @@ class Output(NamedTuple):
     window: Window | None = None
     align_corners: bool = False
     images: torch.Tensor | None = None
+    step: int = 0
 
     def upsampled(self, logits: torch.Tensor | None = None) -> torch.Tensor:
         """B×C×H×W float32: the logits, or those of an auxiliary head if given, upsampled bilinearly to
@@ -208,7 +210,7 @@ class View:
     forward: B×K×H×W images -> B×K×h×w images of the same dtype; h×w may differ from H×W.
     backward: (B×C×h×w probabilities of the view, (H, W)) -> B×C×H×W probabilities of the image, and the
     weight 0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all pixels. Where the
-    weight is above 0, the probabilities must sum to 1 over the classes, as those of the view do.
+    weight is above 0, the probabilities must sum to 1 over the classes if those of the view do.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]

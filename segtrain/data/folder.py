@@ -12,7 +12,13 @@ from segtrain.data.files.classes import found_file, read_classes
 from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
 from segtrain.data.files.pairs import Pair
 from segtrain.data.files.reading import MAX_PIXELS
-from segtrain.data.files.splits import chosen_names, drawn_splits, warn_of_groups_apart, with_masks
+from segtrain.data.files.splits import (
+    chosen_names,
+    drawn_splits,
+    refuse_one_group,
+    warn_of_groups_apart,
+    with_masks,
+)
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
 from segtrain.data.files.whole import Whole
