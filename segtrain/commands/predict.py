@@ -27,6 +27,7 @@ def predict(config: dict, stop) -> dict:
         prediction_of(config, config["run"], checkpoint.description),
         device,
         stop.raise_if_requested,
+        votes=config["disagreement"],
     )
     counts = files.predict(
         mask,
@@ -38,9 +39,11 @@ def predict(config: dict, stop) -> dict:
         stop.raise_if_requested,
         config["max_pixels"],
         Channels.of(checkpoint.description["config"]["data"].get("channels")),
+        config["disagreement"],
     )
+    asked = {**config, **dict.fromkeys(files.DISAGREEMENT, config["disagreement"])}
     folders = [
-        f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))
+        f"{name}/" for name in files.folders(task) if counts.get(name, asked.get(name, True))
     ]  # folders that no option switches off are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")

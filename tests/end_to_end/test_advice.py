@@ -431,7 +431,7 @@ NOT_RUN = {
     "timm publishes no ImageNet weights for": "needs an encoder without weights and the hub",
     "images.shape[1]} channels; use ": "needs images of another number of channels",
     "needs the probabilities of two classes or more": "needs a task of one class",
-    "a view of tta has another size than the image": "no view that segtrain brings has",
+    "a view of tta has another size than the image": "tests of the views",
     "cannot compile this network": "needs a network that a compiler refuses",
     "fp16 loss scale fell": "needs a scale that falls below 1",
     "for another split, whose validation images may": "tests of what is scored",
