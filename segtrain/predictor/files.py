@@ -84,8 +84,11 @@ def _rows_written(path: Path, shape: tuple[int, int, int]) -> Iterator[Callable[
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Writes an image file in the format of the path's suffix (TIFF or PNG)."""
     encoded = io.BytesIO()
-    # To a file, Pillow's encoder would not say why the system refused it.
-    Image.fromarray(pixels).save(encoded, "TIFF" if path.suffix == ".tiff" else "PNG")
+    # To a file, Pillow's encoder would not say why the system refused it. Photographs take a quarter of the
+    # time at level 1, and a tenth more space.
+    options = {"compress_level": 1} if pixels.ndim == 3 else {}
+    form = "TIFF" if path.suffix == ".tiff" else "PNG"
+    Image.fromarray(pixels).save(encoded, form, **(options if form == "PNG" else {}))
     _write_bytes(path, encoded)
 
 

@@ -12,8 +12,6 @@ from segtrain.predictor.device import autocast
 from segtrain.settings import Trainer
 from segtrain.train.state import RunState
 
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-
 
 @dataclass(frozen=True)
 class Learning:

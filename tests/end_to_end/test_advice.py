@@ -344,6 +344,13 @@ CASES = {
         [("model.encoder=resnet18",)],
     ),
     # --- prediction
+    "disagreement without views": Case(
+        ("predict", "run=outputs/first", "input=same/images", "output=out", "device=cpu", "disagreement=true"),
+        "disagreement=true compares views, and tta names none; add ",
+    ),
+    "a report without views": Case(
+        (*EVALUATE, "evaluate.tta_report=true"), "evaluate.tta_report=true compares views, and tta names none; add "
+    ),
     "a solver that is not installed": Case(
         (*EVALUATE, "predictor.crf=deeplab", "predictor.crf_solver=pydensecrf"), "or use predictor.crf_solver=torch"
     ),
