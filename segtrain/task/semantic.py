@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from segtrain.sample import CLASSES, Facts, Target, colourise, wrong_pixels
+from segtrain.task.decision import most_probable
 
 
 def _no_networks(facts: Facts) -> dict[str, nn.Module]:
@@ -72,8 +73,7 @@ def semantic(activation: Literal["softmax", "sigmoid"] = "softmax") -> Task:
         out_channels=lambda facts: facts.num_classes,
         activate=lambda logits, images: logits.softmax(1) if activation == "softmax" else logits.sigmoid(),
         activation=activation,
-        # max over channels is three to four times as fast as argmax on a CPU.
-        decide=lambda probabilities: probabilities.max(1).indices,
+        decide=most_probable,
         metrics={"confusion": {}},
         score="miou",
         picture=lambda classes, facts: colourise(classes, facts.palette),
