@@ -139,7 +139,8 @@ def _blended(
         done = following - top
         yield band[..., :done, :] / (rows[top:following, None] * columns)
         kept = band.shape[-2] - done
-        band[..., :kept, :] = band[..., done:, :].clone()
+        rest = band[..., done:, :]
+        band[..., :kept, :] = rest if kept <= done else rest.clone()  # a copy onto itself would be undefined
         band[..., kept:, :] = 0
 
 
