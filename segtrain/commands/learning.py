@@ -13,14 +13,13 @@ from segtrain.commands.runtime import augmentation, draws, runtime_of
 from segtrain.errors import ConfigError
 from segtrain.loader.usable import first_usable, training_headers
 from segtrain.loss import LOSS
-from segtrain.model.network import MEMORY_FORMATS
 from segtrain.model.parts.norm import check_batch, set_momentum
 from segtrain.model.parts.sides import check_sides
 from segtrain.optimizer import OPTIMIZER
 from segtrain.schedule import SCHEDULE
 from segtrain.settings import Loader, Trainer
 from segtrain.train.compiled import compiled
-from segtrain.train.memory_format import faster_memory_format
+from segtrain.train.memory_format import MEMORY_FORMATS, faster_memory_format
 from segtrain.train.state import new_state
 from segtrain.train.step import Learning
 
