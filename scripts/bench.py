@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from benchmarks import counts, loop, reading, start, step
+from benchmarks import counts, inference, loop, reading, start, step
 from benchmarks.paired import Left, Result
 
 
@@ -47,6 +47,10 @@ ROWS = {
     "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
     "help": Row("segtrain --help, CPU time", start.help_text),
     "step": Row("training step with data, 8 crops of 256 px", step.lite_deeplab),
+    "tiles": Row("tiles over 1024x2048 px, 19 classes", inference.blending),
+    "argmax": Row("classes of 1024x2048 px of 19", inference.decisions),
+    "scoring": Row("scoring a photograph of 480x360 px", inference.scoring),
+    "predicting": Row("a photograph of 480x360 px to PNG", inference.predicting),
     "recipe": Row("step of experiment=camvid_lite0 with data", step.camvid_recipe),
 }
 

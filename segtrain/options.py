@@ -38,6 +38,7 @@ RUNTIME = frozenset(
         "fill",  # K values of padded image pixels: the mean of the normalisation
         "network",  # the built network (optimizers)
         "steps",  # optimizer steps of the whole run (schedules)
+        "valid_side",  # side in pixels -> the next side from there on that the network takes (views)
     }
 )
 """Parameters that the program supplies. A factory receives those that its signature names; a user cannot set

@@ -107,6 +107,7 @@ def runtime() -> dict:
         "fill": (0.0, 0.0, 0.0),
         "network": nn.Conv2d(3, 2, 1),
         "steps": STEPS,
+        "valid_side": lambda side: side,
     }
 
 
@@ -131,6 +132,10 @@ def use(kind: str, built: Any) -> None:
     elif kind == "augmentation":
         labels = target()[0].numpy()
         built(Sample(np.zeros((8, 8, 3), np.uint8), labels), np.random.default_rng(0), None)
+    elif kind == "tta":
+        for view in built:
+            seen = view.forward(target()[:, None])
+            view.backward(torch.rand(1, 2, *seen.shape[-2:]), (8, 8))
     elif kind == "metric":
         built.scores(built.counts(target(), decisions=target().flip(1).long()).sum(0))
     elif kind == "data":

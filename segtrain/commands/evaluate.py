@@ -21,6 +21,7 @@ from segtrain.commands.scoring import (
     score_split,
     scoring_of,
 )
+from segtrain.commands.tta_report import check_report, report_lines, tta_report
 from segtrain.evaluate.table import as_record, extent, lines
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
@@ -40,6 +41,8 @@ def evaluate(config: dict, stop) -> dict:
     same_classes(facts, data.facts, config["run"])
     scored = scored_split(config, data, description, config["run"])
     config = {**config, "split": scored.name}
+    if config["evaluate"]["tta_report"]:
+        check_report(config["tta"])
     scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
     output = _output_folder(config, description["step"])
     title = (
@@ -52,6 +55,9 @@ def evaluate(config: dict, stop) -> dict:
         scores = score_split(
             scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
         )
+        report = []
+        if scoring.settings.tta_report:
+            report = tta_report(scoring, model, scored.split, device, stop, scores)
         # The atrous rates follow model.output_stride, so the built network knows them, not the config.
         used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
         made = {
@@ -62,9 +68,12 @@ def evaluate(config: dict, stop) -> dict:
         }
         protocol = {**scores.protocol, **made}
         record = as_record(replace(scores, protocol=protocol), facts)
+        if report:
+            record["tta_report"] = report
         picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
         written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-        say(*lines(scores.numbers, facts), extent(protocol), written)
+        table = report_lines(report, scores, task) if report else []
+        say(*lines(scores.numbers, facts), *table, extent(protocol), written)
     return record
 
 

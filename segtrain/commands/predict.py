@@ -27,10 +27,12 @@ def predict(config: dict, stop) -> dict:
     model.to(device)
 
     def mask_by(prediction: Prediction) -> Mask:
-        return mask_of(model, facts, task, prediction, device, stop.raise_if_requested)
+        return mask_of(
+            model, facts, task, prediction, device, stop.raise_if_requested, votes=config["disagreement"]
+        )
 
     counts = files.predict(
-        mask_by(prediction),
+        mask_by(prediction, config["disagreement"]),
         task,
         config["input"],
         config["output"],
@@ -40,9 +42,11 @@ def predict(config: dict, stop) -> dict:
         config["max_pixels"],
         Channels.of(trained["data"].get("channels")),
         by_windows(prediction, mask_by, trained["data"], config["max_pixels"]),
+        config["disagreement"],
     )
+    asked = {**config, **dict.fromkeys(files.DISAGREEMENT, config["disagreement"])}
     folders = [
-        f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))
+        f"{name}/" for name in files.folders(task) if counts.get(name, asked.get(name, True))
     ]  # folders that no option switches off are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")

@@ -153,7 +153,8 @@ def _blended(
         done = following - top
         yield band[..., :done, :] / (rows[top:following, None] * across)
         kept = band.shape[-2] - done
-        band[..., :kept, :] = band[..., done:, :].clone()
+        rest = band[..., done:, :]
+        band[..., :kept, :] = rest if kept <= done else rest.clone()  # a copy onto itself would be undefined
         band[..., kept:, :] = 0
 
 

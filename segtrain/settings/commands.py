@@ -98,6 +98,11 @@ class Predict(Machine):
     checkpoint: str = key("best", "best, last or a step")
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
+    disagreement: bool = key(
+        False,
+        "also write where the views of tta disagree: the share of the views, 0 to 255, whose most probable "
+        "class is not the predicted one",
+    )
     max_pixels: Annotated[int, FROM_1] = key(
         64_000_000,
         "images with more pixels are left out; TIFFs with more are predicted window by window, see "

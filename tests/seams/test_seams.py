@@ -251,12 +251,12 @@ def test_views_of_other_sizes_and_with_weights(plugin):
 
 def test_views_through_the_command_line(plugin, segtrain, tmp_path):
     assert segtrain("train", *SMALL, "data=shapes", "data.size=48", "name=run").code == 0
-    views = ("tta=[rotate,scale,flip]", "tta.rotate.degrees=[-5,5]")
+    views = ("tta=[turned,resized,flip]", "tta.turned.degrees=[-5,5]")
     result = segtrain("evaluate", "run=outputs/run", "output=turned", *views)
     assert result.code == 0, result.err
     record = json.loads((tmp_path / "turned" / "scores.json").read_text())
     assert (
-        record["protocol"]["tta"]["rotate"] == {"degrees": [-5.0, 5.0]} and record["protocol"]["images"] > 0
+        record["protocol"]["tta"]["turned"] == {"degrees": [-5.0, 5.0]} and record["protocol"]["images"] > 0
     )
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save("noise.png")
