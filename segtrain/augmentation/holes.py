@@ -86,8 +86,16 @@ def _telea(image: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     mask = unknown.astype(np.uint8)
     if image.dtype == np.uint8 and image.shape[2] == 3:
         return cv2.inpaint(np.ascontiguousarray(image), mask, RADIUS_PX, cv2.INPAINT_TELEA)
-    channels = [
-        cv2.inpaint(np.ascontiguousarray(image[..., k]), mask, RADIUS_PX, cv2.INPAINT_TELEA)
-        for k in range(image.shape[2])
-    ]
-    return np.stack(channels, axis=2)
+    return np.stack([_telea_channel(image[..., k], mask) for k in range(image.shape[2])], axis=2)
+
+
+def _telea_channel(channel: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """h×w of any type. OpenCV adds up to 1.4 to what it inpaints, as if for 0..255: float values are
+    stretched before."""
+    if channel.dtype.kind == "u":
+        return cv2.inpaint(np.ascontiguousarray(channel), mask, RADIUS_PX, cv2.INPAINT_TELEA)
+    known = channel[mask == 0]
+    low, stretch = known.min(), 65535 / max(np.ptp(known), 1e-12)
+    stretched = np.where(mask, 0, (channel - low) * stretch).astype(np.float32)
+    found = cv2.inpaint(stretched, mask, RADIUS_PX, cv2.INPAINT_TELEA) / stretch + low
+    return np.where(mask, found.clip(low, known.max()), channel).astype(channel.dtype)

@@ -77,7 +77,10 @@ def test_operations_declare_the_size_they_give(config, size):
 @pytest.mark.parametrize("name", MENUS)
 def test_instances_change_only_what_says_that_it_needs_them(name):
     """Where no operation needs them, their files are not read, and the samples are the same."""
-    ops = build(written(name))
+    config = written(name)
+    if "warp" in config:
+        config["warp"]["size"] = 64
+    ops = build(config)
     sample, other = map(DATA.build({"name": "shapes", "size": 64}).splits["train"].__getitem__, (0, 1))
     whole, without = (
         [apply(ops, one, np.random.default_rng(seed), lambda rng, two=two: two) for seed in range(8)]
