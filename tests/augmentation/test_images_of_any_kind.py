@@ -44,7 +44,14 @@ def sample(dtype, channels, number):
         place = np.s_[top : top + 22, left : left + 22]
         target[place], instances[place] = 2 + index % 2, index * 100
     image = np.repeat(target[..., None], channels, axis=2) * np.array(STEP[np.dtype(dtype).name], dtype)
-    return Sample(image.astype(dtype), target, instances, "x")
+    return frozen(Sample(image.astype(dtype), target, instances, "x"))
+
+
+def frozen(one):
+    """The sample with read-only arrays, as those of a cache are."""
+    for array in (one.image, one.target, one.instances):
+        array.flags.writeable = False
+    return one
 
 
 def applied(op, one, other, seed=0):
@@ -60,7 +67,6 @@ def test_images_of_any_kind(name):
     for dtype, channels in KINDS:
         op = build(name, channels)
         one, other = (sample(dtype, channels, number) for number in (0, 1))
-        kept = one.image.copy()
         changed = False
         for seed in range(3):
             found = applied(op, one, other, seed)
@@ -79,7 +85,6 @@ def test_images_of_any_kind(name):
                 labelled = found.target != IGNORE
                 labelled &= name != "object_crops" or found.target > 1
                 assert near[labelled].mean() > 0.9, (dtype, channels)
-        assert np.array_equal(one.image, kept)
         assert changed or name in ("colour",)
 
 
@@ -100,9 +105,8 @@ def test_targets_of_any_task(name, kind):
             build(name, target=task)
         return
     op = build(name, target=task)
-    one, other = (replace(s, target=form(s.target)) for s in (sample(np.uint8, 3, 0), sample(np.uint8, 3, 1)))
-    unread = one.target.copy()
-    one.target.flags.writeable = False  # as those in a cache are
+    stored = (sample(np.uint8, 3, number) for number in (0, 1))
+    one, other = (frozen(replace(s, target=form(s.target))) for s in stored)
     values = set(np.unique(np.append(one.target, other.target))) | {IGNORE if kind == "several" else np.nan}
     for seed in range(3):
         found = applied(op, one, other, seed)
@@ -117,4 +121,3 @@ def test_targets_of_any_task(name, kind):
             known = np.isfinite(found.target).all(2)
             assert np.allclose(found.target[known][:, 1] - found.target[known][:, 0], 10, atol=1e-3)
             assert np.array_equal(np.isnan(found.target[..., 0]), np.isnan(found.target[..., 1]))
-    assert np.array_equal(one.target, unread, equal_nan=kind != "several")
