@@ -30,7 +30,7 @@ def test_image_target_and_instances_are_deformed_alike():
         assert (found.instances[outside] == 0).all() and np.allclose(found.image[outside], 9 / 255)
         x, y = found.image[..., 0], found.image[..., 1]
         # Away from the borders of blocks and of the image, the label is that of the position.
-        inner = ~outside & (np.abs((x + 0.5) % 8 - 4) < 3.5) & (np.abs((y + 0.5) % 8 - 4) < 3.5)
+        inner = ~outside & (np.abs((x + 0.5) % 8 - 4) < 3.9) & (np.abs((y + 0.5) % 8 - 4) < 3.9)
         label = np.floor((y + 0.5) / 8) % 8 * 8 + np.floor((x + 0.5) / 8) % 8
         assert inner.mean() > 0.4 and np.array_equal(found.target[inner], label[inner])
         assert np.array_equal(found.instances[~outside], found.target[~outside] + 1)

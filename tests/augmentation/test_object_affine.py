@@ -85,6 +85,18 @@ def test_only_the_hole_and_the_new_place_change(seed):
     assert all((found.target[row][left[row]] == (1 if row < 80 else 0)).mean() > 0.6 for row in rows[[0, -1]])
 
 
+def test_touching_objects_that_stay_are_not_cut():
+    """Of another touching object neither colours nor labels change, but for the soft edge of what is pasted."""
+    sample = scene()
+    there = np.s_[110:130, 100:120]
+    sample.target[there], sample.instances[there], sample.image[there] = 2, 8, 200
+    found = build(**{**STILL, "shift": 0.01}, classes={"b": 1.0}, feather=0.0)(
+        sample, np.random.default_rng(0)
+    )
+    for name in ("image", "target", "instances"):
+        assert np.array_equal(getattr(found, name)[there], getattr(sample, name)[there])
+
+
 def test_labels_of_the_hole_are_those_of_the_nearest_background():
     sample = scene(instances=False)
     found = build(classes={"a": 1.0}, **{**STILL, "shift": 5.0})(sample, np.random.default_rng(2))
