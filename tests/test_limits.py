@@ -131,7 +131,8 @@ def use(kind: str, built: Any) -> None:
         assert all(one >= other for one, other in itertools.pairwise(factors[2:])), factors
     elif kind == "augmentation":
         labels = target()[0].numpy()
-        built(Sample(np.zeros((8, 8, 3), np.uint8), labels), np.random.default_rng(0), None)
+        sample = Sample(np.zeros((8, 8, 3), np.uint8), labels)
+        built(sample, np.random.default_rng(0), lambda rng: sample)
     elif kind == "tta":
         for view in built:
             seen = view.forward(target()[:, None])

@@ -26,10 +26,8 @@ def predict(config: dict, stop) -> dict:
     prediction = prediction_of(config, config["run"], checkpoint.description)
     model.to(device)
 
-    def mask_by(prediction: Prediction) -> Mask:
-        return mask_of(
-            model, facts, task, prediction, device, stop.raise_if_requested, votes=config["disagreement"]
-        )
+    def mask_by(prediction: Prediction, votes: bool = False) -> Mask:
+        return mask_of(model, facts, task, prediction, device, stop.raise_if_requested, votes=votes)
 
     counts = files.predict(
         mask_by(prediction, config["disagreement"]),

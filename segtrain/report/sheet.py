@@ -3,6 +3,8 @@ of several networks, or the image after augmentation."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -47,23 +49,32 @@ def comparison(
 
 
 def samples(
-    rows: list[tuple[Sample, ...]], heads: list[str], captions: list[str], facts: Facts, picture, title: str
+    rows: list[tuple[Sample, ...]],
+    heads: list[str],
+    captions: list[str],
+    facts: Facts,
+    picture,
+    title: str,
+    over: bool,
 ) -> Image.Image:
-    """rows: samples side by side, each drawn as its image and as its image under its target. heads: over each
-    of these columns. captions: over each row. picture: the task's."""
+    """rows: samples side by side, each drawn as its image and its target. heads: over each of these columns.
+    captions: over each row. picture: the task's. over: whether the target is drawn over the image."""
     cells = [
-        [cell for one in row for cell in (as_rgb(one.image), _labelled(one, facts, picture))] for row in rows
+        [cell for one in row for cell in (as_rgb(one.image), _labelled(one, facts, picture, over))]
+        for row in rows
     ]
-    photographs = {"photographs": len(heads), "captions": captions, "with_unlabelled": True}
-    return _grid(cells, [[head] for head in heads], facts, title, **photographs)
+    photographs = range(0, len(heads), 1 if over else 2)
+    options = {"captions": captions, "with_unlabelled": True, "photographs": photographs}
+    return _grid(cells, [[head] for head in heads], facts, title, **options)
 
 
-def _labelled(sample: Sample, facts: Facts, picture) -> np.ndarray:
-    """H×W×3 uint8: the image under the colours of its target, with a white line between touching objects."""
-    image = as_rgb(sample.image)
+def _labelled(sample: Sample, facts: Facts, picture, over: bool) -> np.ndarray:
+    """H×W×3 uint8: the colours of a target, alone or over its image, with a white line between touching
+    objects; the image if there is no target."""
     if sample.target is None:
-        return image
-    drawn = overlay(image, picture(sample.target, facts), 0.6)
+        return as_rgb(sample.image)
+    drawn = picture(sample.target, facts)
+    drawn = overlay(as_rgb(sample.image), drawn, 0.6) if over else drawn.copy()
     if sample.instances is not None:
         objects = sample.instances.astype(np.int32)  # H×W
         for here, before in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
@@ -77,12 +88,12 @@ def _grid(
     heads: list[list[str]],
     facts: Facts,
     title: str,
-    photographs: int = 1,
+    photographs: Collection[int] = (0,),
     captions: list[str] | None = None,
     with_unlabelled: bool = False,
 ) -> Image.Image:
     """Pictures in rows and columns with lines of text over each column, all as large as the first one or
-    smaller. photographs: number of the columns, from the first, that hold photographs; the others hold masks.
+    smaller. photographs: numbers of the columns that hold photographs, from 0; the others hold masks.
     captions: a line over each row; None: no lines. with_unlabelled: whether the legend names the colour of
     pixels without a label."""
     height, width = cells[0][0].shape[:2]
@@ -109,7 +120,7 @@ def _grid(
             draw.text((GAP_PX, top + row * step + 2), printable(captions[row]), INK, font)
         for column, pixels in enumerate(pictures):
             place = (GAP_PX + column * (cell[0] + GAP_PX), top + row * step + caption_px)
-            canvas.paste(_fitted(pixels, cell, column < photographs), place)
+            canvas.paste(_fitted(pixels, cell, column in photographs), place)
     canvas.paste(legend, (0, canvas.height - legend.height))
     return canvas
 

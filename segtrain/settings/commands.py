@@ -199,6 +199,7 @@ class DataShow:
         0, "place of the first one in the order in which a training sees them"
     )
     seed: Annotated[int, SEED] = key(0, "seed of that order and of the augmentation")
+    overlay: bool = key(False, "draw the labels over their image instead of alone")
     output: str = key("sheet.png", "the picture to write")
 
 
