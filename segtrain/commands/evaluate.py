@@ -21,7 +21,9 @@ from segtrain.commands.scoring import (
     score_split,
     scoring_of,
 )
+from segtrain.evaluate.interval import intervals
 from segtrain.evaluate.table import as_record, extent, lines
+from segtrain.evaluate.units import units_of
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic, write_json
 from segtrain.task import TASK
@@ -46,8 +48,15 @@ def evaluate(config: dict, stop) -> dict:
     if scored.lines:
         say(*scored.lines)
     scores = score_split(
-        scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
+        scoring,
+        model.to(device),
+        scored.split,
+        device,
+        stop,
+        f"evaluating {config['split']}",
+        kept=scoring.with_intervals(config["bootstrap"]),
     )
+    doubt = intervals(scoring.metrics, scores, units_of(scored.split), config["bootstrap"])
     # The atrous rates follow model.output_stride, so the built network knows them, not the config.
     used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
     made = {
@@ -58,12 +67,14 @@ def evaluate(config: dict, stop) -> dict:
     }
     protocol = {**scores.protocol, **made}
     record = as_record(replace(scores, protocol=protocol), facts)
+    record["interval"] = doubt.record(scores, facts)
     title = (
         f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
     )
     picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
     written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-    say(*lines(scores.numbers, facts), extent(protocol), written)
+    about = [doubt.line(scores, task.score)] if scores.per_image else []
+    say(*lines(scores.numbers, facts, doubt.bounds), *about, extent(protocol), written)
     return record
 
 

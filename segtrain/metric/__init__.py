@@ -8,6 +8,12 @@ A metric has
   are summed;
 - `scores(counts)`: a `segtrain.sample.ScoreDict` from that sum, whose entries carry the names that tables
   print.
+
+For confidence intervals it may have
+- `parts(counts)`: N×P float64 from the counts of N images, sparse; what adds up over images and determines
+  the scores below;
+- `resampled(parts)`: {key of a score: its R values, R×C for a score per class; NaN for none} from R×P sums of
+  parts.
 """
 
 from segtrain.metric.boundary import boundary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,6 +95,32 @@ class Confusion:
             "fw_iou": Number("frequency-weighted IoU", weighted / labelled if labelled else None),
             "present": Number("classes present", int(((truth + answer) > 0).sum())),
         }
+
+    def parts(self, counts: Tensor) -> Tensor:
+        """N×3C float64: of each image, by class, the pixels that are right, labelled and predicted, which is
+        all that the IoU needs. counts: N×C×A, sparse."""
+        counts = counts.coalesce()
+        (image, truth, answer), pixels = counts.indices(), counts.values().double()
+        found = torch.zeros(len(counts), 3, self.num_classes + 1, dtype=torch.float64)  # a spare for no class
+        answer = answer.clamp(max=self.num_classes)
+        right = truth == answer
+        for place, classes, chosen in ((0, truth, right), (1, truth, ...), (2, answer, ...)):
+            found[:, place].index_put_((image[chosen], classes[chosen]), pixels[chosen], accumulate=True)
+        return found[..., : self.num_classes].flatten(1)
+
+    def resampled(self, parts: np.ndarray) -> dict[str, np.ndarray]:
+        """`miou` (R) and `iou` (R×C) of sums of `parts`, R×3C float64: the values of `scores`, NaN for
+        None."""
+        hit, truth, answer = parts.reshape(len(parts), 3, -1).transpose(1, 0, 2)
+        of_absent = {"union": np.nan, "gt": np.nan, "zero": 0.0, "one": 1.0}[self.absent]
+        union = truth + answer - hit
+        iou = np.divide(hit, union, out=np.full_like(hit, of_absent), where=union > 0)  # R×C
+        if self.absent == "gt":
+            iou[truth == 0] = np.nan
+        known = ~np.isnan(iou)
+        total, number = np.where(known, iou, 0.0).sum(1), known.sum(1)
+        miou = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+        return {"miou": miou, "iou": iou}
 
 
 def _by_class(part: Tensor, whole: Tensor, is_absent: Tensor, absent: str) -> list[float | None]:

@@ -16,6 +16,11 @@ from segtrain.options import (
 )
 
 THREADS = between(1, 1024)
+RESAMPLES = between(0, 100_000)
+BOOTSTRAP = (
+    "resamples of the split for the 95 % interval of the mIoU and of the IoU of each class; they draw groups "
+    "of images (data.group), else blocks of consecutive ones; 1000 take less than a second; 0: no interval"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Evaluate(Machine):
         "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
         "that is taken",
     )
+    bootstrap: Annotated[int, RESAMPLES] = key(1000, BOOTSTRAP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +92,9 @@ class Compare(Machine):
         None, "several splits in one table, instead of split; ordered and drawn by the first"
     )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
+    bootstrap: Annotated[int, RESAMPLES] = key(
+        1000, "resamples for the 95 % intervals of the differences between runs; see evaluate; 0: none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,8 +118,9 @@ def test_what_a_run_started_from(config, origin):
 def test_several_splits_share_a_table(runs, capsys):
     words = ["runs=[outputs/run0,outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
     assert cli.main(["compare", *words, "splits=[val,train]"]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()[:3]
-    assert "mIoU val  mIoU train" in head
+    printed = capsys.readouterr().out
+    head, *rows = printed.splitlines()[:3]
+    assert "mIoU val mIoU train" in " ".join(head.split())
     record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
     assert record["protocol"]["splits"] == {"val": 3, "train": 4}
     for split, values in (
@@ -131,6 +132,31 @@ def test_several_splits_share_a_table(runs, capsys):
         assert [one["miou"] for one in values] == [one["miou"] for one in single]
         assert all(any(f"{one['miou']:.4f}" in row for row in rows) for one in single)
     assert cli.main(["compare", *words, "splits=[val,tests]"]) == 2
+
+
+def test_the_difference_is_paired_and_runs_of_two_seeds_have_a_spread(runs, capsys):
+    words = ["runs=[outputs/run0,outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
+    assert cli.main(["compare", *words, "output=doubt"]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((runs / "doubt" / "compare.json").read_text())
+    ((found,),) = record["differences"].values()
+    miou = {one["run"]: one["miou"] for one in record["runs"]}
+    assert found["difference"] == pytest.approx(miou[found["first"]] - miou[found["second"]])
+    low, high = found["interval"]
+    assert found["distinguishable"] == (not low <= 0 <= high) and found["difference"] >= 0
+    assert (" is better than " if found["distinguishable"] else " are not distinguishable: ") in printed
+    (seeds,) = record["seeds"]
+    assert seeds["runs"] == ["outputs/run0", "outputs/run1"]
+    assert seeds["miou"]["mean"] == pytest.approx(sum(miou.values()) / 2)
+    assert seeds["miou"]["deviation"] == pytest.approx(abs(low_high(miou)) / 2**0.5)
+    assert "2 seeds of outputs/run0" in printed and f"± {seeds['miou']['deviation']:.4f}" in printed
+    assert cli.main(["compare", *words, "output=doubt", "bootstrap=0"]) == 0
+    assert "no interval: bootstrap=0" in capsys.readouterr().out
+
+
+def low_high(values: dict[str, float]) -> float:
+    first, second = values.values()
+    return first - second
 
 
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
