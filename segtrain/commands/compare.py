@@ -8,9 +8,9 @@ from pathlib import Path
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
-from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
+from segtrain.commands.results import write_scores
 from segtrain.commands.scored import scored_splits
 from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
 from segtrain.errors import ConfigError

@@ -17,8 +17,23 @@ For confidence intervals it may have
 """
 
 from segtrain.metric.boundary import boundary
+from segtrain.metric.boundary_iou import boundary_iou
+from segtrain.metric.calibration import calibration
 from segtrain.metric.cityscapes import cityscapes
 from segtrain.metric.confusion import confusion
+from segtrain.metric.dice_per_image import dice_per_image
+from segtrain.metric.trimap import trimap
 from segtrain.registry import Table
 
-METRIC = Table("metric", {"boundary": boundary, "cityscapes": cityscapes, "confusion": confusion})
+METRIC = Table(
+    "metric",
+    {
+        "boundary": boundary,
+        "boundary_iou": boundary_iou,
+        "calibration": calibration,
+        "cityscapes": cityscapes,
+        "confusion": confusion,
+        "dice_per_image": dice_per_image,
+        "trimap": trimap,
+    },
+)
