@@ -45,18 +45,18 @@ def _write_picture(path: Path, picture) -> str:
     return f", {path}"
 
 
-def output_folder(config: Mapping, step: int) -> Path:
-    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; the protocol in scores.json tells
+def output_folder(config: Mapping, step: int, kind: str = "evaluate") -> Path:
+    """`config["output"]`, or a new RUN/KIND/SPLIT-STEP, SPLIT-STEP-2 …; the protocol in the files tells
     repeated evaluations apart.
 
-    The output folder may be a symbolic link; RUN/evaluate may not. Files in both are never written through a
+    The output folder may be a symbolic link; RUN/KIND may not. Files in both are never written through a
     link.
     """
     if config["output"]:
         with storage(Path(config["output"])):
             Path(config["output"]).mkdir(parents=True, exist_ok=True)
         return Path(config["output"])
-    plain = Path(config["run"]) / "evaluate" / f"{config['split']}-{step}"
+    plain = Path(config["run"]) / kind / f"{config['split']}-{step}"
     check_own(plain.parent, folder=True)
     with storage(plain):
         plain.parent.mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from segtrain.metric.calibration import calibration
 from segtrain.metric.cityscapes import cityscapes
 from segtrain.metric.confusion import confusion
 from segtrain.metric.dice_per_image import dice_per_image
+from segtrain.metric.mistakes import mistakes
 from segtrain.metric.trimap import trimap
 from segtrain.registry import Table
 
@@ -34,6 +35,7 @@ METRIC = Table(
         "cityscapes": cityscapes,
         "confusion": confusion,
         "dice_per_image": dice_per_image,
+        "mistakes": mistakes,
         "trimap": trimap,
     },
 )

@@ -11,6 +11,7 @@ from segtrain.options import (
     FROM_1,
     IS_PATH,
     SEED,
+    WITHIN_0_1,
     between,
     key,
 )
@@ -74,6 +75,27 @@ class Evaluate(Machine):
         "that is taken",
     )
     bootstrap: Annotated[int, RESAMPLES] = key(1000, BOOTSTRAP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Machine):
+    """The top level of `segtrain explain`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    checkpoint: str = key("best", "best, last or a step")
+    split: str | None = key(None, "split of the data set to score, or all; null: as in evaluate")
+    output: str | None = key(
+        None, "folder for explain.json and worst.png; null: a new RUN/explain/SPLIT-STEP, numbered if taken"
+    )
+    band_px: Annotated[int, between(1, 1000)] = key(
+        3, "wrong pixels within that many pixels on each side of a true boundary are lost to boundaries"
+    )
+    min_share: Annotated[float, WITHIN_0_1] = key(
+        0.1,
+        "a connected component of a class of which a smaller share is hit is a missed object if it is true, "
+        "an invented one if it is predicted",
+    )
+    num: Annotated[int, between(0, 100)] = key(6, "worst images in the contact sheet")
 
 
 @dataclass(frozen=True, kw_only=True)
