@@ -52,7 +52,7 @@ def explain(config: dict, stop) -> dict:
     scores = run(scored.split, 0, f"explaining {scored.name}")
     metric, confusion = scoring.metrics["mistakes"], scoring.metrics["confusion"]
     of_images = confusion.resampled(confusion.parts(scores.per_image["confusion"]).numpy())["miou"]
-    worst = explanation.worst(of_images, scores.positions, config["num"])
+    worst = explanation.worst(of_images, scores.positions, config["num"], scored.split)
     record = explanation.explanation(metric, scores.totals["mistakes"], facts)
     record["worst"] = [{"name": scored.split.name(place), "miou": miou} for place, miou in worst]
     made = {"split": scored.name, "checkpoint": description["step"], "data": config["data"]}

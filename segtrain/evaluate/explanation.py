@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from segtrain.data.parts import Split
+from segtrain.evaluate.units import blocks_of
 from segtrain.metric.mistakes import KINDS, WORDS, Mistakes, Tally
 from segtrain.sample import Facts
 from segtrain.text import number, table
@@ -94,11 +96,20 @@ def _cells(part: dict) -> tuple[str, ...]:
     return (str(part["pixels"]), f"{100 * part['share']:.1f} %", *numbers)
 
 
-def worst(miou: np.ndarray, positions: Sequence[int], num: int) -> list[tuple[int, float]]:
-    """(position, mIoU) of the `num` images with the lowest mIoU, the lowest first. miou: of each image, N,
-    NaN for one without a label. positions: of these images in their split."""
-    found = [(one, place) for one, place in zip(miou.tolist(), positions, strict=True) if one == one]
-    return [(place, one) for one, place in sorted(found)[:num]]
+def worst(miou: np.ndarray, positions: Sequence[int], num: int, split: Split) -> list[tuple[int, float]]:
+    """(position, mIoU) of `num` images with a low mIoU, the lowest first: the worst of each block of
+    consecutive images, because neighbouring frames look alike, then others if those are not enough.
+
+    miou: of each image, N, NaN for one without a label. positions: of these images in `split`.
+    """
+    block_of = blocks_of(split).of
+    found = sorted((one, place) for one, place in zip(miou.tolist(), positions, strict=True) if one == one)
+    of_block: dict[int, tuple[float, int]] = {}
+    for one in found:
+        of_block.setdefault(block_of[one[1]], one)
+    first = list(of_block.values())
+    chosen = [*first, *(one for one in found if one not in first)][:num]
+    return [(place, one) for one, place in sorted(chosen)]
 
 
 def painted(metric: Mistakes, target: np.ndarray, prediction: np.ndarray, ignore_index: int) -> np.ndarray:

@@ -34,6 +34,11 @@ def units_of(split: Split) -> Units:
     return units(names_and_groups(split))
 
 
+def blocks_of(split: Split) -> Units:
+    """The blocks of consecutive images of a split, whatever their groups."""
+    return units([(name, "") for name, _ in names_and_groups(split)])
+
+
 def units(names: Sequence[tuple[str, str]]) -> Units:
     """The groups (drives, patients); a sample without a group is one by itself. Where no sample has a group:
     blocks of consecutive images.

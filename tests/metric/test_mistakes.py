@@ -139,8 +139,17 @@ def test_the_explanation_names_pairs_and_adds_up():
     assert explanation(metric, perfect, FACTS)["pairs"] == []
 
 
-def test_the_worst_images_come_first_and_those_without_labels_never():
-    assert worst(np.array([0.5, np.nan, 0.1, 0.3]), (7, 6, 5, 4), 2) == [(5, 0.1), (4, 0.3)]
+class Split:
+    """Eight images of one video: blocks of two."""
+
+    def names_and_groups(self) -> list[tuple[str, str]]:
+        return [(f"frame_{number}", "drive") for number in range(8)]
+
+
+def test_the_worst_images_are_of_different_blocks_and_those_without_labels_never():
+    miou, positions = np.array([0.5, np.nan, 0.1, 0.3, 0.6]), (7, 6, 5, 4, 0)
+    assert worst(miou, positions, 2, Split()) == [(5, 0.1), (7, 0.5)]  # 4 is a neighbour of 5
+    assert worst(miou, positions, 9, Split()) == [(5, 0.1), (4, 0.3), (7, 0.5), (0, 0.6)]
 
 
 def test_errors_have_the_colour_of_their_kind():
