@@ -138,7 +138,9 @@ def use(kind: str, built: Any) -> None:
             seen = view.forward(target()[:, None])
             view.backward(torch.rand(1, 2, *seen.shape[-2:]), (8, 8))
     elif kind == "metric":
-        built.scores(built.counts(target(), decisions=target().flip(1).long()).sum(0))
+        decisions = target().flip(1).long()
+        evidence = {"decisions": decisions, "probabilities": torch.eye(CLASSES)[decisions].movedim(-1, 1)}
+        built.scores(built.counts(target(), **{need: evidence[need] for need in built.needs}).sum(0))
     elif kind == "data":
         assert built.splits["train"][0].target.dtype == np.uint8
 

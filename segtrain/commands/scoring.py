@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +31,17 @@ from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
 def score_split(
-    run: Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
+    run: Scoring,
+    model: nn.Module,
+    split,
+    device,
+    stop,
+    progress: str,
+    num_batches: int | None = None,
+    kept: Collection[str] = (),
 ) -> Scores:
-    """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
+    """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives. kept:
+    see `segtrain.evaluate.loop.evaluate`."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     if not any("instances" in metric.needs for metric in run.metrics.values()):
         split = without_instances(split)
@@ -57,7 +65,9 @@ def score_split(
     start = time.perf_counter()
     try:
         shown = spread(len(split), run.settings.pictures)
-        scores = evaluation.evaluate(predict, run.task.decide, run.metrics, counted(batches), device, shown)
+        scores = evaluation.evaluate(
+            predict, run.task.decide, run.metrics, counted(batches), device, shown, kept
+        )
     finally:
         bar.close()
         batches.close()
@@ -104,6 +114,10 @@ class Scoring:
         """The split with images and labels of the size at which the rules score."""
         side = self.rules.short_side
         return split if side is None else Resized(split, side)
+
+    def with_intervals(self, resamples: int) -> list[str]:
+        """Names of the metrics whose counts of every image are needed for intervals of as many resamples."""
+        return [name for name, metric in self.metrics.items() if resamples and hasattr(metric, "resampled")]
 
     def protocol(self) -> dict:
         """The rules, for the protocol of scores."""

@@ -3,7 +3,7 @@ of several networks, or the image after augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
 ROW_WIDTH_PX = 320
 """Width of a picture; larger ones are scaled down, so that a sheet of photographs fits on a screen."""
+Colours = Sequence[tuple[str, tuple[int, int, int]]]
 MAX_TALL = 4
 """Largest ratio of height to width at that width; higher pictures are made narrower."""
 
@@ -28,16 +29,22 @@ def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np
 
 
 def sheet(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    facts: Facts,
+    picture,
+    errors,
+    title: str,
+    captions: list[str] | None = None,
+    further: Colours = (),
 ) -> Image.Image:
     """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if
-    that is None."""
+    that is None. captions, further: as for `_grid`."""
     heads = [["image"], ["ground truth"], ["prediction"], *([] if errors is None else [["errors"]])]
     cells = [
         [as_rgb(i), picture(t, facts), picture(p, facts), *([] if errors is None else [errors(t, p, facts)])]
         for i, t, p in rows
     ]
-    return _grid(cells, heads, facts, title)
+    return _grid(cells, heads, facts, title, captions=captions, further=further)
 
 
 def comparison(
@@ -64,7 +71,7 @@ def samples(
         for row in rows
     ]
     photographs = range(0, len(heads), 1 if over else 2)
-    options = {"captions": captions, "with_unlabelled": True, "photographs": photographs}
+    options = {"captions": captions, "further": [("no label", UNLABELLED)], "photographs": photographs}
     return _grid(cells, [[head] for head in heads], facts, title, **options)
 
 
@@ -90,12 +97,12 @@ def _grid(
     title: str,
     photographs: Collection[int] = (0,),
     captions: list[str] | None = None,
-    with_unlabelled: bool = False,
+    further: Colours = (),
 ) -> Image.Image:
     """Pictures in rows and columns with lines of text over each column, all as large as the first one or
     smaller. photographs: numbers of the columns that hold photographs, from 0; the others hold masks.
-    captions: a line over each row; None: no lines. with_unlabelled: whether the legend names the colour of
-    pixels without a label."""
+    captions: a line over each row; None: no lines. further: names and colours of the legend besides those
+    of the classes."""
     height, width = cells[0][0].shape[:2]
     extent = max(width, height / MAX_TALL)
     scale = min(1.0, ROW_WIDTH_PX / extent)
@@ -103,7 +110,7 @@ def _grid(
     scale = max(1, round(ROW_WIDTH_PX / extent)) if scale == 1.0 else scale
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     colours = list(zip(facts.classes, facts.palette, strict=True))
-    colours += [("no label", UNLABELLED)] if with_unlabelled else []
+    colours += further
     legend = _legend(colours, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
     top = LINE_PX * (1 + max(map(len, heads)))
     caption_px = 0 if captions is None else LINE_PX

@@ -18,7 +18,7 @@ from program import SMALL, one_line, run
 
 from segtrain import checkpoint
 from segtrain.checkpoint import saving
-from segtrain.commands.evaluate import write_scores
+from segtrain.commands.results import write_scores
 from segtrain.errors import CheckpointError
 from segtrain.run.folder import create
 from segtrain.run.lock import Lock

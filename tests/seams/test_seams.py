@@ -162,7 +162,7 @@ def test_the_step_saves_every_network_and_optimizer(plugin, segtrain):
 
 
 def test_a_metric_with_bins_is_printed_saved_and_sent_to_tensorboard(plugin, segtrain, tmp_path):
-    words = ("data=shapes", "data.size=48", "metric=[confusion,calibration]", "metric.calibration.bins=4")
+    words = ("data=shapes", "data.size=48", "metric=[confusion,binned]", "metric.binned.bins=4")
     result = segtrain("train", *SMALL, *words, "name=run")
     assert result.code == 0, result.err
     assert (
@@ -181,7 +181,7 @@ def test_a_metric_with_bins_is_printed_saved_and_sent_to_tensorboard(plugin, seg
     result = segtrain("evaluate", "run=outputs/run", "output=scores")
     record = json.loads((tmp_path / "scores/scores.json").read_text())
     assert record["calibration"]["x"] == [0.125, 0.375, 0.625, 0.875] and len(record["calibration"]["y"]) == 4
-    assert record["protocol"]["metric"]["calibration"] == {"bins": 4}
+    assert record["protocol"]["metric"]["binned"] == {"bins": 4}
 
 
 def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
