@@ -10,7 +10,7 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.results import output_folder, write_scores
+from segtrain.commands.results import output_folder, removed_if_empty, write_scores
 from segtrain.commands.scored import scored_split
 from segtrain.commands.scoring import Scoring, prediction_of, score_split, scoring_of
 from segtrain.data.joined import SubsetSplit
@@ -39,40 +39,41 @@ def explain(config: dict, stop) -> dict:
     config = {**config, "split": scored.name}
     scoring = _scoring(config, task, facts, description)
     folder = output_folder(config, description["step"], "explain")
-    probe(folder, 1 << 20)
-    if scored.lines:
-        say(*scored.lines)
+    with removed_if_empty(None if config["output"] else folder):
+        probe(folder, 1 << 20)
+        if scored.lines:
+            say(*scored.lines)
 
-    def run(part, pictures: int, progress: str):
-        settings = replace(scoring.settings, pictures=pictures)
-        chosen = replace(scoring, settings=settings)
-        return score_split(chosen, model, part, device, stop, progress, kept=["confusion"])
+        def run(part, pictures: int, progress: str):
+            settings = replace(scoring.settings, pictures=pictures)
+            chosen = replace(scoring, settings=settings)
+            return score_split(chosen, model, part, device, stop, progress, kept=["confusion"])
 
-    model.to(device)
-    scores = run(scored.split, 0, f"explaining {scored.name}")
-    metric, confusion = scoring.metrics["mistakes"], scoring.metrics["confusion"]
-    of_images = confusion.resampled(confusion.parts(scores.per_image["confusion"]).numpy())["miou"]
-    worst = explanation.worst(of_images, scores.positions, config["num"], scored.split)
-    record = explanation.explanation(metric, scores.totals["mistakes"], facts)
-    record["worst"] = [{"name": scored.split.name(place), "miou": miou} for place, miou in worst]
-    made = {"split": scored.name, "checkpoint": description["step"], "data": config["data"]}
-    record["protocol"] = {**scores.protocol, **made}
-    picture = None
-    if worst:
-        again = run(SubsetSplit(scored.split, [place for place, _ in worst]), len(worst), "drawing")
-        rows = [again.pictures[again.positions.index(place)] for place in range(len(worst))]
-        kinds = [(words, explanation.COLOURS[kind]) for kind, words in explanation.WORDS.items()]
-        picture = sheet(
-            rows,
-            facts,
-            task.picture,
-            lambda target, made, facts: explanation.painted(metric, target, made, facts.ignore_index),
-            f"{config['model']['name']} on {config['data']['name']} {scored.name}: the worst images",
-            captions=[f"mIoU {one['miou']:.3f}: {one['name']}" for one in record["worst"]],
-            further=kinds,
-        )
-    written = write_scores(folder / "explain.json", record, folder / "worst.png", picture)
-    say(*explanation.lines(record), written)
+        model.to(device)
+        scores = run(scored.split, 0, f"explaining {scored.name}")
+        metric, confusion = scoring.metrics["mistakes"], scoring.metrics["confusion"]
+        of_images = confusion.resampled(confusion.parts(scores.per_image["confusion"]).numpy())["miou"]
+        worst = explanation.worst(of_images, scores.positions, config["num"], scored.split)
+        record = explanation.explanation(metric, scores.totals["mistakes"], facts)
+        record["worst"] = [{"name": scored.split.name(place), "miou": miou} for place, miou in worst]
+        made = {"split": scored.name, "checkpoint": description["step"], "data": config["data"]}
+        record["protocol"] = {**scores.protocol, **made}
+        picture = None
+        if worst:
+            again = run(SubsetSplit(scored.split, [place for place, _ in worst]), len(worst), "drawing")
+            rows = [again.pictures[again.positions.index(place)] for place in range(len(worst))]
+            kinds = [(words, explanation.COLOURS[kind]) for kind, words in explanation.WORDS.items()]
+            picture = sheet(
+                rows,
+                facts,
+                task.picture,
+                lambda target, made, facts: explanation.painted(metric, target, made, facts.ignore_index),
+                f"{config['model']['name']} on {config['data']['name']} {scored.name}: the worst images",
+                captions=[f"mIoU {one['miou']:.3f}: {one['name']}" for one in record["worst"]],
+                further=kinds,
+            )
+        written = write_scores(folder / "explain.json", record, folder / "worst.png", picture)
+        say(*explanation.lines(record), written)
     return record
 
 

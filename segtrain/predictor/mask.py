@@ -17,7 +17,6 @@ from segtrain.predictor.device import choose_device
 from segtrain.predictor.inputs import READ_RGB, pixels_of, reader_of
 from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
-from segtrain.predictor.raster_tiles import RasterTiles
 from segtrain.predictor.tiles import Columns, Predict
 from segtrain.predictor.views import split_votes
 from segtrain.run.saved import relocated
@@ -91,8 +90,9 @@ class Mask:
         with votes. See `segtrain.predictor.views.disagreement`."""
         return map(split_votes, self._predict.strips(self._stacked([self._pixels(image)])))
 
-    def strips_of(self, images: RasterTiles, columns: Columns) -> Iterator[np.ndarray]:
-        """The predictions of some columns of a raster as consecutive strips of rows, h×w."""
+    def strips_of(self, images, columns: Columns) -> Iterator[np.ndarray]:
+        """The predictions of some columns of a raster as consecutive strips of rows, h×w. images:
+        `segtrain.predictor.raster_tiles.RasterTiles`."""
         return map(self.decide, self._predict.strips(images.on(self._device), columns))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
