@@ -175,7 +175,8 @@ class Output(NamedTuple):
     logits: B×C×h×w at the network's own stride. aux: such logits of each auxiliary head, () if there is none.
     size: the (H, W) that logits are upsampled to. window: the part of the input that the logits cover; None
     for all of it. images: the B×K×H×W images before normalisation, for the loss of a task whose output is
-    added to the images; set by the training step.
+    added to the images; set by the training step. step: number of optimizer steps before this one, for losses
+    that change during a run; set by the training step.
     """
 
     logits: torch.Tensor
@@ -184,6 +185,7 @@ class Output(NamedTuple):
     window: Window | None = None
     align_corners: bool = False
     images: torch.Tensor | None = None
+    step: int = 0
 
     def upsampled(self, logits: torch.Tensor | None = None) -> torch.Tensor:
         """B×C×H×W float32: the logits, or those of an auxiliary head if given, upsampled bilinearly to

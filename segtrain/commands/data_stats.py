@@ -16,7 +16,7 @@ from segtrain.commands.parts import check_kind
 from segtrain.data import DATA
 from segtrain.data.survey.measure import Measures, measure
 from segtrain.data.survey.stats import Frequency, frequency_of
-from segtrain.loss.cross_entropy import Weighting, class_weights
+from segtrain.loss.class_weights import Weighting, class_weights
 from segtrain.report.class_bars import class_bars
 from segtrain.run.storage import json_text, probe, storage, write_atomic, write_json
 from segtrain.sample import Facts

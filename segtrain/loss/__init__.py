@@ -10,8 +10,15 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from segtrain.errors import ConfigError
+from segtrain.loss.binary_cross_entropy import binary_cross_entropy
+from segtrain.loss.cldice import cldice
 from segtrain.loss.cross_entropy import cross_entropy
+from segtrain.loss.dice import dice
+from segtrain.loss.focal import focal_sigmoid, focal_softmax
 from segtrain.loss.jaccard import WeightedSum, jaccard
+from segtrain.loss.lovasz_softmax import lovasz_softmax
+from segtrain.loss.ohem import ohem
+from segtrain.loss.tversky import tversky
 from segtrain.options import NOT_NEGATIVE, check_value
 from segtrain.registry import Table
 from segtrain.sample import CLASSES, Facts, Target
@@ -57,4 +64,19 @@ def weighted_sum(
     return WeightedSum([LOSS.build(config, **runtime) for config in configs], factors)
 
 
-LOSS = Table("loss", {"cross_entropy": cross_entropy, "jaccard": jaccard, "weighted_sum": weighted_sum})
+LOSS = Table(
+    "loss",
+    {
+        "binary_cross_entropy": binary_cross_entropy,
+        "cldice": cldice,
+        "cross_entropy": cross_entropy,
+        "dice": dice,
+        "focal_sigmoid": focal_sigmoid,
+        "focal_softmax": focal_softmax,
+        "jaccard": jaccard,
+        "lovasz_softmax": lovasz_softmax,
+        "ohem": ohem,
+        "tversky": tversky,
+        "weighted_sum": weighted_sum,
+    },
+)

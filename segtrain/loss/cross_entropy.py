@@ -1,48 +1,21 @@
-"""Cross-entropy over all labelled pixels, and class weights."""
+"""Cross-entropy over all labelled pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from segtrain.errors import ConfigError
 from segtrain.loss.border import Border
-from segtrain.loss.heads import HeadLoss, check_activation, check_classes
+from segtrain.loss.class_weights import Weighting, weights_of
+from segtrain.loss.heads import check_activation, check_classes, foreground
+from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import CLASSES, Facts, Output, Target
 
-Weighting = Literal["none", "inverse", "median", "enet"]
 
-
-def class_weights(rule: str, power: float, pixels: Tensor, in_images: Tensor) -> Tensor:
-    """float32[C]: class weights by a rule, raised to `power`; 1 for classes that are absent from the training
-    split.
-
-    pixels: int[C], labelled pixels of each class. in_images: int[C], labelled pixels of all images that
-    contain the class.
-
-    inverse: mean share of a class / share. median: median share / share, with shares over the images that
-    contain the class (Eigen & Fergus 2015; SegNet). enet: 1 / ln(1.02 + share) (Paszke et al. 2016).
-    """
-    pixels, in_images = pixels.double(), in_images.double()
-    present = pixels > 0
-    share = (pixels / pixels.sum().clamp_min(1))[present]
-    share_where_present = (pixels / in_images.clamp_min(1))[present]
-    weights = torch.ones_like(pixels)
-    if rule == "inverse":
-        weights[present] = share.mean() / share
-    elif rule == "median":
-        weights[present] = share_where_present.quantile(0.5) / share_where_present
-    elif rule == "enet":
-        weights[present] = 1 / torch.log(1.02 + share)
-    return (weights**power).float()
-
-
-class CrossEntropy(HeadLoss):
+class CrossEntropy(PixelLoss):
     """`(total, weight)`, float32 scalars: `(Σ w · -log softmax(z)_y, Σ w)` over the labelled pixels.
 
     w is the class weight of the pixel's class y, plus the border weight of the pixel (`border`: targets ->
@@ -57,14 +30,12 @@ class CrossEntropy(HeadLoss):
         self,
         weights: Tensor | None,
         ignore_index: int,
-        smoothing: float,
         aux_weight: float,
+        smoothing: float = 0.0,
         border: Border | None = None,
     ):
-        super().__init__(aux_weight)
-        self.register_buffer("weights", weights)
-        self.has_zero_weights = weights is not None and not bool(weights.all())
-        self.ignore_index, self.smoothing, self.border = ignore_index, smoothing, border
+        super().__init__(weights, ignore_index, aux_weight)
+        self.smoothing, self.border = smoothing, border
 
     def labels(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor | None]:
         """The target and the border weights, B×H×W."""
@@ -73,36 +44,14 @@ class CrossEntropy(HeadLoss):
         return super().labels(output, target), border
 
     def of_head(self, head: Output, labels: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
-        return self._total(head.upsampled(), *labels), self._weight(*labels)
-
-    def _total(self, logits: Tensor, target: Tensor, border: Tensor | None) -> Tensor:
-        # logits B×C×H×W, target and border B×H×W
-        common = {"ignore_index": self.ignore_index, "label_smoothing": self.smoothing}
-        total = F.cross_entropy(
-            logits, self._without_zero_weights(target), weight=self.weights, reduction="sum", **common
-        )
-        return (
-            total
-            if border is None
-            else total + (border * F.cross_entropy(logits, target, reduction="none", **common)).sum()
-        )
-
-    def _without_zero_weights(self, target: Tensor) -> Tensor:
-        """The target, B×H×W, with the ignore index where the weight of the class is 0."""
-        if not self.has_zero_weights:
-            return target
-        return target.masked_fill(self._weights_of(target) == 0, self.ignore_index)
-
-    def _weights_of(self, target: Tensor) -> Tensor:
-        """The weight of each pixel's class, B×H×W; that of an arbitrary class where there is no label."""
-        return self.weights[target.clamp(0, len(self.weights) - 1)]
-
-    def _weight(self, target: Tensor, border: Tensor | None) -> Tensor:
-        valid = target != self.ignore_index
-        added = 0.0 if border is None else (border * valid).sum()
-        if self.weights is None:
-            return valid.sum().float() + added
-        return (self._weights_of(target) * valid).sum() + added
+        logits, (target, border) = head.upsampled(), labels  # B×C×H×W, B×H×W
+        counted = self.without_zero_weights(target)
+        total = softmax_loss(logits, counted, self.ignore_index, self.weights, self.smoothing).sum()
+        weight = self.pixel_weights(target).sum()
+        if border is None:
+            return total, weight
+        added = softmax_loss(logits, target, self.ignore_index, smoothing=self.smoothing)
+        return total + (border * added).sum(), weight + (border * (target != self.ignore_index)).sum()
 
 
 def cross_entropy(
@@ -136,50 +85,17 @@ def cross_entropy(
     """
     check_classes("cross_entropy", target)
     check_activation("cross_entropy", "softmax", task_activation)
-    if not isinstance(class_weights, str) and len(class_weights) != num_classes:
-        raise ConfigError(
-            f"loss.class_weights holds {len(class_weights)} numbers; the data has {num_classes} classes"
-        )
     border = (
         Border(border_weight, border_sigma, _object_classes(num_classes, facts))
         if border_weight > 0
         else None
     )
-    return CrossEntropy(
-        _weights(class_weights, weight_power, class_frequency), ignore_index, smoothing, aux_weight, border
-    )
+    weights = weights_of(class_weights, weight_power, num_classes, class_frequency)
+    return CrossEntropy(weights, ignore_index, aux_weight, smoothing, border)
 
 
 def _object_classes(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
     """Indices of the classes whose connected components are objects."""
     if facts is not None and facts.things:
         return facts.things
-    return tuple(
-        index for index in range(num_classes) if facts is None or facts.classes[index] != "background"
-    )
-
-
-def _weights(rule, power: float, class_frequency) -> Tensor | None:
-    """float32[C]: class weights by a rule or from a list, raised to `power`; None without class weights."""
-    if rule == "none":
-        return None
-    if isinstance(rule, str):
-        frequency = class_frequency()
-        weights = class_weights(
-            rule, power, torch.as_tensor(frequency.pixels), torch.as_tensor(frequency.in_images)
-        )
-    else:
-        weights = torch.tensor(rule, dtype=torch.float32) ** power
-    wrong = (
-        "infinite for some class"
-        if not weights.isfinite().all()
-        else None
-        if weights.any()
-        else "0 for all classes"
-    )
-    if wrong:
-        raise ConfigError(
-            f"loss.class_weights={rule} to the power of loss.weight_power={power} is {wrong}; use another "
-            f"power or other weights"
-        )
-    return weights
+    return foreground(num_classes, facts)

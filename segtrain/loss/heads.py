@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segtrain.errors import ConfigError
-from segtrain.sample import Output, Target
+from segtrain.sample import Facts, Output, Target
 
 
 class HeadLoss(nn.Module):
@@ -37,10 +37,22 @@ class HeadLoss(nn.Module):
         raise NotImplementedError
 
 
+def probabilities_of(logits: Tensor, activation: str) -> Tensor:
+    """B×C×H×W probabilities by the activation of the task, softmax or sigmoid."""
+    return logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+
+
 def check_classes(name: str, target: Target) -> None:
     """ConfigError if the task has no classes."""
     if not target.classes:
         raise ConfigError(f"loss={name} compares classes, and the task has none; choose another loss")
+
+
+def foreground(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
+    """Indices of all classes but background."""
+    return tuple(
+        index for index in range(num_classes) if facts is None or facts.classes[index] != "background"
+    )
 
 
 def check_activation(name: str, needed: str, activation: str) -> None:

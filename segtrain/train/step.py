@@ -49,7 +49,7 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
             output = (state.model if learning.forward is None else learning.forward)(
                 learning.normalise(images)
             )
-        total, weight = learning.loss(output._replace(images=images), targets)
+        total, weight = learning.loss(output._replace(images=images, step=state.step), targets)
         state.scaler.scale(total / (nominal or _divisor(weight))).backward()
         totals.append(total.detach())
         weights.append(weight.detach())

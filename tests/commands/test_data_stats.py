@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segtrain.loss.cross_entropy import class_weights
+from segtrain.loss.class_weights import class_weights
 
 SHAPES = ("data.size=48", "data.num_train=3", "data.num_val=2", "data.objects=3")
 

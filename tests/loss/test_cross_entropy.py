@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from segtrain.data.survey.stats import Frequency
 from segtrain.errors import ConfigError
 from segtrain.loss import LOSS
-from segtrain.loss.cross_entropy import class_weights
+from segtrain.loss.class_weights import class_weights
 from segtrain.sample import IGNORE, Output, Window
 
 FREQUENCY = Frequency(pixels=np.array([80, 15, 5, 0]), in_images=np.array([100, 100, 50, 0]))

@@ -1,0 +1,108 @@
+"""Losses that compare the regions of each class: Dice, Jaccard and Tversky are one formula."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from segtrain.errors import ConfigError
+from segtrain.loss.heads import HeadLoss, probabilities_of
+from segtrain.sample import Output
+
+Averaged = Literal["present", "all"]
+"""The classes whose losses are averaged: those in the targets of the batch, or all of them."""
+LEAST = 1e-7
+"""Least denominator: without `smooth`, that of an absent class would be 0."""
+
+
+class Sums(NamedTuple):
+    """Sums over labelled pixels, float32[C] for the C classes. They add up over parts of a batch.
+
+    hit: probability of the class, over the pixels of the class. probability: the same over all pixels, or its
+    square. pixels: number of pixels of the class.
+    """
+
+    hit: Tensor
+    probability: Tensor
+    pixels: Tensor
+
+
+def class_sums(probabilities: Tensor, target: Tensor, ignore_index: int, squared: bool = False) -> Sums:
+    """The sums of B×C×H×W probabilities and a B×H×W target. squared: sum the squares of the probabilities in
+    `Sums.probability`."""
+    num_classes = probabilities.shape[1]
+    valid = target != ignore_index
+    classes = target.clamp(0, num_classes - 1)
+    true_probability = probabilities.gather(1, classes[:, None])[:, 0] * valid  # B×H×W
+    # Summed per image row first: one-hot targets would take as much memory as the probabilities, and a
+    # single float32 sum over all pixels would be inexact.
+    zeros = probabilities.new_zeros(*target.shape[:2], num_classes)  # B×H×C
+    hit = zeros.scatter_add(2, classes, true_probability).sum((0, 1))
+    pixels = zeros.scatter_add(2, classes, valid.to(zeros.dtype)).sum((0, 1))
+    counted = probabilities * valid[:, None]
+    return Sums(hit, (counted**2 if squared else counted).sum((0, 2, 3)), pixels)
+
+
+def region_loss(
+    sums: Sums, false_positives: float, false_negatives: float, smooth: float, averaged: Averaged
+) -> Tensor:
+    """The mean over classes of 1 - (TP + s) / (TP + a·FP + b·FN + s), a float32 scalar; 0 if no class counts.
+
+    The soft counts are TP = Σ p·t, FP = Σ p - TP and FN = Σ t - TP. a, b: `false_positives` and
+    `false_negatives`, with which the formula is Tversky's index; a = b = 1: Jaccard (IoU); a = b = 1/2: Dice.
+    """
+    hit, probability, pixels = sums
+    both = (
+        false_positives * probability
+        + false_negatives * pixels
+        + (1 - false_positives - false_negatives) * hit
+    )
+    losses = 1 - (hit + smooth) / (both + smooth).clamp_min(LEAST)  # C
+    counted = (pixels > 0).float() if averaged == "present" else torch.ones_like(pixels)
+    return (losses * counted).sum() / counted.sum().clamp_min(1)
+
+
+class Region(HeadLoss):
+    """`(B · region_loss, B)` over the batch, float32 scalars; (0, 0) if no pixel is labelled.
+
+    The sums are over the labelled pixels of all images. The loss is not a sum over pixels: its value depends
+    on which images share a batch.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int,
+        activation: str,
+        aux_weight: float,
+        smooth: float,
+        false_positives: float,
+        false_negatives: float,
+        averaged: Averaged = "present",
+        squared: bool = False,
+    ):
+        super().__init__(aux_weight)
+        self.ignore_index, self.activation, self.squared = ignore_index, activation, squared
+        self.formula = {
+            "false_positives": false_positives,
+            "false_negatives": false_negatives,
+            "smooth": smooth,
+            "averaged": averaged,
+        }
+
+    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = probabilities_of(head.upsampled(), self.activation)  # B×C×H×W
+        sums = class_sums(probabilities, labels, self.ignore_index, self.squared)
+        images = len(labels) * (sums.pixels.sum() > 0).float()
+        return region_loss(sums, **self.formula) * images, images
+
+
+def check_smooth(smooth: float, averaged: Averaged) -> None:
+    """ConfigError if absent classes are averaged without `smooth`: their loss would be 1 whatever the
+    probabilities."""
+    if averaged == "all" and smooth == 0:
+        raise ConfigError(
+            "loss.classes=all needs loss.smooth above 0, or absent classes have no gradient; use "
+            "loss.smooth=1 or loss.classes=present"
+        )
