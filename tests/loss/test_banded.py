@@ -37,7 +37,7 @@ def plain(logits, size, align_corners, target, spread, powers):
     up = F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
     log_p, valid = up.log_softmax(1), target != IGNORE
     true = log_p.gather(1, target.long().clamp(max=logits.shape[1] - 1)[:, None])[:, 0]
-    spreads = -torch.einsum("nc,bchw->nbhw", spread, log_p)
+    spreads = -torch.tensordot(spread, log_p, ([1], [1]))
     counted = log_p.exp() * valid[:, None]
     return -true * valid, spreads * valid, {n: (counted**n).sum((0, 2, 3)) for n in powers}
 
