@@ -210,7 +210,7 @@ class View:
     forward: B×K×H×W images -> B×K×h×w images of the same dtype; h×w may differ from H×W.
     backward: (B×C×h×w probabilities of the view, (H, W)) -> B×C×H×W probabilities of the image, and the
     weight 0..1 of each pixel in the mean over views: a B×1×H×W tensor, or 1.0 for all pixels. Where the
-    weight is above 0, the probabilities must sum to 1 over the classes, as those of the view do.
+    weight is above 0, the probabilities must sum to 1 over the classes if those of the view do.
     """
 
     forward: Callable[[torch.Tensor], torch.Tensor]

@@ -71,6 +71,8 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
         num_classes=facts.num_classes,
         in_channels=facts.channels,
     )
+    if task.initial_logit is not None:
+        model.set_biases(task.initial_logit(facts))  # a checkpoint's, if there is one, replace them
     if config["trainer"]["freeze_batch_norm"]:
         freeze_batch_norm(model)  # before the batch is checked: frozen batch-norm takes a single image
     if source is None:

@@ -17,6 +17,7 @@ from segtrain.options import NOT_NEGATIVE, PROBABILITY, between
 from segtrain.sample import CLASSES, Target
 
 Gamma = Annotated[float, between(0, 20)]
+Alpha = Annotated[float, between(0, 1000)]
 
 
 class FocalSoftmax(PixelLoss):
@@ -48,7 +49,7 @@ def focal_softmax(
     ignore_index: int,
     class_frequency: Callable,
     gamma: Gamma = 2.0,
-    alpha: Annotated[float, NOT_NEGATIVE] | list[Annotated[float, NOT_NEGATIVE]] | None = None,
+    alpha: Alpha | list[Alpha] | None = None,
     class_weights: Weighting | list[Annotated[float, NOT_NEGATIVE]] = "none",
     weight_power: Annotated[float, between(-10, 10)] = 1.0,
     aux_weight: Annotated[float, NOT_NEGATIVE] = 0.4,

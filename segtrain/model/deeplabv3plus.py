@@ -111,6 +111,8 @@ class DeepLabV3Plus(StridedNetwork):
                 align_corners=options.align_corners,
             )
 
+    bias_keys = ("head.bias",)
+
     def _level_of_stride(self, stride: int) -> int:
         """Index of the encoder's features of this stride; ConfigError if there are none."""
         strides = self.encoder.reductions

@@ -95,6 +95,11 @@ class Dilated(Network):
         """Tensors of the context module, each of which depends on all classes."""
         return tuple(f"context.{name}" for name in self.context.state_dict())
 
+    @property
+    def bias_keys(self) -> tuple[str, ...]:
+        # What is negative in front of the context module does not pass its ReLU.
+        return ("context.last.bias",) if isinstance(self.context, ContextModule) else ("final.bias",)
+
     def forward(self, x: torch.Tensor) -> Output:
         height, width = x.shape[-2:]
         rows = reflected(height, MARGIN, MARGIN + -height % STRIDE, x.device)

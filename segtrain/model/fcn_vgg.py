@@ -106,6 +106,8 @@ class FCN(Network):
         layers = ("score_fr", *(name for name, *_ in self.skips))
         return tuple(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
 
+    bias_keys = ("score_fr.bias",)
+
     def forward(self, x: torch.Tensor) -> Output:
         features = self.encoder(x)
         scores = self.score_fr(features[-1])

@@ -44,6 +44,7 @@ class LRASPP(StridedNetwork):
     """B×K×H×W -> Output with logits at stride 8, for any H and W."""
 
     head_keys = tuple(f"{head}.{kind}" for head in ("low_head", "high_head") for kind in ("weight", "bias"))
+    bias_keys = ("high_head.bias",)
 
     def __init__(self, options: Options, out_channels: int, in_channels: int):
         super().__init__(options, out_channels, in_channels, norm_eps=options.norm_eps)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from segtrain.sample import Normalisation
@@ -68,6 +69,19 @@ class Network(nn.Module):
     def output_stride(self) -> int | None:
         """Image side divided by the side of the encoder's last features; None if it cannot be chosen."""
         return None if self.options is None else self.options.output_stride
+
+    @property
+    def bias_keys(self) -> tuple[str, ...]:
+        """Tensors of the state_dict with one value a class, each of which is added to the logits of one head,
+        main or auxiliary. A network that adds up the logits of several layers overrides this: it names one of
+        their biases."""
+        return tuple(key for key in self.head_keys if key.rpartition(".")[2] == "bias")
+
+    @torch.no_grad()
+    def set_biases(self, value: float) -> None:
+        """Gives all logits this initial value, but for what the initial weights add to it."""
+        for key in self.bias_keys:
+            self.get_parameter(key).fill_(value)
 
     def built_with(self) -> Mapping[str, Any]:
         """`options` by name, without the pretrained weights; empty for networks without a chosen output

@@ -5,7 +5,7 @@ The energy of a labelling is the sum of -log p of its classes and, for every two
 classes, of
     w1·exp(-|pi - pj|²/2a² - |Ii - Ij|²/2b²) + w2·exp(-|pi - pj|²/2c²),   p: place, I: colour 0..255,
 each kernel divided by the roots of its sums at i and at j, as in pydensecrf. Mean field steps approximate the
-marginals.
+marginals. Probabilities that do not sum to 1 (one sigmoid a class) count relative to their sum.
 """
 
 from __future__ import annotations

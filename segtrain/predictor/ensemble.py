@@ -11,6 +11,7 @@ from segtrain.errors import ConfigError
 from segtrain.predictor.device import autocast
 from segtrain.predictor.predictor import Ensemble, check_merge
 from segtrain.settings import PredictorSettings
+from segtrain.task import TASK
 
 
 def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[Ensemble, ...]:
@@ -38,4 +39,5 @@ def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemb
             output = model(facts.normalisation(images))
         return output.upsampled()
 
-    return Ensemble(scores, facts, run, checkpoint.description["step"])
+    task = TASK.build(checkpoint.description["config"]["task"])
+    return Ensemble(scores, facts, run, checkpoint.description["step"], task.activation)

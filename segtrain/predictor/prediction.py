@@ -10,7 +10,14 @@ from torch import nn
 
 from segtrain.options import check_options
 from segtrain.predictor.ensemble import read_ensemble
-from segtrain.predictor.predictor import Ensemble, Predictor, check_target, predictor, protocol
+from segtrain.predictor.predictor import (
+    Ensemble,
+    Predictor,
+    check_activation,
+    check_target,
+    predictor,
+    protocol,
+)
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task.semantic import Task
@@ -42,9 +49,10 @@ class Prediction:
         """The predictor of a network. device: of the further networks, the same at each call. interrupt:
         called before each pass of the network; what it raises ends the prediction."""
         check_target(task.target, self.settings)
+        check_activation(task.activation, model, self.settings)
         ensemble = self._further(device)
         for one in ensemble:
-            one.check_same(facts)
+            one.check_same(facts, task.activation)
         return predictor(
             model, facts.normalisation, task.activate, self.settings, self._views, interrupt, ensemble
         )

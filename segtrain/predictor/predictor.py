@@ -65,15 +65,21 @@ class Predictor:
 @dataclass(frozen=True)
 class Ensemble:
     """A further network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
-    checkpoint."""
+    checkpoint. activation: of its task."""
 
     scores: Predict
     facts: Facts
     run: str
     step: int
+    activation: str = "softmax"
 
-    def check_same(self, facts: Facts) -> None:
-        """ConfigError if its classes or channels differ from those of `facts`."""
+    def check_same(self, facts: Facts, activation: str) -> None:
+        """ConfigError if its classes, channels or activation differ from those of the run."""
+        if self.activation != activation:
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained for a {self.activation} (task.activation), the "
+                f"run for a {activation}; use a run with the same"
+            )
         if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
             mine, its = (
                 f"{one.channels} channels and the classes {', '.join(one.classes)}"
@@ -171,6 +177,27 @@ def check_target(target: Target, settings: PredictorSettings) -> None:
     for key, value in asked.items():
         if value and not target.classes:
             raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
+
+
+def check_activation(activation: str, model: Network, settings: PredictorSettings) -> None:
+    """ConfigError for what needs the scores of a softmax where the task decides by a sigmoid."""
+    if activation == "softmax":
+        return
+    if model.log_probabilities:
+        raise ConfigError(
+            f"task.activation={activation} takes logits, and this network's scores are log-probabilities; "
+            f"use task.activation=softmax"
+        )
+    product = "product" if settings.ensemble and settings.merge == "product" else None
+    for key, value, instead in (
+        ("boxes", settings.boxes, "null"),
+        ("ensemble_merge", product, "mean"),
+    ):
+        if value:
+            raise ConfigError(
+                f"predictor.{key}={value} merges scores from 0 on, each a probability of 0.5 or more with "
+                f"task.activation={activation}; use predictor.{key}={instead}"
+            )
 
 
 def check_merge(model: Network, which: str, settings: PredictorSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,7 @@ class Task:
 
     out_channels: facts -> number of channels of the logits.
     activation: of the logits, softmax or sigmoid; a loss that takes them for others is refused.
+    initial_logit: facts -> the value that the biases of new heads start from; None: that of the network.
     activate: (logits B×C×H×W, images B×K×H×W before normalisation) -> probabilities B×C×H×W, or any other
     values whose mean over views and tiles makes sense.
     decide: probabilities -> predictions in the form of the target, B×H×W or B×T×H×W.
@@ -58,6 +60,12 @@ class Task:
     optimizers: Mapping[str, dict] = field(default_factory=dict)
     step: Callable | None = None
     activation: Literal["softmax", "sigmoid"] = "softmax"
+    initial_logit: Callable[[Facts], float] | None = None
+
+
+def _exclusive(facts: Facts) -> float:
+    """The logit of probability 1 / C, that of each of C classes of which one is right: -log(C - 1)."""
+    return -math.log(max(1, facts.num_classes - 1))
 
 
 def semantic(activation: Literal["softmax", "sigmoid"] = "softmax") -> Task:
@@ -72,6 +80,7 @@ def semantic(activation: Literal["softmax", "sigmoid"] = "softmax") -> Task:
         out_channels=lambda facts: facts.num_classes,
         activate=lambda logits, images: logits.softmax(1) if activation == "softmax" else logits.sigmoid(),
         activation=activation,
+        initial_logit=_exclusive if activation == "sigmoid" else None,
         # max over channels is three to four times as fast as argmax on a CPU.
         decide=lambda probabilities: probabilities.max(1).indices,
         metrics={"confusion": {}},

@@ -20,6 +20,7 @@ PLAIN = (*QUICK, "augmentation=none", "loader.batch_size=2", "loader.workers=0")
 SHAPES = ("data.size=48", "data.num_train=4", "data.num_val=2")
 UNET = ("model=unet", "model.widths=[4,8]")
 DRY = "dry_run=true"
+SIGMOID = "task.activation=sigmoid"
 TRAIN = ("train", *PLAIN, *SHAPES)
 EVALUATE = ("evaluate", "run=outputs/first", *QUICK)
 FOLDER = ("train", *PLAIN, *UNET, "data=folder", "data.images=same/images", "data.masks=same/masks", DRY)
@@ -355,6 +356,21 @@ CASES = {
     ),
     "a product of log-probabilities": Case(
         (*TRAIN, "model=classical", "predictor.ensemble=outputs/first", DRY), "use predictor.ensemble_merge=mean"
+    ),
+    "log-probabilities for a sigmoid": Case(
+        (*TRAIN, "model=classical", SIGMOID, DRY), "; use task.activation=softmax"
+    ),
+    "boxes for a sigmoid": Case(
+        (*TRAIN, *UNET, SIGMOID, "loss=dice", "predictor.boxes=grid", "predictor.box_sides=[112]", DRY),
+        "merges scores from 0 on, each",
+    ),
+    # --- losses
+    "a ramp to nowhere": Case(
+        (*TRAIN, *UNET, "loss=ohem", "loss.ramp_steps=9", DRY), "set it, or use loss.ramp_steps=0",
+        [("loss.ramp_steps=0",), ("loss.top_k=0.5",)],
+    ),
+    "absent classes without a gradient": Case(
+        (*TRAIN, *UNET, "loss=dice", "loss.classes=all", "loss.smooth=0", DRY), "or absent classes have no gradient"
     ),
 }  # fmt: skip
 

@@ -185,3 +185,40 @@ def test_graph_is_traced_in_one_piece(name):
         warnings.simplefilter("ignore")
         traced = torch.compile(net, backend="eager", fullgraph=True)
         torch.testing.assert_close(traced(x).logits, net(x).logits)
+
+
+@every_trained_network
+def test_biases_shift_all_logits_once(name):
+    plain, shifted = build(name).eval(), build(name).eval()
+    shifted.set_biases(-1.5)
+    x = images(plain, 1, 64, 64)
+    with torch.no_grad():
+        difference = shifted(x).upsampled() - plain(x).upsampled()
+    # Towards the border of FCN-8s and 16s, the weights of the upsampling add up to less than 1.
+    assert difference.max() < 0 and difference.min().item() == pytest.approx(-1.5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deeplabv3plus", {"encoder": "resnet18", "fine_width": 4}),
+        ("dilated", {"context": "none"}),
+        ("dilated", {"context": "large"}),
+    ],
+)
+def test_biases_shift_the_logits_of_networks_with_further_stages_once(name, options):
+    plain, shifted = build(name, **options).eval(), build(name, **options).eval()
+    shifted.set_biases(-1.5)
+    with torch.no_grad():
+        x = images(plain, 1, 64, 64)
+        difference = shifted(x).upsampled() - plain(x).upsampled()
+    torch.testing.assert_close(difference, torch.full_like(difference, -1.5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fcn", "deeplabv3"])
+def test_biases_shift_auxiliary_logits_too(name):
+    net = build(name, aux=True).train()
+    net.set_biases(-1.5)
+    output = net(images(net, 2, 64, 64))
+    assert output.aux and all(net.state_dict()[key].eq(-1.5).all() for key in net.bias_keys)
+    assert len(net.bias_keys) == 2

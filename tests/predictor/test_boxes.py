@@ -124,7 +124,9 @@ def test_log_probabilities_are_not_merged_from_0_on(settings, message):
 
 def test_a_second_network_of_log_probabilities_is_not_multiplied(monkeypatch):
     facts = Facts(("a", "b"), ((0, 0, 0),) * 2, normalisation=NORM)
-    found = Checkpoint(Path("forest/checkpoints/1"), {"step": 1}, {})
+    found = Checkpoint(
+        Path("forest/checkpoints/1"), {"step": 1, "config": {"task": {"name": "semantic"}}}, {}
+    )
     monkeypatch.setattr("segtrain.predictor.ensemble.read", lambda *words, **more: found)
     monkeypatch.setattr(
         "segtrain.predictor.ensemble.build_from", lambda checkpoint: (LogProbabilities(), facts)
