@@ -105,8 +105,8 @@ class _Problem(NamedTuple):
         spread = spread.detach().to(_dtype(logits))
         return _Problem(tuple(size), align_corners, target, ignore_index, spread)
 
-    def blocks(self, logits: Tensor) -> Iterator[_Block]:
-        return _blocks(logits, self.size, self.align_corners)
+    def blocks(self, logits: Tensor, spare: bool = False) -> Iterator[_Block]:
+        return _blocks(logits, self.size, self.align_corners, spare)
 
     def labels(self, block: _Block, classes: int) -> tuple[Tensor, Tensor]:
         """Class indices, of any class where there is no label, and whether there is one; both b×1×P."""
@@ -150,14 +150,16 @@ class _Terms(torch.autograd.Function):
         nll, spreads = zeros(batch, *size), zeros(count, batch, *size)
         sums = zeros(len(powers), batch, classes)
         with _full_precision(logits):
-            for block in problem.blocks(logits):
+            for block in problem.blocks(logits, spare=2 in powers):
                 labels, valid = problem.labels(block, classes)
                 exp, total, nlls, below = problem.losses(block.logits(), labels, valid)
                 nll[block.pixels] = nlls.view(block.shape)
                 if below is not None:
                     spreads[:, *block.pixels] = below.transpose(0, 1).reshape(count, *block.shape)
                 for number, power in enumerate(powers):
-                    p, weight = (exp, valid / total) if power == 1 else (exp**power, valid / total**power)
+                    p, weight = exp, valid / total
+                    if power == 2:
+                        p, weight = torch.square(exp, out=block.spare(exp)), weight / total
                     sums[number, block.pixels[0]] += (p @ weight.mT)[..., 0]
         return nll, spreads, sums
 
@@ -167,7 +169,7 @@ class _Terms(torch.autograd.Function):
         (logits,), problem, powers = ctx.saved_tensors, ctx.problem, ctx.powers
         grad = torch.zeros(logits.shape, dtype=_dtype(logits), device=logits.device)
         with _full_precision(logits):
-            for block in problem.blocks(logits):
+            for block in problem.blocks(logits, spare=bool(powers)):
                 labels, valid = problem.labels(block, logits.shape[1])
                 of_nll, of_spread = block.weights(nll_grad, spread_grad, valid)
                 scale = problem.scale(of_nll, of_spread)
@@ -175,17 +177,24 @@ class _Terms(torch.autograd.Function):
                 total = p.sum(1, keepdim=True)
                 if powers:
                     p *= valid / total
-                    slope = sum(
-                        of_sum[..., None] if power == 1 else 2 * of_sum[..., None] * p
-                        for power, of_sum in zip(powers, sums_grad[:, block.pixels[0]], strict=True)
-                    )  # b×C×1 or b×C×P
-                    mean = slope.mT @ p if slope.shape[-1] == 1 else (slope * p).sum(1, keepdim=True)
-                    p *= slope + (scale - mean)
+                    p *= torch.add(
+                        *_slopes(p, powers, sums_grad[:, block.pixels[0]], scale), out=block.spare(p)
+                    )
                 else:
                     p *= scale / total
                 problem.slopes(p, labels, of_nll, of_spread)
                 block.add_transposed(p, grad)
         return grad.to(logits.dtype), None, None
+
+
+def _slopes(p: Tensor, powers: tuple[int, ...], of_sums: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Two factors of b×C×P probabilities whose sum, times p, is the gradient of the logits but for the share
+    of the right class: b×C×1 or b×C×P, and b×1×P. of_sums: (one a power)×b×C, gradients of Σ p^n."""
+    slope = 0
+    for power, of_sum in zip(powers, of_sums, strict=True):
+        slope = slope + of_sum[..., None] if power == 1 else (2 * of_sum[..., None]) * p + slope
+    mean = slope.mT @ p if slope.shape[-1] == 1 else (slope * p).sum(1, keepdim=True)
+    return slope, scale - mean
 
 
 class _Total(torch.autograd.Function):
@@ -258,12 +267,14 @@ def _spans(inputs: int, outputs: int, step: int, align_corners: bool, dtype, dev
 
 class _Block(NamedTuple):
     """pixels: the indices of its images, rows and columns in a B×H×W tensor; shape: their numbers. low: the
-    logits that it depends on, b×C×k×l."""
+    logits that it depends on, b×C×k×l. memory: one or two rows, used by each block in turn: allocating it for
+    every block would fragment the heap."""
 
     pixels: tuple[slice, slice, slice]
     low: Tensor
     rows: _Span
     columns: _Span
+    memory: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -271,11 +282,18 @@ class _Block(NamedTuple):
 
     def logits(self) -> Tensor:
         """b×C×P upsampled logits of the P pixels, row by row, less the largest of each pixel."""
-        batch, classes, k, width = self.low.shape
-        wide = self.low.reshape(-1, width) @ self.columns.matrix.T  # bCk×W'
+        batch, classes, k, _ = self.low.shape
+        wide = self.low.reshape(-1, self.low.shape[3]) @ self.columns.matrix.T  # bCk×W'
         up = self.rows.matrix.expand(batch * classes, -1, -1)  # bC×H'×k
-        z = torch.bmm(up, wide.view(batch * classes, k, -1)).view(batch, classes, -1)
+        _, height, width = self.shape
+        z = self.memory[0, : batch * classes * height * width].view(batch * classes, height, width)
+        torch.bmm(up, wide.view(batch * classes, k, -1), out=z)
+        z = z.view(batch, classes, -1)
         return z.sub_(z.amax(1, keepdim=True))
+
+    def spare(self, z: Tensor) -> Tensor:
+        """Memory of the shape of the logits z."""
+        return self.memory[1, : z.numel()].view(z.shape)
 
     def add_transposed(self, z: Tensor, grad: Tensor) -> None:
         """Adds the gradient of the logits to B×C×h×w `grad`; z: b×C×P, that of the upsampled logits."""
@@ -297,18 +315,21 @@ class _Block(NamedTuple):
         return of_nll, spread[:, *self.pixels].reshape(-1, images, pixels).transpose(0, 1) * counted
 
 
-def _blocks(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Iterator[_Block]:
-    """The blocks that cover B×C×h×w logits, upsampled to `size`."""
+def _blocks(logits: Tensor, size: tuple[int, int], align_corners: bool, spare: bool) -> Iterator[_Block]:
+    """The blocks that cover B×C×h×w logits, upsampled to `size`, each valid until the next one. spare: with
+    `_Block.spare`."""
     logits, dtype = logits.detach(), _dtype(logits)
     batch, classes, h, w = logits.shape
     on_cpu = logits.device.type == "cpu"
     wide = min(COLUMNS, size[1]) if on_cpu else size[1]
     together = max(1, (CACHED if on_cpu else ON_DEVICE) // (classes * min(ROWS, size[0]) * wide))
     common = (align_corners, dtype, logits.device)
+    largest = min(together, batch) * classes * min(ROWS, size[0]) * wide
+    memory = torch.empty(1 + spare, largest, dtype=dtype, device=logits.device)
     for first in range(0, batch, together):
         images = slice(first, min(first + together, batch))
         for rows in _spans(h, size[0], ROWS, *common):
             band = logits[images, :, rows.inputs].to(dtype)  # b×C×k×w
             for columns in _spans(w, size[1], wide, *common):
                 pixels = (images, rows.outputs, columns.outputs)
-                yield _Block(pixels, band[..., columns.inputs], rows, columns)
+                yield _Block(pixels, band[..., columns.inputs], rows, columns, memory)
