@@ -75,7 +75,7 @@ def test_unknown_row_and_list():
     wrong = run("cuonts")
     assert wrong.returncode == 2 and "cuonts is not a row; rows are counts," in wrong.stderr
     listed = run("--list")
-    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 16
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 25
 
 
 @pytest.mark.slow
@@ -86,6 +86,13 @@ def test_cheap_rows(tmp_path):
     assert list(rows) == ["counts", "counts-masked", "loop", "help"]
     assert all(row["low"] <= row["median"] <= row["high"] and row["peer"] for row in rows.values())
     assert rows["counts"]["median"] > 3 and "torchmetrics" in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_rows_of_the_loss():
+    ended = run("--quick", "loss-19", "loss-memory-150-8", timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert "x the time" in ended.stdout and "x the memory" in ended.stdout and "left out" not in ended.stdout
 
 
 @pytest.mark.slow

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes
+from segtrain.loss.heads import Head, check_activation, check_classes
 from segtrain.loss.pixel import PixelLoss
 from segtrain.options import NOT_NEGATIVE, between
-from segtrain.sample import CLASSES, Output, Target
+from segtrain.sample import CLASSES, Target
 
 
 class BinaryCrossEntropy(PixelLoss):
@@ -36,7 +36,10 @@ class BinaryCrossEntropy(PixelLoss):
         self.register_buffer("alpha", alpha)
         self.gamma = gamma
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def wants(self, logits: Tensor) -> None:
+        return None
+
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.pixel_weights(labels)  # B×H×W
         losses = sigmoid_loss(head.upsampled(), labels, self.gamma, self.alpha)
         return (losses * weights).sum(), weights.sum()
