@@ -75,6 +75,7 @@ def score_split(
     protocol = {
         **scores.protocol,
         "pixels": pixels,
+        "only_class": run.only_class(scores),
         **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
         **run.protocol(),
@@ -122,6 +123,13 @@ class Scoring:
     def protocol(self) -> dict:
         """The rules, for the protocol of scores."""
         return protocol_of(self.rules, self.settings)
+
+    def only_class(self, scores: Scores) -> str | None:
+        """The name of the class that all labelled pixels have; None if there are several, or no counts of
+        the metric `confusion`."""
+        counts = scores.totals.get("confusion")
+        labelled = [] if counts is None else counts.sum(dim=1).nonzero().flatten().tolist()
+        return self.facts.classes[labelled[0]] if len(labelled) == 1 else None
 
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network

@@ -56,7 +56,9 @@ def extent(protocol: Mapping) -> str:
     """What was scored, for the terminal: '6 images, 24576 labelled pixels', and the split if it is known."""
     images, pixels = count(protocol["images"], "image"), count(protocol["pixels"], "labelled pixel")
     of = f" of split {protocol['split']}" if "split" in protocol else ""
-    return f"{images}{of}, {pixels}"
+    only = protocol.get("only_class")
+    alone = f", all of class {printable(only)}: whoever always answers it scores 1" if only else ""
+    return f"{images}{of}, {pixels}{alone}"
 
 
 def as_record(scores: Scores, facts: Facts) -> dict:

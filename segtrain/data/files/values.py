@@ -180,6 +180,11 @@ def found_names(
         )
     found = f"{count(len(indices), 'class', 'classes')} in {count(len(masks), 'mask')}"
     notice(f"found {found}: {shown}; name them with data.classes")
+    if len(indices) == 1:
+        notice(
+            "warning: with a single class there is nothing to tell apart, and every network scores 1; where "
+            "pixels of no class are its background, give data.classes with a background and data.label_map"
+        )
     return tuple(f"class_{index}" for index in indices)
 
 
