@@ -19,7 +19,7 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # JPEG markers
 def decoded_jpeg(file) -> np.ndarray | None:
     """H×W×3 uint8 RGB of a JPEG, without its EXIF orientation; None if the file is not complete."""
     data = _content(file)
-    # Neither marker occurs inside of compressed pixels. A preview's end precedes the scan, and there is a scan:
+    # Neither marker occurs inside of compressed pixels. A preview's end precedes the scan, which there is, as
     # Pillow has opened the file. Some programs write more behind the end.
     if not data.endswith(END_OF_IMAGE) and data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN):
         return None
