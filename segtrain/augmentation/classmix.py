@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from segtrain.augmentation.mixing import Partner, checked_scale, mixed
+from segtrain.augmentation.mixing import Partner, mixed, partner_of
 from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, between
 from segtrain.sample import CLASSES, IGNORE, Sample, Target
@@ -36,8 +36,7 @@ def classmix(
     where = "augmentation.classmix"
     if not target.classes:
         raise ConfigError(f"{where} mixes classes, and the task has none; use augmentation=cutmix")
-    fill = None if fill is None else tuple(fill)
-    partner = Partner(checked_scale(scale, where), flip, ignore_index, fill, False)
+    partner = partner_of(where, scale, flip, ignore_index, fill, target)
     return ClassMix(probability, partner, ignore_index)
 
 

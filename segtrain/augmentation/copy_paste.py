@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from segtrain.augmentation.mixing import Partner, checked_scale, mixed
+from segtrain.augmentation.mixing import Partner, mixed, partner_of
 from segtrain.augmentation.objects import MIN_VISIBLE_PX, Chances, chances_of, classes_of, objects_of
 from segtrain.options import PROBABILITY, between
 from segtrain.sample import CLASSES, IGNORE, Facts, Sample, Target
@@ -46,13 +46,7 @@ def copy_paste(
     named = None if classes is None else dict.fromkeys(classes, 1.0)
     return CopyPaste(
         probability,
-        Partner(
-            checked_scale(scale, where),
-            flip,
-            ignore_index,
-            None if fill is None else tuple(fill),
-            target.interpolation == "linear",
-        ),
+        partner_of(where, scale, flip, ignore_index, fill, target),
         chances_of(where, named, facts, ignore_index, target),
         feather,
         ignore_index,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from segtrain.augmentation.mixing import Partner, checked_scale, mixed
+from segtrain.augmentation.mixing import Partner, mixed, partner_of
 from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, between
 from segtrain.sample import CLASSES, IGNORE, Sample, Target
@@ -39,11 +39,7 @@ def cutmix(
     where = "augmentation.cutmix"
     if share[0] > share[1]:
         raise ConfigError(f"{where}.share is {list(share)}; allowed: the smaller share first")
-    fill = None if fill is None else tuple(fill)
-    linear = target.interpolation == "linear"
-    return CutMix(
-        probability, tuple(share), Partner(checked_scale(scale, where), flip, ignore_index, fill, linear)
-    )
+    return CutMix(probability, tuple(share), partner_of(where, scale, flip, ignore_index, fill, target))
 
 
 @dataclass(frozen=True)

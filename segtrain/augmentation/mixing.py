@@ -11,7 +11,7 @@ import numpy as np
 from segtrain.augmentation.objects import without_hidden
 from segtrain.augmentation.warp import Nearest, Warp, warped
 from segtrain.errors import ConfigError
-from segtrain.sample import Sample
+from segtrain.sample import Sample, Target
 
 OPAQUE = 1e-3
 """Opacities nearer to 0 or 1 are 0 or 1, so that pixels of one image alone are that image's, bit for bit."""
@@ -97,3 +97,16 @@ def checked_scale(scale: Sequence[float], where: str) -> tuple[float, float]:
     if scale[0] > scale[1]:
         raise ConfigError(f"{where}.scale is {list(scale)}; allowed: the smaller factor first")
     return tuple(scale)
+
+
+def partner_of(
+    where: str,
+    scale: Sequence[float],
+    flip: float,
+    ignore_index: int,
+    fill: Sequence[float] | None,
+    target: Target,
+) -> Partner:
+    """The `Partner` of an operation's options. ConfigError as of `checked_scale`."""
+    fill = None if fill is None else tuple(fill)
+    return Partner(checked_scale(scale, where), flip, ignore_index, fill, target.interpolation == "linear")

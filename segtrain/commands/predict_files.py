@@ -142,16 +142,16 @@ def predict(
                 write_picture(results / folder / f"{name}.png", pixels)
         interrupt()
     if bad and len(bad) == len(files):
-        none = (
-            f"none of the {len(files)} images could be used; the first"
-            if len(files) > 1
-            else "the image could not be used"
-        )
-        raise DataError(f"{none}: {bad[0]}")
+        raise _none_usable(bad)
     done = len(files) - len(bad)
     # Of rasters alone, there is nothing in the other folders.
-    others = {} if rasters < done else dict.fromkeys((task.folder, "colours", "overlay", "probabilities"), 0)
-    return {"images": done, "left_out": len(bad), GEOTIFF: places, **others}
+    others = {} if rasters < done else dict.fromkeys(wanted, 0)
+    return {**others, "images": done, "left_out": len(bad), GEOTIFF: places}
+
+
+def _none_usable(errors: list[str]) -> DataError:
+    several = f"none of the {len(errors)} images could be used; the first"
+    return DataError(f"{several if len(errors) > 1 else 'the image could not be used'}: {errors[0]}")
 
 
 def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:

@@ -57,7 +57,7 @@ def extent(protocol: Mapping) -> str:
     images, pixels = count(protocol["images"], "image"), count(protocol["pixels"], "labelled pixel")
     of = f" of split {protocol['split']}" if "split" in protocol else ""
     only = protocol.get("only_class")
-    alone = f", all of class {printable(only)}: whoever always answers it scores 1" if only else ""
+    alone = f", all of class {printable(only)}: a network that always predicts it scores 1" if only else ""
     return f"{images}{of}, {pixels}{alone}"
 
 

@@ -49,8 +49,8 @@ def freeze_parts(settings: Trainer, network: Network, model: str, restored: bool
     """Freezes what is frozen for the whole run: batch-norm and the encoder, so that the optimizer holds none
     of their parameters. ConfigError for a freezing that cannot be.
 
-    model: the network's name. restored: whether weights of a checkpoint
-    follow; else a notice says where random weights are frozen.
+    model: the name of the network. restored: whether weights of a checkpoint follow; else a notice says where
+    random weights are frozen.
     """
     if settings.freeze_batch_norm:
         freeze_batch_norm(network)

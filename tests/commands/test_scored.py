@@ -195,7 +195,7 @@ def test_one_of_several_data_sets_is_scored_on_its_own_val(tmp_path, write_names
 
 
 def test_labels_of_a_single_class_are_told(scored, tmp_path, write_pair, capsys):
-    """Whoever always answers it scores 1."""
+    """A network that always predicts it scores 1."""
     rng = np.random.default_rng(0)
     for name in "xyz":
         mask = np.full((32, 32), 1, np.uint8)
@@ -203,7 +203,7 @@ def test_labels_of_a_single_class_are_told(scored, tmp_path, write_pair, capsys)
         write_pair(tmp_path / "one", name, rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), mask)
     printed, protocol = scored("data.root=one")
     assert protocol["only_class"] == "class_1"
-    assert "2688 labelled pixels, all of class class_1: whoever always answers it scores 1" in printed
+    assert "2688 labelled pixels, all of class class_1: a network that always predicts it scores 1" in printed
     assert scored()[1]["only_class"] is None
 
 

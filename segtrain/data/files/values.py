@@ -182,8 +182,9 @@ def found_names(
     notice(f"found {found}: {shown}; name them with data.classes")
     if len(indices) == 1:
         notice(
-            "warning: with a single class there is nothing to tell apart, and every network scores 1; where "
-            "pixels of no class are its background, give data.classes with a background and data.label_map"
+            "warning: with a single class there is nothing to tell apart, and every network scores 1; if the "
+            "pixels without a label are its background, name it in data.classes and map their value in "
+            "data.label_map"
         )
     return tuple(f"class_{index}" for index in indices)
 
