@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from benchmarks import counts, loop, reading, start, step
+from benchmarks import counts, inference, loop, loss, reading, start, step
 from benchmarks.paired import Left, Result
 
 
@@ -47,7 +47,20 @@ ROWS = {
     "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
     "help": Row("segtrain --help, CPU time", start.help_text),
     "step": Row("training step with data, 8 crops of 256 px", step.lite_deeplab),
+    "tiles": Row("tiles over 1024x2048 px, 19 classes", inference.blending),
+    "argmax": Row("classes of 1024x2048 px of 19", inference.decisions),
+    "scoring": Row("scoring a photograph of 480x360 px", inference.scoring),
+    "predicting": Row("a photograph of 480x360 px to PNG", inference.predicting),
     "recipe": Row("step of experiment=camvid_lite0 with data", step.camvid_recipe),
+    "loss-19": Row("loss at 512x1024, 19 classes, logits at 1/4", loss.time_of(19, 4)),
+    "loss-19-8": Row("loss at 512x1024, 19 classes, logits at 1/8", loss.time_of(19, 8)),
+    "loss-150": Row("loss at 512x1024, 150 classes, logits at 1/4", loss.time_of(150, 4)),
+    "loss-150-8": Row("loss at 512x1024, 150 classes, logits at 1/8", loss.time_of(150, 8)),
+    "loss-memory-19": Row("memory of loss-19", loss.memory_of(19, 4)),
+    "loss-memory-19-8": Row("memory of loss-19-8", loss.memory_of(19, 8)),
+    "loss-memory-150": Row("memory of loss-150", loss.memory_of(150, 4)),
+    "loss-memory-150-8": Row("memory of loss-150-8", loss.memory_of(150, 8)),
+    "step-memory": Row("memory of a step at 512x1024, 150 classes", loss.step_memory),
 }
 
 COLUMNS = ("row", "what", "ours", "theirs", "peer", "compared, median [95 %]", "goal", "reached")

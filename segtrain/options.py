@@ -39,6 +39,7 @@ RUNTIME = frozenset(
         "fill",  # K values of padded image pixels: the mean of the normalisation
         "network",  # the built network (optimizers)
         "steps",  # optimizer steps of the whole run (schedules)
+        "valid_side",  # side in pixels -> the next side from there on that the network takes (views)
     }
 )
 """Parameters that the program supplies. A factory receives those that its signature names; a user cannot set
@@ -361,7 +362,8 @@ def describe(annotation: Any) -> str:
     if annotation in words:
         return words[annotation]
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(one) for one in arguments)
+        # `typing` keeps one of several equal unions, in whose order the members then come.
+        return " or ".join(sorted((describe(one) for one in arguments), key=_place_in_union))
     if origin is Literal:
         return ", ".join(str(one) for one in arguments)
     if origin is tuple and Ellipsis not in arguments:
@@ -371,3 +373,8 @@ def describe(annotation: Any) -> str:
     if origin in (dict, Mapping):
         return f"a mapping, each value {describe(arguments[1])}"
     return getattr(annotation, "__name__", str(annotation))
+
+
+def _place_in_union(described: str) -> int:
+    """Single values first, then lists and mappings, null last."""
+    return 2 if described == "null" else int(described.startswith(("a list", "a mapping", "[")))

@@ -75,7 +75,7 @@ def test_unknown_row_and_list():
     wrong = run("cuonts")
     assert wrong.returncode == 2 and "cuonts is not a row; rows are counts," in wrong.stderr
     listed = run("--list")
-    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 12
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 25
 
 
 @pytest.mark.slow
@@ -89,7 +89,21 @@ def test_cheap_rows(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_rows_of_the_loss():
+    ended = run("--quick", "loss-19", "loss-memory-150-8", timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert "x the time" in ended.stdout and "x the memory" in ended.stdout and "left out" not in ended.stdout
+
+
+@pytest.mark.slow
 def test_the_rows_with_real_networks():
     ended = run("--quick", "loop-share", "step", timeout=1200)
     assert ended.returncode == 0, ended.stderr
     assert "plain loop" in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_rows_of_whole_images():
+    ended = run("--quick", "tiles", "argmax", "scoring", "predicting", timeout=600)
+    assert ended.returncode == 0, ended.stderr
+    assert "left out" not in ended.stdout and "plain loop" in ended.stdout

@@ -107,6 +107,7 @@ def runtime() -> dict:
         "fill": (0.0, 0.0, 0.0),
         "network": nn.Conv2d(3, 2, 1),
         "steps": STEPS,
+        "valid_side": lambda side: side,
     }
 
 
@@ -130,9 +131,16 @@ def use(kind: str, built: Any) -> None:
         assert all(one >= other for one, other in itertools.pairwise(factors[2:])), factors
     elif kind == "augmentation":
         labels = target()[0].numpy()
-        built(Sample(np.zeros((8, 8, 3), np.uint8), labels), np.random.default_rng(0), None)
+        sample = Sample(np.zeros((8, 8, 3), np.uint8), labels)
+        built(sample, np.random.default_rng(0), lambda rng: sample)
+    elif kind == "tta":
+        for view in built:
+            seen = view.forward(target()[:, None])
+            view.backward(torch.rand(1, 2, *seen.shape[-2:]), (8, 8))
     elif kind == "metric":
-        built.scores(built.counts(target(), decisions=target().flip(1).long()).sum(0))
+        decisions = target().flip(1).long()
+        evidence = {"decisions": decisions, "probabilities": torch.eye(CLASSES)[decisions].movedim(-1, 1)}
+        built.scores(built.counts(target(), **{need: evidence[need] for need in built.needs}).sum(0))
     elif kind == "data":
         assert built.splits["train"][0].target.dtype == np.uint8
 

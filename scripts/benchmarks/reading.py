@@ -45,7 +45,7 @@ def frame_files(folder: Path, count: int) -> list[Pair]:
         for top in range(0, HEIGHT, 512):
             for left in range(0, WIDTH, 512):
                 photograph = photographs[rng.integers(len(photographs))]
-                image[top : top + 512, left : left + 512] = _tile(photograph, rng)
+                image[top : top + 512, left : left + 512] = tile_of(photograph, rng)
         half = cv2.resize(image, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
         pieces = segmentation.slic(half, n_segments=300, compactness=10, start_label=0)
         classes = rng.integers(0, NUM_CLASSES, pieces.max() + 1).astype(np.uint8)
@@ -58,7 +58,7 @@ def frame_files(folder: Path, count: int) -> list[Pair]:
     return pairs
 
 
-def _tile(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def tile_of(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """512×512 of a photograph, enlarged where it is smaller."""
     factor = max(1.0, 512 / min(photograph.shape[:2]))
     photograph = cv2.resize(photograph, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

@@ -29,10 +29,10 @@ from segtrain.data.shapes import shapes
 from segtrain.loader.batches import Batches
 from segtrain.loader.loader import training_batches
 from segtrain.model import MODEL
+from segtrain.model.network import MEMORY_FORMATS
 from segtrain.optimizer import OPTIMIZER
 from segtrain.sample import IGNORE, Normalisation, Output
 from segtrain.settings import Loader, Trainer
-from segtrain.train.step import MEMORY_FORMATS
 
 CAMVID = (
     Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"

@@ -10,7 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
+from segtrain.augmentation.classmix import classmix
 from segtrain.augmentation.colour import colour
+from segtrain.augmentation.copy_paste import copy_paste
+from segtrain.augmentation.cutmix import cutmix
+from segtrain.augmentation.elastic import elastic
+from segtrain.augmentation.object_affine import object_affine
 from segtrain.augmentation.object_crops import object_crops
 from segtrain.augmentation.patch import patch
 from segtrain.augmentation.pixel import pixel
@@ -20,7 +25,18 @@ from segtrain.sample import Sample
 
 AUGMENTATION = Table(
     "augmentation",
-    {"colour": colour, "object_crops": object_crops, "patch": patch, "pixel": pixel, "warp": warp},
+    {
+        "classmix": classmix,
+        "colour": colour,
+        "copy_paste": copy_paste,
+        "cutmix": cutmix,
+        "elastic": elastic,
+        "object_affine": object_affine,
+        "object_crops": object_crops,
+        "patch": patch,
+        "pixel": pixel,
+        "warp": warp,
+    },
 )
 
 

@@ -2,15 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from segtrain.sample import Sample
+from segtrain.errors import ConfigError, nearest
+from segtrain.sample import Facts, Sample, Target, no_label
 
 SMALLEST_SHARE = 0.001
 """Of the image's pixels: smaller objects are not chosen if there are larger ones."""
+MIN_VISIBLE_PX = 20
+"""An object that operations leave with fewer pixels is no object any more."""
+
+
+@dataclass(frozen=True)
+class Chances:
+    """The classes whose objects an operation takes, and how probably it takes an object of each.
+
+    by_class: probability of each class index; None: every object, of whatever class. classes: indices of the
+    classes whose connected components are objects where a sample has no instances.
+    """
+
+    by_class: Mapping[int, float] | None
+    classes: tuple[int, ...]
+
+    def of(self, label: int | None) -> float:
+        """Probability that an object of this class is taken; label None: an object without a class."""
+        if self.by_class is None:
+            return 1.0
+        return 0.0 if label is None else self.by_class.get(label, 0.0)
+
+
+def chances_of(
+    where: str,
+    named: Mapping[str, float] | None,
+    facts: Facts | None,
+    ignore_index: int,
+    target: Target,
+) -> Chances:
+    """named: probability by class name; None: 1 for instances of every class and, without instances, for the
+    thing classes or, where the data set names none, for every class but the one called background.
+
+    ConfigError that begins with `where` if a name is unknown, or if the task has no classes to name.
+    """
+    names = () if facts is None else facts.classes
+    if not target.classes:
+        if named is not None:
+            raise ConfigError(f"{where}.classes names classes, and the task has none; use null")
+        return Chances(None, ())
+    if named is not None:
+        for name in named:
+            if name not in names:
+                raise ConfigError(
+                    f"{where}.classes has {name!r}{nearest(name, names)}; allowed: {', '.join(names)}"
+                )
+        by_class = {names.index(name): chance for name, chance in named.items()}
+        return Chances(by_class, tuple(by_class))
+    if facts is not None and facts.things:
+        return Chances(None, facts.things)
+    background = names.index("background") if "background" in names else None
+    return Chances(None, tuple(n for n in range(len(names) or ignore_index) if n != background))
 
 
 def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
@@ -21,7 +74,7 @@ def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
     """
     if sample.instances is not None:
         return sample.instances
-    found = np.zeros(sample.target.shape, np.int32)
+    found = np.zeros(sample.image.shape[:2], np.int32)
     count = 0
     for index in classes:
         inside = sample.target == index
@@ -45,3 +98,53 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Bounding box (top, left, bottom, right) of the pixels that are set; bottom and right exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def classes_of(objects: np.ndarray, target: np.ndarray, ignore_index: int) -> dict[int, int | None]:
+    """The class of most pixels of each object, by number; None if the target holds no classes (H×W×T, or
+    measured values). Objects without any label are left out."""
+    places = np.flatnonzero(objects)
+    numbers, labels = objects.ravel()[places], target.reshape(-1, *target.shape[2:])[places]  # N, N×…
+    if target.ndim != 2 or target.dtype.kind == "f":
+        labelled = ~unlabelled(labels[None], ignore_index)[0]
+        return dict.fromkeys(np.unique(numbers[labelled]).tolist())
+    present = np.flatnonzero(np.bincount(numbers))
+    rows = np.searchsorted(present, np.arange(int(objects.max()) + 1))  # row of each number
+    bins = ignore_index + 1
+    counts = np.bincount(rows[numbers] * bins + labels, minlength=len(present) * bins).reshape(-1, bins)
+    counts[:, ignore_index] = 0
+    found = zip(present.tolist(), counts.argmax(1).tolist(), counts.any(1).tolist(), strict=True)
+    return {number: label for number, label, labelled in found if labelled}
+
+
+def unlabelled(target: np.ndarray, ignore_index: int) -> np.ndarray:
+    """H×W bool: pixels without a label; of H×W×T, without any."""
+    unknown = no_label(target.dtype, ignore_index)
+    missing = np.isnan(target) if target.dtype.kind == "f" else target == unknown
+    return missing if missing.ndim == 2 else missing.all(2)
+
+
+def nearest_pixel(mask: np.ndarray) -> np.ndarray:
+    """H×W intp: of each pixel, the position in the flattened image of the nearest pixel that is set; at least
+    one is."""
+    _, numbers = cv2.distanceTransformWithLabels(
+        (~mask).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    places = np.zeros(int(numbers.max()) + 1, np.intp)
+    places[numbers[mask]] = np.flatnonzero(mask)
+    return places[numbers]
+
+
+def without_hidden(instances: np.ndarray, before: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """The instances without those that lost or gained pixels and have fewer than MIN_VISIBLE_PX left; their
+    remaining pixels keep their labels.
+
+    instances, before: H×W, now and before the change. changed: H×W bool.
+    """
+    counts = np.bincount(instances.ravel(), minlength=int(before.max(initial=0)) + 1)
+    affected = np.bincount(np.append(instances[changed], before[changed]), minlength=len(counts)) > 0
+    hidden = np.flatnonzero(affected & (counts > 0) & (counts < MIN_VISIBLE_PX))
+    hidden = hidden[hidden > 0]
+    if not len(hidden):
+        return instances
+    return np.where(np.isin(instances, hidden), 0, instances).astype(instances.dtype)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segtrain.errors import ConfigError, nearest, unknown_key
-from segtrain.sample import IGNORE, Sample
+from segtrain.sample import IGNORE, Sample, no_label
 
 ON_IMAGES = (
     "AdditiveNoise",
@@ -89,8 +89,8 @@ def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int
     """Blur, noise, weather, cutout, elastic deformation: transforms of albumentations, by name, in the
     order given.
 
-    Only 8-bit RGB images are changed. Masks are resampled nearest; pixels that move in from outside the
-    image are unlabelled.
+    Masks are resampled nearest; pixels that move in from outside the image are unlabelled. Of images that
+    are not 8-bit RGB, only the geometry is changed: the transforms that act on masks too.
 
     Options:
         transforms: name of the transform to its keywords, e.g. {MotionBlur: {p: 0.3}, GaussNoise: {}}; null:
@@ -104,10 +104,19 @@ def pixel(transforms: dict[str, dict[str, Any]] | None = None, ignore_index: int
                 f"{', '.join(ALLOWED)}"
             )
     library = _albumentations()
-    made = [_made(library, name, dict(options or {}), ignore_index) for name, options in transforms.items()]
+    made = {
+        name: _made(library, name, dict(options or {}), ignore_index) for name, options in transforms.items()
+    }
+    geometric = [one for name, one in made.items() if name in ON_IMAGES_AND_MASKS]
     return Pixel(
-        library.Compose(made, additional_targets={"instances": "mask", "outside": "mask"}), ignore_index
+        _composed(library, list(made.values())),
+        _composed(library, geometric) if geometric else None,
+        ignore_index,
     )
+
+
+def _composed(library, transforms: list):
+    return library.Compose(transforms, additional_targets={"instances": "mask", "outside": "mask"})
 
 
 def _albumentations():
@@ -164,25 +173,33 @@ class Pixel:
     output_size: ClassVar[None] = None
     needs_instances: ClassVar[bool] = False
     compose: Any
+    geometric: Any
     ignore_index: int
 
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
         seed = int(rng.integers(2**63))
-        image = sample.image
-        if image.dtype != np.uint8 or image.shape[2] != 3:
+        image, target = sample.image, sample.target
+        compose = self.compose if image.dtype == np.uint8 and image.shape[2] == 3 else self.geometric
+        if compose is None:
             return sample
         # Both generators are shared by all transforms; an integer seed would give each transform the same
         # random numbers.
-        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         given = {
             "image": image.copy(),
-            "mask": sample.target,
+            "mask": target,
         }  # some transforms write into what they are given
+        is_measured = target is not None and target.dtype.kind == "f"
         if sample.instances is not None:
-            given |= {"instances": sample.instances, "outside": np.zeros(image.shape[:2], np.uint8)}
-        found = self.compose(**{key: value for key, value in given.items() if value is not None})
-        instances = found.get("instances")
+            given["instances"] = sample.instances
+        if sample.instances is not None or is_measured:
+            given["outside"] = np.zeros(image.shape[:2], np.uint8)
+        found = compose(**{key: value for key, value in given.items() if value is not None})
+        target, instances = found.get("mask"), found.get("instances")
         if instances is not None:
             instances = np.where(found["outside"] == 0, instances, 0).astype(sample.instances.dtype)
-        target = found.get("mask")
+        if is_measured:
+            outside = found["outside"] != 0  # H×W
+            outside = outside if target.ndim == 2 else outside[..., None]
+            target = np.where(outside, no_label(target.dtype), target).astype(target.dtype)
         return replace(sample, image=found["image"], target=target, instances=instances)

@@ -201,7 +201,7 @@ def warped(
     fill = (
         np.zeros(sample.image.shape[2])
         if fill is None
-        else _on_scale(np.asarray(fill, np.float64), sample.image.dtype)
+        else on_scale(np.asarray(fill, np.float64), sample.image.dtype)
     )
     exact = place.scale == 1 and place.degrees % 90 == 0 and np.allclose(matrix[:, 2] % 1, 0)
 
@@ -209,7 +209,8 @@ def warped(
         unknown = no_label(target.dtype, ignore_index)
         if exact or not linear_target:
             return nearest.read(target, unknown)
-        return nearest.fill_outside(_bilinear_known(target, matrix, place), unknown)
+        read = bilinear_known(target, lambda values: _bilinear(values, matrix, place))
+        return nearest.fill_outside(read, unknown)
 
     return replace(
         sample,
@@ -221,17 +222,18 @@ def warped(
     )
 
 
-def _bilinear_known(target: np.ndarray, matrix: np.ndarray, place: Placement) -> np.ndarray:
-    """H×W or H×W×T float, bilinear; NaN wherever an unknown (NaN) value contributes."""
+def bilinear_known(target: np.ndarray, bilinear: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """H×W or H×W×T float, resampled by `bilinear` (of H×W×T float32); NaN wherever an unknown (NaN) value
+    contributes."""
     values = target[..., None] if target.ndim == 2 else target  # H×W×T
     known = np.isfinite(values)  # H×W×T
-    read = _bilinear(np.where(known, values, 0).astype(np.float32), matrix, place)
-    share = _bilinear(known.astype(np.float32), matrix, place)
+    read = bilinear(np.where(known, values, 0).astype(np.float32))
+    share = bilinear(known.astype(np.float32))
     read = np.where(share > 1 - 1e-4, read, np.nan).astype(target.dtype)
     return read[..., 0] if target.ndim == 2 else read
 
 
-def _on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def on_scale(fill: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`fill` (0..255) on the scale of the image's dtype; float images: 0..1."""
     return (fill * {"uint8": 1, "uint16": 257}[dtype.name]).round() if dtype.kind == "u" else fill / 255
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import CheckpointError, ConfigError, SegtrainError
 from segtrain.model import MODEL
-from segtrain.model.network import Network, as_typed, typed
+from segtrain.model.network import MEMORY_FORMATS, Network, as_typed, typed
 from segtrain.model.output_stride import at_output_stride
 from segtrain.sample import Facts
 from segtrain.task import TASK
@@ -18,7 +18,8 @@ from segtrain.tensors import not_finite
 # The initialisation is overwritten, so it must not advance the caller's random state.
 @torch.random.fork_rng(devices=[])
 def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Network, Facts]:
-    """The network of a checkpoint with its weights loaded, on the CPU in evaluation mode, and its facts.
+    """The network of a checkpoint with its weights loaded, on the CPU in evaluation mode, and its facts. The
+    weights have the memory format that the run was trained in, which is the faster one if it was probed.
 
     options: options of the network that replace the saved ones, such as another output stride (dilation rates
     follow it), as long as no tensor changes its name or shape. ConfigError names an option that would.
@@ -53,6 +54,8 @@ def build_from(checkpoint: Checkpoint, options: dict | None = None) -> tuple[Net
     if output_stride is not None:
         _refuse_what_follows(model, output_stride, changed)
         model = at_output_stride(model, output_stride)
+    memory_format = (description["config"].get("trainer") or {}).get("memory_format")
+    model.to(memory_format=MEMORY_FORMATS.get(memory_format, torch.contiguous_format))
     return model.eval(), facts
 
 

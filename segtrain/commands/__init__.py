@@ -17,6 +17,7 @@ from segtrain.settings import (
     Describe,
     Evaluate,
     EvaluateSettings,
+    Explain,
     Loader,
     Plan,
     Predict,
@@ -117,6 +118,21 @@ segtrain compare scores several runs on the same images, and draws their masks s
         sections={"": Compare, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
         groups=("data", "metric", "tta"),
         reads="runs",
+        needs_run=True,
+    ),
+    Command(
+        words=("explain",),
+        example="segtrain explain run=outputs/… split=val",
+        about="what the mIoU of a run is lost to",
+        help="""\
+segtrain explain splits the wrong pixels of a run into missed objects, invented objects, boundaries and
+confused areas, with the mIoU that each kind costs, and draws the worst images.
+
+  segtrain explain run=outputs/first
+  segtrain explain run=outputs/first split=test num=12 band_px=5 output=why""",
+        sections={"": Explain, "predictor": PredictorSettings, "evaluate": EvaluateSettings},
+        groups=("data", "model", "tta"),
+        reads="run",
         needs_run=True,
     ),
     Command(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from segtrain.checkpoint.reading import Checkpoint, read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
-from segtrain.commands.evaluate import write_scores
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
+from segtrain.commands.results import write_scores
 from segtrain.commands.scored import scored_splits
 from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
 from segtrain.errors import ConfigError
@@ -57,7 +58,10 @@ def compare(config: dict, stop) -> dict:
     protocol = {**scored.protocol, "split": names[0], "data": config["data"]}
     if len(names) > 1:
         protocol["splits"] = {name: len(split) for name, split in splits.items()}
+    apart, said = comparing.differences(entries, task.score, task.lower_is_better, names)
+    said += comparing.notes(entries)
     record = {"runs": [entry.record() for entry in entries], "protocol": protocol}
+    record |= {"differences": apart, "seeds": comparing.seeds_record(entries, task.score)}
     picture = None
     if scored.pictures:
         title = f"{config['data']['name']} {names[0]}, {protocol['images']} images"
@@ -70,7 +74,7 @@ def compare(config: dict, stop) -> dict:
         )
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
     table = comparing.lines(entries, task.score, task.lower_is_better, names[0])
-    say(*table, extent(protocol), written)
+    say(*table, *said, extent(protocol), written)
     return record
 
 
@@ -89,10 +93,11 @@ def _entry(
     scoring = scoring_of(config, task_of(description), own, prediction)
     check_score(scoring)
     model.to(device)
-    found = {
-        name: score_split(scoring, model, split, device, stop, f"evaluating {run} on {name}")
-        for name, split in splits.items()
-    }
+    kept, found, doubts = scoring.with_intervals(config["bootstrap"]), {}, []
+    for name, split in splits.items():
+        scores = score_split(scoring, model, split, device, stop, f"evaluating {run} on {name}", kept=kept)
+        doubts.append(comparing.intervals_of(scoring.metrics, scores, split, config["bootstrap"]))
+        found[name] = replace(scores, per_image={})  # which many runs would not leave room for
     first, *others = found
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = comparing.origin_of(description["config"])
@@ -104,4 +109,7 @@ def _entry(
         parameters,
         found[first],
         {name: found[name] for name in others},
+        config=description["config"],
+        validated=description.get("protocol") or {},
+        intervals=doubts,
     )

@@ -22,12 +22,13 @@ from segtrain.settings import Sampler
 from segtrain.task import TASK
 from segtrain.text import say, table
 
-HEADS = ("image", "with its labels", "augmented", "with its labels")
+HEADS = ("original image", "original label", "augmented image", "augmented label")
 
 
 def data_show(config: dict, stop) -> list[list[Sample]]:
     """Draws samples at consecutive positions of a training, writes the picture and prints what it shows;
-    returns the samples of each row: as stored, and if there is any augmentation, augmented.
+    returns the samples of each row: as stored, and if there is any augmentation, augmented. Each sample is
+    drawn as its image and its label, alone or over the image (overlay).
 
     Pixels outside the image are filled with the data set's mean or, if it states none, with ImageNet's; a
     training fills them with the mean of its network's normalisation, which for most networks is the same.
@@ -50,7 +51,7 @@ def data_show(config: dict, stop) -> list[list[Sample]]:
             f"position {position}: {row[2].name or row[1]}" for position, row in _numbered(config, rows)
         ]
         heads = HEADS[: 2 * len(drawn[0])]
-        picture = samples(drawn, heads, captions, data.facts, task.picture, title)
+        picture = samples(drawn, heads, captions, data.facts, task.picture, title, config["overlay"])
     content = io.BytesIO()
     picture.save(content, "png")
     write_atomic(output, content.getvalue())

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import itertools
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
+from segtrain.commands.results import output_folder, removed_if_empty, write_matrix, write_scores
 from segtrain.commands.scored import scored_split
 from segtrain.commands.scoring import (
     contact_sheet,
@@ -21,9 +17,11 @@ from segtrain.commands.scoring import (
     score_split,
     scoring_of,
 )
+from segtrain.commands.tta_report import check_report, report_lines, tta_report
+from segtrain.evaluate.interval import intervals
 from segtrain.evaluate.table import as_record, extent, lines
-from segtrain.run.own import check_own
-from segtrain.run.storage import probe, storage, write_atomic, write_json
+from segtrain.evaluate.units import units_of
+from segtrain.run.storage import probe
 from segtrain.task import task_of
 from segtrain.text import say
 
@@ -40,18 +38,30 @@ def evaluate(config: dict, stop) -> dict:
     same_classes(facts, data.facts, config["run"])
     scored = scored_split(config, data, description, config["run"])
     config = {**config, "split": scored.name}
+    if config["evaluate"]["tta_report"]:
+        check_report(config["tta"])
     scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
-    output = _output_folder(config, description["step"])
+    output = output_folder(config, description["step"])
     title = (
         f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
     )
-    with _removed_if_empty(None if config["output"] else output):
+    with removed_if_empty(None if config["output"] else output):
         probe(output, 1 << 20)
         if scored.lines:
             say(*scored.lines)
         scores = score_split(
-            scoring, model.to(device), scored.split, device, stop, f"evaluating {config['split']}"
+            scoring,
+            model.to(device),
+            scored.split,
+            device,
+            stop,
+            f"evaluating {config['split']}",
+            kept=scoring.with_intervals(config["bootstrap"]),
         )
+        report = []
+        if scoring.settings.tta_report:
+            report = tta_report(scoring, model, scored.split, device, stop, scores)
+        doubt = intervals(scoring.metrics, scores, units_of(scored.split), config["bootstrap"])
         # The atrous rates follow model.output_stride, so the built network knows them, not the config.
         used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
         made = {
@@ -62,55 +72,13 @@ def evaluate(config: dict, stop) -> dict:
         }
         protocol = {**scores.protocol, **made}
         record = as_record(replace(scores, protocol=protocol), facts)
+        record["interval"] = doubt.record(scores, facts)
+        if report:
+            record["tta_report"] = report
         picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
         written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
-        say(*lines(scores.numbers, facts), extent(protocol), written)
+        written += write_matrix(output / "confusion.png", scores, facts, title)
+        about = [doubt.line(scores, task.score)] if scores.per_image else []
+        about += report_lines(report, scores, task) if report else []
+        say(*lines(scores.numbers, facts, doubt.bounds), *about, extent(protocol), written)
     return record
-
-
-@contextlib.contextmanager
-def _removed_if_empty(folder: Path | None) -> Iterator[None]:
-    """Removes the folder if the block ends with nothing in it, such as by an error or a signal."""
-    try:
-        yield
-    finally:
-        if folder is not None:
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
-
-
-def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:
-    """Writes the record as JSON and the picture as PNG; returns the line that names them. Without a picture,
-    an existing one is removed, because it shows other scores."""
-    if picture is None:
-        with storage(picture_path):
-            picture_path.unlink(missing_ok=True)
-    else:
-        data = io.BytesIO()
-        picture.save(data, "png")  # writing a file itself, Pillow would hide the system's reason for an error
-        write_atomic(picture_path, data.getvalue())
-    write_json(path, record)
-    return f"written   {path}" + ("" if picture is None else f", {picture_path}")
-
-
-def _output_folder(config: Mapping, step: int) -> Path:
-    """`config["output"]`, or a new RUN/evaluate/SPLIT-STEP, SPLIT-STEP-2 …; the protocol in scores.json tells
-    repeated evaluations apart.
-
-    The output folder may be a symbolic link; RUN/evaluate may not. Files in both are never written through a
-    link.
-    """
-    if config["output"]:
-        with storage(Path(config["output"])):
-            Path(config["output"]).mkdir(parents=True, exist_ok=True)
-        return Path(config["output"])
-    plain = Path(config["run"]) / "evaluate" / f"{config['split']}-{step}"
-    check_own(plain.parent, folder=True)
-    with storage(plain):
-        plain.parent.mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            folder = plain if number == 1 else plain.with_name(f"{plain.name}-{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                return folder
-    raise AssertionError("unreachable")

@@ -19,8 +19,9 @@ from segtrain.schedule import SCHEDULE
 from segtrain.settings import Loader, Trainer
 from segtrain.train.compiled import compile_errors, compiled
 from segtrain.train.freezing import freezing_of
+from segtrain.train.memory_format import MEMORY_FORMATS
 from segtrain.train.state import new_state
-from segtrain.train.step import MEMORY_FORMATS, Learning
+from segtrain.train.step import Learning
 
 
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):

@@ -20,7 +20,7 @@ from segtrain.errors import ConfigError, DataError, printable
 from segtrain.model import MODEL
 from segtrain.model.network import as_typed
 from segtrain.sample import Facts, Normalisation
-from segtrain.settings import Loader, Sampler
+from segtrain.settings import Loader, Sampler, Trainer
 from segtrain.task import TASK
 from segtrain.text import count
 from segtrain.train.freezing import freeze_parts
@@ -71,10 +71,10 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
         num_classes=facts.num_classes,
         in_channels=facts.channels,
     )
-    # Before the batch is checked: frozen batch-norm takes a single image.
-    freeze_parts(config["trainer"], model, config["model"]["name"], restored=source is not None)
     if task.initial_logit is not None:
         model.set_biases(task.initial_logit(facts))  # a checkpoint's, if there is one, replace them
+    # Before the batch is checked: frozen batch-norm takes a single image.
+    freeze_parts(Trainer(**config["trainer"]), model, config["model"]["name"], restored=source is not None)
     if source is None:
         return Parts(task, data, with_normalisation(facts, model), model)
     model.weights_report = f"weights of {printable(source)}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
+from segtrain.commands.predict_rasters import by_windows
 from segtrain.commands.prepare import prepare
 from segtrain.commands.scoring import prediction_of
 from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
-from segtrain.predictor.mask import mask_of
+from segtrain.predictor.mask import Mask, mask_of
+from segtrain.predictor.prediction import Prediction
 from segtrain.task import task_of
 from segtrain.text import count, say
 
@@ -19,18 +21,16 @@ def predict(config: dict, stop) -> dict:
     device = prepare(config)
     checkpoint = read(config["run"], config["checkpoint"])
     model, facts = build_from(checkpoint, config["model"])
+    trained = checkpoint.description["config"]
     task = task_of(checkpoint.description)
-    mask = mask_of(
-        model.to(device),
-        facts,
-        task,
-        prediction_of(config, config["run"], checkpoint.description),
-        device,
-        stop.raise_if_requested,
-    )
-    data = checkpoint.description["config"]["data"]
+    prediction = prediction_of(config, config["run"], checkpoint.description)
+    model.to(device)
+
+    def mask_by(prediction: Prediction, votes: bool = False) -> Mask:
+        return mask_of(model, facts, task, prediction, device, stop.raise_if_requested, votes=votes)
+
     counts = files.predict(
-        mask,
+        mask_by(prediction, config["disagreement"]),
         task,
         config["input"],
         config["output"],
@@ -38,11 +38,14 @@ def predict(config: dict, stop) -> dict:
         config["probabilities"],
         stop.raise_if_requested,
         config["max_pixels"],
-        Channels.of(data.get("channels")),
-        data,
+        Channels.of(trained["data"].get("channels")),
+        by_windows(prediction, mask_by, trained["data"], config["max_pixels"]),
+        config["disagreement"],
+        trained["data"],
     )
+    asked = {**config, **dict.fromkeys(files.DISAGREEMENT, config["disagreement"])}
     folders = [
-        f"{name}/" for name in files.folders(task) if counts.get(name, config.get(name, True))
+        f"{name}/" for name in files.folders(task) if counts.get(name, asked.get(name, True))
     ]  # folders that no option switches off are always written
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
     say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")

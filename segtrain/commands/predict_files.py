@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,13 +12,14 @@ from segtrain.data.files.channels import Channels, suffixes_of
 from segtrain.data.files.listing import list_images, tell_left_out
 from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
-from segtrain.predictor.files import write_picture, write_prediction, write_probabilities
+from segtrain.predictor.files import heat, predicted, write_picture, write_prediction
 from segtrain.predictor.geo import write_georeferenced
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
 
 GEOTIFF = "geotiff"
-RESULTS = ("colours", "overlay", "probabilities", GEOTIFF)
+DISAGREEMENT = ("disagreement", "disagreement_colours")
+RESULTS = ("colours", "overlay", "probabilities", *DISAGREEMENT, GEOTIFF)
 """Folders of results below OUTPUT, besides that of the predictions, whose name the task gives."""
 
 
@@ -84,19 +85,24 @@ def predict(
     interrupt=lambda: None,
     max_pixels: int = MAX_PIXELS,
     channels: Channels | None = None,
+    by_windows: Callable[[str, Path], bool] = lambda image, path: False,
+    with_disagreement: bool = False,
     data: Mapping | None = None,
 ) -> dict:
     """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
-    asked for OUTPUT/overlay/NAME.png and OUTPUT/probabilities/NAME.npy (float16 C×H×W). Returns the number of
-    images, of images left out, and of GeoTIFFs.
+    asked for OUTPUT/overlay/NAME.png, OUTPUT/probabilities/NAME.npy (float16 C×H×W), and of the views'
+    disagreement OUTPUT/disagreement/NAME.png (uint8) and OUTPUT/disagreement_colours/NAME.png. Returns the
+    number of images, of images left out, and of GeoTIFFs.
 
     Of a georeferenced TIFF, OUTPUT/geotiff/NAME.tif is written too, of the same place.
     An image that cannot be read, or whose size the network does not take, is named and left out. DataError if
     every image is.
     OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
     of a file is replaced.
-    mask: `segtrain.predictor.Mask`. interrupt: called after each image. max_pixels: larger images are left
-    out. channels: how images of other than three channels are read. data: config of the run's data set.
+    mask: `segtrain.predictor.Mask`, with votes if their disagreement is asked for. interrupt: called after
+    each image. max_pixels: larger images are left out. channels: how images of other than three channels are
+    read. by_windows: see `segtrain.commands.predict_rasters.by_windows`; of what it predicts,
+    OUTPUT/geotiff/NAME.tif is all. data: config of the run's data set.
     """
     files, results = list(inputs(source, output, folders(task), channels)), Path(output)
     read = read_image if channels is None else channels.read
@@ -106,18 +112,22 @@ def predict(
         "colours": True,
         "overlay": with_overlay,
         "probabilities": with_probabilities,
+        **dict.fromkeys(DISAGREEMENT, with_disagreement),
         GEOTIFF: True,
     }
     below = {name.parent for _, name in files}
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
     bad: list[str] = []
-    places = 0
+    places = rasters = 0
     for file, name in tqdm(files, unit="image", disable=None):
         try:
+            if by_windows(str(file), results / GEOTIFF / f"{name}.tif"):
+                rasters, places = rasters + 1, places + 1
+                continue
             image = read(str(file), max_pixels, "max_pixels")
             values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
-            classes = mask(image) if values is None else write_probabilities(mask, image, values)
+            classes, differing = predicted(mask, image, values, with_disagreement)
         except (DataError, SizeError) as error:
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
@@ -131,15 +141,21 @@ def predict(
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:
             write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
+        if differing is not None:
+            for folder, pixels in zip(DISAGREEMENT, (differing, heat(differing)), strict=True):
+                write_picture(results / folder / f"{name}.png", pixels)
         interrupt()
     if bad and len(bad) == len(files):
-        none = (
-            f"none of the {len(files)} images could be used; the first"
-            if len(files) > 1
-            else "the image could not be used"
-        )
-        raise DataError(f"{none}: {bad[0]}")
-    return {"images": len(files) - len(bad), "left_out": len(bad), GEOTIFF: places}
+        raise _none_usable(bad)
+    done = len(files) - len(bad)
+    # Of rasters alone, there is nothing in the other folders.
+    others = {} if rasters < done else dict.fromkeys(wanted, 0)
+    return {**others, "images": done, "left_out": len(bad), GEOTIFF: places}
+
+
+def _none_usable(errors: list[str]) -> DataError:
+    several = f"none of the {len(errors)} images could be used; the first"
+    return DataError(f"{several if len(errors) > 1 else 'the image could not be used'}: {errors[0]}")
 
 
 def _refuse_same_names(files: list[tuple[Path, Path]]) -> None:

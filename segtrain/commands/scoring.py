@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +31,17 @@ from segtrain.settings import EvaluateSettings, PredictorSettings
 
 
 def score_split(
-    run: Scoring, model: nn.Module, split, device, stop, progress: str, num_batches: int | None = None
+    run: Scoring,
+    model: nn.Module,
+    split,
+    device,
+    stop,
+    progress: str,
+    num_batches: int | None = None,
+    kept: Collection[str] = (),
 ) -> Scores:
-    """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives."""
+    """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives. kept:
+    see `segtrain.evaluate.loop.evaluate`."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
     if not any("instances" in metric.needs for metric in run.metrics.values()):
         split = without_instances(split)
@@ -58,7 +66,7 @@ def score_split(
     try:
         shown = spread(len(split), run.settings.pictures)
         scores = evaluation.evaluate(
-            predict, run.task.decide, run.metrics, counted(batches), device, shown, at_thresholds=run.decide
+            predict, run.task.decide, run.metrics, counted(batches), device, shown, kept, run.decide
         )
     finally:
         bar.close()
@@ -67,6 +75,7 @@ def score_split(
     protocol = {
         **scores.protocol,
         "pixels": pixels,
+        "only_class": run.only_class(scores),
         **run.prediction.protocol(model),
         "ignore_index": run.facts.ignore_index,
         **run.protocol(),
@@ -107,6 +116,10 @@ class Scoring:
         side = self.rules.short_side
         return split if side is None else Resized(split, side)
 
+    def with_intervals(self, resamples: int) -> list[str]:
+        """Names of the metrics whose counts of every image are needed for intervals of as many resamples."""
+        return [name for name, metric in self.metrics.items() if resamples and hasattr(metric, "resampled")]
+
     def protocol(self) -> dict:
         """The rules, for the protocol of scores."""
         return protocol_of(self.rules, self.settings)
@@ -118,6 +131,13 @@ class Scoring:
         if not self.task.fits_thresholds:
             return None
         return lambda probabilities, numbers: self.task.at(thresholds_in(numbers)).decide(probabilities)
+
+    def only_class(self, scores: Scores) -> str | None:
+        """The name of the class that all labelled pixels have; None if there are several, or no counts of
+        the metric `confusion`."""
+        counts = scores.totals.get("confusion")
+        labelled = [] if counts is None else counts.sum(dim=1).nonzero().flatten().tolist()
+        return self.facts.classes[labelled[0]] if len(labelled) == 1 else None
 
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network

@@ -21,7 +21,7 @@ from segtrain.loader.usable import first_usable
 from segtrain.settings import Loader, Trainer
 from segtrain.train.memory_format import faster_memory_format
 from segtrain.train.random_state import random_state, restore_random_state
-from segtrain.train.step import train_step
+from segtrain.train.step import train_step, update_average
 
 STEPS, WARM_UP = 20, 4
 """Steps of a trial, and how many of its first are not timed."""
@@ -79,10 +79,12 @@ def trial(
             start = time.perf_counter()
             learning.freezing(state.step)
             (learning.step or train_step)(state, next(batches), learning)
+            state.step += 1
+            if state.ema is not None:
+                update_average(state, settings.ema)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
-            state.step += 1
             interrupt()
     memory = max(1, _memory(device) - before)
     step_s = statistics.median(seconds[min(WARM_UP, num_steps - 1) :])

@@ -9,35 +9,24 @@ from typing import Annotated
 from segtrain.data.files.annotations import drawn_classes, read_annotations
 from segtrain.data.files.channels import Channels
 from segtrain.data.files.classes import found_file, read_classes
-from segtrain.data.files.groups import groups_of
-from segtrain.data.files.label_masks import find_label_masks, label_masks
-from segtrain.data.files.pairing import (
-    Files,
-    Suffixes,
-    find_annotated,
-    find_files,
-    find_places,
-    refuse_unpaired,
-)
-from segtrain.data.files.pairs import MAX_PIXELS, Pair, PairedFiles
+from segtrain.data.files.label_masks import check_labels, find_label_masks, label_masks
+from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
+from segtrain.data.files.pairs import MAX_PIXELS, Pair
 from segtrain.data.files.splits import (
-    FOLDERS,
-    by_folder,
-    by_hash,
-    by_list,
-    by_order,
-    key_of,
-    split_bounds,
+    chosen_names,
+    drawn_splits,
+    refuse_one_group,
     warn_of_groups_apart,
-    warn_of_neighbours,
+    with_masks,
 )
 from segtrain.data.files.statistics import measured_normalisation
 from segtrain.data.files.values import of_masks
+from segtrain.data.files.whole import Whole
+from segtrain.data.files.windows import Rasters
 from segtrain.data.parts import Data
 from segtrain.errors import ConfigError
 from segtrain.options import ABOVE_0, FROM_1, PROBABILITY, SEED, SHARE, WITHIN_0_1, FilePath, between
-from segtrain.sample import CLASSES, IGNORE, Facts, Target, voc_palette
-from segtrain.text import count, notice
+from segtrain.sample import IGNORE, Facts, Target, voc_palette
 
 
 def folder(
@@ -63,6 +52,7 @@ def folder(
     channels: Annotated[int, between(1, 1024)] | list[Annotated[int, FROM_1]] | list[str] | None = None,
     mean: list[Annotated[float, between(-1e9, 1e9)]] | None = None,
     std: list[Annotated[float, ABOVE_0]] | None = None,
+    window: Annotated[int, between(16, 16384)] | None = None,
     labels: list[str] | None = None,
     target: Target | None = None,
     unread_in: Collection[str] = (),
@@ -118,17 +108,19 @@ def folder(
         mean: of each channel, as a share of 255 (8 bits) or 65535 (16 bits); null: measured on the
             training split if the images are no RGB of 8 or 16 bits
         std: standard deviation of each channel, in the same way
+        window: side in pixels of the windows that TIFFs of any size are cut into; each is a sample and is
+            read alone, by rasterio (pip install 'segtrain[geo]'); null: images are read whole
         labels: for task=multilabel, names of the labels, each of which has a folder of masks below masks:
             MASKS/LABEL/NAME.png, of 0 and 1 or 0 and 255
     """
+    _check_window(window, max_pixels, annotations)
     suffixes = Suffixes(image_suffix, mask_suffix)
     places = find_places(root, images, masks, suffixes, annotations is not None)
     source = Channels.of(channels)
     shapes = None if annotations is None else read_annotations(annotations, root)
-    found = None
-    check_labels(labels, target, classes, annotations)
-    if labels is not None:
-        found = find_label_masks(labels, places, suffixes, source)
+    check_labels(labels, target, {"classes": classes, "annotations": annotations, "window": window})
+    found = None if labels is None else find_label_masks(labels, places, suffixes, source)
+    if found is not None:
         files = found.files
     elif shapes is None:
         files = find_files(places, suffixes, source)
@@ -136,12 +128,17 @@ def folder(
         files = find_annotated(places, suffixes, source, shapes.keys, shapes.where)
     if (train_list is None) != (val_list is None):
         raise ConfigError("data.train_list and data.val_list go together; give both or neither")
+    if window is None:
+        source_files = Whole(files, source, max_pixels)
+    else:
+        source_files = Rasters(files, window, source, lossy_masks, unread_in)
+    files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
-    chosen, at_random = _chosen(files, lists, places.images, root)
-    chosen = _with_masks(files, chosen)
+    chosen, at_random = chosen_names(files, lists, places.images, root)
+    chosen = with_masks(files, chosen)
     used = [*itertools.chain(*chosen.values()), *(at_random or [])]
-    group_of = groups_of(group, used, root)
+    group_of = source_files.groups(group, used, root)
 
     def pair(name: str) -> Pair:
         return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
@@ -153,135 +150,48 @@ def folder(
             f"set it to 0"
         )
     if at_random is not None:
-        fractions = (val_fraction, test_fraction)
-        drawn, settled = _drawn(list(map(pair, at_random)), fractions, split_seed, split_bounds)
+        fractions, pairs = (val_fraction, test_fraction), list(map(pair, at_random))
+        if group is not None and split_bounds is None:
+            refuse_one_group(pairs)
+        drawn, settled = drawn_splits(pairs, fractions, split_seed, split_bounds)
         splits = {**drawn, **splits}
     warn_of_groups_apart(splits)
     targets = values = None
-    used = [pair.mask for pairs in splits.values() for pair in pairs]
+    used = list(dict.fromkeys(pair.mask for pairs in splits.values() for pair in pairs))
     may_fail = {pair.mask for split in unread_in for pair in splits.get(split, ())}
+    reading = (label_map, ignore_value, lossy_masks, used, source_files, may_fail)
     if found is not None:
-        named, targets, decided = label_masks(
-            found, label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
-        )
+        named, targets, decided = label_masks(found, *reading, max_pixels)
     elif shapes is None:
-        named, values, decided = of_masks(
-            read_classes(classes, root), label_map, ignore_value, lossy_masks, used, max_pixels, may_fail
-        )
+        named, values, decided = of_masks(read_classes(classes, root), *reading)
     else:
         named, targets = drawn_classes(shapes, read_classes(classes, root), label_map)
         decided = {} if classes else {"classes": list(named.names)}
     settled |= decided
     # The bounds of a run may leave no image of another folder to train.
     measured = splits.get("train") or [*itertools.chain(*splits.values())]
-    normalisation = measured_normalisation(source, measured, mean, std, max_pixels, "train" in unread_in)
+    normalisation = measured_normalisation(source, measured, mean, std, source_files, "train" in unread_in)
     if normalisation is not None:
         settled |= {"mean": list(normalisation.mean), "std": list(normalisation.std)}
     facts = Facts(
         named.names,
-        named.colours or _palette(len(named.names), labels is not None),
+        named.colours or voc_palette(len(named.names)),
         channels=3 if source is None else source.number,
         normalisation=normalisation,
     )
-    made = {
-        name: PairedFiles(pairs, values, max_pixels, channels=source, targets=targets)
-        for name, pairs in splits.items()
-    }
-    return Data(facts, made, settled, labels=labels is not None)
+    return Data(
+        facts, source_files.splits(splits, values, targets, normalisation), settled, labels is not None
+    )
 
 
-def _palette(number: int, labels: bool) -> tuple[tuple[int, int, int], ...]:
-    """One colour a class. labels: whether none of them is background, which alone is black."""
-    return voc_palette(number + 1)[1:] if labels else voc_palette(number)
-
-
-def check_labels(
-    labels: list[str] | None, target: Target | None, classes: list[str] | str | None, annotations: str | None
-) -> None:
-    """ConfigError unless labels are given where the task has labels, and only there. target: None where no
-    task is known."""
-    target = target or CLASSES
-    if labels is None:
-        if target.labels and not target.classes:
-            raise ConfigError(
-                "data.labels is missing: it names the labels, each with a folder of masks, that the task "
-                "learns"
-            )
-        return
-    if target.classes or not target.labels:
+def _check_window(window: int | None, max_pixels: int, annotations: str | None) -> None:
+    if window is not None and annotations is not None:
+        raise ConfigError("data.window cuts images and their masks, not annotations; set data.window=null")
+    if window is not None and window**2 > max_pixels:
         raise ConfigError(
-            f"data.labels=[{','.join(labels)}] gives a pixel any number of labels, which needs "
-            f"task=multilabel; use that, or one mask of classes and data.classes"
+            f"data.window={window} has {window**2} pixels; allowed: {max_pixels} (data.max_pixels); make it "
+            f"smaller or raise the limit"
         )
-    for key, value in (("classes", classes), ("annotations", annotations)):
-        if value is not None:
-            raise ConfigError(f"data.labels and data.{key} exclude each other; set one of them to null")
-
-
-def _chosen(
-    files: Files, lists: Mapping[str, str], folder: str, root: str | None
-) -> tuple[dict[str, list[str]], list[str] | None]:
-    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
-    none. DataError for files that a split uses and that lack a partner."""
-    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
-    if {"train", "val"} <= set(lists):
-        return listed, None
-    taken = {name for names in listed.values() for name in names}
-    others = {name: path for name, path in files.images.items() if name not in taken}
-    alone, by_folders = files.masks_alone(), by_folder(others)
-    if by_folders is None:
-        refuse_unpaired(files.without_mask(others), list(alone.values()), files.kind)
-        return listed, list(others)
-    split_of = {name: FOLDERS.get(name.split("/")[0].lower()) for name in alone if "/" in name}
-    in_use = [path for name, path in alone.items() if split_of.get(name) in ("train", "val")]
-    refuse_unpaired([], in_use, files.kind)
-    at_random = None if "val" in by_folders else by_folders.pop("train")
-    refuse_unpaired(files.without_mask(at_random or []), [], files.kind)
-    return {**by_folders, **listed}, at_random
-
-
-def _with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The splits whose images have masks; others than train and val may be without any, and are left out."""
-    kept = {}
-    for split, names in splits.items():
-        lonely = files.without_mask(names)
-        if lonely and split not in ("train", "val") and len(lonely) == len(names):
-            have = count(len(names), "image has", "images have")
-            notice(f"split {split} is left out: its {have} no {files.kind}")
-            continue
-        refuse_unpaired(lonely, [], files.kind)
-        kept[split] = names
-    return kept
-
-
-def _drawn(
-    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
-) -> tuple[dict[str, list[Pair]], dict]:
-    """Random splits, and the settled option split_bounds."""
-    val, test = fractions
-    if bounds is None:
-        if val + test >= 1:
-            raise ConfigError(
-                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
-                f"a sum below 1"
-            )
-        if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
-            raise ConfigError(
-                f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
-                f"split; correct it, or leave it null"
-            )
-        bounds = split_bounds(map(key_of, pairs), val, test, seed)
-        splits = by_hash(pairs, bounds, seed)
-        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
-        return splits, {"split_bounds": list(bounds)}
-    if not bounds:
-        return by_order(pairs, val, seed), {}
-    if len(bounds) != 2 or bounds[0] > bounds[1]:
-        raise ConfigError(
-            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
-            f"earlier versions; leave it to segtrain (null)"
-        )
-    return by_hash(pairs, bounds, seed), {}
 
 
 def refuse_other_split(options: Mapping, saved: Mapping) -> None:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segtrain.errors import printable
+from segtrain.evaluate.difference import (
+    OF_THE_SPLIT,
+    Spread,
+    difference,
+    protocol_difference,
+    same_but_seed,
+)
+from segtrain.evaluate.difference import lines as difference_lines
+from segtrain.evaluate.interval import Intervals, intervals
 from segtrain.evaluate.loop import Scores
+from segtrain.evaluate.units import units_of
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
 from segtrain.sample import Number
@@ -17,8 +27,9 @@ from segtrain.text import amount, number, table
 @dataclass(frozen=True)
 class Entry:
     """The scores of one run. name: heading of its column. origin: what its weights were initialised from.
-    parameters: number of its parameters. other_splits: its scores on further splits, by
-    name."""
+    parameters: number of its parameters. other_splits: its scores on further splits, by name. config: that it
+    was trained with. validated: protocol of its validation during training, if known. intervals: of its
+    scores, on the split and on each further one, in order."""
 
     run: str
     name: str
@@ -27,6 +38,14 @@ class Entry:
     parameters: int
     scores: Scores
     other_splits: Mapping[str, Scores] = field(default_factory=dict)
+    config: Mapping = field(default_factory=dict)
+    validated: Mapping = field(default_factory=dict)
+    intervals: Sequence[Intervals] = ()
+
+    @property
+    def all_scores(self) -> list[Scores]:
+        """Its scores on the split and on each further one."""
+        return [self.scores, *self.other_splits.values()]
 
     @property
     def seconds(self) -> float:
@@ -59,31 +78,110 @@ def _means(scores: Scores) -> dict:
 def lines(entries: Sequence[Entry], score: str, lower_is_better: bool, split: str = "") -> list[str]:
     """The table for the terminal, best run first: the task's score, scores of further metrics, the same for
     further splits, parameters and time per image. split: name of the first split, shown if there are
-    others."""
+    others. Runs that differ in their seed only get a further row: mean ± standard deviation."""
     shown = [score, *_of_further_metrics(entries, score)]
     others = list(entries[0].other_splits)
     named = [f" {name}" for name in (split, *others)] if others else [""]
     labels = [f"{_label(entries, key)}{name}" for name in named for key in shown]
+    rows = [
+        (
+            entry.run,
+            entry.name,
+            *(number(scores.value(key)) for scores in entry.all_scores for key in shown),
+            amount(entry.parameters),
+            f"{entry.seconds:.3f}",
+        )
+        for entry in ranked(entries, score, lower_is_better)
+    ]
+    for alike in _of_seeds(entries):
+        spreads = [_spread(alike, place, key) for place in range(1 + len(others)) for key in shown]
+        name = f"{len(alike)} seeds of {alike[0].run}"
+        rows.append((name, alike[0].name, *map(str, spreads), amount(alike[0].parameters), ""))
+    return table(("run", "network", *labels, "parameters", "s/image"), rows, left=(0, 1))
+
+
+def ranked(entries: Sequence[Entry], score: str, lower_is_better: bool) -> list[Entry]:
+    """The best run first, runs without a score last."""
 
     def rank(entry: Entry) -> tuple[bool, float]:
         value = entry.scores.value(score)
         return value is None, 0.0 if value is None else value if lower_is_better else -value
 
-    rows = [
-        (
-            entry.run,
-            entry.name,
-            *(
-                number(scores.value(key))
-                for scores in (entry.scores, *(entry.other_splits[name] for name in others))
-                for key in shown
-            ),
-            amount(entry.parameters),
-            f"{entry.seconds:.3f}",
-        )
-        for entry in sorted(entries, key=rank)
+    return sorted(entries, key=rank)
+
+
+def _of_seeds(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Entries of runs that differ in their seed only, in lists of two and more."""
+    by_run = {entry.run: entry for entry in entries}
+    found = same_but_seed({run: entry.config for run, entry in by_run.items()})
+    return [[by_run[run] for run in runs] for runs in found]
+
+
+def _spread(entries: Sequence[Entry], place: int, key: str) -> Spread:
+    return Spread.of([entry.all_scores[place].value(key) for entry in entries])
+
+
+def seeds_record(entries: Sequence[Entry], score: str) -> list[dict]:
+    """Mean and standard deviation of the score, on the first split, of runs that differ in their seed
+    only."""
+    return [
+        {"runs": [entry.run for entry in alike], score: _spread(alike, 0, score)._asdict()}
+        for alike in _of_seeds(entries)
     ]
-    return table(("run", "network", *labels, "parameters", "s/image"), rows, left=(0, 1))
+
+
+def differences(
+    entries: Sequence[Entry], score: str, lower_is_better: bool, names: Sequence[str]
+) -> tuple[dict[str, list[dict]], list[str]]:
+    """The differences between the best run and each other one, paired over the images, for compare.json (by
+    split) and as lines for the terminal. Runs that were scored by different protocols are not compared, and
+    a line names what differs. names: of the splits."""
+    best, *others = ranked(entries, score, lower_is_better)
+    made: dict[str, list[dict]] = {}
+    said: list[str] = []
+    for place, name in enumerate(names):
+        found = []
+        for other in others:
+            first, second = best, other
+            values = [entry.all_scores[place].value(score) for entry in (first, second)]
+            if None not in values and (values[0] < values[1]) != lower_is_better and values[0] != values[1]:
+                first, second = second, first  # on a further split the order may be another one
+            pair = [entry.all_scores[place] for entry in (first, second)]
+            unlike = protocol_difference(*(scores.protocol for scores in pair))
+            found.append(
+                difference(
+                    (first.run, second.run),
+                    tuple(scores.value(score) for scores in pair),
+                    tuple(entry.intervals[place] for entry in (first, second)),
+                    score,
+                    lower_is_better,
+                    unlike and f"their protocols differ in {unlike}",
+                )
+            )
+        made[name] = [one.record() for one in found]
+        label = _label(entries, score) + (f" on {name}" if len(names) > 1 else "")
+        said += difference_lines(found, label, best.intervals[place])
+    return made, said
+
+
+def intervals_of(metrics: Mapping[str, object], scores: Scores, split, resamples: int) -> Intervals:
+    """The intervals of an evaluation of `split`."""
+    return intervals(metrics, scores, units_of(split), resamples)
+
+
+def notes(entries: Sequence[Entry]) -> list[str]:
+    """A line for each run whose validation during training had another protocol than that of the first run:
+    the scores in their metrics.jsonl cannot be compared, those made here can."""
+    first, *others = entries
+    said = []
+    for entry in others:
+        unlike = protocol_difference(first.validated, entry.validated, (*OF_THE_SPLIT, "metric"))
+        if unlike:
+            said.append(
+                f"protocol  {first.run} and {entry.run} were validated differently in training: {unlike}; "
+                f"here alike"
+            )
+    return said
 
 
 def _label(entries: Sequence[Entry], key: str) -> str:

@@ -21,15 +21,18 @@ class Scores:
     """The scores of an evaluation.
 
     numbers: the scores of all metrics. protocol: how they were computed. pictures: (image, target,
-    prediction) of a few images, each H×W or H×W×…. per_image: {metric: its counts, one row per image}, if
-    asked for. further: keys of the `Number`s of all metrics but the first.
+    prediction) of a few images, each H×W or H×W×…. further: keys of the `Number`s of all metrics but the
+    first. totals: {metric: its counts, summed over the images}. per_image: {metric: its counts, one row per
+    image, sparse}, of those asked for. positions: index in the split of the image of each such row.
     """
 
     numbers: ScoreDict
     protocol: dict
     pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    per_image: dict[str, Tensor] = field(default_factory=dict)
     further: tuple[str, ...] = ()
+    totals: dict[str, Tensor] = field(default_factory=dict)
+    per_image: dict[str, Tensor] = field(default_factory=dict)
+    positions: tuple[int, ...] = ()
 
     def value(self, key: str) -> float | int | None:
         """The value of the `Number` with this key; None if there is none."""
@@ -44,21 +47,23 @@ def evaluate(
     batches: Iterable,
     device,
     shown: Collection[int],
-    keep_per_image: bool = False,
+    kept: Collection[str] = (),
     at_thresholds: Callable[[Tensor, ScoreDict], Tensor] | None = None,
 ) -> Scores:
     """Sums the counts of the metrics over all batches, at the size of the labels; returns the scores.
 
     predict: images -> probabilities, B×C×H×W. decide: probabilities -> predictions, B×H×W or B×T×H×W.
     metrics: by name, see `segtrain.metric`. shown: positions of the images that `pictures` holds.
-    keep_per_image: also keep the counts of every image, as sparse tensors. at_thresholds: (probabilities,
-    scores) -> predictions, in place of `decide` for the pictures; metrics then need probabilities.
+    kept: names of the metrics whose counts of every image are kept, as sparse tensors. at_thresholds:
+    (probabilities, scores) -> predictions, in place of `decide` for the pictures; metrics then need
+    probabilities.
     DivergedError if an output of the network is not finite: its most probable class would always be the first
     one.
     """
     totals: dict[str, Tensor] = {}
-    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    images, pictures = 0, []
+    rows: dict[str, list[Tensor]] = {name: [] for name in kept}
+    positions: list[int] = []
+    pictures = []
     drawn = "decisions" if at_thresholds is None else "probabilities"
     checked = Checked(decide)
     for batch in batches:
@@ -68,11 +73,11 @@ def evaluate(
             counts = metric.counts(targets, **{need: evidence[need] for need in metric.needs})
             total = counts.sum(0)
             totals[name] = total if name not in totals else totals[name] + total
-            if keep_per_image:
+            if name in rows:
                 rows[name].append(counts[: batch.count].cpu().to_sparse())
         for i in (i for i in range(batch.count) if batch.positions[i] in shown):
             pictures.append((batch.images[i], batch.targets[i], evidence[drawn][i].cpu()))
-        images += batch.count
+        positions += batch.positions[: batch.count]
     if not math.isfinite(checked.total):
         raise DivergedError(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
@@ -93,7 +98,8 @@ def evaluate(
     if at_thresholds is not None:
         pictures = [(*given, at_thresholds(one[None], numbers)[0]) for *given, one in pictures]
     pictures = [tuple(map(channels_last, three)) for three in pictures]
-    return Scores(numbers, {"images": images, "resolution": "native"}, pictures, per_image, tuple(further))
+    protocol = {"images": len(positions), "resolution": "native"}
+    return Scores(numbers, protocol, pictures, tuple(further), totals, per_image, tuple(positions))
 
 
 class Checked:

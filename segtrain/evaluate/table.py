@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from segtrain.errors import printable
+from segtrain.evaluate.interval import NAME, between
 from segtrain.evaluate.loop import Scores
 from segtrain.sample import Curve, Facts, Number, PerClass, ScoreDict
 from segtrain.text import count, number, table
 
 
-def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
+def lines(numbers: ScoreDict, facts: Facts, bounds: Mapping | None = None) -> list[str]:
     """The scores as a table for the terminal: one row per class and a row of their means, the same for groups
-    of classes, then the other numbers, then the curves."""
+    of classes, then the other numbers, then the curves. bounds: {key of a score: its interval}, see
+    `segtrain.evaluate.interval.Intervals`; a column of those of each score per class."""
     columns = [one for one in numbers.values() if isinstance(one, PerClass)]
     in_table = {column.mean for column in columns}
     rows = []
     for groups in dict.fromkeys(column.groups for column in columns):
-        rows += _by_class(numbers, [column for column in columns if column.groups == groups], facts)
+        of_groups = [column for column in columns if column.groups == groups]
+        rows += _by_class(numbers, of_groups, facts, bounds or {})
     others = [one for key, one in numbers.items() if isinstance(one, Number) and key not in in_table]
     if others:
         rows.append(", ".join(f"{one.label} {number(one.value)}" for one in others))
@@ -31,21 +34,31 @@ def lines(numbers: ScoreDict, facts: Facts) -> list[str]:
     return rows
 
 
-def _by_class(numbers: ScoreDict, columns: list[PerClass], facts: Facts) -> list[str]:
+def _by_class(numbers: ScoreDict, columns: list[PerClass], facts: Facts, bounds: Mapping) -> list[str]:
     """The table of scores per class, or per group of classes."""
     groups = columns[0].groups
-    values = zip(*(column.values for column in columns), strict=True)
-    body = [(name, *map(number, row)) for name, row in zip(groups or facts.classes, values, strict=True)]
-    means = [number(numbers[column.mean].value) if column.mean else "" for column in columns]
+    heads, cells = [], []
+    for column in columns:
+        heads.append(column.label)
+        mean = number(numbers[column.mean].value) if column.mean else ""
+        cells.append([*map(number, column.values), mean])
+        key = next(key for key, one in numbers.items() if one is column)
+        if key in bounds:
+            heads.append(NAME)
+            of_mean = between(bounds.get(column.mean), 3) if column.mean else ""
+            cells.append([*(between(one, 3) for one in bounds[key]), of_mean])
     head = "class" if groups is None else "classes"
-    return table((head, *(column.label for column in columns)), [*body, ("mean", *means)])
+    names = [*(groups or facts.classes), "mean"]
+    return table((head, *heads), [(name, *row) for name, *row in zip(names, *cells, strict=True)])
 
 
 def extent(protocol: Mapping) -> str:
     """What was scored, for the terminal: '6 images, 24576 labelled pixels', and the split if it is known."""
     images, pixels = count(protocol["images"], "image"), count(protocol["pixels"], "labelled pixel")
     of = f" of split {protocol['split']}" if "split" in protocol else ""
-    return f"{images}{of}, {pixels}"
+    only = protocol.get("only_class")
+    alone = f", all of class {printable(only)}: a network that always predicts it scores 1" if only else ""
+    return f"{images}{of}, {pixels}{alone}"
 
 
 def as_record(scores: Scores, facts: Facts) -> dict:

@@ -28,7 +28,7 @@ def weighted_sum(
     num_classes: int,
     ignore_index: int,
     class_frequency: Callable,
-    terms: dict[str, dict[str, Any]],
+    terms: dict[str, dict[str, Any] | None],
     facts: Facts | None = None,
     target: Target = CLASSES,
     task_activation: str = "softmax",
@@ -37,7 +37,7 @@ def weighted_sum(
 
     Options:
         terms: name of each loss -> its options and its `factor` in the sum (default 1):
-            {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}
+            {cross_entropy: {factor: 1.0, class_weights: median}, jaccard: {factor: 0.5}}; null removes a loss
     """
     runtime = {
         "num_classes": num_classes,
@@ -47,6 +47,7 @@ def weighted_sum(
         "target": target,
         "task_activation": task_activation,
     }
+    terms = {name: options for name, options in terms.items() if options is not None}
     if not terms or "weighted_sum" in terms:
         allowed = ", ".join(name for name in LOSS.names() if name != "weighted_sum")
         raise ConfigError(f"loss.terms is {sorted(terms)}; allowed: one or more of {allowed}")

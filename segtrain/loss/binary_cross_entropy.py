@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes, label_targets
+from segtrain.loss.heads import Head, check_activation, check_classes, label_targets
 from segtrain.loss.pixel import PixelLoss
 from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Output, Target
@@ -38,7 +38,10 @@ class BinaryCrossEntropy(PixelLoss):
         self.register_buffer("alpha", alpha)
         self.gamma = gamma
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def wants(self, logits: Tensor) -> None:
+        return None
+
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.pixel_weights(labels)  # B×H×W
         losses = sigmoid_loss(head.upsampled(), labels, self.gamma, self.alpha)
         return (losses * weights).sum(), weights.sum()
@@ -54,7 +57,7 @@ class LabelCrossEntropy(BinaryCrossEntropy):
     def labels(self, output: Output, target: Tensor) -> Tensor:
         return label_targets(output, target).long()  # B×T×H×W
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.pixel_weights(labels)  # B×T×H×W
         logits, holds = head.upsampled(), labels == 1
         losses = focused(torch.where(holds, -logits, logits), self.gamma)

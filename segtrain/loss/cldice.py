@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segtrain.errors import ConfigError, nearest
-from segtrain.loss.heads import HeadLoss, check_classes, foreground, probabilities_of
+from segtrain.loss.heads import Head, HeadLoss, check_classes, foreground, probabilities_of
 from segtrain.options import NOT_NEGATIVE, Limits, between
 from segtrain.sample import CLASSES, Facts, Output, Target
 
@@ -44,7 +44,7 @@ class CenterlineDice(HeadLoss):
         inside = (target[:, None] == self.chosen.view(1, -1, 1, 1)).float()
         return inside, skeleton(inside, self.iterations), (target != self.ignore_index)[:, None]
 
-    def of_head(self, head: Output, labels: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def of_head(self, head: Head, labels: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         inside, lines, labelled = labels
         probabilities = probabilities_of(head.upsampled(), self.activation)[:, self.chosen] * labelled
         # Equations 1 and 2 of the paper, of each class.

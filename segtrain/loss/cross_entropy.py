@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from torch import Tensor
 
 from segtrain.loss.border import Border
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes, foreground
+from segtrain.loss.heads import Head, Wants, check_activation, check_classes, foreground
 from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import NOT_NEGATIVE, SHARE, between
 from segtrain.sample import CLASSES, Facts, Output, Target
@@ -43,15 +44,40 @@ class CrossEntropy(PixelLoss):
         border = None if self.border is None else output.crop(self.border(target))
         return super().labels(output, target), border
 
-    def of_head(self, head: Output, labels: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
-        logits, (target, border) = head.upsampled(), labels  # B×C×H×W, B×H×W
+    def wants(self, logits: Tensor) -> Wants:
+        if not self.smoothing:
+            return Wants(self.ignore_index)
+        even = logits.new_ones(logits.shape[1], dtype=torch.float32)  # C
+        rows = [even if self.weights is None else self.weights]
+        if self.weights is not None and self.border is not None:
+            rows.append(even)
+        return Wants(self.ignore_index, spread=torch.stack(rows))
+
+    def of_head(self, head: Head, labels: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor]:
+        target, border = labels  # B×H×W
+        weights = self.pixel_weights(target)  # B×H×W
+        added = None if border is None else border * (target != self.ignore_index)
+        weight = weights.sum() if added is None else weights.sum() + added.sum()
+        if head.banded:
+            return self._banded(head, weights, added), weight
         counted = self.without_zero_weights(target)
-        total = softmax_loss(logits, counted, self.ignore_index, self.weights, self.smoothing).sum()
-        weight = self.pixel_weights(target).sum()
-        if border is None:
+        total = softmax_loss(head, counted, self.ignore_index, self.weights, self.smoothing).sum()
+        if added is None:
             return total, weight
-        added = softmax_loss(logits, target, self.ignore_index, smoothing=self.smoothing)
-        return total + (border * added).sum(), weight + (border * (target != self.ignore_index)).sum()
+        return total + (
+            border * softmax_loss(head, target, self.ignore_index, smoothing=self.smoothing)
+        ).sum(), weight
+
+    def _banded(self, head: Head, weights: Tensor, added: Tensor | None) -> Tensor:
+        """The total from class weights and border weights of each pixel, B×H×W."""
+        of_true = weights if added is None else weights + added
+        if not self.smoothing:
+            return head.total(of_true)
+        spread = (weights > 0).float()[None]  # 1×B×H×W, one for each vector of `wants`
+        if added is not None:
+            spread = spread + added if self.weights is None else torch.cat([spread, added[None]])
+        share = self.smoothing / head.output.logits.shape[1]
+        return head.total((1 - self.smoothing) * of_true, share * spread)
 
 
 def cross_entropy(

@@ -11,10 +11,10 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.loss.binary_cross_entropy import BinaryCrossEntropy, loss_of
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes
+from segtrain.loss.heads import Head, check_activation, check_classes
 from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import NOT_NEGATIVE, PROBABILITY, between
-from segtrain.sample import CLASSES, Output, Target
+from segtrain.sample import CLASSES, Target
 from segtrain.text import count
 
 Gamma = Annotated[float, between(0, 20)]
@@ -38,9 +38,9 @@ class FocalSoftmax(PixelLoss):
         factors = [one for one in (weights, alpha) if one is not None]
         self.register_buffer("factors", torch.stack(factors).prod(0) if factors else None)
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
         losses = softmax_loss(  # B×H×W
-            head.upsampled(), labels, self.ignore_index, self.factors, gamma=self.gamma
+            head, labels, self.ignore_index, self.factors, gamma=self.gamma
         )
         return losses.sum(), self.pixel_weights(labels).sum()
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from segtrain.loss.heads import HeadLoss, of_heads
 from segtrain.loss.region import Region, region_of
 from segtrain.options import NOT_NEGATIVE, between
 from segtrain.sample import CLASSES, Output, Target
@@ -41,9 +42,9 @@ class WeightedSum(nn.Module):
         self.losses, self.factors = nn.ModuleList(losses), factors
 
     def forward(self, output: Output, target: Tensor) -> tuple[Tensor, Tensor]:
-        # The main logits are upsampled once for all losses, auxiliary logits by the losses that use them.
-        output = output._replace(logits=output.upsampled())
-        parts = [loss(output, target) for loss in self.losses]
+        heads = [loss for loss in self.losses if isinstance(loss, HeadLoss)]
+        together = dict(zip(heads, of_heads(heads, output, target), strict=True))
+        parts = [together[loss] if loss in together else loss(output, target) for loss in self.losses]
         # total / infinity and its gradient are exactly 0.
         mean = sum(
             factor * total / torch.where(weight > 0, weight, torch.inf)

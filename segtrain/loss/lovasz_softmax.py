@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from segtrain.loss.heads import HeadLoss, check_activation, check_classes
+from segtrain.loss.heads import Head, HeadLoss, check_activation, check_classes
 from segtrain.options import NOT_NEGATIVE
-from segtrain.sample import CLASSES, Output, Target
+from segtrain.sample import CLASSES, Target
 
 
 class LovaszSoftmax(HeadLoss):
@@ -24,7 +24,7 @@ class LovaszSoftmax(HeadLoss):
         super().__init__(aux_weight)
         self.ignore_index, self.per_image = ignore_index, per_image
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = head.upsampled().softmax(1).transpose(0, 1)  # C×B×H×W
         if self.per_image:
             parts = [self._of(probabilities[:, i], labels[i]) for i in range(len(labels))]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.loss.class_weights import Weighting, weights_of
-from segtrain.loss.heads import check_activation, check_classes
+from segtrain.loss.heads import Head, check_activation, check_classes
 from segtrain.loss.pixel import PixelLoss, softmax_loss
 from segtrain.options import FROM_0, NOT_NEGATIVE, WITHIN_0_1, between
-from segtrain.sample import CLASSES, Output, Target
+from segtrain.sample import CLASSES, Target
 
 LEAST_SHARE = 1 / 16
 """Share of the labelled pixels that count at least without min_kept, as in BiSeNet's code."""
@@ -42,8 +42,8 @@ class HardPixels(PixelLoss):
         self.threshold, self.min_kept = threshold, min_kept
         self.top_k, self.ramp_steps = top_k, ramp_steps
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
-        losses = softmax_loss(head.upsampled(), labels, self.ignore_index)  # B×H×W
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
+        losses = softmax_loss(head, labels, self.ignore_index)  # B×H×W
         valid = labels != self.ignore_index
         hard = valid & (losses.detach() >= self._least(losses.detach(), valid, head.step))
         weights = self.pixel_weights(labels)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segtrain.loss.heads import HeadLoss
+from segtrain.loss.heads import Head, HeadLoss, Wants
 
 
 class PixelLoss(HeadLoss):
@@ -18,6 +18,9 @@ class PixelLoss(HeadLoss):
         self.register_buffer("weights", weights)
         self.has_zero_weights = weights is not None and not bool(weights.all())
         self.ignore_index = ignore_index
+
+    def wants(self, logits: Tensor) -> Wants | None:
+        return Wants(self.ignore_index)
 
     def pixel_weights(self, target: Tensor) -> Tensor:
         """The weight of each pixel, B×H×W float32: that of its class, 0 where there is no label."""
@@ -38,26 +41,36 @@ def of_class(values: Tensor, target: Tensor) -> Tensor:
 
 
 def softmax_loss(
-    logits: Tensor,
+    head: Head,
     target: Tensor,
     ignore_index: int,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
     gamma: float = 0.0,
 ) -> Tensor:
-    """Loss of each pixel, B×H×W float32, from B×C×H×W float32 logits; 0, with gradient 0, where there is no
-    label.
+    """Loss of each pixel, B×H×W float32; 0, with gradient 0, where there is no label.
 
     w_y · (1 - p_y)^gamma · -log p_y with p = softmax(logits): cross-entropy for gamma 0, else the focal loss
     (Lin et al. 2017, eq. 5). smoothing: label smoothing as in `torch.nn.functional.cross_entropy`, with gamma
-    0 only.
+    0 and without `head.banded` only.
     """
-    if gamma == 0:
+    if gamma == 0 and not head.banded:
         return F.cross_entropy(
-            logits, target, weights, ignore_index=ignore_index, label_smoothing=smoothing, reduction="none"
+            head.upsampled(),
+            target,
+            weights,
+            ignore_index=ignore_index,
+            label_smoothing=smoothing,
+            reduction="none",
         )
     assert smoothing == 0
-    loss = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    loss = (
+        head.terms.nll
+        if head.banded
+        else F.cross_entropy(head.upsampled(), target, ignore_index=ignore_index, reduction="none")
+    )
+    if gamma == 0:
+        return loss if weights is None else of_class(weights, target) * loss
     # 1 - p, above 0: the slope of its power would be infinite at 0 where gamma < 1.
     missing = -torch.expm1(-loss).clamp_max(-torch.finfo(loss.dtype).tiny)
     loss = missing**gamma * loss

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.loss.heads import HeadLoss, check_classes, label_targets, probabilities_of
+from segtrain.loss.heads import Head, HeadLoss, Wants, check_classes, label_targets, probabilities_of
 from segtrain.sample import Output, Target
 
 Averaged = Literal["present", "all"]
@@ -29,20 +29,26 @@ class Sums(NamedTuple):
     pixels: Tensor
 
 
-def class_sums(probabilities: Tensor, target: Tensor, ignore_index: int, squared: bool = False) -> Sums:
-    """The sums of B×C×H×W probabilities and a B×H×W target. squared: sum the squares of the probabilities in
+def class_sums(head: Head, target: Tensor, ignore_index: int, activation: str, squared: bool = False) -> Sums:
+    """The sums of a head's probabilities and a B×H×W target. squared: sum the squares of the probabilities in
     `Sums.probability`."""
-    num_classes = probabilities.shape[1]
     valid = target != ignore_index
+    if head.banded:
+        true_probability, probability = torch.exp(-head.terms.nll), head.terms.sums[2 if squared else 1]
+        num_classes = len(probability)
+    else:
+        probabilities = probabilities_of(head.upsampled(), activation)  # B×C×H×W
+        num_classes = probabilities.shape[1]
+        true_probability = probabilities.gather(1, target.clamp(0, num_classes - 1)[:, None])[:, 0]
+        counted = probabilities * valid[:, None]
+        probability = (counted**2 if squared else counted).sum((0, 2, 3))
     classes = target.clamp(0, num_classes - 1)
-    true_probability = probabilities.gather(1, classes[:, None])[:, 0] * valid  # B×H×W
     # Summed per image row first: one-hot targets would take as much memory as the probabilities, and a
     # single float32 sum over all pixels would be inexact.
-    zeros = probabilities.new_zeros(*target.shape[:2], num_classes)  # B×H×C
-    hit = zeros.scatter_add(2, classes, true_probability).sum((0, 1))
+    zeros = probability.new_zeros(*target.shape[:2], num_classes)  # B×H×C
+    hit = zeros.scatter_add(2, classes, true_probability * valid).sum((0, 1))
     pixels = zeros.scatter_add(2, classes, valid.to(zeros.dtype)).sum((0, 1))
-    counted = probabilities * valid[:, None]
-    return Sums(hit, (counted**2 if squared else counted).sum((0, 2, 3)), pixels)
+    return Sums(hit, probability, pixels)
 
 
 def region_loss(
@@ -91,15 +97,19 @@ class Region(HeadLoss):
             "averaged": averaged,
         }
 
-    def of_head(self, head: Output, labels: Tensor) -> tuple[Tensor, Tensor]:
-        probabilities = probabilities_of(head.upsampled(), self.activation)  # B×C×H×W
-        sums = self.sums(probabilities, labels)
+    def wants(self, logits: Tensor) -> Wants | None:
+        if self.activation != "softmax":
+            return None
+        return Wants(self.ignore_index, powers=(2 if self.squared else 1,))
+
+    def of_head(self, head: Head, labels: Tensor) -> tuple[Tensor, Tensor]:
+        sums = self.sums(head, labels)
         images = len(labels) * (labels != self.ignore_index).any().float()
         return region_loss(sums, **self.formula) * images, images
 
-    def sums(self, probabilities: Tensor, labels: Tensor) -> Sums:
+    def sums(self, head: Head, labels: Tensor) -> Sums:
         """The sums of a batch."""
-        return class_sums(probabilities, labels, self.ignore_index, self.squared)
+        return class_sums(head, labels, self.ignore_index, self.activation, self.squared)
 
 
 class LabelRegion(Region):
@@ -108,15 +118,14 @@ class LabelRegion(Region):
     def labels(self, output: Output, target: Tensor) -> Tensor:
         return label_targets(output, target)  # B×T×H×W
 
-    def sums(self, probabilities: Tensor, labels: Tensor) -> Sums:
-        truth = (labels == 1).float()
-        counted = probabilities * (labels != self.ignore_index)
-        return Sums(
-            *(
-                (values.sum(3).sum((0, 2)))
-                for values in (counted * truth, counted**2 if self.squared else counted, truth)
-            )
-        )
+    def wants(self, logits: Tensor) -> None:
+        return None
+
+    def sums(self, head: Head, labels: Tensor) -> Sums:
+        counted = head.upsampled().sigmoid() * (labels != self.ignore_index)  # B×T×H×W
+        holds = (labels == 1).float()
+        probability = counted**2 if self.squared else counted
+        return Sums(*(values.sum(3).sum((0, 2)) for values in (counted * holds, probability, holds)))
 
 
 def region_of(name: str, target: Target) -> type[Region]:

@@ -91,9 +91,9 @@ def boundary_f(
     """
     if (target == ignore_index).all():
         return None
-    target, distance = _filled(target, ignore_index)
+    target, distance = filled(target, ignore_index)
     counted = distance <= tolerance_px
-    true, predicted = _beside_another(target) & counted, _beside_another(prediction) & counted
+    true, predicted = beside_another(target) & counted, beside_another(prediction) & counted
     scores = []
     for index in range(num_classes):
         of_prediction, of_target = predicted & (prediction == index), true & (target == index)
@@ -106,11 +106,11 @@ def near_boundary(target: np.ndarray, ignore_index: int, tolerance_px: float) ->
     """H×W bool: labelled pixels within `tolerance_px` (Euclidean) of the target's boundaries. The mIoU in
     this band ("trimap") shows how sharp the predicted boundaries are (Kohli et al. 2009; Chen et al. 2018,
     "Encoder-decoder with atrous separable convolution", fig. 5)."""
-    boundaries = _beside_another(_filled(target, ignore_index)[0])
+    boundaries = beside_another(filled(target, ignore_index)[0])
     return _near(boundaries, tolerance_px) & (target != ignore_index)
 
 
-def _filled(target: np.ndarray, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
+def filled(target: np.ndarray, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
     """The target with unlabelled pixels set to the nearest label, and the distance of each pixel to that
     label (H×W float32, in pixels)."""
     unknown = (target == ignore_index).astype(np.uint8)
@@ -124,7 +124,7 @@ def _filled(target: np.ndarray, ignore_index: int) -> tuple[np.ndarray, np.ndarr
     return labels[nearest], distance
 
 
-def _beside_another(classes: np.ndarray) -> np.ndarray:
+def beside_another(classes: np.ndarray) -> np.ndarray:
     """H×W bool: pixels with a 4-neighbour of another class."""
     found = np.zeros(classes.shape, bool)
     for axis in (0, 1):

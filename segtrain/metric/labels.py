@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError
-from segtrain.metric.confusion import by_class, mean_of
+from segtrain.metric.confusion import by_class, mean_of, resampled_iou
 from segtrain.sample import CLASSES, Number, PerClass, ScoreDict, Target
 from segtrain.thresholds import BINS, counts_at, fitted, histograms
 
@@ -52,11 +53,27 @@ class Labels:
             "mean_dice": Number("mean Dice", mean_of(values["dice"])),
         }
 
+    def parts(self, counts: Tensor) -> Tensor:
+        """N×3T float64: of each image, by label, the pixels that are right, labelled and predicted at the
+        thresholds. counts: N×T×2×BINS, sparse."""
+        histograms = counts.to_dense().cpu()
+        thresholds = self._used(histograms.sum(0))
+        of_images = [torch.stack(counts_at(one, thresholds)) for one in histograms]
+        hit, wrong, missed = torch.stack(of_images).double().unbind(1)  # N×T each
+        return torch.stack([hit, hit + missed, hit + wrong], dim=1).flatten(1)
+
+    def resampled(self, parts: np.ndarray) -> dict[str, np.ndarray]:
+        """`miou` (R) and `iou` (R×T) of sums of `parts`, R×3T float64; NaN for None."""
+        return resampled_iou(*parts.reshape(len(parts), 3, -1).transpose(1, 0, 2), self.absent)
+
+    def _used(self, histogram: Tensor) -> tuple[float, ...]:
+        """The thresholds, one a label. histogram: T×2×BINS, summed over images."""
+        thresholds = fitted(histogram) if self.thresholds is None else tuple(self.thresholds)
+        return thresholds * len(histogram) if len(thresholds) == 1 else thresholds  # one for all labels
+
     def _by_label(self, counts: Tensor) -> dict[str, tuple[float | None, ...]]:
         histogram = counts.cpu()
-        thresholds = fitted(histogram) if self.thresholds is None else tuple(self.thresholds)
-        if len(thresholds) == 1:  # task.threshold, the same for all
-            thresholds *= len(histogram)
+        thresholds = self._used(histogram)
         hit, wrong, missed = (one.double() for one in counts_at(histogram, thresholds))  # T each
         is_absent = hit + missed == 0 if self.absent == "gt" else hit + missed + wrong == 0
         parts = {
@@ -83,6 +100,10 @@ class Foreground(Labels):
             "recall": Number("recall", values["recall"]),
             "threshold": Number("threshold", values["threshold"]),
         }
+
+    def resampled(self, parts: np.ndarray) -> dict[str, np.ndarray]:
+        """`foreground_iou` (R) of sums of `parts`, R×3 float64; NaN for None."""
+        return {"foreground_iou": super().resampled(parts)["iou"][:, 0]}
 
 
 def foreground(

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from segtrain.sample import Normalisation
 
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+"""By the values of trainer.memory_format."""
+
 
 class Network(nn.Module):
     """Base class of all networks: `forward(images)` takes B×K×H×W float images and returns an `Output`.

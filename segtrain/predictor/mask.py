@@ -17,7 +17,8 @@ from segtrain.predictor.device import choose_device
 from segtrain.predictor.inputs import READ_RGB, pixels_of, reader_of
 from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
-from segtrain.predictor.tiles import Predict
+from segtrain.predictor.tiles import Columns, Predict
+from segtrain.predictor.views import split_votes
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
@@ -42,11 +43,12 @@ class Mask:
         facts: Facts,
         device: torch.device,
         read: Callable[[str], np.ndarray] = READ_RGB,
+        votes: bool = False,
     ):
         """predict: images -> probabilities. decide: probabilities -> predictions (`Task.decide`). read: path
-        of an image -> H×W×K pixels."""
+        of an image -> H×W×K pixels. votes: whether `predict` gives those of the views too."""
         self._predict, self._decide, self.facts, self._device = predict, decide, facts, device
-        self._read = read
+        self._read, self._votes = read, votes
 
     def __call__(self, image) -> np.ndarray:
         """H×W uint8 class indices, or float32 values where the task predicts values; H×W×T for T of them."""
@@ -76,12 +78,22 @@ class Mask:
 
     def probabilities(self, image) -> Tensor:
         """1×C×H×W float32 probabilities on the device. Raises what a call raises."""
-        return self._predict(self._stacked([self._pixels(image)]))
+        return self._without_votes(self._predict(self._stacked([self._pixels(image)])))
 
     def strips(self, image) -> Iterator[Tensor]:
         """The probabilities as consecutive strips of rows, 1×C×h×W from top to bottom, each yielded once
         complete."""
-        return self._predict.strips(self._stacked([self._pixels(image)]))
+        return map(self._without_votes, self._predict.strips(self._stacked([self._pixels(image)])))
+
+    def voted(self, image) -> Iterator[tuple[Tensor, Tensor]]:
+        """(probabilities, votes of the views) as consecutive strips of rows, both 1×C×h×W; for a predictor
+        with votes. See `segtrain.predictor.views.disagreement`."""
+        return map(split_votes, self._predict.strips(self._stacked([self._pixels(image)])))
+
+    def strips_of(self, images, columns: Columns) -> Iterator[np.ndarray]:
+        """The predictions of some columns of a raster as consecutive strips of rows, h×w. images:
+        `segtrain.predictor.raster_tiles.RasterTiles`."""
+        return map(self.decide, self._predict.strips(images.on(self._device), columns))
 
     def decide(self, probabilities: Tensor) -> np.ndarray:
         """H×W (H×W×T) predictions of an image's 1×C×H×W probabilities, or of a strip of them."""
@@ -89,7 +101,13 @@ class Mask:
 
     def _predictions(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """B×H×W, or B×H×W×T for a task of T values a pixel, of B images of one shape and dtype."""
-        return _channels_last(self._predict.decided(self._decided, self._stacked(images)).cpu().numpy())
+        decided = self._predict.decided(
+            lambda predicted: self._decided(self._without_votes(predicted)), self._stacked(images)
+        )
+        return _channels_last(decided.cpu().numpy())
+
+    def _without_votes(self, predicted: Tensor) -> Tensor:
+        return split_votes(predicted)[0] if self._votes else predicted
 
     def _decided(self, probabilities: Tensor) -> Tensor:
         classes = self._decide(probabilities)
@@ -111,10 +129,12 @@ def mask_of(
     device: torch.device,
     interrupt=lambda: None,
     read: Callable[[str], np.ndarray] = READ_RGB,
+    votes: bool = False,
 ) -> Mask:
     """A `Mask` of a network that is on its device. interrupt: called before each forward pass. read: path of
-    an image -> H×W×K pixels."""
-    return Mask(prediction.of(model, facts, task, device, interrupt), task.decide, facts, device, read)
+    an image -> H×W×K pixels. votes: for `Mask.voted`; ConfigError if there are no views."""
+    predict = prediction.of(model, facts, task, device, interrupt, votes)
+    return Mask(predict, task.decide, facts, device, read, votes)
 
 
 def load(

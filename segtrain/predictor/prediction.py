@@ -3,11 +3,15 @@ run has one answer."""
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
+from segtrain.errors import ConfigError
+from segtrain.model.parts.sides import valid_side
 from segtrain.options import check_options
 from segtrain.predictor.ensemble import read_ensemble
 from segtrain.predictor.predictor import (
@@ -35,8 +39,15 @@ class Prediction:
             **check_options(settings, PredictorSettings, "predictor", "section predictor")
         )
         self.tta = dict(tta)
-        self._views = TTA.build_each(tta)
+        TTA.check_each(tta)
         self._ensemble: tuple[Ensemble, ...] | None = None
+
+    def with_views(self, tta: Mapping) -> Prediction:
+        """The same prediction with other views. Further networks that have been read are shared."""
+        other = copy.copy(self)
+        TTA.check_each(tta)
+        other.tta = dict(tta)
+        return other
 
     def of(
         self,
@@ -45,21 +56,45 @@ class Prediction:
         task: Task,
         device: torch.device,
         interrupt: Callable[[], None] = lambda: None,
+        votes: bool = False,
     ) -> Predictor:
         """The predictor of a network. device: of the further networks, the same at each call. interrupt:
-        called before each pass of the network; what it raises ends the prediction."""
+        called before each pass of the network; what it raises ends the prediction. votes: also predict those
+        of the views; ConfigError if there are none to compare."""
         check_target(task.target, self.settings)
         check_activation(task, model, self.settings)
+        if votes:
+            self._check_votes(task)
         ensemble = self._further(device)
         for one in ensemble:
             one.check_same(facts, task.activation, task.name)
+        # A network without padding gets images of any size, tile by tile.
+        sides = (lambda side: side) if model.margin else functools.partial(valid_side, model)
+        views = TTA.build_each(self.tta, valid_side=sides)
         return predictor(
-            model, facts.normalisation, task.activate, self.settings, self._views, interrupt, ensemble
+            model,
+            facts.normalisation,
+            task.activate,
+            self.settings,
+            views,
+            interrupt,
+            ensemble,
+            task.activation,
+            votes,
         )
 
     def protocol(self, model: nn.Module) -> dict:
         """Inference settings of a network for the protocol of scores."""
         return {"tta": self.tta, **protocol(model, self.settings, self._ensemble or ())}
+
+    def _check_votes(self, task: Task) -> None:
+        if not any(options is not None for options in self.tta.values()):
+            raise ConfigError("disagreement=true compares views, and tta names none; add tta=flip")
+        if task.target.labels or not task.target.classes:
+            raise ConfigError(
+                f"disagreement=true compares the most probable classes of views, and task={task.name} has "
+                f"none; leave it out"
+            )
 
     def _further(self, device: torch.device) -> tuple[Ensemble, ...]:
         if self._ensemble is None:

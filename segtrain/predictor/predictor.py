@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ from segtrain.model.parts.sides import check_side
 from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
-from segtrain.predictor.tiles import Predict, Strips, assembled, overlap_tile, sliding
-from segtrain.predictor.views import average
+from segtrain.predictor.tiles import Columns, Predict, Strips, assembled, overlap_tile, sliding
+from segtrain.predictor.views import Merge, average, split_votes
 from segtrain.sample import Facts, Normalisation, Target
 from segtrain.settings import PredictorSettings
 
@@ -48,15 +49,16 @@ class Predictor:
         return torch.cat([decide(strip) for strip in self.strips(images)], dim=-2)
 
     @torch.inference_mode()
-    def strips(self, images: Tensor) -> Iterator[Tensor]:
+    def strips(self, images: Tensor, columns: Columns | None = None) -> Iterator[Tensor]:
         """The probabilities as consecutive rows, B×C×h×W from top to bottom, each strip as soon as it is
         complete. There is a single one where the image fits in one tile, and where views or a CRF are
-        computed on the whole image."""
+        computed on the whole image. columns: those that are predicted, equal to the same ones of all; None:
+        all."""
         # Per module: frozen batch-norm stays in evaluation mode during training.
         was_training = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
-            yield from self._strips(images)
+            yield from self._strips(images, columns)
         finally:
             for module, flag in was_training.items():
                 module.training = flag
@@ -105,11 +107,14 @@ def predictor(
     views=(),
     interrupt=lambda: None,
     ensemble: Sequence[Ensemble] = (),
+    activation: Literal["softmax", "sigmoid"] = "softmax",
+    votes: bool = False,
 ) -> Predictor:
     """The whole way from images to probabilities.
 
     activate: (logits B×C×H×W, images as they were read) -> probabilities. interrupt: called before each pass
-    of the network; what it raises ends the prediction.
+    of the network; what it raises ends the prediction. activation: what `activate` applies, for
+    tta_merge=logit. votes: also predict the votes of the views, see `views.Merge` and `views.split_votes`.
     """
     # Not every network has trainable parameters.
     device = next(itertools.chain(model.parameters(), model.buffers())).device
@@ -137,7 +142,8 @@ def predictor(
     if settings.crf:
         refine = crf(settings.crf, settings.crf_window, settings.crf_solver, interrupt)
     by_tile = settings.tile is not None
-    one_tile = refined(average(whole, views), refine) if by_tile else whole
+    merge = Merge(settings.tta_merge, activation, settings.tta_batch, votes)
+    one_tile = refined(average(whole, views, merge), refine, votes) if by_tile else whole
     if margin:
         # Adjacent tiles without overlap equal one pass over the image, except after a CRF.
         overlap = settings.overlap if by_tile and refine else 0.0
@@ -145,7 +151,7 @@ def predictor(
     else:
         strips = sliding(one_tile, settings.tile, settings.overlap)
     if not by_tile and (views or refine):
-        strips = _in_one(refined(average(assembled(strips), views), refine))
+        strips = _in_one(refined(average(assembled(strips), views, merge), refine, votes))
     return Predictor(model, strips)
 
 
@@ -179,7 +185,12 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
 def check_target(target: Target, settings: PredictorSettings) -> None:
     """ConfigError for settings that need classes that exclude each other where the task has none."""
     product = settings.ensemble and settings.merge == "product"
-    asked = {"crf": settings.crf, "boxes": settings.boxes, "ensemble_merge=product": product}
+    asked = {
+        "crf": settings.crf,
+        "boxes": settings.boxes,
+        "ensemble_merge=product": product,
+        "tta_merge=logit": settings.tta_merge == "logit",
+    }
     for key, value in asked.items():
         if value and target.labels:
             raise ConfigError(
@@ -225,7 +236,7 @@ def check_merge(model: Network, which: str, settings: PredictorSettings) -> None
 
 
 def _in_one(predict: Predict) -> Strips:
-    return lambda images: iter([predict(images)])
+    return lambda images, columns=None: iter([predict(images)[..., slice(*columns or (None,))]])
 
 
 def _merged(
@@ -247,9 +258,9 @@ def _merged(
     return total / (1 + len(others)) if others else total
 
 
-def refined(predict: Predict, refine: Refine | None) -> Predict:
+def refined(predict: Predict, refine: Refine | None, votes: bool = False) -> Predict:
     """`predict`, followed by `refine` if there is one. Where `predict` answers for the inner part of its
-    images only, `refine` gets that part."""
+    images only, `refine` gets that part. votes: those that `predict` gives too stay as they are."""
     if refine is None:
         return predict
 
@@ -257,7 +268,10 @@ def refined(predict: Predict, refine: Refine | None) -> Predict:
         probabilities = predict(images)
         lost = (images.shape[-1] - probabilities.shape[-1]) // 2
         inner = images[..., lost : images.shape[-2] - lost, lost : images.shape[-1] - lost]
-        return refine(inner, probabilities)
+        if not votes:
+            return refine(inner, probabilities)
+        probabilities, of_views = split_votes(probabilities)
+        return torch.cat([refine(inner, probabilities.contiguous()), of_views], dim=1)
 
     return function
 
@@ -274,6 +288,7 @@ def protocol(model: Network, settings: PredictorSettings, ensemble: Sequence[Ens
         }
     return {
         "output_stride": model.output_stride,
+        "tta_merge": settings.tta_merge,
         "tile": settings.tile,
         "overlap": settings.overlap if settings.tile else None,
         "amp": settings.amp,

@@ -18,8 +18,12 @@ from segtrain.errors import ConfigError
 Predict = Callable[[Tensor], Tensor]
 """B×K×H×W images -> B×C×H×W float32."""
 
-Strips = Callable[[Tensor], Iterator[Tensor]]
-"""B×K×H×W images -> B×C×h×W of h rows after the other, H in all."""
+Columns = tuple[int, int]
+"""The first column of a part of an image, and the one after its last."""
+
+Strips = Callable[..., Iterator[Tensor]]
+"""(B×K×H×W images, Columns or None for all) -> B×C×h×w of h rows after the other, H in all, for w columns. Of
+the images, only what tiles cover is indexed."""
 
 AUTO_TILE_PIXELS = 4_000_000
 """Images with more pixels go through a sliding window even where predictor.tile is null, to bound the
@@ -53,15 +57,14 @@ def sliding(predict: Predict, tile: int | None, overlap: float) -> Strips:
     if not 0 <= overlap < 1:
         raise ConfigError(f"predictor.overlap is {overlap}; allowed: from 0 to below 1")
 
-    def strips(images: Tensor) -> Iterator[Tensor]:
+    def strips(images: Tensor, columns: Columns | None = None) -> Iterator[Tensor]:
         height, width = images.shape[-2:]
         side = tile or (AUTO_TILE if height * width > AUTO_TILE_PIXELS else None)
         if side is None or (height <= side and width <= side):
-            yield predict(images)
+            yield predict(images[..., :height, :width])[..., slice(*columns or (0, width))]
         else:
-            yield from _blended(
-                predict, images, side, starts(height, side, overlap), starts(width, side, overlap)
-            )
+            tops, lefts = starts(height, side, overlap), starts(width, side, overlap)
+            yield from _blended(predict, images, side, tops, lefts, columns)
 
     return strips
 
@@ -87,7 +90,7 @@ def overlap_tile(
             f"{least + 2 * step} … pixels"
         )
 
-    def strips(images: Tensor) -> Iterator[Tensor]:
+    def strips(images: Tensor, columns: Columns | None = None) -> Iterator[Tensor]:
         height, width = images.shape[-2:]
         steps = min(
             (tile - first) // step, max(0, math.ceil((max(height, width) + 2 * margin - first) / step))
@@ -99,6 +102,7 @@ def overlap_tile(
             inner,
             aligned_starts(height, inner, step, overlap),
             aligned_starts(width, inner, step, overlap),
+            columns,
             margin,
         )
 
@@ -122,24 +126,35 @@ def aligned_starts(length: int, tile: int, step: int, overlap: float = 0.0) -> l
 
 
 def _blended(
-    predict: Predict, images: Tensor, side: int, tops: list[int], lefts: list[int], margin: int = 0
+    predict: Predict,
+    images: Tensor,
+    side: int,
+    tops: list[int],
+    lefts: list[int],
+    columns: Columns | None,
+    margin: int = 0,
 ) -> Iterator[Tensor]:
-    """The mean over the tiles that begin at `tops` × `lefts`, as strips."""
+    """The mean over the tiles that begin at `tops` × `lefts`, as strips. Tiles that hold none of the columns
+    are left out."""
     height, width = images.shape[-2:]
-    rows, columns = (
-        _covering(length, side, begins, images.device) for length, begins in ((height, tops), (width, lefts))
-    )
+    first, last = columns or (0, width)
+    lefts = [left for left in lefts if left < last and left + side > first]
+    rows = _covering(height, side, tops, images.device)
+    across = _covering(width, side, lefts, images.device)[first:last]
     band = None
     for top, following in zip(tops, [*tops[1:], height], strict=True):
         for left in lefts:
-            part = predict(_tile(images, top, left, side, margin))[..., : height - top, : width - left]
-            band = part.new_zeros(*part.shape[:-1], width) if band is None else band
+            begin, end = max(left, first), min(left + side, last)
+            part = predict(_tile(images, top, left, side, margin))
+            part = part[..., : height - top, begin - left : end - left]
+            band = part.new_zeros(*part.shape[:-1], last - first) if band is None else band
             # Added where it belongs; padding every tile to the whole image costs ten times as much.
-            band[..., : part.shape[-2], left : left + side] += part
+            band[..., : part.shape[-2], begin - first : end - first] += part
         done = following - top
-        yield band[..., :done, :] / (rows[top:following, None] * columns)
+        yield band[..., :done, :] / (rows[top:following, None] * across)
         kept = band.shape[-2] - done
-        band[..., :kept, :] = band[..., done:, :].clone()
+        rest = band[..., done:, :]
+        band[..., :kept, :] = rest if kept <= done else rest.clone()  # a copy onto itself would be undefined
         band[..., kept:, :] = 0
 
 

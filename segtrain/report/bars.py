@@ -39,7 +39,7 @@ def panel(title: str, bars: Sequence[Bar]) -> Image.Image:
     draw.text((GAP_PX, 2), printable(title), INK, font)
     for row, bar in enumerate(bars, 1):
         top = row * LINE_PX
-        draw.text((GAP_PX, top + 1), _fitting(printable(bar.label), font), INK, font)
+        draw.text((GAP_PX, top + 1), fitting(printable(bar.label), font), INK, font)
         draw.rectangle((left, top + 3, left + BAR_PX, top + 15), fill=GRID)
         if bar.end > bar.start:
             end = max(bar.end * BAR_PX, bar.start * BAR_PX + 1)
@@ -71,7 +71,8 @@ def chart(title: str, rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     return canvas
 
 
-def _fitting(label: str, font) -> str:
+def fitting(label: str, font) -> str:
+    """The label, cut to LABEL_PX pixels."""
     while font.getlength(label) > LABEL_PX:
         label = label.removesuffix("…")[:-1] + "…"
     return label

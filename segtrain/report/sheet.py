@@ -3,6 +3,8 @@ of several networks, or the image after augmentation."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -16,6 +18,7 @@ BACKGROUND = (255, 255, 255)
 INK = (30, 30, 30)
 ROW_WIDTH_PX = 320
 """Width of a picture; larger ones are scaled down, so that a sheet of photographs fits on a screen."""
+Colours = Sequence[tuple[str, tuple[int, int, int]]]
 MAX_TALL = 4
 """Largest ratio of height to width at that width; higher pictures are made narrower."""
 
@@ -26,16 +29,22 @@ def overlay(image: np.ndarray, colours: np.ndarray, strength: float = 0.5) -> np
 
 
 def sheet(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], facts: Facts, picture, errors, title: str
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    facts: Facts,
+    picture,
+    errors,
+    title: str,
+    captions: list[str] | None = None,
+    further: Colours = (),
 ) -> Image.Image:
     """rows: (image H×W×K, target H×W, prediction H×W). picture and errors: the task's; no column of errors if
-    that is None."""
+    that is None. captions, further: as for `_grid`."""
     heads = [["image"], ["ground truth"], ["prediction"], *([] if errors is None else [["errors"]])]
     cells = [
         [as_rgb(i), picture(t, facts), picture(p, facts), *([] if errors is None else [errors(t, p, facts)])]
         for i, t, p in rows
     ]
-    return _grid(cells, heads, facts, title)
+    return _grid(cells, heads, facts, title, captions=captions, further=further)
 
 
 def comparison(
@@ -47,23 +56,32 @@ def comparison(
 
 
 def samples(
-    rows: list[tuple[Sample, ...]], heads: list[str], captions: list[str], facts: Facts, picture, title: str
+    rows: list[tuple[Sample, ...]],
+    heads: list[str],
+    captions: list[str],
+    facts: Facts,
+    picture,
+    title: str,
+    over: bool,
 ) -> Image.Image:
-    """rows: samples side by side, each drawn as its image and as its image under its target. heads: over each
-    of these columns. captions: over each row. picture: the task's."""
+    """rows: samples side by side, each drawn as its image and its target. heads: over each of these columns.
+    captions: over each row. picture: the task's. over: whether the target is drawn over the image."""
     cells = [
-        [cell for one in row for cell in (as_rgb(one.image), _labelled(one, facts, picture))] for row in rows
+        [cell for one in row for cell in (as_rgb(one.image), _labelled(one, facts, picture, over))]
+        for row in rows
     ]
-    photographs = {"photographs": len(heads), "captions": captions, "with_unlabelled": True}
-    return _grid(cells, [[head] for head in heads], facts, title, **photographs)
+    photographs = range(0, len(heads), 1 if over else 2)
+    options = {"captions": captions, "further": [("no label", UNLABELLED)], "photographs": photographs}
+    return _grid(cells, [[head] for head in heads], facts, title, **options)
 
 
-def _labelled(sample: Sample, facts: Facts, picture) -> np.ndarray:
-    """H×W×3 uint8: the image under the colours of its target, with a white line between touching objects."""
-    image = as_rgb(sample.image)
+def _labelled(sample: Sample, facts: Facts, picture, over: bool) -> np.ndarray:
+    """H×W×3 uint8: the colours of a target, alone or over its image, with a white line between touching
+    objects; the image if there is no target."""
     if sample.target is None:
-        return image
-    drawn = overlay(image, picture(sample.target, facts), 0.6)
+        return as_rgb(sample.image)
+    drawn = picture(sample.target, facts)
+    drawn = overlay(as_rgb(sample.image), drawn, 0.6) if over else drawn.copy()
     if sample.instances is not None:
         objects = sample.instances.astype(np.int32)  # H×W
         for here, before in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
@@ -77,14 +95,14 @@ def _grid(
     heads: list[list[str]],
     facts: Facts,
     title: str,
-    photographs: int = 1,
+    photographs: Collection[int] = (0,),
     captions: list[str] | None = None,
-    with_unlabelled: bool = False,
+    further: Colours = (),
 ) -> Image.Image:
     """Pictures in rows and columns with lines of text over each column, all as large as the first one or
-    smaller. photographs: number of the columns, from the first, that hold photographs; the others hold masks.
-    captions: a line over each row; None: no lines. with_unlabelled: whether the legend names the colour of
-    pixels without a label."""
+    smaller. photographs: numbers of the columns that hold photographs, from 0; the others hold masks.
+    captions: a line over each row; None: no lines. further: names and colours of the legend besides those
+    of the classes."""
     height, width = cells[0][0].shape[:2]
     extent = max(width, height / MAX_TALL)
     scale = min(1.0, ROW_WIDTH_PX / extent)
@@ -92,7 +110,7 @@ def _grid(
     scale = max(1, round(ROW_WIDTH_PX / extent)) if scale == 1.0 else scale
     cell = (max(1, round(width * scale)), max(1, round(height * scale)))
     colours = list(zip(facts.classes, facts.palette, strict=True))
-    colours += [("no label", UNLABELLED)] if with_unlabelled else []
+    colours += further
     legend = _legend(colours, len(heads) * (cell[0] + GAP_PX) + GAP_PX)
     top = LINE_PX * (1 + max(map(len, heads)))
     caption_px = 0 if captions is None else LINE_PX
@@ -109,7 +127,7 @@ def _grid(
             draw.text((GAP_PX, top + row * step + 2), printable(captions[row]), INK, font)
         for column, pixels in enumerate(pictures):
             place = (GAP_PX + column * (cell[0] + GAP_PX), top + row * step + caption_px)
-            canvas.paste(_fitted(pixels, cell, column < photographs), place)
+            canvas.paste(_fitted(pixels, cell, column in photographs), place)
     canvas.paste(legend, (0, canvas.height - legend.height))
     return canvas
 

@@ -11,11 +11,17 @@ from segtrain.options import (
     FROM_1,
     IS_PATH,
     SEED,
+    WITHIN_0_1,
     between,
     key,
 )
 
 THREADS = between(1, 1024)
+RESAMPLES = between(0, 100_000)
+BOOTSTRAP = (
+    "resamples of the split for the 95 % interval of the mIoU and of the IoU of each class; they draw groups "
+    "of images (data.group), else blocks of consecutive ones; 1000 take less than a second; 0: no interval"
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,28 @@ class Evaluate(Machine):
         "folder for scores.json and the contact sheet; null: a new RUN/evaluate/SPLIT-STEP, numbered if "
         "that is taken",
     )
+    bootstrap: Annotated[int, RESAMPLES] = key(1000, BOOTSTRAP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(Machine):
+    """The top level of `segtrain explain`."""
+
+    run: str = field(metadata={"meaning": "folder of the run"})
+    checkpoint: str = key("best", "best, last or a step")
+    split: str | None = key(None, "split of the data set to score, or all; null: as in evaluate")
+    output: str | None = key(
+        None, "folder for explain.json and worst.png; null: a new RUN/explain/SPLIT-STEP, numbered if taken"
+    )
+    band_px: Annotated[int, between(1, 1000)] = key(
+        3, "wrong pixels within that many pixels on each side of a true boundary are lost to boundaries"
+    )
+    min_share: Annotated[float, WITHIN_0_1] = key(
+        0.1,
+        "a connected component of a class of which a smaller share is hit is a missed object if it is true, "
+        "an invented one if it is predicted",
+    )
+    num: Annotated[int, between(0, 100)] = key(6, "worst images in the contact sheet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +114,9 @@ class Compare(Machine):
         None, "several splits in one table, instead of split; ordered and drawn by the first"
     )
     output: str = key("outputs/compare", "folder for compare.json and compare.png")
+    bootstrap: Annotated[int, RESAMPLES] = key(
+        1000, "resamples for the 95 % intervals of the differences between runs; see evaluate; 0: none"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +129,16 @@ class Predict(Machine):
     checkpoint: str = key("best", "best, last or a step")
     overlay: bool = key(True, "also write the image with the colours over it")
     probabilities: bool = key(False, "also write the probabilities of all classes, float16 .npy")
-    max_pixels: Annotated[int, FROM_1] = key(64_000_000, "images with more pixels are left out")
+    disagreement: bool = key(
+        False,
+        "also write where the views of tta disagree: the share of the views, 0 to 255, whose most probable "
+        "class is not the predicted one",
+    )
+    max_pixels: Annotated[int, FROM_1] = key(
+        64_000_000,
+        "images with more pixels are left out; TIFFs with more are predicted window by window, see "
+        "docs/data/folder.md",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +230,7 @@ class DataShow:
         0, "place of the first one in the order in which a training sees them"
     )
     seed: Annotated[int, SEED] = key(0, "seed of that order and of the augmentation")
+    overlay: bool = key(False, "draw the labels over their image instead of alone")
     output: str = key("sheet.png", "the picture to write")
 
 

@@ -162,6 +162,16 @@ class PredictorSettings:
         0.5, "share of a tile that the next one covers again; networks without padding need none"
     )
     amp: Literal["none", "bf16", "fp16"] = key("none", "mixed precision of the forward pass")
+    tta_merge: Literal["probability", "logit"] = key(
+        "probability",
+        "how the views of tta are merged. probability: the mean of their probabilities; logit: the mean of "
+        "their logits, which is the renormalised geometric mean of the probabilities",
+    )
+    tta_batch: Annotated[int, FROM_1] | None = key(
+        None,
+        "views of one size that go through the network together; null: one after the other on a CPU, on a "
+        "GPU as many as fit in 4 million pixels",
+    )
     boxes: Literal["grid"] | None = key(
         None,
         "grid: the largest score over square boxes of several sizes, each resized to box_input "
@@ -227,4 +237,9 @@ class EvaluateSettings:
     )
     pictures: Annotated[int, FROM_0] = key(
         4, "images of the validation split that go to TensorBoard and the contact sheet"
+    )
+    tta_report: bool = key(
+        False,
+        "segtrain evaluate also scores without views, with each entry of tta alone and at another output "
+        "stride, and prints gain and seconds per image",
     )

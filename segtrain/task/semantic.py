@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from segtrain.sample import CLASSES, Facts, Target, colourise, wrong_pixels
+from segtrain.task.decision import most_probable
 
 
 def _no_networks(facts: Facts) -> dict[str, nn.Module]:
@@ -98,8 +99,7 @@ def semantic(activation: Literal["softmax", "sigmoid"] = "softmax") -> Task:
         activate=lambda logits, images: logits.softmax(1) if activation == "softmax" else logits.sigmoid(),
         activation=activation,
         initial_logit=_exclusive if activation == "sigmoid" else None,
-        # max over channels is three to four times as fast as argmax on a CPU.
-        decide=lambda probabilities: probabilities.max(1).indices,
+        decide=most_probable,
         metrics={"confusion": {}},
         score="miou",
         picture=lambda classes, facts: colourise(classes, facts.palette),

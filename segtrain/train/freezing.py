@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import nn
 
 from segtrain.errors import ConfigError
@@ -47,19 +45,19 @@ def freeze(encoder: nn.Module) -> tuple[list[nn.Parameter], list[nn.Module]]:
     return parameters, norms
 
 
-def freeze_parts(trainer: Mapping, network: Network, model: str, restored: bool) -> None:
+def freeze_parts(settings: Trainer, network: Network, model: str, restored: bool) -> None:
     """Freezes what is frozen for the whole run: batch-norm and the encoder, so that the optimizer holds none
     of their parameters. ConfigError for a freezing that cannot be.
 
-    trainer: the section of the config. model: the network's name. restored: whether weights of a checkpoint
-    follow; else a notice says where random weights are frozen.
+    model: the name of the network. restored: whether weights of a checkpoint follow; else a notice says where
+    random weights are frozen.
     """
-    if trainer["freeze_batch_norm"]:
+    if settings.freeze_batch_norm:
         freeze_batch_norm(network)
-    if trainer["freeze"] is None:
-        if trainer["freeze_steps"] is not None:
+    if settings.freeze is None:
+        if settings.freeze_steps is not None:
             raise ConfigError(
-                f"trainer.freeze_steps={trainer['freeze_steps']} freezes nothing: trainer.freeze is null; "
+                f"trainer.freeze_steps={settings.freeze_steps} freezes nothing: trainer.freeze is null; "
                 f"set trainer.freeze=encoder"
             )
         return
@@ -71,7 +69,7 @@ def freeze_parts(trainer: Mapping, network: Network, model: str, restored: bool)
     report = network.weights_report
     if not restored and (report == Network.weights_report or ": starts from scratch" in report):
         notice("trainer.freeze=encoder freezes random weights: the encoder has no pretrained ones")
-    if trainer["freeze_steps"] is None:
+    if settings.freeze_steps is None:
         freeze(network.encoder)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from segtrain.model.network import MEMORY_FORMATS
 from segtrain.train.random_state import random_state, restore_random_state
-from segtrain.train.step import MEMORY_FORMATS
 
 
 def faster_memory_format(

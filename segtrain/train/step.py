@@ -13,8 +13,6 @@ from segtrain.settings import Trainer
 from segtrain.train.freezing import Freezing
 from segtrain.train.state import RunState
 
-MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-
 
 @dataclass(frozen=True)
 class Learning:

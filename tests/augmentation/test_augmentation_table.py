@@ -14,6 +14,7 @@ from segtrain.data.survey.stats import Frequency
 from segtrain.sample import IGNORE
 
 CONF = Path(__file__).parents[2] / "conf/augmentation"
+SIZED = ("cityscapes_512x1024", "cityscapes_768", "object_crops", "patch", "voc_512")
 MENUS = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 
@@ -31,18 +32,25 @@ def build(config):
 @pytest.mark.parametrize("name", MENUS)
 def test_every_menu_keeps_the_contract(name):
     ops = build(written(name))
-    side = (output_size(ops) or (64, 64))[0]
-    assert (side == 64) == (name not in ("object_crops", "patch"))
-    sample = DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
+    size = output_size(ops) or (64, 64)
+    assert (size == (64, 64)) == (name not in SIZED)
+    shapes = DATA.build({"name": "shapes", "size": 64}).splits["train"]
+    sample, others = shapes[0], []
+
+    def draw(rng):
+        others.append(shapes[int(rng.integers(1, 9))])
+        return others[-1]
+
     for seed in range(5):
-        found = apply(ops, sample, np.random.default_rng(seed), None)
-        again = apply(pickle.loads(pickle.dumps(ops)), sample, np.random.default_rng(seed), None)
+        found = apply(ops, sample, np.random.default_rng(seed), draw)
+        again = apply(pickle.loads(pickle.dumps(ops)), sample, np.random.default_rng(seed), draw)
         assert (
             found.image.dtype == np.uint8
-            and found.image.shape == (side, side, 3)
+            and found.image.shape == (*size, 3)
             and found.target.dtype == np.uint8
         )
-        assert set(np.unique(found.target).tolist()) <= {*np.unique(sample.target).tolist(), IGNORE}
+        classes = {int(label) for one in (sample, *others) for label in np.unique(one.target)}
+        assert set(np.unique(found.target).tolist()) <= {*classes, IGNORE}
         assert np.array_equal(found.image, again.image) and np.array_equal(found.target, again.target)
         assert found.name == sample.name
 
@@ -69,11 +77,14 @@ def test_operations_declare_the_size_they_give(config, size):
 @pytest.mark.parametrize("name", MENUS)
 def test_instances_change_only_what_says_that_it_needs_them(name):
     """Where no operation needs them, their files are not read, and the samples are the same."""
-    ops = build(written(name))
-    sample = DATA.build({"name": "shapes", "size": 64}).splits["train"][0]
+    config = written(name)
+    if "warp" in config:
+        config["warp"]["size"] = 64
+    ops = build(config)
+    sample, other = map(DATA.build({"name": "shapes", "size": 64}).splits["train"].__getitem__, (0, 1))
     whole, without = (
-        [apply(ops, one, np.random.default_rng(seed), None) for seed in range(8)]
-        for one in (sample, replace(sample, instances=None))
+        [apply(ops, one, np.random.default_rng(seed), lambda rng, two=two: two) for seed in range(8)]
+        for one, two in ((sample, other), (replace(sample, instances=None), replace(other, instances=None)))
     )
     same = all(
         (a.image == b.image).all() and (a.target == b.target).all()

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from segtrain.cli import main as cli
-from segtrain.evaluate.comparison import Entry, lines, origin_of
+from segtrain.evaluate.comparison import Entry, differences, lines, notes, origin_of
+from segtrain.evaluate.interval import Intervals
 from segtrain.evaluate.loop import Scores
+from segtrain.evaluate.units import Units
 from segtrain.sample import Number
 
 TINY = [
@@ -118,8 +120,9 @@ def test_what_a_run_started_from(config, origin):
 def test_several_splits_share_a_table(runs, capsys):
     words = ["runs=[outputs/run0,outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
     assert cli.main(["compare", *words, "splits=[val,train]"]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()[:3]
-    assert "mIoU val  mIoU train" in head
+    printed = capsys.readouterr().out
+    head, *rows = printed.splitlines()[:3]
+    assert "mIoU val mIoU train" in " ".join(head.split())
     record = json.loads((runs / "outputs" / "compare" / "compare.json").read_text())
     assert record["protocol"]["splits"] == {"val": 3, "train": 4}
     for split, values in (
@@ -131,6 +134,31 @@ def test_several_splits_share_a_table(runs, capsys):
         assert [one["miou"] for one in values] == [one["miou"] for one in single]
         assert all(any(f"{one['miou']:.4f}" in row for row in rows) for one in single)
     assert cli.main(["compare", *words, "splits=[val,tests]"]) == 2
+
+
+def test_the_difference_is_paired_and_runs_of_two_seeds_have_a_spread(runs, capsys):
+    words = ["runs=[outputs/run0,outputs/run1]", "device=cpu", "evaluate.workers=0", "evaluate.pictures=0"]
+    assert cli.main(["compare", *words, "output=doubt"]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((runs / "doubt" / "compare.json").read_text())
+    ((found,),) = record["differences"].values()
+    miou = {one["run"]: one["miou"] for one in record["runs"]}
+    assert found["difference"] == pytest.approx(miou[found["first"]] - miou[found["second"]])
+    low, high = found["interval"]
+    assert found["distinguishable"] == (not low <= 0 <= high) and found["difference"] >= 0
+    assert (" is better than " if found["distinguishable"] else " are not distinguishable: ") in printed
+    (seeds,) = record["seeds"]
+    assert seeds["runs"] == ["outputs/run0", "outputs/run1"]
+    assert seeds["miou"]["mean"] == pytest.approx(sum(miou.values()) / 2)
+    assert seeds["miou"]["deviation"] == pytest.approx(abs(low_high(miou)) / 2**0.5)
+    assert "2 seeds of outputs/run0" in printed and f"± {seeds['miou']['deviation']:.4f}" in printed
+    assert cli.main(["compare", *words, "output=doubt", "bootstrap=0"]) == 0
+    assert "no interval: bootstrap=0" in capsys.readouterr().out
+
+
+def low_high(values: dict[str, float]) -> float:
+    first, second = values.values()
+    return first - second
 
 
 def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
@@ -161,3 +189,28 @@ def test_the_table_is_ordered_by_the_score_and_a_run_without_one_is_last():
     assert (
         heads.split()[3:5] == ["boundary", "F"] and first.split()[3] == "-" and second.split()[3] == "0.3100"
     )
+
+
+def test_runs_of_other_protocols_are_marked_and_the_order_is_that_of_each_split():
+    none = Intervals(0, Units((), "image"), reason="bootstrap=0")
+
+    def entry(run: str, val: float, test: float, absent: str) -> Entry:
+        protocol = {"absent": absent, "seconds": val, "output_stride": 8}
+        val_scores, test_scores = (
+            Scores({"miou": Number("mIoU", value)}, protocol, []) for value in (val, test)
+        )
+        return replace(
+            Entry(run, "unet", "from scratch", 1, 1000, val_scores, {"test": test_scores}),
+            validated={"tile": None if run == "a" else 512},
+            intervals=(none, none),
+        )
+
+    entries = [entry("a", 0.4, 0.2, "union"), entry("b", 0.3, 0.3, "union"), entry("c", 0.1, 0.1, "gt")]
+    made, said = differences(entries, "miou", False, ["val", "test"])
+    assert [(one["first"], one["second"]) for one in made["test"]] == [("b", "a"), ("a", "c")]
+    assert made["test"][0]["difference"] == pytest.approx(0.1) and made["val"][1]["difference"] is None
+    assert said[0] == "a is ahead of b by mIoU on val 0.1000, without an interval"
+    assert said[1] == "a and c are not compared: their protocols differ in absent (union, gt)"
+    assert said[2].endswith("no interval: bootstrap=0")
+    assert [line[10:17] for line in notes(entries)] == ["a and b", "a and c"]
+    assert "tile (null, 512)" in notes(entries)[0]

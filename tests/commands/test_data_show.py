@@ -58,6 +58,14 @@ def test_the_picture(segtrain, tmp_path):
     # The legend names the colours of the classes and of pixels without a label.
     for colour in ((128, 0, 0), (0, 128, 0), (224, 224, 192)):
         assert (two[-30:] == colour).all(axis=-1).sum() > 50
+    # Labels alone have the colours of the palette, those over the image do not; images are the same.
+    segtrain("data", "show", *SHAPES, "num=2", "output=over.png", "split=val", "overlay=true")
+    over = np.asarray(Image.open(tmp_path / "over.png"))
+    assert over.shape == two.shape
+    pictures = np.s_[60:-30]
+    same = (over[pictures] == two[pictures]).all(axis=(0, 2))  # of each column of pixels
+    quarters = [part.mean() for part in np.array_split(same, 4)]
+    assert quarters[0] > 0.95 and quarters[2] > 0.95 and quarters[1] < 0.2 and quarters[3] < 0.2
 
 
 def test_what_is_refused(segtrain, tmp_path):

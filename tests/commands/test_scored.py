@@ -194,6 +194,26 @@ def test_one_of_several_data_sets_is_scored_on_its_own_val(tmp_path, write_names
     assert "3 of 4 images are training images" in scored("all", b=None).lines[0]
 
 
+def test_labels_of_a_single_class_are_told(scored, tmp_path, write_pair, capsys):
+    """A network that always predicts it scores 1."""
+    rng = np.random.default_rng(0)
+    for name in "xyz":
+        mask = np.full((32, 32), 1, np.uint8)
+        mask[:4] = 255
+        write_pair(tmp_path / "one", name, rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), mask)
+    printed, protocol = scored("data.root=one")
+    assert protocol["only_class"] == "class_1"
+    assert "2688 labelled pixels, all of class class_1: a network that always predicts it scores 1" in printed
+    assert scored()[1]["only_class"] is None
+
+
+def test_a_single_class_is_told_before_the_training(tmp_path, write_pair, capsys):
+    for name in "xyz":
+        write_pair(tmp_path / "one", name, np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8))
+    DATA.build({"name": "folder", "root": str(tmp_path / "one")})
+    assert "warning: with a single class there is nothing to tell apart" in capsys.readouterr().err
+
+
 def earlier(run):
     """Makes the run's config that of an earlier version."""
     saved = yaml.safe_load((run / "config.yaml").read_text())

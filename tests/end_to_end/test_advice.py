@@ -345,6 +345,13 @@ CASES = {
         [("model.encoder=resnet18",)],
     ),
     # --- prediction
+    "disagreement without views": Case(
+        ("predict", "run=outputs/first", "input=same/images", "output=out", "device=cpu", "disagreement=true"),
+        "disagreement=true compares views, and tta names none; add ",
+    ),
+    "a report without views": Case(
+        (*EVALUATE, "evaluate.tta_report=true"), "evaluate.tta_report=true compares views, and tta names none; add "
+    ),
     "a solver that is not installed": Case(
         (*EVALUATE, "predictor.crf=deeplab", "predictor.crf_solver=pydensecrf"), "or use predictor.crf_solver=torch"
     ),
@@ -451,9 +458,17 @@ NOT_RUN = {
     "timm publishes no ImageNet weights for": "needs an encoder without weights and the hub",
     "images.shape[1]} channels; use ": "needs images of another number of channels",
     "needs the probabilities of two classes or more": "needs a task of one class",
-    "a view of tta has another size than the image": "no view that segtrain brings has",
+    "a view of tta has another size than the image": "tests of the views",
     "cannot compile this network": "needs a network that a compiler refuses",
     "fp16 loss scale fell": "needs a scale that falls below 1",
+    "use augmentation=cutmix": "tests of augmentation",
+    "the predictions seem to hold": "a warning: nothing fails",
+    "or set data.window=null": "tests of windows",
+    ", or with data=folder set data.window=512": "needs a TIFF of more than 64 million pixels",
+    "not annotations; set data.window=null": "tests of windows",
+    "which takes the nearer one; if the values are classes": "tests of mask values",
+    "has no encoder to freeze": "tests of freezing",
+    "freezes nothing: trainer.freeze is null": "tests of freezing",
     "for another split, whose validation images may": "tests of what is scored",
     "or a loss for a {activation}": "tests of the losses' heads",
     "the state of the run does not fit": "a forged state: tests of the state",

@@ -43,7 +43,12 @@ def losses(folder):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_resumed_runs_equal_the_straight_one(straight, tmp_path, number, code):
     folder = tmp_path / "outputs" / "run"

@@ -76,6 +76,8 @@ def test_binary(segtrain, write_pair):
     scores = {split: json.loads(Path(split, "scores.json").read_text()) for split in ("val", "train")}
     assert scores["val"]["foreground_iou"] == saved["foreground_iou"]
     assert scores["val"]["threshold"] == scores["train"]["threshold"] == threshold
+    low, high = scores["train"]["interval"]["foreground_iou"]
+    assert low < scores["train"]["foreground_iou"] < high
     both = segtrain(
         "evaluate", *run, "split=train", "output=both", "metric=[foreground,confusion]", *EVALUATE
     )
@@ -84,6 +86,10 @@ def test_binary(segtrain, write_pair):
 
     result = segtrain("predict", *run, "input=blobs/images/train", "output=made", "device=cpu")
     assert result.code == 0, result.err
+    segtrain(
+        "predict", *run, "input=blobs/images/train", "output=no", "tta=flip", "disagreement=true"
+    ).refused("compares the most probable classes of views, and task=binary has none")
+    segtrain("explain", *run, *EVALUATE).refused("task=binary has none")
     mask, hits, union = load("outputs/cut", 4, device="cpu"), 0, 0
     for path in sorted(Path("blobs/images/train").iterdir()):
         written = np.asarray(Image.open(Path("made/masks") / path.name))
@@ -181,6 +187,8 @@ def test_multilabel(segtrain):
         (("loss.class_weights=median",), "has any number of labels"),
         (("sampler.class_share=0.5",), "class-wise draws need classes"),
         (("predictor.crf=deeplab",), "predictor.crf works on classes that exclude"),
+        (("metric=[labels,calibration]",), "metric.calibration scores the probability of the most probable"),
+        (("data.window=32",), "data.labels and data.window exclude each other"),
         (("task=semantic",), "which needs task=multilabel"),
     ):
         segtrain(*words, *changed).refused(part)

@@ -18,6 +18,7 @@ from segtrain.commands.parts import build_parts
 from segtrain.commands.scoring import scoring_of
 from segtrain.data.shapes import shapes
 from segtrain.errors import ConfigError
+from segtrain.model.network import MEMORY_FORMATS
 from segtrain.predictor.mask import load
 from segtrain.settings import PredictorSettings
 
@@ -89,6 +90,16 @@ def test_another_output_stride_changes_dilations_and_no_tensor(place, run, befor
     old, new = plain.state_dict(), other.state_dict()
     assert old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in old)
     assert not other.training and other.encoder(torch.zeros(1, 3, 64, 64))[-1].shape[-1] == 8
+
+
+@pytest.mark.parametrize("name", ["contiguous", "channels_last"])
+def test_the_memory_format_is_that_of_the_training(place, name):
+    found = read(place / "outputs" / "os16")
+    found.description["config"]["trainer"]["memory_format"] = name
+    for options in ({}, {"output_stride": 8}):
+        net = build_from(found, options)[0]
+        weight = max(net.parameters(), key=lambda one: one.numel() if one.ndim == 4 else 0)
+        assert weight.is_contiguous(memory_format=MEMORY_FORMATS[name])
 
 
 def test_scores_at_another_output_stride(segtrain):

@@ -49,7 +49,7 @@ def scores():
         batches(),
         torch.device("cpu"),
         {1},
-        keep_per_image=True,
+        kept=["confusion"],
     )
 
 
@@ -60,6 +60,7 @@ def test_counts_add_up_and_filled_places_do_not_count(scores):
     assert scores.value("pixel_accuracy") == pytest.approx(6 / 7) and scores.protocol["images"] == 2
     rows = scores.per_image["confusion"].to_dense()  # image × true class × predicted class
     assert rows[0].tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]] and rows[1].sum() == 3 and len(rows) == 2
+    assert scores.positions == (0, 1) and torch.equal(scores.totals["confusion"], rows.sum(0))
 
 
 def test_only_the_wanted_pictures_are_kept(scores):
@@ -160,6 +161,22 @@ def test_a_folder_that_was_named_holds_the_last_scores(user, scored, segtrain):
     assert segtrain(*words).code == 0 and (user / "mine" / "sheet.png").is_file()
     again = segtrain(*words, "evaluate.pictures=0")
     assert again.code == 0 and not (user / "mine" / "sheet.png").exists() and "sheet.png" not in again.out
+
+
+def test_an_interval_is_printed_and_saved_unless_it_is_switched_off(user, segtrain, monkeypatch):
+    monkeypatch.chdir(user)
+    words = ("evaluate", "run=outputs/run", "device=cpu", "output=doubt", "split=all")
+    result = segtrain(*words)
+    record = json.loads((user / "doubt" / "scores.json").read_text())
+    low, high = record["interval"]["miou"]
+    assert low <= record["miou"] <= high and set(record["interval"]["iou"]) == {"ground", "tree"}
+    assert (
+        f"interval  mIoU {record['miou']:.4f}, 95 % interval {low:.4f} to {high:.4f} (1000 res" in result.out
+    )
+    assert record["interval"]["units"] == 4 and "IoU   95 % interval" in result.out
+    result = segtrain(*words, "bootstrap=0")
+    record = json.loads((user / "doubt" / "scores.json").read_text())
+    assert "interval" not in result.out and record["interval"]["reason"] == "bootstrap=0"
 
 
 @pytest.fixture

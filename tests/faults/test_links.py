@@ -64,13 +64,14 @@ def test_an_evaluation_that_is_a_link_is_passed_over(segtrain, place, target):
     link(place / "outputs" / "run" / "evaluate" / "val-1", place / target)
     assert segtrain(*EVALUATE).code == 0
     assert outside(place) == PRECIOUS and not (place / "nowhere").exists()
-    assert sorted(os.listdir(place / "outputs/run/evaluate/val-1-2")) == ["scores.json", "sheet.png"]
+    written = ["confusion.png", "scores.json", "sheet.png"]
+    assert sorted(os.listdir(place / "outputs/run/evaluate/val-1-2")) == written
 
 
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ((*EVALUATE, "output=out"), ["scores.json", "sheet.png"]),
+        ((*EVALUATE, "output=out"), ["confusion.png", "scores.json", "sheet.png"]),
         ((*COMPARE, "output=out"), ["compare.json", "compare.png"]),
         (
             (*PREDICT, "output=out", "overlay=true"),
@@ -92,7 +93,8 @@ def test_a_file_that_is_a_link_is_replaced(segtrain, place, words, names, target
 def test_a_picture_of_other_scores_goes_and_what_it_is_a_link_to_stays(segtrain, place):
     link(place / "out" / "sheet.png", place / "outside" / "precious")
     assert segtrain(*EVALUATE, "output=out", "evaluate.pictures=0").code == 0
-    assert outside(place) == PRECIOUS and os.listdir(place / "out") == ["scores.json"]
+    assert outside(place) == PRECIOUS
+    assert sorted(os.listdir(place / "out")) == ["confusion.png", "scores.json"]
 
 
 @pytest.mark.parametrize("folder", ["classes", "colours", "overlay", "probabilities", "classes/in"])

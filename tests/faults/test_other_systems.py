@@ -68,6 +68,7 @@ def test_it_trains_to_the_end(start):
     assert process.returncode == 0 and "step 4, val/miou" in out, err
 
 
+@pytest.mark.slow
 def test_it_stops_by_a_signal_and_goes_on(start, tmp_path):
     checkpoints = tmp_path / "outputs" / "run" / "checkpoints"
 

@@ -259,7 +259,15 @@ sys.exit(cli.main(sys.argv[3:]))
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize(
-    "module", ["torch.nn", "torch.serialization", "torchvision", "segtrain.checkpoint", "timm"]
+    "module",
+    [
+        "torch.nn",
+        "segtrain.checkpoint",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("torch.serialization", "torchvision", "timm")
+        ),
+    ],
 )
 def test_a_signal_in_the_middle_of_an_import_ends_the_run_politely(tmp_path, module, number, code):
     """Broken off, the import of torch would leave half a module behind, and the next use of it a crash."""
@@ -292,7 +300,7 @@ def test_a_closed_terminal_stops_the_run_politely(start, tmp_path, ignored):
     assert (tmp_path / "saved").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGXCPU])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, pytest.param(signal.SIGXCPU, marks=pytest.mark.slow)])
 def test_what_a_batch_system_sends_to_every_process_of_a_job_stops_the_run_politely(tmp_path, number):
     words = (*SMALL, "loader.workers=2", "trainer.steps=100000", "trainer.evaluate_every=null")
     process = start_program("train", *words, "trainer.log_every=20", "name=run", cwd=tmp_path)

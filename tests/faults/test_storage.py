@@ -18,7 +18,7 @@ from program import SMALL, one_line, run
 
 from segtrain import checkpoint
 from segtrain.checkpoint import saving
-from segtrain.commands.evaluate import write_scores
+from segtrain.commands.results import write_scores
 from segtrain.errors import CheckpointError
 from segtrain.run.folder import create
 from segtrain.run.lock import Lock
@@ -212,6 +212,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
         assert checkpoint.find(run, "last").name == "2" and "run.json" not in os.listdir(run)
 
 
+@pytest.mark.slow
 def test_a_board_that_may_not_grow_ends_the_training_as_any_full_disk(tmp_path):
     """The event file takes the contact sheet and is the first to meet the limit, after the checkpoint."""
     words = ("train", *SMALL, "trainer.evaluate_every=1ep", "name=run", "resume=auto")

@@ -241,6 +241,7 @@ def test_frozen_workers_are_ended_and_named(monkeypatch, count):
         assert not any(process.is_alive() for process in batches._workers)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_for_a_moment_goes_on(monkeypatch):
     monkeypatch.setattr("segtrain.loader.frozen.FROZEN_S", 3)
     with training_batches(Numbers(), [], Loader(batch_size=4, workers=1), 7) as batches:

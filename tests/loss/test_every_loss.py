@@ -110,9 +110,9 @@ def open_ended(name, options):
 def test_following_the_gradient_finds_the_target(name, options, activation):
     logits, target = batch()
     loss = built(name, activation, **options)
-    optimizer = torch.optim.Adam([logits], lr=0.3)
+    optimizer = torch.optim.Adam([logits], lr=0.6)
     before = loss(Output(logits, (6, 5)), target)[0].item()
-    for _ in range(60):
+    for _ in range(30):
         optimizer.zero_grad()
         total, weight = loss(Output(logits, (6, 5)), target)
         (total / weight).backward()

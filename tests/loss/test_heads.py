@@ -67,3 +67,12 @@ def test_the_probabilities_are_those_of_the_activation():
         task = TASK.build({"name": "semantic", "activation": kind})
         torch.testing.assert_close(task.activate(logits(0), None), expected)
         assert task.activation == kind
+
+
+def test_null_removes_a_loss_from_a_sum():
+    terms = {"cross_entropy": {}, "jaccard": None}
+    summed = LOSS.build({"name": "weighted_sum", "terms": terms}, **RUNTIME)
+    output, target = Output(logits(0), (8, 10)), torch.zeros(2, 8, 10, dtype=torch.uint8)
+    torch.testing.assert_close(summed(output, target), built("cross_entropy")(output, target))
+    with pytest.raises(ConfigError, match=r"loss\.terms is \[\]; allowed: one or more of"):
+        LOSS.build({"name": "weighted_sum", "terms": {"jaccard": None}}, **RUNTIME)

@@ -117,3 +117,28 @@ def test_each_label_has_its_own_threshold():
     assert alike["threshold"].values == (0.5, 0.5) and alike["miou"].value < 0.8
     with pytest.raises(ConfigError, match=r"metric\.labels scores the probabilities of task=multilabel"):
         scores("labels", target, probabilities, None, BINARY)
+
+
+@pytest.mark.parametrize("absent", ["union", "gt", "zero", "one"])
+@pytest.mark.parametrize(
+    ("name", "kind", "key"), [("foreground", BINARY, "foreground_iou"), ("labels", SEVERAL, "miou")]
+)
+def test_values_of_resamples_are_the_scores(name, kind, key, absent):
+    generator = torch.Generator().manual_seed(3)
+    labels = 1 if kind.classes else 3
+    probabilities = torch.rand(4, labels, 8, 8, generator=generator)
+    target = (torch.rand(4, labels, 8, 8, generator=generator) < probabilities).to(torch.uint8)
+    target[:, -1] *= 0 if absent == "gt" else 1  # a label that no image has
+    metric = METRIC.build_each({name: {}}, thresholds=(0.25,), absent=absent, target=kind)[0]
+    counts = metric.counts(target, probabilities=probabilities)
+    weights = torch.tensor([[1, 1, 1, 1], [0, 2, 1, 1], [4, 0, 0, 0]])
+    parts = metric.parts(counts.to_sparse())
+    values = metric.resampled((weights.double() @ parts).numpy())
+    for place, weight in enumerate(weights):
+        expected = metric.scores((weight.view(4, 1, 1, 1) * counts).sum(0))[key].value
+        assert values[key][place] == pytest.approx(math.nan if expected is None else expected, nan_ok=True)
+
+
+def test_probabilities_of_labels_are_not_calibrated():
+    with pytest.raises(ConfigError, match=r"metric\.calibration scores the probability"):
+        METRIC.build_each({"calibration": {}}, target=SEVERAL, ignore_index=255)

@@ -105,7 +105,7 @@ def test_four_images_are_learnt(name):
         group["base_lr"] = group["lr"]
     state = new_state(net.train(), {"network": optimizer}, settings, CPU)
     learning = Learning(
-        loss=CrossEntropy(None, IGNORE, 0.0, 0.4),
+        loss=CrossEntropy(None, IGNORE, aux_weight=0.4),
         normalise=net.normalisation,
         schedule=lambda step: 1 - step / STEPS,
         settings=settings,

@@ -132,7 +132,7 @@ def test_the_last_two_levels_drop_out():
 
 
 def test_the_loss_is_of_the_inner_part():
-    net, loss = tiny(dropout=0.0), CrossEntropy(None, IGNORE, 0.0, 0.4)
+    net, loss = tiny(dropout=0.0), CrossEntropy(None, IGNORE, aux_weight=0.4)
     x, target = torch.randn(1, 3, 204, 204), torch.randint(0, 3, (1, 204, 204), dtype=torch.uint8)
     output = net(x)
     total, weight = loss(output, target)

@@ -1,10 +1,7 @@
 """Views: what they see is mapped back to where it is, and merged by weight."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from segtrain.errors import ConfigError
@@ -18,62 +15,19 @@ from segtrain.tta import TTA
 NORM = Normalisation((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
-def turned(x: torch.Tensor, degrees: float) -> torch.Tensor:
-    """…×H×W float, about its middle; 0 comes in from outside."""
-    height, width = x.shape[-2:]
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor([[c, -s * height / width, 0.0], [s * width / height, c, 0.0]])
-    grid = F.affine_grid(matrix.expand(len(x), 2, 3), [*x.shape], align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
+def built(choice):
+    return TTA.build_each(choice, valid_side=lambda side: side)
 
 
-def rotate(angles: tuple[float, ...] = (10.0,)) -> list[View]:
-    """Views turned by angles; what was turned out of the picture has no weight.
-
-    Options:
-        angles: in degrees
-    """
-
-    def view(degrees: float) -> View:
-        def backward(probabilities, size):
-            valid = turned(turned(torch.ones(1, 1, *size), degrees), -degrees) > 0.9999
-            return turned(probabilities, -degrees), valid.float().expand(len(probabilities), 1, *size)
-
-        return View(lambda x: turned(x.float(), degrees).round().to(x.dtype), backward)
-
-    return [view(degrees) for degrees in angles]
-
-
-def scale(factors: tuple[float, ...] = (2.0,)) -> list[View]:
-    """Views enlarged or made smaller.
-
-    Options:
-        factors: of height and width
-    """
-
-    def resized(x, size):
-        return F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
-
-    def view(factor: float) -> View:
-        def forward(x):
-            return resized(x, [max(1, round(side * factor)) for side in x.shape[-2:]]).round().to(x.dtype)
-
-        return View(forward, lambda probabilities, size: (resized(probabilities, size), 1.0))
-
-    return [view(factor) for factor in factors]
-
-
-@pytest.fixture
-def tta(monkeypatch):
-    """The table with both of them."""
-    monkeypatch.setitem(TTA._entries, "rotate", rotate)
-    monkeypatch.setitem(TTA._entries, "scale", scale)
-    return TTA
+def rotate(angles, **options):
+    return built({"rotate": {"angles": list(angles), **options}})[0]
 
 
 CHOICES = [
     {"flip": {"axes": ["horizontal", "vertical", "both"]}},
+    {"rot90": {}},
     {"rotate": {"angles": [-12.0, 90.0]}},
+    {"rotate": {"angles": [30], "expand": True}},
     {"scale": {"factors": [0.5, 1.7]}},
     {"rotate": {}, "scale": {}, "flip": {}},
     {"scale": {"factors": [0.6]}, "rotate": {"angles": [5.0]}},
@@ -110,19 +64,19 @@ def test_the_plain_image_alone_is_the_plain_answer():
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_constants_stay_constant(tta, choice):
+def test_constants_stay_constant(choice):
     shares = torch.tensor([0.5, 0.125, 0.25, 0.125]).view(1, 4, 1, 1)
 
     def constant(x):
         return shares.expand(len(x), 4, *x.shape[-2:])
 
-    found = average(constant, tta.build_each(choice))(images())
+    found = average(constant, built(choice))(images())
     torch.testing.assert_close(found, constant(images()), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_probabilities_sum_to_1(tta, choice):
-    found = run(tta.build_each(choice))(images())
+def test_probabilities_sum_to_1(choice):
+    found = run(built(choice))(images())
     assert found.shape == (2, 4, 37, 53)
     torch.testing.assert_close(found.sum(1), torch.ones(2, 37, 53), rtol=0, atol=1e-5)
     assert not torch.allclose(found, run()(images()), atol=1e-3)
@@ -151,7 +105,7 @@ def test_a_weight_goes_back_through_the_views_before_it():
     answers = iter([0.0, 1.0, 2.0, 4.0])  # plain, left, mirrored, mirrored and left
     found = average(
         lambda x: torch.full((len(x), 1, *x.shape[-2:]), next(answers)),
-        [*TTA.build_each({"flip": {}}), [left]],
+        [*built({"flip": {}}), [left]],
     )(images(2, 4))
     # Of the combinations, left counts on the left of the plain image, and on the right of the mirrored one.
     assert found[0, 0, 0].tolist() == [(0 + 1 + 2) / 3] * 2 + [(0 + 2 + 4) / 3] * 2
@@ -159,7 +113,7 @@ def test_a_weight_goes_back_through_the_views_before_it():
 
 @pytest.mark.parametrize("name", ["flip"])
 def test_flips_undo_themselves(name):
-    (views,) = TTA.build_each({name: {"axes": ["horizontal", "vertical", "both"]}})
+    (views,) = built({name: {"axes": ["horizontal", "vertical", "both"]}})
     x = torch.randn(1, 4, 7, 9)
     for view in views:
         back, weight = view.backward(view.forward(x), (7, 9))
@@ -169,7 +123,7 @@ def test_flips_undo_themselves(name):
 def test_flips_are_the_mean_over_both_sides():
     x, model = images(), run()
     expected = (model(x) + model(x.flip(-1)).flip(-1)) / 2
-    assert torch.equal(run(TTA.build_each({"flip": {}}))(x), expected)
+    assert torch.equal(run(built({"flip": {}}))(x), expected)
 
 
 def test_views_of_another_size_need_all_of_the_image():
@@ -178,9 +132,9 @@ def test_views_of_another_size_need_all_of_the_image():
 
     assert average(inner, [rotate((90.0,))])(images(20, 20)).shape == (2, 3, 18, 18)
     with pytest.raises(ConfigError, match=r"a view of tta has another size .* use predictor\.tile=null"):
-        average(inner, [scale()])(images(20, 20))
+        average(inner, built({"scale": {}}))(images(20, 20))
 
 
-def test_a_views_options_are_checked(tta):
+def test_a_views_options_are_checked():
     with pytest.raises(ConfigError, match=r"tta\.rotate\.angle is not an option .*did you mean 'angles'"):
-        tta.build_each({"rotate": {"angle": 3}})
+        built({"rotate": {"angle": 3}})

@@ -33,6 +33,7 @@ def test_pictures_of_other_proportions_keep_them():
             facts,
             lambda target, facts: colourise(target, facts.palette),
             "title",
+            over=True,
         )
     )
     grey = (picture == 90).all(axis=-1)
@@ -48,7 +49,8 @@ def test_touching_objects_are_told_apart_by_a_line():
     instances = np.zeros((4, 6), np.uint16)
     instances[1:3, 1:3], instances[1:3, 3:5] = 7, 9
     sample = Sample(np.zeros((4, 6, 3), np.uint8), (instances > 0).astype(np.uint8), instances)
-    drawn = _labelled(sample, facts, lambda target, facts: colourise(target, facts.palette))
-    white = (drawn == 255).all(axis=-1)
-    assert np.argwhere(white).tolist() == [[1, 3], [2, 3]]
-    assert drawn[1, 1].tolist() == [120, 0, 0] and drawn[0, 0].tolist() == [0, 0, 0]
+    for over, red in ((True, 120), (False, 200)):
+        drawn = _labelled(sample, facts, lambda target, facts: colourise(target, facts.palette), over)
+        white = (drawn == 255).all(axis=-1)
+        assert np.argwhere(white).tolist() == [[1, 3], [2, 3]]
+        assert drawn[1, 1].tolist() == [red, 0, 0] and drawn[0, 0].tolist() == [0, 0, 0]

@@ -162,7 +162,7 @@ def test_the_step_saves_every_network_and_optimizer(plugin, segtrain):
 
 
 def test_a_metric_with_bins_is_printed_saved_and_sent_to_tensorboard(plugin, segtrain, tmp_path):
-    words = ("data=shapes", "data.size=48", "metric=[confusion,calibration]", "metric.calibration.bins=4")
+    words = ("data=shapes", "data.size=48", "metric=[confusion,binned]", "metric.binned.bins=4")
     result = segtrain("train", *SMALL, *words, "name=run")
     assert result.code == 0, result.err
     assert (
@@ -181,7 +181,7 @@ def test_a_metric_with_bins_is_printed_saved_and_sent_to_tensorboard(plugin, seg
     result = segtrain("evaluate", "run=outputs/run", "output=scores")
     record = json.loads((tmp_path / "scores/scores.json").read_text())
     assert record["calibration"]["x"] == [0.125, 0.375, 0.625, 0.875] and len(record["calibration"]["y"]) == 4
-    assert record["protocol"]["metric"]["calibration"] == {"bins": 4}
+    assert record["protocol"]["metric"]["binned"] == {"bins": 4}
 
 
 def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
@@ -251,12 +251,12 @@ def test_views_of_other_sizes_and_with_weights(plugin):
 
 def test_views_through_the_command_line(plugin, segtrain, tmp_path):
     assert segtrain("train", *SMALL, "data=shapes", "data.size=48", "name=run").code == 0
-    views = ("tta=[rotate,scale,flip]", "tta.rotate.degrees=[-5,5]")
+    views = ("tta=[turned,resized,flip]", "tta.turned.degrees=[-5,5]")
     result = segtrain("evaluate", "run=outputs/run", "output=turned", *views)
     assert result.code == 0, result.err
     record = json.loads((tmp_path / "turned" / "scores.json").read_text())
     assert (
-        record["protocol"]["tta"]["rotate"] == {"degrees": [-5.0, 5.0]} and record["protocol"]["images"] > 0
+        record["protocol"]["tta"]["turned"] == {"degrees": [-5.0, 5.0]} and record["protocol"]["images"] > 0
     )
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save("noise.png")

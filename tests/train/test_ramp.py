@@ -36,13 +36,13 @@ def test_a_ramp_goes_on_where_a_resumed_run_goes_on(tmp_path, monkeypatch):
 
 def test_the_ramp_counts_optimizer_steps_and_not_micro_batches(tmp_path, monkeypatch):
     steps = []
-    original = train_command.augmentation_loss_and_draws
+    original = train_command.learned_by
 
     def spied(*arguments):
-        ops, loss, draws = original(*arguments)
-        loss.register_forward_pre_hook(lambda module, inputs: steps.append(inputs[0].step))
-        return ops, loss, draws
+        learned = original(*arguments)
+        learned.loss.register_forward_pre_hook(lambda module, inputs: steps.append(inputs[0].step))
+        return learned
 
-    monkeypatch.setattr(train_command, "augmentation_loss_and_draws", spied)
+    monkeypatch.setattr(train_command, "learned_by", spied)
     train_command.train(ramped(), tmp_path, Stop())
     assert steps == [step for step in range(6) for _ in range(2)]

@@ -235,7 +235,7 @@ def learning(model, settings, weights=None):
     from segtrain.loss.cross_entropy import CrossEntropy
 
     return Learning(
-        loss=CrossEntropy(weights, IGNORE, 0.0, 0.4),
+        loss=CrossEntropy(weights, IGNORE, aux_weight=0.4),
         normalise=lambda images: images.float() / 255,
         schedule=lambda step: 1.0,
         settings=settings,

@@ -32,9 +32,9 @@ def dtype_of(page: Page) -> str:
     return page.dtype.name if page.dtype.name in ("uint8", "uint16") else "float32"
 
 
-def colours_of(file, page: Page, path: str) -> np.ndarray:
-    """H×W×3 RGB, uint8 or uint16. Grey is repeated, alpha is dropped. DataError for bands that are no
-    colours."""
+def colours_of(values: np.ndarray, page: Page, path: str) -> np.ndarray:
+    """H×W×3 RGB, uint8 or uint16, of the stored values H×W×bands of a page or of a part of it. Grey is
+    repeated, alpha is dropped. DataError for bands that are no colours."""
     plain = _plain_bands(page)
     if len(plain) not in (1, 3):
         numbers = ",".join(str(band + 1) for band in plain[:3])
@@ -43,7 +43,7 @@ def colours_of(file, page: Page, path: str) -> np.ndarray:
             f"data.channels={page.bands} to use all bands"
             + (f", or data.channels=[{numbers}] for three of them" if len(plain) > 3 else "")
         )
-    values = full_scale(tiff.read_page(file, page, path), page)
+    values = full_scale(values, page)
     if page.palette is not None:
         return page.palette[values[..., 0]]
     return values[..., plain] if len(plain) == 3 else np.repeat(values[..., :1], 3, axis=2)
@@ -62,8 +62,9 @@ def full_scale(values: np.ndarray, page: Page) -> np.ndarray:
     )
 
 
-def labels_of(file, page: Page, path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values of a mask, H×W or H×W×3 (RGB), uint8 or uint16, and its palette."""
+def labels_of(values: np.ndarray, page: Page, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of a mask, H×W or H×W×3 (RGB), uint8 or uint16, and its palette, of the stored values
+    H×W×bands of a page or of a part of it."""
     plain = _plain_bands(page)
     if len(plain) not in (1, 3):
         raise DataError(
@@ -71,7 +72,6 @@ def labels_of(file, page: Page, path: str) -> tuple[np.ndarray, np.ndarray | Non
             f"pixel; keep "
             f"the band that holds the classes, e.g. gdal_translate -b 1 OLD.tif NEW.tif"
         )
-    values = tiff.read_page(file, page, path)
     if page.colours == WHITE_IS_0 and page.kind == "u":
         values = values.dtype.type((1 << page.bits) - 1) - values
     values = values[..., 0] if len(plain) == 1 else values[..., plain]

@@ -95,7 +95,7 @@ class Channels:
         values = _values(path, self._wanted)
         if self.bands:
             values = values[..., [band - 1 for band in self.bands]]
-        return _as_pixels(values, path)
+        return as_pixels(values, path)
 
     def headers(self, paths: Sequence[str]) -> list[Header | DataError]:
         """The header of each image, or why it cannot be read."""
@@ -215,7 +215,8 @@ def _values(path: str, wanted: int | None) -> np.ndarray:
             return read_all_bands(image, file)
 
 
-def _as_pixels(values: np.ndarray, path: str) -> np.ndarray:
+def as_pixels(values: np.ndarray, path: str) -> np.ndarray:
+    """Values of any type as uint8, uint16 or float32. DataError for NaN, infinite and large ones."""
     if values.dtype.name in ("uint8", "uint16"):
         return values
     if values.dtype == bool:

@@ -18,6 +18,7 @@ import numpy as np
 
 from segtrain.data.files.coco_content import CocoFile, check_json, object_arrays, pycocotools_mask
 from segtrain.data.files.headers import read_headers
+from segtrain.data.files.image_hashes import read_hashes
 from segtrain.data.files.mapped import mapped_arrays, piece_at, text_at
 from segtrain.data.files.pairs import check_inside, on_its_side, prefix_and_number
 from segtrain.data.files.reading import MAX_PIXELS, check_depth, check_pixels, read_header, read_image
@@ -169,7 +170,7 @@ class CocoObjects:
         image = read_image(path, self.max_pixels)
         self._check_size(place, image.shape[:2])
         target, instances = self.coco.painted(place, self.painting)
-        name = os.path.splitext(self.coco.file_name(place))[0]
+        name = self._stem(place)
         return Sample(image, target, instances, name, prefix_and_number(name)[0])
 
     def target(self, index: int) -> np.ndarray:
@@ -180,6 +181,16 @@ class CocoObjects:
 
     def name(self, index: int) -> str:
         return os.path.join(self.folder, self.coco.file_name(self._indices[index]))
+
+    def names_and_groups(self) -> list[tuple[str, str]]:
+        """(name, group) of each sample."""
+        names = map(self._stem, self._indices)
+        return [(name, prefix_and_number(name)[0]) for name in names]
+
+    def image_hashes(self) -> list[str]:
+        """A hash of 8 letters for each sample, see `read_hashes`."""
+        paths = [self.name(index) for index in range(len(self))]
+        return read_hashes(paths, list(map(self._stem, self._indices)))
 
     def size(self, index: int) -> tuple[int, int]:
         return read_header(self._path(self._indices[index]))[:2]
@@ -209,6 +220,9 @@ class CocoObjects:
         except DataError as error:
             return error
         return header
+
+    def _stem(self, place: int) -> str:
+        return os.path.splitext(self.coco.file_name(place))[0]
 
     def _path(self, place: int) -> str:
         path = os.path.join(self.folder, self.coco.file_name(place))

@@ -14,9 +14,11 @@ from segtrain.data.files.headers import read_headers
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairing import Files, Places, Suffixes, find_files
 from segtrain.data.files.reading import read_mask_and_palette
+from segtrain.data.files.scan import MaskReader
 from segtrain.data.files.values import of_masks
 from segtrain.data.parts import Header
 from segtrain.errors import ConfigError, DataError, printable
+from segtrain.sample import CLASSES, Target, voc_palette
 from segtrain.text import count
 
 VALUES = Named(("without the label", "with the label"))
@@ -82,6 +84,27 @@ def _check_same_size(first: str, size: Sequence[int], path: str, other: Sequence
         )
 
 
+def check_labels(labels: list[str] | None, target: Target | None, others: Mapping[str, object]) -> None:
+    """ConfigError unless labels are given where the task has labels, and only there. target: None where no
+    task is known. others: options that do not go with labels."""
+    target = target or CLASSES
+    if labels is None:
+        if target.labels and not target.classes:
+            raise ConfigError(
+                "data.labels is missing: it names the labels, each with a folder of masks, that the task "
+                "learns"
+            )
+        return
+    if target.classes or not target.labels:
+        raise ConfigError(
+            f"data.labels=[{','.join(labels)}] gives a pixel any number of labels, which needs "
+            f"task=multilabel; use that, or one mask of classes and data.classes"
+        )
+    for key, value in others.items():
+        if value is not None:
+            raise ConfigError(f"data.labels and data.{key} exclude each other; set one of them to null")
+
+
 def find_label_masks(
     names: Sequence[str], places: Places, suffixes: Suffixes, channels: Channels | None
 ) -> LabelFiles:
@@ -139,8 +162,9 @@ def label_masks(
     ignore_value: int,
     lossy_masks: bool,
     used: Collection[str],
-    max_pixels: int,
+    reader: MaskReader,
     may_fail: Collection[str],
+    max_pixels: int,
 ) -> tuple[Named, LabelMasks, dict]:
     """The labels, their masks and the settled options. used: names of the images whose masks are read to
     decide what 255 means. may_fail: those whose masks need not be readable."""
@@ -149,6 +173,7 @@ def label_masks(
         return [path for key in keys for path in found.paths[key]]
 
     _, values, settled = of_masks(
-        VALUES, label_map, ignore_value, lossy_masks, masks_of(used), max_pixels, set(masks_of(may_fail))
+        VALUES, label_map, ignore_value, lossy_masks, masks_of(used), reader, set(masks_of(may_fail))
     )
-    return Named(found.names), LabelMasks(found.names, found.paths, values, max_pixels), settled
+    colours = voc_palette(len(found.names) + 1)[1:]  # no label is background, which alone is black
+    return Named(found.names, colours), LabelMasks(found.names, found.paths, values, max_pixels), settled

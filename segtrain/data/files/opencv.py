@@ -19,8 +19,9 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"  # JPEG markers
 def decoded_jpeg(file) -> np.ndarray | None:
     """H×W×3 uint8 RGB of a JPEG, without its EXIF orientation; None if the file is not complete."""
     data = _content(file)
-    # Neither marker occurs inside of compressed pixels. That of a preview's end precedes the scan.
-    if data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN):
+    # Neither marker occurs inside of compressed pixels. A preview's end precedes the scan, which there is, as
+    # Pillow has opened the file. Some programs write more behind the end.
+    if not data.endswith(END_OF_IMAGE) and data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN):
         return None
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     return _decoded(data, flags, channels=3)

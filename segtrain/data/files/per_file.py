@@ -43,7 +43,7 @@ def per_file(
     def current(item: tuple[str, object]) -> tuple[object, list | None]:
         """The value of a file, and its entry for the cache; None if it must not be cached."""
         path, entry = item
-        state = _state(path)
+        state = file_state(path)
         with contextlib.suppress(Exception):  # a damaged cache may hold anything
             if state is not None and entry["state"] == state:
                 return parse(entry["value"]), entry
@@ -75,7 +75,7 @@ def _in_order(function: Callable, items: Iterator, threads: int) -> Iterator:
             yield from pool.map(function, several)
 
 
-def _state(path: str) -> list[int] | None:
+def file_state(path: str) -> list[int] | None:
     """(size, inode, mtime, ctime), which change when a file's content does; None if there is no such file.
     The ctime is included because copying tools preserve the mtime."""
     try:
@@ -91,7 +91,7 @@ def settled_states(paths: Iterable[str]) -> dict[str, list[int] | None]:
     paths = list(dict.fromkeys(paths))
     while True:
         with ThreadPoolExecutor(WAITING) as pool:
-            states = dict(zip(paths, pool.map(_state, paths), strict=True))
+            states = dict(zip(paths, pool.map(file_state, paths), strict=True))
         newest = max((max(state[2:]) / 1e9 for state in states.values() if state), default=0.0)
         if not 0 <= time.time() - newest < CLOCK_S:  # times in the future will not come
             return states

@@ -40,7 +40,9 @@ def read_image(path: str, max_pixels: int = MAX_PIXELS, limit: str = "data.max_p
             page = _checked_page(file, path, max_pixels, limit)
             if page.is_read_here:
                 check_depth(bands.dtype_of(page), path)
-                return turned(bands.colours_of(file, page, path), page.orientation)
+                return turned(
+                    bands.colours_of(tiff.read_page(file, page, path), page, path), page.orientation
+                )
         with decoder(file, path, max_pixels, limit) as image:
             if _holds_16_bit_colour(image, file):
                 return _read_16_bit_colour(image, file)[..., :3]
@@ -124,12 +126,12 @@ def read_mask_and_palette(
     with opened(path) as file:
         if tiff.is_tiff(file):
             page = _checked_page(file, path, max_pixels)
-            _refuse_lossy(bands.is_lossy(page) and not lossy, path, "TIFF of lossy compression")
+            refuse_lossy(bands.is_lossy(page) and not lossy, path, "TIFF of lossy compression")
             if page.is_read_here:
-                values, palette = bands.labels_of(file, page, path)
+                values, palette = bands.labels_of(tiff.read_page(file, page, path), page, path)
                 return turned(values, page.orientation), palette
         with decoder(file, path, max_pixels) as image:
-            _refuse_lossy(_is_lossy(image, file) and not lossy, path, image.format.replace("MPO", "JPEG"))
+            refuse_lossy(_is_lossy(image, file) and not lossy, path, image.format.replace("MPO", "JPEG"))
             if _holds_16_bit_colour(image, file):
                 return _read_16_bit_colour(image, file)[..., :3], None
             if _is_plain_grey_png(image, file) and (values := opencv.decoded_grey_png(file)) is not None:
@@ -164,7 +166,8 @@ def _is_plain_grey_png(image: Image.Image, file) -> bool:
     return image.format == "PNG" and _png_header(file) == (8, 0) and not _has_exif_chunk(file)
 
 
-def _refuse_lossy(is_lossy: bool, path: str, kind: str) -> None:
+def refuse_lossy(is_lossy: bool, path: str, kind: str) -> None:
+    """DataError for a mask of lossy compression. kind: what it is, in words."""
     if is_lossy:
         raise DataError(
             f"mask {path} is a {kind}, whose compression changes the class numbers; save masks as PNG "
@@ -219,9 +222,11 @@ def oriented_header(image: Image.Image, file) -> Header:
 def check_pixels(path: str, height: int, width: int, max_pixels: int, limit: str = "data.max_pixels") -> None:
     """DataError if an image has more than `max_pixels` pixels. limit: the option that sets them."""
     if width * height > max_pixels:
+        is_raster = limit == "data.max_pixels" and path.lower().endswith((".tif", ".tiff"))
         raise DataError(
             f"{path} has {width}x{height} = {width * height} pixels; allowed: {max_pixels} "
             f"({limit}); make it smaller or raise the limit"
+            + (", or with data=folder set data.window=512, which reads TIFFs by windows" if is_raster else "")
         )
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,14 +28,24 @@ class Values(NamedTuple):
     colours: dict[int, list[int]]
 
 
+class MaskReader(Protocol):
+    """How masks are read. kind: differs where their values are counted in another way."""
+
+    kind: str
+
+    def values_of(self, path: str) -> Values:
+        """The values of a mask. DataError for RGB masks: without data.classes their colours have no
+        classes."""
+
+
 def mask_values(
     paths: list[str],
-    max_pixels: int,
+    reader: MaskReader,
     may_fail: Collection[str] = frozenset(),
     same_colours: bool = False,
 ) -> dict[int, int]:
     """{mask value: number of pixels} over all masks, in ascending order. Unchanged files are taken from
-    the cache. DataError for RGB masks: without data.classes their colours have no classes.
+    the cache.
 
     may_fail: masks that are left out, with a notice, if they cannot be read. same_colours: whether a value
     that has two colours in the palettes of two masks is a DataError.
@@ -46,13 +56,13 @@ def mask_values(
         if first.acquire(blocking=False):  # never released, so that the notice comes once
             notice(f"reading {count(len(paths), 'mask')} once to find their classes …")
         try:
-            return _values(path, max_pixels)
+            return reader.values_of(path)
         except DataError as error:
             if path not in may_fail:
                 raise
             return error
 
-    read = per_file("masks", paths, values_or_error, _parsed, THREADS)
+    read = per_file(f"masks{reader.kind}", paths, values_or_error, _parsed, THREADS)
     errors = [one for one in read if isinstance(one, DataError)]
     if errors:
         if len(errors) == len(paths):
@@ -86,13 +96,13 @@ def _parsed(plain: list) -> Values:
     return Values(*({int(value): one for value, one in part.items()} for part in plain))
 
 
-def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
+def few_hold(paths: list[str], values: set[int], reader: MaskReader) -> bool:
     """Whether a sample of up to FEW masks, evenly spaced in the list, holds exactly the values `values`.
     Reading stops at the first other value."""
     seen: set[int] = set()
     for path in paths[:: -(-len(paths) // FEW)]:
         try:
-            seen.update(_values(path, max_pixels).pixels)
+            seen.update(reader.values_of(path).pixels)
         except DataError:  # reported when the mask is used
             return False
         if not seen <= values:
@@ -100,17 +110,23 @@ def few_hold(paths: list[str], values: set[int], max_pixels: int) -> bool:
     return seen == values
 
 
-def _values(path: str, max_pixels: int) -> Values:
+def values_in(path: str, max_pixels: int) -> Values:
+    """The values of a mask that is read whole, see `MaskReader`."""
     mask, palette = read_mask_and_palette(path, max_pixels)
     mask = without_colour(mask)
     if mask.ndim == 3:
-        raise DataError(
-            f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
-            f"class{NUMBERS}"
-        )
+        raise coloured(path)
     counts = np.bincount(mask.ravel())
     present = np.flatnonzero(counts)
     pixels = dict(zip(present.tolist(), counts[present].tolist(), strict=True))
     if palette is None:
         return Values(pixels, {})
     return Values(pixels, {value: palette[value].tolist() for value in pixels if value < len(palette)})
+
+
+def coloured(path: str) -> DataError:
+    """The error of a mask whose colours have no classes."""
+    return DataError(
+        f"mask {path} is coloured (RGB); set data.classes to a file with a line 'name r g b' for each "
+        f"class{NUMBERS}"
+    )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from segtrain.data.files.pairing import Files, refuse_unpaired
 from segtrain.data.files.pairs import Pair, composed, prefix_and_number
 from segtrain.data.files.reading import SUFFIXES
 from segtrain.errors import ConfigError, DataError, nearest
@@ -78,16 +79,19 @@ def by_list(
     return splits
 
 
-def _known(images: Mapping[str, str], folder: str) -> dict[str, str]:
+def _known(images: Mapping[str, str], folder: str) -> dict[str, list[str]]:
     """{what a list may call an image: its name}: the name, the path below the folder with the file's suffix
-    and without; each also `composed`."""
-    known = {name: name for name in images}
+    and without; each also `composed`. A file that is cut into windows stands for the names of all of them."""
+    known = {name: [name] for name in images}
+    of_file: dict[str, list[str]] = {}
     for name, path in images.items():
+        of_file.setdefault(path, []).append(name)
+    for path, names in of_file.items():
         file = os.path.relpath(path, folder).replace(os.sep, "/")
         for called in (file, os.path.splitext(file)[0]):
-            known.setdefault(called, name)
-    for called, name in list(known.items()):
-        known.setdefault(composed(called), name)
+            known.setdefault(called, names)
+    for called, names in list(known.items()):
+        known.setdefault(composed(called), names)
     return known
 
 
@@ -109,22 +113,22 @@ def _lines(path: str, key: str) -> list[tuple[int, str]]:
 
 
 def _listed_once(
-    path: str, lines: list[tuple[int, str]], known: Mapping[str, str], folder: str, roots: Sequence[str]
+    path: str, lines: list[tuple[int, str]], known: Mapping[str, list[str]], folder: str, roots: Sequence[str]
 ) -> list[str]:
     places: dict[str, int] = {}
     for number, line in lines:
-        name = next((known[called] for called in _called(line, folder, roots) if called in known), None)
-        if name is None:
+        names = next((known[called] for called in _called(line, folder, roots) if called in known), None)
+        if names is None:
             raise DataError(
                 f"{path}, line {number}: {line!r} is not the name of an image below "
                 f"{folder}{_two_columns(line, known, folder, roots) or nearest(line.strip(), known)}"
             )
-        if name in places:
+        again = next((places[name] for name in names if name in places), None)
+        if again is not None:
             raise DataError(
-                f"{path}, line {number}: {line!r} is the image of line {places[name]} again; name each "
-                f"image once"
+                f"{path}, line {number}: {line!r} is the image of line {again} again; name each image once"
             )
-        places[name] = number
+        places.update(dict.fromkeys(names, number))
     return list(places)
 
 
@@ -261,3 +265,73 @@ def _frame_step(numbers: Sequence[int]) -> int:
     distances = Counter(other - one for one, other in itertools.pairwise(numbers))
     step, times = distances.most_common(1)[0] if distances else (1, 0)
     return step if times >= REGULAR and 2 * times >= distances.total() else 1
+
+
+def chosen_names(
+    files: Files, lists: Mapping[str, str], folder: str, root: str | None
+) -> tuple[dict[str, list[str]], list[str] | None]:
+    """Names of images by split, by lists or folders; and the names to be split at random, None if there are
+    none. DataError for files that a split uses and that lack a partner."""
+    listed = by_list(files.images, lists, folder, [root] if root else []) if lists else {}
+    if {"train", "val"} <= set(lists):
+        return listed, None
+    taken = {name for names in listed.values() for name in names}
+    others = {name: path for name, path in files.images.items() if name not in taken}
+    alone, by_folders = files.masks_alone(), by_folder(others)
+    if by_folders is None:
+        refuse_unpaired(files.without_mask(others), list(alone.values()), files.kind)
+        return listed, list(others)
+    split_of = {name: FOLDERS.get(name.split("/")[0].lower()) for name in alone if "/" in name}
+    in_use = [path for name, path in alone.items() if split_of.get(name) in ("train", "val")]
+    refuse_unpaired([], in_use, files.kind)
+    at_random = None if "val" in by_folders else by_folders.pop("train")
+    refuse_unpaired(files.without_mask(at_random or []), [], files.kind)
+    return {**by_folders, **listed}, at_random
+
+
+def with_masks(files: Files, splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The splits whose images have masks; others than train and val may be without any, and are left out."""
+    kept = {}
+    for split, names in splits.items():
+        lonely = files.without_mask(names)
+        if lonely and split not in ("train", "val") and len(lonely) == len(names):
+            have = count(len(names), "image has", "images have")
+            notice(f"split {split} is left out: its {have} no {files.kind}")
+            continue
+        refuse_unpaired(lonely, [], files.kind)
+        kept[split] = names
+    return kept
+
+
+def refuse_one_group(pairs: Sequence[Pair]) -> None:
+    """ConfigError if data.group puts all images into one group, which no split can divide."""
+    if len(pairs) > 1 and len({key_of(pair) for pair in pairs}) == 1:
+        raise ConfigError(
+            f"data.group gives all {len(pairs)} images the group {pairs[0].group!r}, and a group is not "
+            f"split; correct it, or leave it null"
+        )
+
+
+def drawn_splits(
+    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
+) -> tuple[dict[str, list[Pair]], dict]:
+    """Random splits, and the settled option split_bounds."""
+    val, test = fractions
+    if bounds is None:
+        if val + test >= 1:
+            raise ConfigError(
+                f"data.val_fraction={val} and data.test_fraction={test} leave nothing to train on; allowed: "
+                f"a sum below 1"
+            )
+        bounds = split_bounds(map(key_of, pairs), val, test, seed)
+        splits = by_hash(pairs, bounds, seed)
+        warn_of_neighbours(splits)  # once: saved bounds come with the config of a run
+        return splits, {"split_bounds": list(bounds)}
+    if not bounds:
+        return by_order(pairs, val, seed), {}
+    if len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ConfigError(
+            f"data.split_bounds is {list(bounds)}; allowed: two ascending numbers, or [] for the splits of "
+            f"earlier versions; leave it to segtrain (null)"
+        )
+    return by_hash(pairs, bounds, seed), {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -18,12 +19,21 @@ THREADS = min(8, os.cpu_count() or 1)
 FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0}
 
 
+class ImageReader(Protocol):
+    """How images are read. kind: differs where other pixels are measured."""
+
+    kind: str
+
+    def moments_of(self, path: str, channels: Channels) -> list:
+        """The `moments` of the pixels of a file. channels: which of its bands."""
+
+
 def measured_normalisation(
     channels: Channels | None,
     pairs: Sequence[Pair],
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
-    max_pixels: int,
+    reader: ImageReader,
     skip_bad: bool,
 ) -> Normalisation | None:
     """The normalisation by data.mean and data.std, or measured on the images of `pairs` where these are not
@@ -41,7 +51,8 @@ def measured_normalisation(
         return Normalisation(tuple(mean), tuple(std))
     if channels is None or (number == 3 and not _is_float(channels, pairs)):
         return None
-    return normalisation_of([pair.image for pair in pairs], channels, max_pixels, skip_bad)
+    paths = list(dict.fromkeys(pair.image for pair in pairs))
+    return normalisation_of(paths, channels, reader, skip_bad)
 
 
 def _is_float(channels: Channels, pairs: Sequence[Pair]) -> bool:
@@ -52,7 +63,7 @@ def _is_float(channels: Channels, pairs: Sequence[Pair]) -> bool:
 
 
 def normalisation_of(
-    paths: Sequence[str], channels: Channels, max_pixels: int, skip_bad: bool = False
+    paths: Sequence[str], channels: Channels, reader: ImageReader, skip_bad: bool
 ) -> Normalisation:
     """The mean and standard deviation of each channel over all pixels of all images, on the scale of
     `Normalisation`. Results of unchanged files come from the cache.
@@ -66,11 +77,11 @@ def normalisation_of(
 
     def measured(path: str) -> list | DataError:
         try:
-            return moments(whole.read(path, max_pixels))
+            return reader.moments_of(path, whole)
         except DataError as error:
             return error
 
-    kind = f"statistics-{'-'.join(map(str, channels.bands)) or whole.number}"
+    kind = f"statistics{reader.kind}-{'-'.join(map(str, channels.bands)) or whole.number}"
     notice(f"reading {count(len(paths), 'image')} once for the mean and std of {channels.number} channels …")
     found = per_file(kind, files, measured, _parsed, THREADS)
     errors = [one for one in found if isinstance(one, DataError)]

@@ -216,7 +216,7 @@ def _palette(directory: Directory, bits: int) -> np.ndarray | None:
 def read_page(file, page: Page, path: str) -> np.ndarray:
     """H×W×bands stored values in `page.dtype`, in the byte order of this machine; not turned upright.
     Samples of other than 8, 16, 32 or 64 bits keep their values."""
-    down, across = _check_chunks(file, page, path)
+    down, across = check_chunks(file, page, path)
     height, width = page.chunk
     samples = 1 if page.planes else page.bands
     found = np.zeros((page.height, page.width, page.bands), page.dtype)
@@ -237,7 +237,7 @@ def read_page(file, page: Page, path: str) -> np.ndarray:
     return found
 
 
-def _check_chunks(file, page: Page, path: str) -> tuple[int, int]:
+def check_chunks(file, page: Page, path: str) -> tuple[int, int]:
     """Number of chunks of a plane, down and across. DataError unless as many lie inside of the file."""
     height, width = page.chunk
     if min(height, width) < 1 or height * width > max(MAX_TILE, page.height * page.width):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 from segtrain.data.files.classes import Named
 from segtrain.data.files.labels import Labels
-from segtrain.data.files.scan import few_hold, mask_values
+from segtrain.data.files.scan import MaskReader, few_hold, mask_values
 from segtrain.errors import ConfigError, DataError
 from segtrain.sample import IGNORE
 from segtrain.text import count, notice
@@ -28,7 +28,7 @@ def of_masks(
     ignore_value: int,
     lossy_masks: bool,
     masks: list[str],
-    max_pixels: int,
+    reader: MaskReader,
     may_fail: Collection[str],
 ) -> tuple[Named, Labels, dict]:
     """The classes, how masks are read, and the settled options, of a folder's options.
@@ -39,8 +39,8 @@ def of_masks(
     mapping = checked_map(label_map)
     if named.values and not mapping:
         mapping = {value: index for index, value in enumerate(named.values)}
-    counted = functools.cache(lambda: mask_values(masks, max_pixels, may_fail, same_colours=not mapping))
-    settled, mapping = settled_map(named, mapping, ignore_value, masks, max_pixels, counted)
+    counted = functools.cache(lambda: mask_values(masks, reader, may_fail, same_colours=not mapping))
+    settled, mapping = settled_map(named, mapping, ignore_value, masks, reader, counted)
     if not named.names:
         named = Named(BINARY_NAMES if settled else found_names(mapping, ignore_value, masks, counted()))
         settled = {**settled, "classes": list(named.names)}
@@ -64,7 +64,7 @@ def settled_map(
     mapping: dict[int, int],
     ignore_value: int,
     masks: list[str],
-    max_pixels: int,
+    reader: MaskReader,
     counted: Callable[[], dict[int, int]],
 ):
     """Decides what mask value 255 means if the options leave it open: the second class if masks hold 0
@@ -76,7 +76,7 @@ def settled_map(
     if mapping or named.colours or ignore_value != IGNORE:
         return {}, mapping
     if len(named.names) not in (0, 2):
-        if few_hold(masks, set(BINARY), max_pixels):
+        if few_hold(masks, set(BINARY), reader):
             notice(_binary_warning(len(named.names)))
         return {}, mapping
     if named.names and _are_shades(counted()):
@@ -180,6 +180,12 @@ def found_names(
         )
     found = f"{count(len(indices), 'class', 'classes')} in {count(len(masks), 'mask')}"
     notice(f"found {found}: {shown}; name them with data.classes")
+    if len(indices) == 1:
+        notice(
+            "warning: with a single class there is nothing to tell apart, and every network scores 1; if the "
+            "pixels without a label are its background, name it in data.classes and map their value in "
+            "data.label_map"
+        )
     return tuple(f"class_{index}" for index in indices)
 
 

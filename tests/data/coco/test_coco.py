@@ -72,6 +72,16 @@ def test_targets_against_the_api_of_coco():
             assert np.array_equal(sample.image, np.asarray(pixels))
 
 
+@pytest.mark.parametrize("labels", ["instances", "stuff", "panoptic"])
+def test_splits_tell_names_and_know_their_images_again(copy, labels):
+    """So that a run can count the images that it was trained on, wherever they lie."""
+    here, there = (build(root, labels=labels).splits["val"] for root in (TREE, copy))
+    samples = [here[index] for index in range(len(here))]
+    assert here.names_and_groups() == [(sample.name, sample.group) for sample in samples]
+    assert here.image_hashes() == there.image_hashes()
+    assert len(set(here.image_hashes())) == len(here) > 1
+
+
 def test_voc_classes_as_in_the_references_of_torchvision():
     """The steps of references/segmentation/coco_utils.py, with masks of pycocotools' COCO."""
     api = COCO(str(TREE / "annotations/instances_val2017.json"))
