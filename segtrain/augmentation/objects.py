@@ -45,9 +45,15 @@ def chances_of(
     """named: probability by class name; None: 1 for instances of every class and, without instances, for the
     thing classes or, where the data set names none, for every class but the one called background.
 
-    ConfigError that begins with `where` if a name is unknown, or if the task has no classes to name.
+    ConfigError that begins with `where` if a name is unknown, or if the task has no classes to name, or
+    labels, which overlap.
     """
     names = () if facts is None else facts.classes
+    if target.labels and not target.classes:
+        raise ConfigError(
+            f"{where} moves objects of classes, and pixels of this task have any number of labels; leave it "
+            f"out"
+        )
     if not target.classes:
         if named is not None:
             raise ConfigError(f"{where}.classes names classes, and the task has none; use null")

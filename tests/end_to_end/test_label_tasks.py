@@ -189,6 +189,9 @@ def test_multilabel(segtrain):
         (("predictor.crf=deeplab",), "predictor.crf works on classes that exclude"),
         (("metric=[labels,calibration]",), "metric.calibration scores the probability of the most probable"),
         (("data.window=32",), "data.labels and data.window exclude each other"),
+        (("augmentation=object_affine",), "augmentation.object_affine moves objects of classes"),
+        (("augmentation=copy_paste",), "augmentation.copy_paste moves objects of classes"),
+        (("augmentation=classmix",), "augmentation.classmix mixes classes"),
         (("task=semantic",), "which needs task=multilabel"),
     ):
         segtrain(*words, *changed).refused(part)
