@@ -12,7 +12,7 @@ from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.results import output_folder, removed_if_empty, write_scores
 from segtrain.commands.scored import scored_split
-from segtrain.commands.scoring import Scoring, prediction_of, score_split, scoring_of
+from segtrain.commands.scoring import Scoring, check_score, prediction_of, score_split, scoring_of
 from segtrain.data.joined import SubsetSplit
 from segtrain.errors import ConfigError
 from segtrain.evaluate import explanation
@@ -40,6 +40,7 @@ def explain(config: dict, stop) -> dict:
     scored = scored_split(config, data, description, config["run"])
     config = {**config, "split": scored.name}
     scoring = _scoring(config, task, facts, description)
+    check_score(scoring)
     folder = output_folder(config, description["step"], "explain")
     with removed_if_empty(None if config["output"] else folder):
         probe(folder, 1 << 20)

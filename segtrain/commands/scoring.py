@@ -117,8 +117,8 @@ class Scoring:
         return split if side is None else Resized(split, side)
 
     def with_intervals(self, resamples: int) -> list[str]:
-        """Names of the metrics whose counts of every image are needed for intervals of as many resamples."""
-        return [name for name, metric in self.metrics.items() if resamples and hasattr(metric, "resampled")]
+        """See `metrics_with_intervals`."""
+        return metrics_with_intervals(self.metrics, resamples)
 
     def protocol(self) -> dict:
         """The rules, for the protocol of scores."""
@@ -211,8 +211,18 @@ def thresholds_in(numbers: ScoreDict) -> list[float] | None:
     return [found.value] if isinstance(found, Number) else list(found.values)
 
 
+def metrics_with_intervals(metrics: Mapping[str, object], resamples: int) -> list[str]:
+    """Names of the metrics whose counts of every image are needed for intervals of as many resamples."""
+    return [name for name, metric in metrics.items() if resamples and hasattr(metric, "resampled")]
+
+
 def check_score(scoring: Scoring) -> None:
-    """ConfigError unless the chosen metrics include those of the task, which select the best checkpoint."""
+    """ConfigError unless the chosen metrics include those of the task, which select the best checkpoint; or
+    for evaluate.tta_report, which only `segtrain evaluate` writes."""
+    if scoring.settings.tta_report:
+        raise ConfigError(
+            "evaluate.tta_report=true is for segtrain evaluate alone; use evaluate.tta_report=false here"
+        )
     missing = [name for name in scoring.task.metrics if name not in scoring.metric]
     if missing:
         chosen = ",".join([*missing, *scoring.metric])

@@ -175,6 +175,7 @@ class Score:
     absent: Literal["union", "gt", "zero", "one"] = key(
         "union", "which classes the means leave out, see evaluate.absent"
     )
+    bootstrap: Annotated[int, RESAMPLES] = key(1000, BOOTSTRAP)
     output: str | None = key(None, "folder for scores.json; null: only printed")
 
 

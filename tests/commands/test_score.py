@@ -55,6 +55,7 @@ def test_scores_of_label_ids_are_those_of_the_benchmark(city, tmp_path, capsys):
         OFFICIAL["all"]["categoryScores"]["human"], abs=1e-12
     )
     assert record["protocol"]["protocol"] == "cityscapes" and record["protocol"]["images"] == 3
+    assert "miou" not in record["interval"] and "of one group" in record["interval"]["reason"]  # of one city
     printed = capsys.readouterr().out
     assert "iIoU" in printed and "vehicle" in printed and "3 images of val" in printed
 
@@ -160,3 +161,34 @@ def test_a_missing_and_a_superfluous_file_are_named(city, tmp_path, capsys):
 def test_shapes_have_no_label_ids(tmp_path, capsys):
     assert cli.main(["score", f"predictions={tmp_path}", "data=shapes", "ids=labels"]) == 2
     assert "use ids=classes" in capsys.readouterr().err
+
+
+def test_the_interval_of_masks(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    ious = []
+    for index in range(8):
+        target = rng.integers(0, 2, (16, 16)).astype(np.uint8)
+        made = np.where(rng.random((16, 16)) < 0.1 * index, 1 - target, target).astype(np.uint8)
+        for folder, values in (
+            ("images", np.zeros((16, 16, 3), np.uint8)),
+            ("masks", target),
+            ("made", made),
+        ):
+            path = tmp_path / folder / "val" / f"{'abcdefgh'[index]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(path)
+        for folder in ("images", "masks"):
+            (tmp_path / folder / "train").mkdir(exist_ok=True)
+            shutil.copy(tmp_path / folder / "val" / "a.png", tmp_path / folder / "train" / "t.png")
+        ious.append(((target == 1) & (made == 1)).sum() / ((target == 1) | (made == 1)).sum())
+    typed = ["score", f"predictions={tmp_path / 'made'}", "data=folder", f"data.root={tmp_path}"]
+    typed += ["data.classes=[off,on]", f"output={tmp_path / 'out'}"]
+    assert cli.main(typed) == 0
+    record = json.loads((tmp_path / "out" / "scores.json").read_text())
+    low, high = record["interval"]["iou"]["on"]
+    assert low < record["iou"]["on"] < high
+    # The standard error of a mean of 8 images, which the IoU of all pixels nearly is.
+    assert high - low == pytest.approx(2 * 1.96 * np.std(ious) / 8**0.5, rel=0.25)
+    assert record["interval"]["unit"] == "image" and "1000 resamples of 8 images" in capsys.readouterr().out
+    assert cli.main([*typed, "bootstrap=0"]) == 0
+    assert "95 %" not in capsys.readouterr().out

@@ -1,0 +1,91 @@
+"""Predicted masks of files, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import torch
+from tqdm import tqdm
+
+from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
+from segtrain.data.parts import Split
+from segtrain.errors import ConfigError
+from segtrain.evaluate.conventions import Conventions
+from segtrain.evaluate.loop import Scores
+from segtrain.sample import IGNORE, Facts, ScoreDict
+from segtrain.text import notice
+
+CLEARLY = 2  # times as many right pixels by which the other choice of `ids` is the likely one
+CHANCE = 0.1  # share of right pixels below which nothing is concluded
+MEANING = {"classes": "class indices", "labels": "the values of the data set's own masks"}
+
+
+def needs_of(metrics: Mapping[str, object]) -> frozenset[str]:
+    """The inputs of all metrics. ConfigError for one that masks do not give."""
+    for name, metric in metrics.items():
+        if "probabilities" in metric.needs:
+            raise ConfigError(f"metric.{name} needs probabilities, and masks hold classes only; leave it out")
+    return frozenset().union(*(metric.needs for metric in metrics.values()))
+
+
+def pairs_of(config: Mapping, split: Split, facts: Facts, with_instances: bool, stop) -> Iterator[Pair]:
+    """Target and prediction of each sample, of equal sizes."""
+    labels = labels_of(split)
+    if config["ids"] == "labels" and labels is None:
+        raise ConfigError(
+            f"ids=labels needs a data set with mask files that are all read in one way, and "
+            f"data={config['data']['name']} has none; use ids=classes"
+        )
+    paths = matched(split, config["predictions"])
+    readings = {"classes": None, "labels": labels}
+    if labels is not None:
+        _tell_of_other_ids(
+            config["ids"],
+            {ids: share_right(split, paths, facts.num_classes, readings[ids]) for ids in readings},
+        )
+    for index, path in enumerate(tqdm(paths, unit="image", leave=False, disable=None)):
+        stop.raise_if_requested("stopped while scoring")
+        yield pair(
+            split, index, read_prediction(path, facts.num_classes, readings[config["ids"]]), with_instances
+        )
+
+
+def _tell_of_other_ids(ids: str, shares: Mapping[str, float | None]) -> None:
+    """Notice if many more pixels are right with the other choice of `ids`. shares: their pixel accuracies."""
+    other = "classes" if ids == "labels" else "labels"
+    own, better = shares[ids], shares[other]
+    if own is not None and better is not None and better > max(CLEARLY * own, CHANCE):
+        notice(
+            f"warning: with ids={ids} {own:.1%} of the labelled pixels are right, with ids={other} "
+            f"{better:.1%}: the predictions seem to hold {MEANING[other]}; set ids={other}"
+        )
+
+
+def scores_of(
+    pairs: Iterable[Pair], metrics: Mapping[str, object], tally: Conventions | None, kept: Collection[str]
+) -> tuple[Scores, int]:
+    """The scores of all metrics, and the number of labelled pixels. tally: also counts each pair. kept: names
+    of the metrics whose counts of every image are kept."""
+    totals: dict[str, torch.Tensor] = {}
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in kept}
+    pixels = images = 0
+    for one in pairs:
+        images += 1
+        pixels += int((one.target != IGNORE).sum())
+        if tally is not None:
+            tally.add(one.target, one.decisions)
+        evidence = {
+            name: None if values is None else torch.from_numpy(values)[None]
+            for name, values in one._asdict().items()
+        }
+        target = evidence.pop("target")
+        for name, metric in metrics.items():
+            counts = metric.counts(target, **{need: evidence[need] for need in metric.needs})
+            totals[name] = counts[0] if name not in totals else totals[name] + counts[0]
+            if name in rows:
+                rows[name].append(counts.to_sparse())
+    numbers: ScoreDict = {}
+    for name, metric in metrics.items():
+        numbers |= metric.scores(totals[name])
+    per_image = {name: torch.cat(parts) for name, parts in rows.items()}
+    return Scores(numbers, {}, [], per_image=per_image, positions=tuple(range(images))), pixels
