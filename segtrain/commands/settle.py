@@ -51,25 +51,32 @@ def settle(
     parts: Parts,
     description: Mapping | None,
     probes: Probes | None,
+    batch_size: int | None = None,
 ) -> Settled:
     """Settles the config and writes config.yaml.
 
     folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
     probes: of the speed of this machine; None for a network that fits itself, which has no loop.
+    batch_size: in place of loader.batch_size=auto.
     ConfigError if paths of a resumed run's data changed and the samples there are others.
     """
     saved = None if description is None else description["config"]
-    settled = _settled_config(config, saved, parts, probes)
+    of_batches = config if batch_size is None else _with_batches(config, batch_size)
+    settled = _settled_config(of_batches, saved, parts, probes)
     lines = _about_settled(config, settled)
     plan = plan_of(Trainer(**settled["trainer"]))
     new = saved is None and probes is not None
-    length = about_length(Trainer(**config["trainer"]), _epoch(config, parts)) if new else ""
+    length = about_length(Trainer(**config["trainer"]), _epoch(of_batches, parts)) if new else ""
     if folder is None:
         return Settled(settled, plan, None, lines, length)
     samples = fingerprints(parts.data)
     lines += check_samples(settled, description, samples)
     write_config(folder, settled)
     return Settled(settled, plan, samples, lines, length)
+
+
+def _with_batches(config: Mapping, batch_size: int) -> dict:
+    return {**config, "loader": {**config["loader"], "batch_size": batch_size}}
 
 
 def _settled_config(config: Mapping, saved: Mapping | None, parts: Parts, probes: Probes | None) -> dict:

@@ -46,7 +46,6 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     resumed, description, config = to_resume(folder, config)
     parts = build_parts(config, resumed, description)
     train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
-    loader = Loader(**config["loader"])
     scoring = scoring_of(config, parts.task, parts.facts)
     check_score(scoring)
     # Settings of the predictor and validation images that would fail in the first evaluation fail here.
@@ -56,8 +55,10 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     learned = learned_by(config, parts, train_split)
     ops, loss = learned.ops, learned.loss
+    probes = Probes(parts, learned, device, stop, start)
+    loader = probes.loader(config)
     batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    settled = settle(config, folder, parts, description, Probes(parts, learned, device, stop, start))
+    settled = settle(config, folder, parts, description, probes, loader.batch_size)
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss.to(device), device)

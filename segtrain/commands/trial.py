@@ -12,12 +12,14 @@ from pathlib import Path
 
 import torch
 
+from segtrain.commands.batch_size import check_device, largest_batch
 from segtrain.commands.learning import batch_shape, build_learning
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.runtime import Learned
 from segtrain.commands.scoring import score_split, scoring_of
 from segtrain.loader.loader import split_to_read, training_batches
 from segtrain.loader.usable import first_usable
+from segtrain.run.saved import AUTO
 from segtrain.settings import Loader, Trainer
 from segtrain.train.memory_format import faster_memory_format
 from segtrain.train.random_state import random_state, restore_random_state
@@ -66,7 +68,7 @@ def trial(
     loss = learned.loss.to(device)
     batch_shape(parts, learned.ops, train_split, config["trainer"]["accumulate"], loader)
     settings = Trainer(**{**config["trainer"], "steps": num_steps, "epochs": None})
-    before = _memory(device)
+    before = _memory_before(device)
     learning, state = build_learning(config, parts, settings, loss, device)
     state.train_mode()
     interrupt = functools.partial(stop.raise_if_requested, "stopped while trying some steps")
@@ -143,20 +145,40 @@ class Probes:
     def steps(self, config: Mapping) -> int:
         """The steps of a run of trainer.minutes, evaluations included. config: with its intervals in steps
         and its memory format."""
-        before = random_state()
-        parts = replace(self.parts, model=copy.deepcopy(self.parts.model))
-        tried = trial(
-            {**config, "schedule": {"name": "constant"}},
-            parts,
-            copy.deepcopy(self.learned),
-            self.device,
-            self.stop,
-        )
-        restore_random_state(before)
+        tried = self._tried(config)
         spent_s = IMPORTS_S + time.perf_counter() - self.start
         left = SPARE * 60 * config["trainer"]["minutes"] - spent_s
         every = config["trainer"]["evaluate_every"]
         return steps_within(left, tried, len(self.parts.data.splits["val"]), every)
+
+    def loader(self, config: Mapping) -> Loader:
+        """The section `loader` of the config, with the batch size in place of auto."""
+        loader = Loader(**config["loader"])
+        return replace(loader, batch_size=self._batch_size(config)) if loader.batch_size == AUTO else loader
+
+    def _batch_size(self, config: Mapping) -> int:
+        """The largest batch that the GPU has memory for, at most the training split: `trainer.accumulate`
+        micro-batches, each as large as fits. ConfigError if the device is no GPU."""
+        check_device(self.device)
+        accumulate, num_train = config["trainer"]["accumulate"], len(self.parts.data.splits["train"])
+
+        def memory_of(images: int) -> int:
+            loader = {**config["loader"], "batch_size": images, "workers": 0, "cache": "none"}
+            known = config["trainer"]["memory_format"]
+            memory_format = "contiguous" if known == AUTO else known
+            trainer = {**config["trainer"], "accumulate": 1, "memory_format": memory_format}
+            return self._tried({**config, "loader": loader, "trainer": trainer}, num_steps=2).memory
+
+        return accumulate * largest_batch(memory_of, available(self.device), max(1, num_train // accumulate))
+
+    def _tried(self, config: Mapping, num_steps: int | None = None) -> Trial:
+        """The trial of a config, on copies."""
+        before = random_state()
+        parts = replace(self.parts, model=copy.deepcopy(self.parts.model))
+        constant = {**config, "schedule": {"name": "constant"}}
+        tried = trial(constant, parts, copy.deepcopy(self.learned), self.device, self.stop, num_steps)
+        restore_random_state(before)
+        return tried
 
 
 def without_pretrained(config: Mapping) -> dict:
@@ -169,8 +191,17 @@ def parts_of(config: Mapping) -> Parts:
     return build_parts({**config, "init": None}, None)
 
 
+def _memory_before(device: torch.device) -> int:
+    """Bytes in use before a trial: on a GPU those of now, else the most so far, which the system counts."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    return _memory(device)
+
+
 def _memory(device: torch.device) -> int:
-    """Largest number of bytes that were in use so far."""
+    """Largest number of bytes in use since `_memory_before`, on a GPU; else of the process so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if resource else 0

@@ -111,10 +111,10 @@ def fill_in(options: Mapping, saved: Any) -> dict:
 def with_settled_values(config: Mapping, saved: Mapping) -> dict:
     """The config of a resumed run, with unset values replaced by those that the run settled at its start.
 
-    Unset are null options of the data set, trainer.steps=null, trainer.memory_format=auto and
-    predictor.crf_solver=auto. saved: the run's config.
+    Unset are null options of the data set, trainer.steps=null, trainer.memory_format=auto,
+    loader.batch_size=auto and predictor.crf_solver=auto. saved: the run's config.
     """
-    trainer, predictor = dict(config["trainer"]), dict(config["predictor"])
+    trainer, predictor, loader = (dict(config[section]) for section in ("trainer", "predictor", "loader"))
     old_trainer, old_predictor = saved["trainer"], saved.get("predictor") or {}
     if trainer["steps"] is None:
         trainer["steps"] = old_trainer.get("steps")
@@ -124,9 +124,12 @@ def with_settled_values(config: Mapping, saved: Mapping) -> dict:
         trainer["memory_format"] = old_trainer.get("memory_format", AUTO)
     if predictor["crf_solver"] == AUTO:
         predictor["crf_solver"] = old_predictor.get("crf_solver", AUTO)
+    if loader["batch_size"] == AUTO:
+        loader["batch_size"] = (saved.get("loader") or {}).get("batch_size", AUTO)
     return {
         **config,
         "data": fill_in(config["data"], saved["data"]),
+        "loader": loader,
         "trainer": trainer,
         "predictor": predictor,
     }

@@ -96,7 +96,11 @@ class Trainer:
 class Loader:
     """Batches."""
 
-    batch_size: Annotated[int, FROM_1] = key(8, "images per optimizer step")
+    batch_size: Annotated[int, FROM_1] | Literal["auto"] = key(
+        8,
+        "images per optimizer step; auto tries some steps on a GPU and saves the largest number that its "
+        "memory holds, at most the training split (optimizer.lr stays as it is)",
+    )
     workers: Annotated[int, FROM_0] = key(2, "processes that read and augment; 0: in the main process")
     on_bad: Literal["error", "skip"] = key(
         "error", "an unreadable sample stops the run, or is replaced by another and counted"

@@ -155,6 +155,12 @@ CASES = {
         "; choose classes with data.labels=instances",
         then=NOT_THERE,
     ),
+    "the memory of what is no GPU": Case(
+        ("train", *PLAIN, *UNET, "loader.batch_size=auto", "device=cpu", DRY), "loader.batch_size=auto measures the memory of a CUDA",
+    ),
+    "a report of views in training": Case(
+        ("train", *PLAIN, *UNET, "evaluate.tta_report=true", DRY), "evaluate.tta_report=true is for segtrain evaluate alone; ",
+    ),
     "no data sets": Case(
         ("train", *PLAIN, *UNET, "data=concat", "data.sets={}"), "data.sets is empty; give data sets, ", [("data.sets={voc:{root:VOC}}",)],
         then=NOT_THERE
@@ -431,6 +437,7 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 
 NOT_RUN = {
     "Written by segtrain plan for": "the head of a file",
+    "too little for the training step of one image; use smaller": "needs a small GPU",
     "exists; give another name, or overwrite=true": "plan takes a minute: its own tests",
     "exists; give another output, or overwrite=true": "plan takes a minute: its own tests",
     "training goes on without them with loader.on_bad=skip": "a part of a list",
