@@ -46,7 +46,14 @@ ROWS = {
     "loop": Row("loop around a step of next to nothing", loop.on_nothing),
     "loop-share": Row("loop around the default unet, 8 images of 128 px", loop.on_small_unet),
     "help": Row("segtrain --help, CPU time", start.help_text),
-    "step": Row("training step with data, 8 crops of 256 px", step.lite_deeplab),
+    "step": Row("training step with data, 8 crops of 256 px", step.step_of(step.LITE_DEEPLAB, 256, 8, 1.0)),
+    "step-mobile": Row(
+        "the same, deeplabv3plus with MobileNetV3, 2 of 512 px",
+        step.step_of(step.MOBILE_DEEPLAB, 512, 2, 0.85, "channels_last"),
+    ),
+    "step-lraspp": Row(
+        "the same, lraspp, 4 of 512 px", step.step_of(step.LRASPP, 512, 4, 0.85, "channels_last")
+    ),
     "tiles": Row("tiles over 1024x2048 px, 19 classes", inference.blending),
     "argmax": Row("classes of 1024x2048 px of 19", inference.decisions),
     "scoring": Row("scoring a photograph of 480x360 px", inference.scoring),

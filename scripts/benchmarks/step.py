@@ -26,6 +26,7 @@ from segtrain.augmentation import AUGMENTATION
 from segtrain.commands.prepare import keep_memory
 from segtrain.data import DATA, Data
 from segtrain.data.shapes import shapes
+from segtrain.loader import frozen
 from segtrain.loader.batches import Batches
 from segtrain.loader.loader import training_batches
 from segtrain.model import MODEL
@@ -39,6 +40,9 @@ CAMVID = (
 )  # used where it lies beside the checkout
 WORKERS = 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
+LITE_DEEPLAB = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0"}
+MOBILE_DEEPLAB = {"name": "deeplabv3plus", "encoder": "mobilenetv3_large_100"}
+LRASPP = {"name": "lraspp", "encoder": "mobilenetv3_large_100"}
 
 
 class Frames(Dataset):
@@ -139,29 +143,35 @@ class Workers:
                 os.kill(pid, number)
 
 
-def lite_deeplab(quick: bool) -> Result:
-    """DeepLabv3+ with EfficientNet-Lite0 from random weights, scale, flip and crop, 2 workers; segtrain
-    changes the colours as well. Both sides keep freed memory."""
-    batch_size, side = (4, 192) if quick else (8, 256)
-    with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as folder:
-        root = CAMVID if CAMVID.is_dir() else written_frames(Path(folder), 4 if quick else 64)
-        data = DATA.build({"name": "camvid", "root": str(root)})
-        network = built({}, data.facts.num_classes)
-        augmentation = {"warp": {"size": side}, "colour": {}}
-        pairs = 3 if quick else 20
-        turns = _measured(
-            data,
-            network,
-            copy.deepcopy(network),
-            Trainer(),
-            {"name": "cross_entropy"},
-            augmentation,
-            batch_size,
-            pairs,
-        )
+def step_of(recipe: dict, side: int, batch_size: int, goal: float, memory_format: str = "contiguous"):
+    """The row of a network on crops of `side` pixels, `batch_size` images a step."""
+
+    def measure(quick: bool) -> Result:
+        images, pixels = (min(batch_size, 4), min(side, 192)) if quick else (batch_size, side)
+        with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as folder:
+            root = CAMVID if CAMVID.is_dir() else written_frames(Path(folder), 4 if quick else 64)
+            data = DATA.build({"name": "camvid", "root": str(root)})
+            network = built(recipe, data.facts.num_classes)
+            turns = _measured(
+                data,
+                network,
+                copy.deepcopy(network),
+                Trainer(memory_format=memory_format),
+                {"name": "cross_entropy"},
+                {"warp": {"size": pixels}, "colour": {}},
+                images,
+                3 if quick else 20,
+            )
         return Result(
-            f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(1.05)
+            f"plain loop, {version('torchvision')} transforms", turns.ours, turns.theirs, share(goal)
         )
+
+    measure.__doc__ = (
+        f"{recipe['name']} with {recipe['encoder']} from random weights, {batch_size} crops of {side} px of "
+        f"photographs of 480x360, scale, flip and crop, 2 workers; segtrain changes the colours as well "
+        f"({memory_format}). Both sides keep freed memory."
+    )
+    return measure
 
 
 def written_frames(root: Path, count: int) -> Path:
@@ -201,7 +211,8 @@ def camvid_recipe(quick: bool) -> Result:
     data = DATA.build({"name": "camvid", "root": str(CAMVID)})
     classes = data.facts.num_classes
     network = built(
-        {"separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32}, classes
+        {**LITE_DEEPLAB, "separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32},
+        classes,
     )
     peer = Adapted(smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=classes))
     loss = {
@@ -219,10 +230,11 @@ def camvid_recipe(quick: bool) -> Result:
     )
 
 
-def built(options: dict, classes: int) -> nn.Module:
+def built(recipe: dict, classes: int) -> nn.Module:
     torch.manual_seed(0)
-    recipe = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0", "weights": "none", **options}
-    return MODEL.build(recipe, out_channels=classes, num_classes=classes, in_channels=3)
+    return MODEL.build(
+        {"weights": "none", **recipe}, out_channels=classes, num_classes=classes, in_channels=3
+    )
 
 
 def _measured(
@@ -240,6 +252,7 @@ def _measured(
     keep_memory()
     classes, side, normalisation = data.facts.num_classes, augmentation["warp"]["size"], network.normalisation
     files = [(pair.image, pair.mask) for pair in data.splits["train"].pairs]
+    frozen.FROZEN_S = 3600  # the workers of the side that waits are halted on purpose
     workers = Workers()
     with workers.started_by("theirs"):
         peer = PlainLoop(peer_network, Frames(files, side, normalisation), batch_size)
