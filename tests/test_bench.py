@@ -75,7 +75,7 @@ def test_unknown_row_and_list():
     wrong = run("cuonts")
     assert wrong.returncode == 2 and "cuonts is not a row; rows are counts," in wrong.stderr
     listed = run("--list")
-    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 25
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 27
 
 
 @pytest.mark.slow
