@@ -23,7 +23,7 @@ from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import task_of
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 
 
 class Mask:

@@ -24,7 +24,7 @@ from segtrain.predictor.predictor import (
 )
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 from segtrain.tta import TTA
 
 

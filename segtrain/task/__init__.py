@@ -6,7 +6,8 @@ from segtrain.registry import Table
 from segtrain.sample import Facts
 from segtrain.task.binary import binary
 from segtrain.task.multilabel import multilabel
-from segtrain.task.semantic import Task, semantic
+from segtrain.task.semantic import semantic
+from segtrain.task.task import Task
 from segtrain.text import notice
 from segtrain.thresholds import HALF
 

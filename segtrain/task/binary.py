@@ -10,7 +10,7 @@ import numpy as np
 from segtrain.errors import ConfigError
 from segtrain.options import WITHIN_0_1
 from segtrain.sample import Facts, Target, colourise, wrong_pixels
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 from segtrain.thresholds import HALF, holds, on_grid
 
 
