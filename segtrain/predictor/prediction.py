@@ -13,15 +13,9 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model.parts.sides import valid_side
 from segtrain.options import check_options
-from segtrain.predictor.ensemble import read_ensemble
-from segtrain.predictor.predictor import (
-    Ensemble,
-    Predictor,
-    check_activation,
-    check_target,
-    predictor,
-    protocol,
-)
+from segtrain.predictor.checks import check_activation, check_target
+from segtrain.predictor.ensemble import EnsembleMember, read_ensemble
+from segtrain.predictor.predictor import Predictor, predictor, protocol
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task.task import Task
@@ -40,7 +34,7 @@ class Prediction:
         )
         self.tta = dict(tta)
         TTA.check_each(tta)
-        self._ensemble: tuple[Ensemble, ...] | None = None
+        self._ensemble: tuple[EnsembleMember, ...] | None = None
 
     def with_views(self, tta: Mapping) -> Prediction:
         """The same prediction with other views. Further networks that have been read are shared."""
@@ -96,7 +90,7 @@ class Prediction:
                 f"none; leave it out"
             )
 
-    def _further(self, device: torch.device) -> tuple[Ensemble, ...]:
+    def _further(self, device: torch.device) -> tuple[EnsembleMember, ...]:
         if self._ensemble is None:
             self._ensemble = read_ensemble(self.settings, device)
         return self._ensemble

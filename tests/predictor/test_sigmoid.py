@@ -7,8 +7,8 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
 from segtrain.predictor.crf import crf
+from segtrain.predictor.ensemble import EnsembleMember
 from segtrain.predictor.prediction import Prediction
-from segtrain.predictor.predictor import Ensemble
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.task import TASK
 
@@ -86,7 +86,7 @@ def test_the_mean_with_a_second_network_of_the_same_activation(monkeypatch):
 
     def reader(activation):
         return lambda settings, device: (
-            Ensemble(lambda x: other(NORM(x)).logits, FACTS, "other", 7, activation),
+            EnsembleMember(lambda x: other(NORM(x)).logits, FACTS, "other", 7, activation),
         )
 
     settings = {"ensemble": "other", "ensemble_merge": "mean"}
@@ -101,6 +101,6 @@ def test_the_mean_with_a_second_network_of_the_same_activation(monkeypatch):
 
 def test_a_second_network_of_another_task_is_refused():
     """Both decide by a sigmoid, over one channel and over two."""
-    other = Ensemble(lambda images: images, FACTS, "other", 7, "sigmoid", "semantic")
+    other = EnsembleMember(lambda images: images, FACTS, "other", 7, "sigmoid", "semantic")
     with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for task=semantic"):
         other.check_same(FACTS, "sigmoid", "binary")
