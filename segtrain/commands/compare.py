@@ -12,7 +12,7 @@ from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.results import write_scores
 from segtrain.commands.scored import scored_splits
-from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
+from segtrain.commands.scoring import check_score, inference_of, score_split, scoring_of
 from segtrain.errors import ConfigError
 from segtrain.evaluate import comparison as comparing
 from segtrain.evaluate.table import extent
@@ -39,11 +39,11 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
-    prediction = prediction_of(config)
+    inference = inference_of(config)
     entries = [
         _entry(
             config,
-            prediction,
+            inference,
             run,
             found[run],
             task,
@@ -79,7 +79,7 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts, splits, device, stop
+    config: dict, inference, run: str, checkpoint: Checkpoint, task, facts, splits, device, stop
 ) -> comparing.Entry:
     """The scores of one run on each split. ConfigError if its task is not that of the first run, or its
     classes are not those of the data."""
@@ -90,7 +90,7 @@ def _entry(
             f"{task.name}"
         )
     same_classes(own, facts, run)
-    scoring = scoring_of(config, task_of(description), own, prediction)
+    scoring = scoring_of(config, task_of(description), own, inference)
     check_score(scoring)
     model.to(device)
     kept, found, doubts = scoring.with_intervals(config["bootstrap"]), {}, []

@@ -13,7 +13,7 @@ from segtrain.commands.results import output_folder, removed_if_empty, write_mat
 from segtrain.commands.scored import scored_split
 from segtrain.commands.scoring import (
     contact_sheet,
-    prediction_of,
+    inference_of,
     score_split,
     scoring_of,
 )
@@ -40,7 +40,7 @@ def evaluate(config: dict, stop) -> dict:
     config = {**config, "split": scored.name}
     if config["evaluate"]["tta_report"]:
         check_report(config["tta"])
-    scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
+    scoring = scoring_of(config, task, facts, inference_of(config, config["run"], description))
     output = output_folder(config, description["step"])
     title = (
         f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"

@@ -22,7 +22,7 @@ from segtrain.evaluate.rules import Rules, protocol_of, rules_of
 from segtrain.loader.loader import evaluation_batches
 from segtrain.metric import METRIC
 from segtrain.options import path_options
-from segtrain.predictor.prediction import Prediction
+from segtrain.predictor.inference import Inference
 from segtrain.predictor.predictor import Predictor
 from segtrain.report.sheet import sheet
 from segtrain.run.saved import relocated
@@ -76,7 +76,7 @@ def score_split(
         **scores.protocol,
         "pixels": pixels,
         "only_class": run.only_class(scores),
-        **run.prediction.protocol(model),
+        **run.inference.protocol(model),
         "ignore_index": run.facts.ignore_index,
         **run.protocol(),
         "metric": run.metric,
@@ -109,7 +109,7 @@ class Scoring:
     metric: dict
     settings: EvaluateSettings
     rules: Rules
-    prediction: Prediction
+    inference: Inference
 
     def sized(self, split: Split) -> Split:
         """The split with images and labels of the size at which the rules score."""
@@ -142,29 +142,29 @@ class Scoring:
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network
         cannot run with."""
-        return self.prediction.of(model, self.facts, self.task, device, interrupt)
+        return self.inference.predictor_of(model, self.facts, self.task, device, interrupt)
 
 
-def prediction_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Prediction:
-    """The prediction of the sections `predictor` and `tta`. run, description: of the run that they come from,
-    as for `segtrain.commands.dataset.data_of`."""
+def inference_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Inference:
+    """The inference settings of the sections `predictor` and `tta`. run, description: of the run that the
+    sections come from, as for `segtrain.commands.dataset.data_of`."""
     settings = config["predictor"]
     if run is not None:
         saved = description["config"].get("predictor") or {}
         settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
-    return Prediction(settings, config["tta"])
+    return Inference(settings, config["tta"])
 
 
-def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:
+def scoring_of(config: Mapping, task, facts: Facts, inference: Inference | None = None) -> Scoring:
     """The scoring of a config. An empty `metric` group means the metrics of the task.
 
-    prediction: of the same config, if one exists already with its second network loaded.
+    inference: of the same config, where it exists already, so that its ensemble members are read once.
     """
     settings = EvaluateSettings(**config["evaluate"])
     rules = rules_of(settings, config["data"])
     chosen = chosen_metrics(config["metric"], rules, task)
     metrics = built_metrics(chosen, facts, rules.absent or settings.absent, task=task)
-    return Scoring(task, facts, metrics, chosen, settings, rules, prediction or prediction_of(config))
+    return Scoring(task, facts, metrics, chosen, settings, rules, inference or inference_of(config))
 
 
 def chosen_metrics(metric: Mapping, rules: Rules, task) -> dict:

@@ -8,7 +8,7 @@ from segtrain.errors import ConfigError
 from segtrain.model.network import Network
 from segtrain.predictor.crf import crf
 from segtrain.predictor.ensemble import EnsembleMember
-from segtrain.predictor.prediction import Prediction
+from segtrain.predictor.inference import Inference
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.task import TASK
 
@@ -37,8 +37,8 @@ def images(height=24, width=20):
 
 
 def predicted(net=None, task=SIGMOID, views=None, **settings):
-    prediction = Prediction(settings, views or {})
-    return prediction.of(net or Pointwise(), FACTS, task, torch.device("cpu"))(images())
+    inference = Inference(settings, views or {})
+    return inference.predictor_of(net or Pointwise(), FACTS, task, torch.device("cpu"))(images())
 
 
 def test_probabilities_are_those_of_a_sigmoid_whatever_views_and_tiles():
@@ -90,11 +90,11 @@ def test_the_mean_with_a_second_network_of_the_same_activation(monkeypatch):
         )
 
     settings = {"ensemble": "other", "ensemble_merge": "mean"}
-    monkeypatch.setattr("segtrain.predictor.prediction.read_ensemble", reader("sigmoid"))
+    monkeypatch.setattr("segtrain.predictor.inference.read_ensemble", reader("sigmoid"))
     logits = [one(NORM(images())).logits for one in (net, other)]
     expected = (logits[0].sigmoid() + logits[1].sigmoid()) / 2
     torch.testing.assert_close(predicted(net, **settings), expected)
-    monkeypatch.setattr("segtrain.predictor.prediction.read_ensemble", reader("softmax"))
+    monkeypatch.setattr("segtrain.predictor.inference.read_ensemble", reader("softmax"))
     with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for a softmax"):
         predicted(net, **settings)
 

@@ -1,5 +1,8 @@
-"""Builds the predictor of a config. Validation, `evaluate`, `predict` and `load` all do it here, so that one
-run has one answer."""
+"""How a config says that networks are run: builds the predictor of the sections `predictor` and `tta`.
+
+Validation, `evaluate`, `predict` and `load` all build their predictor here, so that scores and masks of a run
+come from the same computation.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,9 @@ from segtrain.task.task import Task
 from segtrain.tta import TTA
 
 
-class Prediction:
-    """The checked sections `predictor` and `tta` of a config. The further networks that they name are read
-    once, at their first use."""
+class Inference:
+    """The checked sections `predictor` and `tta` of a config, from which a `Predictor` is built for any
+    network. The members of `predictor.ensemble` are read once, at their first use."""
 
     def __init__(self, settings: Mapping, tta: Mapping):
         """settings: {key: value} of the section `predictor`; missing keys have their defaults. tta:
@@ -36,14 +39,14 @@ class Prediction:
         TTA.check_each(tta)
         self._ensemble: tuple[EnsembleMember, ...] | None = None
 
-    def with_views(self, tta: Mapping) -> Prediction:
-        """The same prediction with other views. Further networks that have been read are shared."""
+    def with_views(self, tta: Mapping) -> Inference:
+        """The same settings with other views. Ensemble members that have been read are shared."""
         other = copy.copy(self)
         TTA.check_each(tta)
         other.tta = dict(tta)
         return other
 
-    def of(
+    def predictor_of(
         self,
         model: nn.Module,
         facts: Facts,
@@ -52,16 +55,17 @@ class Prediction:
         interrupt: Callable[[], None] = lambda: None,
         votes: bool = False,
     ) -> Predictor:
-        """The predictor of a network. device: of the further networks, the same at each call. interrupt:
-        called before each pass of the network; what it raises ends the prediction. votes: also predict those
-        of the views; ConfigError if there are none to compare."""
+        """The predictor of a network. device: of the ensemble members, the same at each call. interrupt:
+        called before each pass of the network; what it raises ends the prediction. votes: also return the
+        votes of the views (`segtrain.predictor.views.Merge`); ConfigError if there are no views, or no
+        classes to vote for."""
         check_target(task.target, self.settings)
         check_activation(task, model, self.settings)
         if votes:
             self._check_votes(task)
-        ensemble = self._further(device)
-        for one in ensemble:
-            one.check_same(facts, task.activation, task.name)
+        ensemble = self._members(device)
+        for member in ensemble:
+            member.check_same(facts, task.activation, task.name)
         # A network without padding gets images of any size, tile by tile.
         sides = (lambda side: side) if model.margin else functools.partial(valid_side, model)
         views = TTA.build_each(self.tta, valid_side=sides)
@@ -90,18 +94,18 @@ class Prediction:
                 f"none; leave it out"
             )
 
-    def _further(self, device: torch.device) -> tuple[EnsembleMember, ...]:
+    def _members(self, device: torch.device) -> tuple[EnsembleMember, ...]:
         if self._ensemble is None:
             self._ensemble = read_ensemble(self.settings, device)
         return self._ensemble
 
 
-def saved_prediction(
+def saved_inference(
     config: Mapping,
     settings: PredictorSettings | Mapping | None = None,
     views: Mapping | str | list[str] | tuple[str, ...] | None = None,
-) -> Prediction:
-    """The prediction that a run was saved with.
+) -> Inference:
+    """The inference settings that a run was saved with.
 
     config: of the run. settings: a PredictorSettings replaces all saved settings, a mapping {key: value}
     those that it names. views: names or {name: {option: value}}, which replace the saved ones; None keeps
@@ -118,4 +122,4 @@ def saved_prediction(
         views = config.get("tta") or {}
     elif not isinstance(views, Mapping):
         views = {name: {} for name in ([views] if isinstance(views, str) else views)}
-    return Prediction(chosen, views)
+    return Inference(chosen, views)
