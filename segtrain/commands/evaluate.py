@@ -9,14 +9,15 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.results import output_folder, removed_if_empty, write_matrix, write_scores
-from segtrain.commands.scored import scored_split
-from segtrain.commands.scoring import (
+from segtrain.commands.results import (
     contact_sheet,
-    inference_of,
-    score_split,
-    scoring_of,
+    output_folder,
+    removed_if_empty,
+    write_matrix,
+    write_scores,
 )
+from segtrain.commands.scored import scored_split
+from segtrain.commands.scoring import inference_of, score_split, scoring_of
 from segtrain.commands.tta_report import check_report, report_lines, tta_report
 from segtrain.evaluate.interval import intervals
 from segtrain.evaluate.table import as_record, extent, lines

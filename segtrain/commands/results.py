@@ -10,9 +10,17 @@ from pathlib import Path
 
 from segtrain.evaluate.loop import Scores
 from segtrain.report.matrix import confusion_picture
+from segtrain.report.sheet import sheet
 from segtrain.run.own import check_own
 from segtrain.run.storage import storage, write_atomic, write_json
 from segtrain.sample import Facts
+
+
+def contact_sheet(scores: Scores, facts: Facts, task, title: str):
+    """The contact sheet of an evaluation, with its score in the title."""
+    score = scores.value(task.score)
+    title += "" if score is None else f", {task.score} {score:.4f}"
+    return sheet(scores.pictures, facts, task.picture, task.errors, title)
 
 
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from segtrain import checkpoint as checkpoints
 from segtrain.commands.parts import Parts
-from segtrain.commands.scoring import Scoring, contact_sheet, score_split, thresholds_in
+from segtrain.commands.results import contact_sheet
+from segtrain.commands.scoring import Scoring, score_split, thresholds_in
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, extent, flat_scores, lines

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from segtrain.commands.dataset import split_of
-from segtrain.commands.scoring import built_metrics, chosen_metrics
+from segtrain.commands.metrics import built_metrics, chosen_metrics
 from segtrain.data import DATA
 from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
 from segtrain.data.parts import Split

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from segtrain.commands.metrics import built_metrics, chosen_metrics
 from segtrain.data.joined import without_instances
 from segtrain.data.parts import Split
 from segtrain.data.resized import Resized
@@ -20,11 +21,9 @@ from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.evaluate.rules import Rules, protocol_of, rules_of
 from segtrain.loader.loader import evaluation_batches
-from segtrain.metric import METRIC
 from segtrain.options import path_options
 from segtrain.predictor.inference import Inference
 from segtrain.predictor.predictor import Predictor
-from segtrain.report.sheet import sheet
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Number, ScoreDict
 from segtrain.settings import EvaluateSettings, PredictorSettings
@@ -89,13 +88,6 @@ def _labelled(targets: Tensor, ignore_index: int) -> int:
     """Number of target values (of pixels, where a pixel has one) with a label."""
     known = ~targets.isnan() if targets.is_floating_point() else targets != ignore_index
     return int(known.sum())
-
-
-def contact_sheet(scores: Scores, facts: Facts, task, title: str):
-    """The contact sheet of an evaluation, with its score in the title."""
-    score = scores.value(task.score)
-    title += "" if score is None else f", {task.score} {score:.4f}"
-    return sheet(scores.pictures, facts, task.picture, task.errors, title)
 
 
 @dataclass(frozen=True)
@@ -165,42 +157,6 @@ def scoring_of(config: Mapping, task, facts: Facts, inference: Inference | None 
     chosen = chosen_metrics(config["metric"], rules, task)
     metrics = built_metrics(chosen, facts, rules.absent or settings.absent, task=task)
     return Scoring(task, facts, metrics, chosen, settings, rules, inference or inference_of(config))
-
-
-def chosen_metrics(metric: Mapping, rules: Rules, task) -> dict:
-    """The metrics of a config and those of the rules. metric: the group; empty: the metrics of the task."""
-    chosen = dict(metric) or dict(task.metrics)
-    return chosen | {name: {} for name in rules.metrics if name not in chosen}
-
-
-def built_metrics(
-    chosen: Mapping, facts: Facts, absent: str, num_answers: int | None = None, task=None
-) -> dict:
-    """The metrics by name. num_answers: see `segtrain.metric.confusion.Confusion`. task: whose predictions
-    are scored; None: masks of classes are. ConfigError for a metric that does not go with the task."""
-    runtime = {"num_classes": facts.num_classes, "ignore_index": facts.ignore_index, "facts": facts}
-    if task is not None:
-        runtime |= {"target": task.target, "thresholds": task.thresholds}
-    built = METRIC.build_each(chosen, absent=absent, num_answers=num_answers, **runtime)
-    metrics = dict(zip(METRIC.check_each(chosen), built, strict=True))
-    for name, metric in metrics.items():
-        if task is not None and "decisions" in metric.needs:
-            _check_decisions(name, task)
-    return metrics
-
-
-def _check_decisions(name: str, task) -> None:
-    """ConfigError for a metric of decisions where the task has none that it could score."""
-    if task.target.labels and not task.target.classes:
-        raise ConfigError(
-            f"metric.{name} scores one class a pixel, and a pixel of task={task.name} has any number of "
-            f"labels; use metric=[{','.join(task.metrics)}]"
-        )
-    if task.fits_thresholds:
-        raise ConfigError(
-            f"metric.{name} scores decisions, and the threshold of task={task.name} is fitted only by the "
-            f"evaluation itself; set task.threshold=0.5, or give this metric to segtrain evaluate"
-        )
 
 
 def thresholds_in(numbers: ScoreDict) -> list[float] | None:
