@@ -25,9 +25,10 @@ from benchmarks.reading import PHOTOGRAPHS, tile_of
 from benchmarks.step import built
 from segtrain.commands import predict_files
 from segtrain.commands.prepare import keep_memory
-from segtrain.commands.scoring import inference_of, score_split, scoring_of
+from segtrain.commands.scoring import score_split, scoring_of
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
+from segtrain.predictor.inference import inference_of
 from segtrain.predictor.mask import mask_of
 from segtrain.predictor.tiles import assembled, sliding, starts
 from segtrain.sample import IGNORE, Facts, voc_palette

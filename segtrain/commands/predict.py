@@ -7,10 +7,9 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
 from segtrain.commands.predict_rasters import by_windows
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import inference_of
 from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
-from segtrain.predictor.inference import Inference
+from segtrain.predictor.inference import Inference, inference_of
 from segtrain.predictor.mask import Mask, mask_of
 from segtrain.task import task_of
 from segtrain.text import count, say

@@ -7,7 +7,6 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,19 +17,19 @@ from segtrain.data.parts import Split
 from segtrain.data.resized import Resized
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import loop as evaluation
+from segtrain.evaluate.interval import Intervals, intervals
 from segtrain.evaluate.loop import Scores, spread
 from segtrain.evaluate.rules import Rules, protocol_of, rules_of
+from segtrain.evaluate.units import units_of
 from segtrain.loader.loader import evaluation_batches
-from segtrain.options import path_options
-from segtrain.predictor.inference import Inference
+from segtrain.predictor.inference import Inference, inference_of
 from segtrain.predictor.predictor import Predictor
-from segtrain.run.saved import relocated
 from segtrain.sample import Facts, Number, ScoreDict
-from segtrain.settings import EvaluateSettings, PredictorSettings
+from segtrain.settings import EvaluateSettings
 
 
 def score_split(
-    run: Scoring,
+    scoring: Scoring,
     model: nn.Module,
     split,
     device,
@@ -42,10 +41,10 @@ def score_split(
     """The scores of a split, or of its first `num_batches` batches; Interrupted if a signal arrives. kept:
     see `segtrain.evaluate.loop.evaluate`."""
     interrupt = functools.partial(stop.raise_if_requested, "stopped while evaluating")
-    if not any("instances" in metric.needs for metric in run.metrics.values()):
+    if not any("instances" in metric.needs for metric in scoring.metrics.values()):
         split = without_instances(split)
-    split = run.sized(split)
-    predict = run.predictor(model, device, interrupt)
+    split = scoring.sized(split)
+    predict = scoring.predictor(model, device, interrupt)
     bar = tqdm(total=len(split), unit="image", desc=printable(progress), leave=False, disable=None)
 
     pixels = 0
@@ -53,19 +52,26 @@ def score_split(
     def counted(batches):
         nonlocal pixels
         for batch in itertools.islice(batches, num_batches):
-            pixels += _labelled(batch.targets[: batch.count], run.facts.ignore_index)
+            pixels += _labelled(batch.targets[: batch.count], scoring.facts.ignore_index)
             yield batch
             bar.update(batch.count)
             interrupt()
 
     batches = evaluation_batches(
-        split, run.settings.batch_size, run.settings.workers, run.facts.ignore_index, interrupt
+        split, scoring.settings.batch_size, scoring.settings.workers, scoring.facts.ignore_index, interrupt
     )
     start = time.perf_counter()
     try:
-        shown = spread(len(split), run.settings.pictures)
+        shown = spread(len(split), scoring.settings.pictures)
         scores = evaluation.evaluate(
-            predict, run.task.decide, run.metrics, counted(batches), device, shown, kept, run.decide
+            predict,
+            scoring.task.decide,
+            scoring.metrics,
+            counted(batches),
+            device,
+            shown,
+            kept,
+            scoring.decide_at_thresholds,
         )
     finally:
         bar.close()
@@ -74,11 +80,11 @@ def score_split(
     protocol = {
         **scores.protocol,
         "pixels": pixels,
-        "only_class": run.only_class(scores),
-        **run.inference.protocol(model),
-        "ignore_index": run.facts.ignore_index,
-        **run.protocol(),
-        "metric": run.metric,
+        "only_class": scoring.only_class(scores),
+        **scoring.inference.protocol(model),
+        "ignore_index": scoring.facts.ignore_index,
+        **scoring.protocol(),
+        "metric": scoring.metric_options,
         "seconds": round(time.perf_counter() - start, 2),
     }
     return replace(scores, protocol=protocol)
@@ -92,13 +98,16 @@ def _labelled(targets: Tensor, ignore_index: int) -> int:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Everything that determines the scores of a network: task, metrics, predictor and evaluation
-    settings."""
+    """Everything that determines the scores of a network.
+
+    metrics: {name: metric}. metric_options: {name: options} that they were built with. rules: of
+    `evaluate.protocol`. inference: how the network is run.
+    """
 
     task: object
     facts: Facts
     metrics: dict
-    metric: dict
+    metric_options: dict
     settings: EvaluateSettings
     rules: Rules
     inference: Inference
@@ -108,18 +117,23 @@ class Scoring:
         side = self.rules.short_side
         return split if side is None else Resized(split, side)
 
-    def with_intervals(self, resamples: int) -> list[str]:
-        """Names of the metrics whose counts of every image are needed for intervals of as many resamples."""
+    def resampled_metrics(self, resamples: int) -> list[str]:
+        """Names of the metrics that give intervals, whose counts of every image are kept for this; none with
+        resamples=0."""
         return [name for name, metric in self.metrics.items() if resamples and hasattr(metric, "resampled")]
+
+    def intervals(self, scores: Scores, split: Split, resamples: int) -> Intervals:
+        """The intervals of the scores of `split`, as it was given to `score_split`."""
+        return intervals(self.metrics, scores, units_of(split), resamples)
 
     def protocol(self) -> dict:
         """The rules, for the protocol of scores."""
         return protocol_of(self.rules, self.settings)
 
     @property
-    def decide(self) -> Callable[[Tensor, ScoreDict], Tensor] | None:
-        """(probabilities, the scores with the thresholds that they were fitted to) -> predictions; None for a
-        task whose decisions wait for no scores."""
+    def decide_at_thresholds(self) -> Callable[[Tensor, ScoreDict], Tensor] | None:
+        """(probabilities, scores with the thresholds that the evaluation has fitted) -> predictions; None for
+        a task whose thresholds need no fitting."""
         if not self.task.fits_thresholds:
             return None
         return lambda probabilities, numbers: self.task.at(thresholds_in(numbers)).decide(probabilities)
@@ -137,16 +151,6 @@ class Scoring:
         return self.inference.predictor_of(model, self.facts, self.task, device, interrupt)
 
 
-def inference_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Inference:
-    """The inference settings of the sections `predictor` and `tta`. run, description: of the run that the
-    sections come from, as for `segtrain.commands.dataset.data_of`."""
-    settings = config["predictor"]
-    if run is not None:
-        saved = description["config"].get("predictor") or {}
-        settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
-    return Inference(settings, config["tta"])
-
-
 def scoring_of(config: Mapping, task, facts: Facts, inference: Inference | None = None) -> Scoring:
     """The scoring of a config. An empty `metric` group means the metrics of the task.
 
@@ -159,6 +163,12 @@ def scoring_of(config: Mapping, task, facts: Facts, inference: Inference | None 
     return Scoring(task, facts, metrics, chosen, settings, rules, inference or inference_of(config))
 
 
+def scoring_of_run(config: Mapping, task, facts: Facts, description: Mapping) -> Scoring:
+    """The scoring of a config that was composed over the saved one of config["run"]. description: of the
+    run's checkpoint."""
+    return scoring_of(config, task, facts, inference_of(config, config["run"], description))
+
+
 def thresholds_in(numbers: ScoreDict) -> list[float] | None:
     """The thresholds of the labels among the scores; None if there are none."""
     found = numbers.get("threshold")
@@ -169,10 +179,10 @@ def thresholds_in(numbers: ScoreDict) -> list[float] | None:
 
 def check_score(scoring: Scoring) -> None:
     """ConfigError unless the chosen metrics include those of the task, which select the best checkpoint."""
-    missing = [name for name in scoring.task.metrics if name not in scoring.metric]
+    missing = [name for name in scoring.task.metrics if name not in scoring.metric_options]
     if missing:
-        chosen = ",".join([*missing, *scoring.metric])
+        chosen = ",".join([*missing, *scoring.metric_options])
         raise ConfigError(
-            f"metric=[{','.join(scoring.metric)}] lacks {missing[0]}, which gives the score of "
+            f"metric=[{','.join(scoring.metric_options)}] lacks {missing[0]}, which gives the score of "
             f"task={scoring.task.name}; use metric=[{chosen}]"
         )

@@ -10,10 +10,10 @@ from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import located
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import inference_of
 from segtrain.data.files.reading import read_image
 from segtrain.data.submission import FORMAT_OF, SUBMISSIONS
 from segtrain.errors import ConfigError
+from segtrain.predictor.inference import inference_of
 from segtrain.predictor.mask import mask_of
 from segtrain.run.storage import probe, storage
 from segtrain.task import task_of

@@ -9,16 +9,18 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.parts.sides import valid_side
-from segtrain.options import check_options
+from segtrain.options import check_options, path_options
 from segtrain.predictor.checks import check_activation, check_target
 from segtrain.predictor.ensemble import EnsembleMember, read_ensemble
 from segtrain.predictor.predictor import Predictor, predictor, protocol
+from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task.task import Task
@@ -98,6 +100,19 @@ class Inference:
         if self._ensemble is None:
             self._ensemble = read_ensemble(self.settings, device)
         return self._ensemble
+
+
+def inference_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Inference:
+    """The inference settings of a command's config.
+
+    run: folder of the run whose saved sections the config was composed over; description: that of its
+    checkpoint. Relative paths in sections that were saved are relative to where the run was started.
+    """
+    settings = config["predictor"]
+    if run is not None:
+        saved = description["config"].get("predictor") or {}
+        settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
+    return Inference(settings, config["tta"])
 
 
 def saved_inference(
