@@ -49,7 +49,7 @@ def chances_of(
     labels, which overlap.
     """
     names = () if facts is None else facts.classes
-    if target.labels and not target.classes:
+    if target.multilabel:
         raise ConfigError(
             f"{where} moves objects of classes, and pixels of this task have any number of labels; leave it "
             f"out"

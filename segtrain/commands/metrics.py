@@ -34,7 +34,7 @@ def built_metrics(
 
 def _check_decisions(name: str, task) -> None:
     """ConfigError for a metric of decisions where the task has none that it could score."""
-    if task.target.labels and not task.target.classes:
+    if task.target.multilabel:
         raise ConfigError(
             f"metric.{name} scores one class a pixel, and a pixel of task={task.name} has any number of "
             f"labels; use metric=[{','.join(task.metrics)}]"

@@ -55,7 +55,7 @@ class RunOutput:
         except Interrupted:
             return None
         numbers = scores.numbers
-        if self.parts.task.at is not None:
+        if self.parts.task.with_thresholds is not None:
             self.thresholds = thresholds_in(numbers)
         self.events.say(f"step {state.step}, validation: {extent(scores.protocol)}")
         self.events.table(lines(numbers, self.parts.facts))

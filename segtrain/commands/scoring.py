@@ -18,7 +18,7 @@ from segtrain.data.resized import Resized
 from segtrain.errors import ConfigError, printable
 from segtrain.evaluate import loop as evaluation
 from segtrain.evaluate.interval import Intervals, intervals
-from segtrain.evaluate.loop import Scores, spread
+from segtrain.evaluate.loop import Scores, evenly_spaced
 from segtrain.evaluate.rules import Rules, protocol_of, rules_of
 from segtrain.evaluate.units import units_of
 from segtrain.loader.loader import evaluation_batches
@@ -62,7 +62,7 @@ def score_split(
     )
     start = time.perf_counter()
     try:
-        shown = spread(len(split), scoring.settings.pictures)
+        shown = evenly_spaced(len(split), scoring.settings.pictures)
         scores = evaluation.evaluate(
             predict,
             scoring.task.decide,
@@ -136,7 +136,9 @@ class Scoring:
         a task whose thresholds need no fitting."""
         if not self.task.fits_thresholds:
             return None
-        return lambda probabilities, numbers: self.task.at(thresholds_in(numbers)).decide(probabilities)
+        return lambda probabilities, numbers: self.task.with_thresholds(thresholds_in(numbers)).decide(
+            probabilities
+        )
 
     def only_class(self, scores: Scores) -> str | None:
         """The name of the class that all labelled pixels have; None if there are several, or no counts of

@@ -78,7 +78,7 @@ def loss_of(name: str, target: Target, class_weights) -> type[BinaryCrossEntropy
     """The class of the loss for the targets of a task. ConfigError if it has neither classes nor labels, or
     labels without classes whose pixels the weights could be of."""
     if target.labels:
-        if class_weights != "none" and not target.classes:
+        if class_weights != "none" and target.multilabel:
             raise ConfigError(
                 f"loss.class_weights={class_weights} weighs pixels by their class, and a pixel of this task "
                 f"has any number of labels; leave it out"

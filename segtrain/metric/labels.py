@@ -124,7 +124,7 @@ def labels(
 ) -> Labels:
     """IoU, Dice, precision and recall of each label and their means (task=multilabel), at the thresholds of
     the run; in training at those that fit the validation split best."""
-    if not target.labels or target.classes:
+    if not target.multilabel:
         raise ConfigError(
             "metric.labels scores the probabilities of task=multilabel; for classes use metric.confusion"
         )

@@ -24,4 +24,4 @@ def task_of(description: Mapping) -> Task:
             f"thresholds; labels hold from a probability of {HALF} on"
         )
         thresholds = [HALF] * task.out_channels(Facts.from_plain(description["facts"]))
-    return task if thresholds is None or task.at is None else task.at(thresholds)
+    return task if thresholds is None or task.with_thresholds is None else task.with_thresholds(thresholds)

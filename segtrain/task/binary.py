@@ -41,7 +41,7 @@ def _task(thresholds: tuple[float, ...] | None) -> Task:
         folder="masks",
         stored=_as_masks,
         thresholds=thresholds,
-        at=lambda thresholds: _task(tuple(thresholds)),
+        with_thresholds=lambda thresholds: _task(tuple(thresholds)),
     )
 
 

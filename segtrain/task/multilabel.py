@@ -44,7 +44,7 @@ def _task(thresholds: tuple[float, ...] | None) -> Task:
         folder="labels",
         stored=_by_label,
         thresholds=thresholds,
-        at=lambda thresholds: _task(tuple(thresholds)),
+        with_thresholds=lambda thresholds: _task(tuple(thresholds)),
     )
 
 

@@ -36,14 +36,14 @@ class Task:
     `lower_is_better`.
     picture: (prediction or target of one image, H×W or H×W×T; facts) -> H×W×3 uint8 RGB.
     errors: (target, prediction, facts) -> H×W×3 uint8 RGB; None: contact sheets have no column of errors.
-    target: how augmentation treats the target.
+    target: what the values of the target are.
     folder: folder of the predictions below OUTPUT of `predict`. They are PNG if uint8 or uint16, TIFF if H×W
     float32, else .npy.
     stored: (prediction of one image, facts, config of the run's data set) -> what is written of it, by the
     folder below `folder`; "": in `folder` itself.
     thresholds: of the labels of a task whose labels hold from a probability on, where they are set; None:
     the task has none, or they are still to be fitted to the validation split.
-    at: thresholds -> the same task with these; None: the task has none.
+    with_thresholds: thresholds -> the same task with these; None: the task has none.
 
     For tasks that train more than one network:
     networks: facts -> {name: network}, without the network that is served.
@@ -71,9 +71,9 @@ class Task:
     initial_logit: Callable[[Facts], float] | None = None
     stored: Callable[[np.ndarray, Facts, Mapping], dict[str, np.ndarray]] = _as_predicted
     thresholds: tuple[float, ...] | None = None
-    at: Callable[[Sequence[float]], Task] | None = None
+    with_thresholds: Callable[[Sequence[float]], Task] | None = None
 
     @property
     def fits_thresholds(self) -> bool:
         """Whether the thresholds are still to be fitted."""
-        return self.at is not None and self.thresholds is None
+        return self.with_thresholds is not None and self.thresholds is None
