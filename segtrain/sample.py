@@ -126,6 +126,11 @@ class Facts:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def background(self) -> int | None:
+        """Index of the class named background, in upper or lower case; None if no class has that name."""
+        return next((index for index, name in enumerate(self.classes) if name.lower() == "background"), None)
+
     def plain(self) -> dict:
         """Plain lists, numbers and strings, as they are saved."""
         return asdict(self)
