@@ -26,20 +26,30 @@ def no_label(dtype: np.dtype, ignore_index: int = IGNORE) -> float | int:
 
 @dataclass(frozen=True)
 class Target:
-    """How augmentation treats the target of a task.
+    """What the values of a task's target are.
 
-    classes: whether the values are class indices; else they are measured values. interpolation: how the
-    target is resampled. Linearly interpolated targets are float, with NaN where the value is unknown.
-    labels: whether each channel of the logits is a label of its own, which a pixel has (1) or has not (0):
-    one channel for an H×W target, T for H×W×T. Else the classes of a pixel exclude each other.
+    classes: whether the target holds one class index a pixel. labels: whether each channel of the logits is a
+    label of its own, which a pixel has (1) or has not (0): one channel for an H×W target, T for H×W×T.
+    interpolation: how the target is resampled. Linearly interpolated targets are float, with NaN where the
+    value is unknown.
+
+    classes alone: classes that exclude each other (task=semantic). Both: the label is class 1, background is
+    class 0 (task=binary). labels alone: any number of labels a pixel (task=multilabel). None of both:
+    measured values.
     """
 
     classes: bool = True
     interpolation: Literal["nearest", "linear"] = "nearest"
     labels: bool = False
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a pixel has any number of labels, so that it has no class (task=multilabel)."""
+        return self.labels and not self.classes
+
     def num_labels(self, num_classes: int) -> int:
-        """T, the number of labels, of a data set of `num_classes` names: background is no label."""
+        """T, the number of labels, of a data set of `num_classes` names; the background of a binary
+        task is no label."""
         return 1 if self.classes else num_classes
 
 
@@ -115,6 +125,11 @@ class Facts:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def background(self) -> int | None:
+        """Index of the class named background, in upper or lower case; None if no class has that name."""
+        return next((index for index, name in enumerate(self.classes) if name.lower() == "background"), None)
 
     def plain(self) -> dict:
         """Plain lists, numbers and strings, as they are saved."""

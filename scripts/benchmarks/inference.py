@@ -25,9 +25,10 @@ from benchmarks.reading import PHOTOGRAPHS, tile_of
 from benchmarks.step import built
 from segtrain.commands import predict_files
 from segtrain.commands.prepare import keep_memory
-from segtrain.commands.scoring import prediction_of, score_split, scoring_of
+from segtrain.commands.scoring import score_split, scoring_of
 from segtrain.data.files.labels import Labels
 from segtrain.data.files.pairs import Pair, PairedFiles
+from segtrain.predictor.inference import inference_of
 from segtrain.predictor.mask import mask_of
 from segtrain.predictor.tiles import assembled, sliding, starts
 from segtrain.sample import IGNORE, Facts, voc_palette
@@ -134,7 +135,7 @@ def predicting(quick: bool) -> Result:
     writes them in colours, against the plain loop: read, forward, upsample, argmax, write. Equal classes of
     999 pixels in 1000 are checked. Both keep freed memory."""
     with _Place(quick) as place:
-        mask = mask_of(place.network, place.facts, place.task, prediction_of(place.config), CPU)
+        mask = mask_of(place.network, place.facts, place.task, inference_of(place.config), CPU)
         images, written = place.root / "images", [place.root / name for name in ("ours", "theirs")]
         written[1].mkdir()
 

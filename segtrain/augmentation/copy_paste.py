@@ -10,7 +10,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from segtrain.augmentation.mixing import Partner, mixed, partner_of
-from segtrain.augmentation.objects import MIN_VISIBLE_PX, Chances, chances_of, classes_of, objects_of
+from segtrain.augmentation.objects import (
+    MIN_VISIBLE_PX,
+    ObjectClasses,
+    classes_of,
+    object_classes,
+    objects_of,
+)
 from segtrain.options import PROBABILITY, between
 from segtrain.sample import CLASSES, IGNORE, Facts, Sample, Target
 
@@ -47,7 +53,7 @@ def copy_paste(
     return CopyPaste(
         probability,
         partner_of(where, scale, flip, ignore_index, fill, target),
-        chances_of(where, named, facts, ignore_index, target),
+        object_classes(where, named, facts, ignore_index, target),
         feather,
         ignore_index,
     )
@@ -61,7 +67,7 @@ class CopyPaste:
     output_size: ClassVar[None] = None
     probability: float
     partner: Partner
-    chances: Chances
+    object_classes: ObjectClasses
     feather: float
     ignore_index: int
 
@@ -71,13 +77,13 @@ class CopyPaste:
         if rng.random() >= self.probability or sample.target is None:
             return sample
         other, covered = self.partner.drawn(sample, rng, draw)
-        objects = np.where(covered, objects_of(other, self.chances.classes), 0)
+        objects = np.where(covered, objects_of(other, self.object_classes.components), 0)
         areas = np.bincount(objects.ravel())
         classes = classes_of(objects, other.target, self.ignore_index)
         numbers = [
             number
             for number, label in classes.items()
-            if areas[number] >= MIN_VISIBLE_PX and self.chances.of(label) > 0
+            if areas[number] >= MIN_VISIBLE_PX and self.object_classes.probability_of(label) > 0
         ]
         if not numbers:
             return sample

@@ -55,7 +55,17 @@ class Partner:
         """Another sample, resampled to the size of `sample`, and H×W bool, the pixels that it covers."""
         other = draw(rng)
         size = sample.image.shape[:2]
-        warp = Warp(size, self.scale, False, 0.0, self.flip, 0.0, None, self.ignore_index, self.fill)
+        warp = Warp(
+            output_size=size,
+            scale=self.scale,
+            log=False,
+            rotate=0.0,
+            flip=self.flip,
+            class_centred=0.0,
+            class_weights=None,
+            ignore_index=self.ignore_index,
+            fill=self.fill,
+        )
         place = warp.placement(replace(other, focus=None), rng)
         outside = Nearest(place.matrix(), place, other.image.shape[:2]).outside
         covered = np.ones(size, bool) if outside is None else np.broadcast_to(~outside, size)

@@ -13,12 +13,12 @@ import numpy as np
 from segtrain.augmentation import holes
 from segtrain.augmentation.mixing import blended, checked_scale
 from segtrain.augmentation.objects import (
-    SMALLEST_SHARE,
-    Chances,
+    ObjectClasses,
     box_of,
-    chances_of,
     classes_of,
+    large_objects,
     nearest_pixel,
+    object_classes,
     objects_of,
     unlabelled,
     without_hidden,
@@ -73,7 +73,7 @@ def object_affine(
         rotate,
         shift,
         flip,
-        chances_of(where, classes, facts, ignore_index, target),
+        object_classes(where, classes, facts, ignore_index, target),
         hole_label == "nearest",
         feather,
         ignore_index,
@@ -105,7 +105,7 @@ class ObjectAffine:
     rotate: float
     shift: float
     flip: float
-    chances: Chances
+    object_classes: ObjectClasses
     nearest_label: bool
     feather: float
     ignore_index: int
@@ -113,9 +113,9 @@ class ObjectAffine:
     def __call__(self, sample: Sample, rng: np.random.Generator, draw: Callable | None = None) -> Sample:
         if rng.random() >= self.probability or sample.target is None:
             return sample
-        objects = objects_of(sample, self.chances.classes)
+        objects = objects_of(sample, self.object_classes.components)
         areas = np.bincount(objects.ravel())
-        chosen = self._chosen(sample, objects, areas, rng)
+        chosen = self._chosen(sample, objects, rng)
         if not chosen:
             return sample
         chosen.sort(key=lambda number: (-areas[number], number))
@@ -138,18 +138,19 @@ class ObjectAffine:
             sample = replace(sample, instances=without_hidden(sample.instances, before, changed))
         return sample
 
-    def _chosen(
-        self, sample: Sample, objects: np.ndarray, areas: np.ndarray, rng: np.random.Generator
-    ) -> list[int]:
+    def _chosen(self, sample: Sample, objects: np.ndarray, rng: np.random.Generator) -> list[int]:
         """Numbers of the objects to change."""
-        large = np.flatnonzero(areas >= max(1, SMALLEST_SHARE * objects.size))
         border = np.concatenate([objects[0], objects[-1], objects[:, 0], objects[:, -1]])
-        numbers = np.setdiff1d(large, np.append(border, 0))
+        numbers = np.setdiff1d(large_objects(objects), border)
         count = int(rng.integers(1, self.max_objects + 1))
         classes = classes_of(objects, sample.target, self.ignore_index)
         chosen: list[int] = []
         for number in rng.permutation(numbers).tolist():
-            if len(chosen) < count and number in classes and rng.random() < self.chances.of(classes[number]):
+            if len(chosen) == count:
+                break
+            if number not in classes:
+                continue
+            if rng.random() < self.object_classes.probability_of(classes[number]):
                 chosen.append(number)
         return chosen
 

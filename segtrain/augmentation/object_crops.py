@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from segtrain.augmentation.objects import box_of, objects_of, worth_a_look
+from segtrain.augmentation.objects import box_of, large_objects, objects_of
 from segtrain.augmentation.warp import LARGEST, SMALLEST, Placement, warped
 from segtrain.errors import ConfigError
 from segtrain.options import PROBABILITY, SIDE_PX, between
@@ -64,8 +64,8 @@ def object_crops(
             f"{where}.background is {background}; allowed: the index of a class, ignore, or null"
         )
     if background is None:
-        background = names.index("background") if "background" in names else "ignore"
-    background = ignore_index if background == "ignore" else background
+        background = None if facts is None else facts.background
+    background = ignore_index if background in (None, "ignore") else background
     things = () if facts is None else facts.things
     classes = things or tuple(index for index in range(len(names) or ignore_index) if index != background)
     return ObjectCrops(
@@ -111,7 +111,9 @@ class ObjectCrops:
     def _chosen(self, objects: np.ndarray, rng: np.random.Generator, wanted: np.ndarray) -> list[int]:
         """Numbers of the objects in the crop; [] if the image has none. wanted: numbers of which the first is
         drawn, if there are any but 0."""
-        numbers = worth_a_look(objects)
+        numbers = large_objects(objects)
+        if len(numbers) == 0:
+            numbers = np.setdiff1d(objects, 0)
         if len(numbers) == 0:
             return []
         wanted = wanted[wanted > 0]
@@ -119,7 +121,7 @@ class ObjectCrops:
         if self.stage == 1:
             return [first]
         centres = {int(number): _centre(box_of(objects == number)) for number in numbers}
-        centres.setdefault(first, _centre(box_of(objects == first)))  # smaller than those worth a look
+        centres.setdefault(first, _centre(box_of(objects == first)))  # it may be smaller than these
         others = sorted(centres, key=lambda number: np.linalg.norm(centres[number] - centres[first]))
         return others[: 1 + int(rng.integers(1, NEIGHBOURS + 1))]
 

@@ -12,44 +12,47 @@ from segtrain.errors import ConfigError, nearest
 from segtrain.sample import Facts, Sample, Target, no_label
 
 SMALLEST_SHARE = 0.001
-"""Of the image's pixels: smaller objects are not chosen if there are larger ones."""
+"""Least share of the image's pixels that a large object has."""
 MIN_VISIBLE_PX = 20
 """An object that operations leave with fewer pixels is no object any more."""
 
 
 @dataclass(frozen=True)
-class Chances:
-    """The classes whose objects an operation takes, and how probably it takes an object of each.
+class ObjectClasses:
+    """The classes whose objects an operation takes, and with which probability.
 
-    by_class: probability of each class index; None: every object, of whatever class. classes: indices of the
+    probabilities: by class index; None: 1 for every object, also of other classes. components: indices of the
     classes whose connected components are objects where a sample has no instances.
     """
 
-    by_class: Mapping[int, float] | None
-    classes: tuple[int, ...]
+    probabilities: Mapping[int, float] | None
+    components: tuple[int, ...]
 
-    def of(self, label: int | None) -> float:
+    def probability_of(self, label: int | None) -> float:
         """Probability that an object of this class is taken; label None: an object without a class."""
-        if self.by_class is None:
+        if self.probabilities is None:
             return 1.0
-        return 0.0 if label is None else self.by_class.get(label, 0.0)
+        return 0.0 if label is None else self.probabilities.get(label, 0.0)
 
 
-def chances_of(
+def object_classes(
     where: str,
     named: Mapping[str, float] | None,
     facts: Facts | None,
     ignore_index: int,
     target: Target,
-) -> Chances:
-    """named: probability by class name; None: 1 for instances of every class and, without instances, for the
-    thing classes or, where the data set names none, for every class but the one called background.
+) -> ObjectClasses:
+    """The `ObjectClasses` of an operation's option `classes`.
 
-    ConfigError that begins with `where` if a name is unknown, or if the task has no classes to name, or
-    labels, which overlap.
+    named: probability by class name. None: 1 for instances of every class; without instances, objects are the
+    connected components of the thing classes or, where the data set names no things, of every class but the
+    one named background.
+
+    ConfigError that begins with `where`, the key of the operation, if a name is unknown, if classes are named
+    and the task has none, or if the task has labels, which overlap.
     """
     names = () if facts is None else facts.classes
-    if target.labels and not target.classes:
+    if target.multilabel:
         raise ConfigError(
             f"{where} moves objects of classes, and pixels of this task have any number of labels; leave it "
             f"out"
@@ -57,19 +60,19 @@ def chances_of(
     if not target.classes:
         if named is not None:
             raise ConfigError(f"{where}.classes names classes, and the task has none; use null")
-        return Chances(None, ())
+        return ObjectClasses(None, ())
     if named is not None:
         for name in named:
             if name not in names:
                 raise ConfigError(
                     f"{where}.classes has {name!r}{nearest(name, names)}; allowed: {', '.join(names)}"
                 )
-        by_class = {names.index(name): chance for name, chance in named.items()}
-        return Chances(by_class, tuple(by_class))
+        probabilities = {names.index(name): probability for name, probability in named.items()}
+        return ObjectClasses(probabilities, tuple(probabilities))
     if facts is not None and facts.things:
-        return Chances(None, facts.things)
-    background = names.index("background") if "background" in names else None
-    return Chances(None, tuple(n for n in range(len(names) or ignore_index) if n != background))
+        return ObjectClasses(None, facts.things)
+    background = None if facts is None else facts.background
+    return ObjectClasses(None, tuple(n for n in range(len(names) or ignore_index) if n != background))
 
 
 def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
@@ -91,13 +94,11 @@ def objects_of(sample: Sample, classes: Sequence[int]) -> np.ndarray:
     return found
 
 
-def worth_a_look(objects: np.ndarray) -> np.ndarray:
-    """int[N]: numbers of the objects of at least SMALLEST_SHARE of the image; of all objects if none is
-    that large."""
+def large_objects(objects: np.ndarray) -> np.ndarray:
+    """int[N]: numbers of the objects of at least SMALLEST_SHARE of the image. objects: see `objects_of`."""
     areas = np.bincount(objects.ravel())
     areas[0] = 0
-    large = np.flatnonzero(areas >= max(1, SMALLEST_SHARE * objects.size))
-    return large if len(large) else np.flatnonzero(areas)
+    return np.flatnonzero(areas >= max(1, SMALLEST_SHARE * objects.size))
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:

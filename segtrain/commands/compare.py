@@ -10,13 +10,13 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.results import write_scores
+from segtrain.commands.results import comparison_sheet, write_scores
 from segtrain.commands.scored import scored_splits
-from segtrain.commands.scoring import check_score, prediction_of, score_split, scoring_of
+from segtrain.commands.scoring import check_score, score_split, scoring_of
 from segtrain.errors import ConfigError
 from segtrain.evaluate import comparison as comparing
 from segtrain.evaluate.table import extent
-from segtrain.report.sheet import comparison
+from segtrain.predictor.inference import inference_of
 from segtrain.run.storage import probe, storage
 from segtrain.task import task_of
 from segtrain.text import say
@@ -39,11 +39,11 @@ def compare(config: dict, stop) -> dict:
     with storage(output):
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
-    prediction = prediction_of(config)
+    inference = inference_of(config)
     entries = [
         _entry(
             config,
-            prediction,
+            inference,
             run,
             found[run],
             task,
@@ -65,13 +65,7 @@ def compare(config: dict, stop) -> dict:
     picture = None
     if scored.pictures:
         title = f"{config['data']['name']} {names[0]}, {protocol['images']} images"
-        rows = [
-            (image, target, *(entry.scores.pictures[i][2] for entry in entries))
-            for i, (image, target, _) in enumerate(scored.pictures)
-        ]
-        picture = comparison(
-            rows, [entry.heads(task.score) for entry in entries], data.facts, task.picture, title
-        )
+        picture = comparison_sheet(entries, data.facts, task, title)
     written = write_scores(output / "compare.json", record, output / "compare.png", picture)
     table = comparing.lines(entries, task.score, task.lower_is_better, names[0])
     say(*table, *said, extent(protocol), written)
@@ -79,7 +73,7 @@ def compare(config: dict, stop) -> dict:
 
 
 def _entry(
-    config: dict, prediction, run: str, checkpoint: Checkpoint, task, facts, splits, device, stop
+    config: dict, inference, run: str, checkpoint: Checkpoint, task, facts, splits, device, stop
 ) -> comparing.Entry:
     """The scores of one run on each split. ConfigError if its task is not that of the first run, or its
     classes are not those of the data."""
@@ -90,15 +84,15 @@ def _entry(
             f"{task.name}"
         )
     same_classes(own, facts, run)
-    scoring = scoring_of(config, task_of(description), own, prediction)
+    scoring = scoring_of(config, task_of(description), own, inference)
     check_score(scoring)
     model.to(device)
-    kept, found, doubts = scoring.with_intervals(config["bootstrap"]), {}, []
+    kept, by_split, intervals = scoring.resampled_metrics(config["bootstrap"]), {}, []
     for name, split in splits.items():
         scores = score_split(scoring, model, split, device, stop, f"evaluating {run} on {name}", kept=kept)
-        doubts.append(comparing.intervals_of(scoring.metrics, scores, split, config["bootstrap"]))
-        found[name] = replace(scores, per_image={})  # which many runs would not leave room for
-    first, *others = found
+        intervals.append(scoring.intervals(scores, split, config["bootstrap"]))
+        by_split[name] = replace(scores, per_image={})  # which many runs would not leave room for
+    first, *others = by_split
     parameters = sum(parameter.numel() for parameter in model.parameters())
     origin = comparing.origin_of(description["config"])
     return comparing.Entry(
@@ -107,9 +101,9 @@ def _entry(
         origin,
         description["step"],
         parameters,
-        found[first],
-        {name: found[name] for name in others},
+        by_split[first],
+        {name: by_split[name] for name in others},
         config=description["config"],
         validated=description.get("protocol") or {},
-        intervals=doubts,
+        intervals=intervals,
     )

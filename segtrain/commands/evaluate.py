@@ -9,18 +9,17 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import data_of
 from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
-from segtrain.commands.results import output_folder, removed_if_empty, write_matrix, write_scores
-from segtrain.commands.scored import scored_split
-from segtrain.commands.scoring import (
+from segtrain.commands.results import (
     contact_sheet,
-    prediction_of,
-    score_split,
-    scoring_of,
+    output_folder,
+    removed_if_empty,
+    write_matrix,
+    write_scores,
 )
+from segtrain.commands.scored import scored_split
+from segtrain.commands.scoring import score_split, scoring_of_run
 from segtrain.commands.tta_report import check_report, report_lines, tta_report
-from segtrain.evaluate.interval import intervals
 from segtrain.evaluate.table import as_record, extent, lines
-from segtrain.evaluate.units import units_of
 from segtrain.run.storage import probe
 from segtrain.task import task_of
 from segtrain.text import say
@@ -40,7 +39,7 @@ def evaluate(config: dict, stop) -> dict:
     config = {**config, "split": scored.name}
     if config["evaluate"]["tta_report"]:
         check_report(config["tta"])
-    scoring = scoring_of(config, task, facts, prediction_of(config, config["run"], description))
+    scoring = scoring_of_run(config, task, facts, description)
     output = output_folder(config, description["step"])
     title = (
         f"{config['model']['name']} on {config['data']['name']} {config['split']}, step {description['step']}"
@@ -56,12 +55,12 @@ def evaluate(config: dict, stop) -> dict:
             device,
             stop,
             f"evaluating {config['split']}",
-            kept=scoring.with_intervals(config["bootstrap"]),
+            kept=scoring.resampled_metrics(config["bootstrap"]),
         )
         report = []
         if scoring.settings.tta_report:
             report = tta_report(scoring, model, scored.split, device, stop, scores)
-        doubt = intervals(scoring.metrics, scores, units_of(scored.split), config["bootstrap"])
+        intervals = scoring.intervals(scores, scored.split, config["bootstrap"])
         # The atrous rates follow model.output_stride, so the built network knows them, not the config.
         used = {key: model.built_with().get(key) or value for key, value in config["model"].items()}
         made = {
@@ -72,13 +71,13 @@ def evaluate(config: dict, stop) -> dict:
         }
         protocol = {**scores.protocol, **made}
         record = as_record(replace(scores, protocol=protocol), facts)
-        record["interval"] = doubt.record(scores, facts)
+        record["interval"] = intervals.record(scores, facts)
         if report:
             record["tta_report"] = report
         picture = contact_sheet(scores, facts, task, title) if scores.pictures else None
         written = write_scores(output / "scores.json", record, output / "sheet.png", picture)
         written += write_matrix(output / "confusion.png", scores, facts, title)
-        about = [doubt.line(scores, task.score)] if scores.per_image else []
+        about = [intervals.line(scores, task.score)] if scores.per_image else []
         about += report_lines(report, scores, task) if report else []
-        say(*lines(scores.numbers, facts, doubt.bounds), *about, extent(protocol), written)
+        say(*lines(scores.numbers, facts, intervals.bounds), *about, extent(protocol), written)
     return record

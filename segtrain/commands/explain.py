@@ -12,7 +12,7 @@ from segtrain.commands.parts import same_classes
 from segtrain.commands.prepare import prepare
 from segtrain.commands.results import output_folder, removed_if_empty, write_scores
 from segtrain.commands.scored import scored_split
-from segtrain.commands.scoring import Scoring, check_score, prediction_of, score_split, scoring_of
+from segtrain.commands.scoring import Scoring, check_score, score_split, scoring_of_run
 from segtrain.data.joined import SubsetSplit
 from segtrain.errors import ConfigError
 from segtrain.evaluate import explanation
@@ -84,5 +84,4 @@ def _scoring(config: Mapping, task, facts, description: Mapping) -> Scoring:
     """The scoring of `segtrain evaluate`, with the metrics that explain."""
     options = {key: config[key] for key in ("band_px", "min_share")}
     metrics = {"confusion": {}, "mistakes": options}
-    prediction = prediction_of(config, config["run"], description)
-    return scoring_of({**config, "metric": metrics}, task, facts, prediction)
+    return scoring_of_run({**config, "metric": metrics}, task, facts, description)

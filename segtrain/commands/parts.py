@@ -97,7 +97,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
 def check_kind(task, data: Data, config: Mapping) -> None:
     """ConfigError unless the data set has classes where the task wants classes, labels where it wants labels,
     and neither where it wants measured values."""
-    facts, labels = data.facts, task.target.labels and not task.target.classes
+    facts, labels = data.facts, task.target.multilabel
     if labels and not data.labels:
         raise ConfigError(
             f"data={config['data']['name']} has one class at each pixel and task={task.name} needs labels, "

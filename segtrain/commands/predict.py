@@ -7,11 +7,10 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.commands import predict_files as files
 from segtrain.commands.predict_rasters import by_windows
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import prediction_of
 from segtrain.data.files.channels import Channels
 from segtrain.errors import DataError
+from segtrain.predictor.inference import Inference, inference_of
 from segtrain.predictor.mask import Mask, mask_of
-from segtrain.predictor.prediction import Prediction
 from segtrain.task import task_of
 from segtrain.text import count, say
 
@@ -23,14 +22,14 @@ def predict(config: dict, stop) -> dict:
     model, facts = build_from(checkpoint, config["model"])
     trained = checkpoint.description["config"]
     task = task_of(checkpoint.description)
-    prediction = prediction_of(config, config["run"], checkpoint.description)
+    inference = inference_of(config, config["run"], checkpoint.description)
     model.to(device)
 
-    def mask_by(prediction: Prediction, votes: bool = False) -> Mask:
-        return mask_of(model, facts, task, prediction, device, stop.raise_if_requested, votes=votes)
+    def mask_by(inference: Inference, votes: bool = False) -> Mask:
+        return mask_of(model, facts, task, inference, device, stop.raise_if_requested, votes=votes)
 
     counts = files.predict(
-        mask_by(prediction, config["disagreement"]),
+        mask_by(inference, config["disagreement"]),
         task,
         config["input"],
         config["output"],
@@ -39,7 +38,7 @@ def predict(config: dict, stop) -> dict:
         stop.raise_if_requested,
         config["max_pixels"],
         Channels.of(trained["data"].get("channels")),
-        by_windows(prediction, mask_by, trained["data"], config["max_pixels"]),
+        by_windows(inference, mask_by, trained["data"], config["max_pixels"]),
         config["disagreement"],
         trained["data"],
     )

@@ -11,14 +11,14 @@ from segtrain.data.files.channels import Channels
 from segtrain.data.files.raster import raster_image
 from segtrain.data.files.reading import opened, read_header
 from segtrain.errors import DataError
+from segtrain.predictor.inference import Inference
 from segtrain.predictor.mask import Mask
-from segtrain.predictor.prediction import Prediction
 from segtrain.predictor.raster import predict_raster
 from segtrain.predictor.tiles import AUTO_TILE
 
 
 def by_windows(
-    prediction: Prediction, mask_of: Callable[[Prediction], Mask], data: Mapping, max_pixels: int
+    inference: Inference, mask_of: Callable[[Inference], Mask], data: Mapping, max_pixels: int
 ) -> Callable[[str, Path], bool]:
     """A function (image, path) that predicts a TIFF window by window, writes the GeoTIFF `path`, and returns
     True. For an image that is no such TIFF it returns False and writes nothing.
@@ -27,12 +27,12 @@ def by_windows(
     the section `data` of the run. Without predictor.tile, tiles of AUTO_TILE pixels are taken.
     """
     channels = Channels.of(data.get("channels"))
-    settings = prediction.settings
+    settings = inference.settings
     tile = settings.tile or AUTO_TILE
 
     @functools.cache
     def mask() -> Mask:
-        tiled = prediction if settings.tile else Prediction({**vars(settings), "tile": tile}, prediction.tta)
+        tiled = inference if settings.tile else Inference({**vars(settings), "tile": tile}, inference.tta)
         return mask_of(tiled)
 
     def predict(image: str, path: Path) -> bool:

@@ -5,14 +5,33 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from segtrain.evaluate.comparison import Entry
 from segtrain.evaluate.loop import Scores
 from segtrain.report.matrix import confusion_picture
+from segtrain.report.sheet import comparison, sheet
 from segtrain.run.own import check_own
 from segtrain.run.storage import storage, write_atomic, write_json
 from segtrain.sample import Facts
+
+
+def contact_sheet(scores: Scores, facts: Facts, task, title: str):
+    """The contact sheet of an evaluation, with its score in the title."""
+    score = scores.value(task.score)
+    title += "" if score is None else f", {task.score} {score:.4f}"
+    return sheet(scores.pictures, facts, task.picture, task.errors, title)
+
+
+def comparison_sheet(entries: Sequence[Entry], facts: Facts, task, title: str):
+    """The predictions of several runs beside image and target, a column for each run."""
+    rows = [
+        (image, target, *(entry.scores.pictures[i][2] for entry in entries))
+        for i, (image, target, _) in enumerate(entries[0].scores.pictures)
+    ]
+    heads = [entry.heads(task.score) for entry in entries]
+    return comparison(rows, heads, facts, task.picture, title)
 
 
 def write_scores(path: Path, record: dict, picture_path: Path, picture) -> str:

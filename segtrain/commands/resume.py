@@ -17,7 +17,7 @@ from segtrain.data import path_keys
 from segtrain.data.parts import Data, Split
 from segtrain.data.selection import names_below
 from segtrain.errors import ConfigError, DataError
-from segtrain.evaluate.loop import spread
+from segtrain.evaluate.loop import evenly_spaced
 from segtrain.run.saved import with_settled_values
 from segtrain.text import flatten, show
 
@@ -91,7 +91,7 @@ def _names_hash(split: Split) -> str:
 
 def _fingerprint(split: Split) -> dict:
     content = hashlib.sha256()
-    for index in spread(len(split), COMPARED):
+    for index in evenly_spaced(len(split), COMPARED):
         with contextlib.suppress(DataError):  # of an unreadable sample only its name counts
             sample = split[index]
             for array in (sample.image, sample.target):

@@ -9,7 +9,8 @@ import numpy as np
 
 from segtrain import checkpoint as checkpoints
 from segtrain.commands.parts import Parts
-from segtrain.commands.scoring import Scoring, contact_sheet, score_split, thresholds_in
+from segtrain.commands.results import contact_sheet
+from segtrain.commands.scoring import Scoring, score_split, thresholds_in
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, extent, flat_scores, lines
@@ -54,7 +55,7 @@ class RunOutput:
         except Interrupted:
             return None
         numbers = scores.numbers
-        if self.parts.task.at is not None:
+        if self.parts.task.with_thresholds is not None:
             self.thresholds = thresholds_in(numbers)
         self.events.say(f"step {state.step}, validation: {extent(scores.protocol)}")
         self.events.table(lines(numbers, self.parts.facts))

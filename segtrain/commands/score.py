@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from segtrain.commands.dataset import split_of
+from segtrain.commands.metrics import built_metrics, chosen_metrics, resampled_metrics
 from segtrain.commands.predicted_masks import needs_of, pairs_of, scores_of
-from segtrain.commands.scoring import built_metrics, chosen_metrics, metrics_with_intervals
 from segtrain.data import DATA
 from segtrain.evaluate import conventions
 from segtrain.evaluate.interval import intervals
@@ -36,7 +36,7 @@ def score(config: dict, stop) -> dict:
     metrics = built_metrics(chosen, facts, rules.absent or settings.absent, facts.num_classes + 1)
     tally = conventions.Conventions(facts) if compared else None
     pairs = pairs_of(config, split, facts, "instances" in needs_of(metrics), stop)
-    kept = metrics_with_intervals(metrics, config["bootstrap"])
+    kept = resampled_metrics(metrics, config["bootstrap"])
     scores, pixels = scores_of((one.resized(rules.short_side) for one in pairs), metrics, tally, kept)
     doubt = intervals(metrics, scores, units_of(split), config["bootstrap"])
     warn_of_no_label(len(split), pixels)

@@ -10,10 +10,10 @@ from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.commands.dataset import located
 from segtrain.commands.prepare import prepare
-from segtrain.commands.scoring import prediction_of
 from segtrain.data.files.reading import read_image
 from segtrain.data.submission import FORMAT_OF, SUBMISSIONS
 from segtrain.errors import ConfigError
+from segtrain.predictor.inference import inference_of
 from segtrain.predictor.mask import mask_of
 from segtrain.run.storage import probe, storage
 from segtrain.task import task_of
@@ -39,12 +39,12 @@ def submit(config: dict, stop) -> dict:
         output.mkdir(parents=True, exist_ok=True)
     probe(output, 1 << 20)
     task = task_of(checkpoint.description)
-    prediction = prediction_of(config, config["run"], checkpoint.description)
+    inference = inference_of(config, config["run"], checkpoint.description)
 
     def interrupt() -> None:
         stop.raise_if_requested("stopped while predicting; no archive was written")
 
-    mask = mask_of(model.to(device), facts, task, prediction, device, interrupt)
+    mask = mask_of(model.to(device), facts, task, inference, device, interrupt)
     for name, image in tqdm(submission.files.items(), unit="image", disable=None):
         interrupt()
         submission.write(output, name, submission.encoded(mask(read_image(image)), facts.classes))

@@ -28,11 +28,11 @@ def tta_report(scoring: Scoring, model: Network, split, device, stop, scores: Sc
     """
     rows: list[dict] = []
     quiet = replace(scoring, settings=replace(scoring.settings, pictures=0))
-    everything = _entries(scoring.prediction.tta)
+    everything = _entries(scoring.inference.tta)
     for network, tta in _cases(model, everything):
         made = scores
         if network is not model or tta != everything:
-            chosen = replace(quiet, prediction=scoring.prediction.with_views(tta))
+            chosen = replace(quiet, inference=scoring.inference.with_views(tta))
             what = "+".join(tta) or "no views"
             made = score_split(chosen, network, split, device, stop, f"evaluating with {what}")
         rows.append(_row(made, tta, network, scoring.task, rows[0] if rows else None))

@@ -15,9 +15,8 @@ from segtrain.evaluate.difference import (
     same_but_seed,
 )
 from segtrain.evaluate.difference import lines as difference_lines
-from segtrain.evaluate.interval import Intervals, intervals
+from segtrain.evaluate.interval import Intervals
 from segtrain.evaluate.loop import Scores
-from segtrain.evaluate.units import units_of
 from segtrain.model import MODEL
 from segtrain.model.unet import SMALL
 from segtrain.sample import Number
@@ -65,13 +64,19 @@ class Entry:
     def record(self) -> dict:
         """The entry of the run in compare.json."""
         about = {"name": self.name, "origin": self.origin, "step": self.step, "parameters": self.parameters}
-        plain = {"run": self.run, **about, "seconds_per_image": round(self.seconds, 4), **_means(self.scores)}
+        plain = {
+            "run": self.run,
+            **about,
+            "seconds_per_image": round(self.seconds, 4),
+            **_numbers(self.scores),
+        }
         if self.other_splits:
-            plain["other_splits"] = {name: _means(scores) for name, scores in self.other_splits.items()}
+            plain["other_splits"] = {name: _numbers(scores) for name, scores in self.other_splits.items()}
         return plain
 
 
-def _means(scores: Scores) -> dict:
+def _numbers(scores: Scores) -> dict:
+    """The scores that are one number, by key."""
     return {key: one.value for key, one in scores.numbers.items() if isinstance(one, Number)}
 
 
@@ -162,11 +167,6 @@ def differences(
         label = _label(entries, score) + (f" on {name}" if len(names) > 1 else "")
         said += difference_lines(found, label, best.intervals[place])
     return made, said
-
-
-def intervals_of(metrics: Mapping[str, object], scores: Scores, split, resamples: int) -> Intervals:
-    """The intervals of an evaluation of `split`."""
-    return intervals(metrics, scores, units_of(split), resamples)
 
 
 def notes(entries: Sequence[Entry]) -> list[str]:

@@ -83,6 +83,18 @@ def evaluate(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
             "train anew with a lower optimizer.lr or trainer.clip_norm"
         )
+    numbers, further = _scores(metrics, totals)
+    per_image = {name: torch.cat(parts) for name, parts in rows.items() if parts}
+    if at_thresholds is not None:
+        pictures = [(*given, at_thresholds(one[None], numbers)[0]) for *given, one in pictures]
+    pictures = [tuple(map(channels_last, three)) for three in pictures]
+    protocol = {"images": len(positions), "resolution": "native"}
+    return Scores(numbers, protocol, pictures, further, totals, per_image, tuple(positions))
+
+
+def _scores(metrics: Mapping[str, object], totals: Mapping[str, Tensor]) -> tuple[ScoreDict, tuple[str, ...]]:
+    """The scores of all metrics, and the keys of the `Number`s of all metrics but the first. ConfigError if
+    two metrics give scores of one key."""
     numbers: ScoreDict = {}
     further: list[str] = []
     for name, total in totals.items():
@@ -94,12 +106,7 @@ def evaluate(
                 f"metric.{name} gives {', '.join(sorted(twice))}, which another metric gives too"
             )
         numbers |= scores
-    per_image = {name: torch.cat(parts) for name, parts in rows.items() if parts}
-    if at_thresholds is not None:
-        pictures = [(*given, at_thresholds(one[None], numbers)[0]) for *given, one in pictures]
-    pictures = [tuple(map(channels_last, three)) for three in pictures]
-    protocol = {"images": len(positions), "resolution": "native"}
-    return Scores(numbers, protocol, pictures, tuple(further), totals, per_image, tuple(positions))
+    return numbers, tuple(further)
 
 
 class Checked:
@@ -140,7 +147,7 @@ def warn_of_no_label(images: int, pixels: int) -> None:
         )
 
 
-def spread(count: int, wanted: int) -> set[int]:
+def evenly_spaced(count: int, wanted: int) -> set[int]:
     """`wanted` evenly spaced indices of 0..count-1, since neighbouring frames of a video look alike."""
     wanted = min(wanted, count)
     return {(2 * i + 1) * count // (2 * wanted) for i in range(wanted)}

@@ -15,10 +15,11 @@ from segtrain.loss.cldice import cldice
 from segtrain.loss.cross_entropy import cross_entropy
 from segtrain.loss.dice import dice
 from segtrain.loss.focal import focal_sigmoid, focal_softmax
-from segtrain.loss.jaccard import WeightedSum, jaccard
+from segtrain.loss.jaccard import jaccard
 from segtrain.loss.lovasz_softmax import lovasz_softmax
 from segtrain.loss.ohem import ohem
 from segtrain.loss.tversky import tversky
+from segtrain.loss.weighted_sum import WeightedSum
 from segtrain.options import NOT_NEGATIVE, check_value
 from segtrain.registry import Table
 from segtrain.sample import CLASSES, Facts, Target

@@ -30,7 +30,8 @@ class Terms(NamedTuple):
     """What losses need of p = softmax(z), z the upsampled logits. float32; float64 for float64 logits.
 
     nll: B×H×W, -log p_y for the class y of the pixel; 0 where there is no label.
-    spread: N×B×H×W, Σ_c s_c · -log p_c for each of N vectors s; 0 where there is no label.
+    spread: N×B×H×W, Σ_c s_c · -log p_c for each of N vectors s, the second term of label smoothing; 0 where
+    there is no label.
     sums: power n -> C, Σ p_c^n over the labelled pixels.
     """
 

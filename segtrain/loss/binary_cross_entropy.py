@@ -78,7 +78,7 @@ def loss_of(name: str, target: Target, class_weights) -> type[BinaryCrossEntropy
     """The class of the loss for the targets of a task. ConfigError if it has neither classes nor labels, or
     labels without classes whose pixels the weights could be of."""
     if target.labels:
-        if class_weights != "none" and not target.classes:
+        if class_weights != "none" and target.multilabel:
             raise ConfigError(
                 f"loss.class_weights={class_weights} weighs pixels by their class, and a pixel of this task "
                 f"has any number of labels; leave it out"
@@ -89,8 +89,8 @@ def loss_of(name: str, target: Target, class_weights) -> type[BinaryCrossEntropy
 
 
 def sigmoid_loss(logits: Tensor, target: Tensor, gamma: float = 0.0, alpha: Tensor | None = None) -> Tensor:
-    """Loss of each pixel, summed over its classes: B×H×W float32 from B×C×H×W float32 logits. It is of an
-    arbitrary class where there is no label."""
+    """Loss of each pixel, summed over its classes: B×H×W float32 from B×C×H×W float32 logits. Pixels
+    without a label have the loss of an arbitrary class."""
     classes = target.clamp(0, logits.shape[1] - 1)[:, None]  # B×1×H×W
     # Towards the wrong answer: -z for the class of the pixel, z for all others.
     wrong = logits.scatter(1, classes, -logits.gather(1, classes))  # B×C×H×W

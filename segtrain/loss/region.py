@@ -113,7 +113,7 @@ class Region(HeadLoss):
 
 
 class LabelRegion(Region):
-    """The same of T labels, each with a sigmoid of its own: the mean is over the labels."""
+    """`Region` of T labels, each with a sigmoid of its own: the mean is over the labels."""
 
     def labels(self, output: Output, target: Tensor) -> Tensor:
         return label_targets(output, target)  # B×T×H×W

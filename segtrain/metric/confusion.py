@@ -11,8 +11,7 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.sample import CLASSES, Facts, Number, PerClass, ScoreDict, Target
 
-BACKGROUND = "background"
-BAND = 1 << 16
+CHUNK = 1 << 16
 """Pixels per chunk, so that their indices stay in the processor's cache."""
 
 
@@ -60,13 +59,13 @@ class Confusion:
         c, answers = self.num_classes, self.num_answers
         counts = torch.zeros((c + 1) * answers, dtype=torch.int64, device=target.device)
         truth, answer = target.reshape(-1), decisions.reshape(-1)
-        band = BAND if truth.device.type == "cpu" else truth.numel()
-        for start in range(0, truth.numel(), max(band, 1)):
+        chunk = CHUNK if truth.device.type == "cpu" else truth.numel()
+        for start in range(0, truth.numel(), max(chunk, 1)):
             # Ignored pixels go to a spare last row: selecting by a mask costs twenty times as much as
             # counting them. All in int32: int64 and int32 in one addition are not vectorised and make
             # counting a third slower.
-            row = truth[start : start + band].to(torch.int32)
-            column = answer[start : start + band].to(torch.int32)
+            row = truth[start : start + chunk].to(torch.int32)
+            column = answer[start : start + chunk].to(torch.int32)
             row = (
                 row.clamp(max=c) if self.ignore_index >= c else torch.where(row == self.ignore_index, c, row)
             )
@@ -191,8 +190,9 @@ def confusion(
 
     With two classes, or with a class named background, also IoU and Dice of the foreground: all classes but
     the background, which of two classes is the first unless the second has that name."""
-    names = [name.lower() for name in facts.classes] if facts else []
-    background = names.index(BACKGROUND) if BACKGROUND in names else 0 if num_classes == 2 else None
+    background = None if facts is None else facts.background
+    if background is None and num_classes == 2:
+        background = 0
     if target.labels:
         background = None  # metric.foreground gives these scores, with those of its threshold
     return Confusion(num_classes, ignore_index, absent, num_answers, background)

@@ -56,9 +56,9 @@ class Labels:
     def parts(self, counts: Tensor) -> Tensor:
         """N×3T float64: of each image, by label, the pixels that are right, labelled and predicted at the
         thresholds. counts: N×T×2×BINS, sparse."""
-        histograms = counts.to_dense().cpu()
-        thresholds = self._used(histograms.sum(0))
-        of_images = [torch.stack(counts_at(one, thresholds)) for one in histograms]
+        by_image = counts.to_dense().cpu()  # N×T×2×BINS
+        thresholds = self._thresholds_for(by_image.sum(0))
+        of_images = [torch.stack(counts_at(histogram, thresholds)) for histogram in by_image]
         hit, wrong, missed = torch.stack(of_images).double().unbind(1)  # N×T each
         return torch.stack([hit, hit + missed, hit + wrong], dim=1).flatten(1)
 
@@ -66,14 +66,15 @@ class Labels:
         """`miou` (R) and `iou` (R×T) of sums of `parts`, R×3T float64; NaN for None."""
         return resampled_iou(*parts.reshape(len(parts), 3, -1).transpose(1, 0, 2), self.absent)
 
-    def _used(self, histogram: Tensor) -> tuple[float, ...]:
-        """The thresholds, one a label. histogram: T×2×BINS, summed over images."""
+    def _thresholds_for(self, histogram: Tensor) -> tuple[float, ...]:
+        """The thresholds, one a label: the fixed ones, or those fitted to the histogram, T×2×BINS and summed
+        over images."""
         thresholds = fitted(histogram) if self.thresholds is None else tuple(self.thresholds)
         return thresholds * len(histogram) if len(thresholds) == 1 else thresholds  # one for all labels
 
     def _by_label(self, counts: Tensor) -> dict[str, tuple[float | None, ...]]:
         histogram = counts.cpu()
-        thresholds = self._used(histogram)
+        thresholds = self._thresholds_for(histogram)
         hit, wrong, missed = (one.double() for one in counts_at(histogram, thresholds))  # T each
         is_absent = hit + missed == 0 if self.absent == "gt" else hit + missed + wrong == 0
         parts = {
@@ -124,7 +125,7 @@ def labels(
 ) -> Labels:
     """IoU, Dice, precision and recall of each label and their means (task=multilabel), at the thresholds of
     the run; in training at those that fit the validation split best."""
-    if not target.labels or target.classes:
+    if not target.multilabel:
         raise ConfigError(
             "metric.labels scores the probabilities of task=multilabel; for classes use metric.confusion"
         )

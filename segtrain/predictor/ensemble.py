@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from segtrain.checkpoint.reading import read
 from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
+from segtrain.predictor.checks import check_merge
 from segtrain.predictor.device import autocast
-from segtrain.predictor.predictor import Ensemble, check_merge
+from segtrain.predictor.tiles import Predict
+from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import task_of
 
 
-def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[Ensemble, ...]:
+@dataclass(frozen=True)
+class EnsembleMember:
+    """A further network, whose scores or probabilities are merged with those of the run's network.
+
+    scores: images -> B×C×H×W logits. facts: of the data set that it was trained on. run, step: of its
+    checkpoint. activation: of its task. task: name of its task.
+    """
+
+    scores: Predict
+    facts: Facts
+    run: str
+    step: int
+    activation: str = "softmax"
+    task: str = "semantic"
+
+    def check_same(self, facts: Facts, activation: str, task: str) -> None:
+        """ConfigError if its task, classes, channels or activation differ from those of the run."""
+        if self.task != task:
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained for task={self.task}, the run for task={task}; "
+                f"use a run of the same"
+            )
+        if self.activation != activation:
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained for a {self.activation} (task.activation), the "
+                f"run for a {activation}; use a run with the same"
+            )
+        if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
+            mine, its = (
+                f"{one.channels} channels and the classes {', '.join(one.classes)}"
+                for one in (facts, self.facts)
+            )
+            raise ConfigError(
+                f"predictor.ensemble={self.run} was trained on images of {its}, the run on {mine}; use a run "
+                f"with the same"
+            )
+
+
+def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[EnsembleMember, ...]:
     """The best network of each run of `predictor.ensemble`, on the device. ConfigError if its scores cannot
     be merged with those of another one."""
     twice = [run for run in settings.further_runs if settings.further_runs.count(run) > 1]
@@ -23,7 +65,7 @@ def read_ensemble(settings: PredictorSettings, device: torch.device) -> tuple[En
     return tuple(_read(run, settings, device) for run in settings.further_runs)
 
 
-def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemble:
+def _read(run: str, settings: PredictorSettings, device: torch.device) -> EnsembleMember:
     where = f"predictor.ensemble={run}"
     checkpoint = read(run, "best", key="predictor.ensemble")
     model, facts = build_from(checkpoint)
@@ -40,4 +82,4 @@ def _read(run: str, settings: PredictorSettings, device: torch.device) -> Ensemb
         return output.upsampled()
 
     task = task_of(checkpoint.description)
-    return Ensemble(scores, facts, run, checkpoint.description["step"], task.activation, task.name)
+    return EnsembleMember(scores, facts, run, checkpoint.description["step"], task.activation, task.name)

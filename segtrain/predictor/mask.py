@@ -14,8 +14,8 @@ from segtrain.checkpoint.restore import build_from
 from segtrain.errors import ConfigError
 from segtrain.options import path_options
 from segtrain.predictor.device import choose_device
+from segtrain.predictor.inference import Inference, saved_inference
 from segtrain.predictor.inputs import READ_RGB, pixels_of, reader_of
-from segtrain.predictor.prediction import Prediction, saved_prediction
 from segtrain.predictor.predictor import Predictor
 from segtrain.predictor.tiles import Columns, Predict
 from segtrain.predictor.views import split_votes
@@ -23,7 +23,7 @@ from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
 from segtrain.task import task_of
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 
 
 class Mask:
@@ -125,7 +125,7 @@ def mask_of(
     model: nn.Module,
     facts: Facts,
     task: Task,
-    prediction: Prediction,
+    inference: Inference,
     device: torch.device,
     interrupt=lambda: None,
     read: Callable[[str], np.ndarray] = READ_RGB,
@@ -133,7 +133,7 @@ def mask_of(
 ) -> Mask:
     """A `Mask` of a network that is on its device. interrupt: called before each forward pass. read: path of
     an image -> H×W×K pixels. votes: for `Mask.voted`; ConfigError if there are no views."""
-    predict = prediction.of(model, facts, task, device, interrupt, votes)
+    predict = inference.predictor_of(model, facts, task, device, interrupt, votes)
     return Mask(predict, task.decide, facts, device, read, votes)
 
 
@@ -161,9 +161,9 @@ def load(
     config = found.description["config"]
     saved = config.get("predictor") or {}
     own = relocated(saved, saved, path_options(PredictorSettings), Path(run))
-    prediction = saved_prediction({**config, "predictor": own}, settings, views)
+    inference = saved_inference({**config, "predictor": own}, settings, views)
     task, reader = task_of(found.description), reader_of(config["data"])
-    return mask_of(model.to(place), facts, task, prediction, place, read=reader)
+    return mask_of(model.to(place), facts, task, inference, place, read=reader)
 
 
 def _channels_last(decided: np.ndarray) -> np.ndarray:

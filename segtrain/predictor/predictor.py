@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,13 +18,14 @@ from torch import Tensor
 
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
-from segtrain.model.parts.sides import check_side
-from segtrain.predictor.boxes import check_box_sides, merged_over_boxes
+from segtrain.predictor.boxes import merged_over_boxes
+from segtrain.predictor.checks import check_settings
 from segtrain.predictor.crf import Refine, chosen_solver, crf
 from segtrain.predictor.device import autocast
+from segtrain.predictor.ensemble import EnsembleMember
 from segtrain.predictor.tiles import Columns, Predict, Strips, assembled, overlap_tile, sliding
 from segtrain.predictor.views import Merge, average, split_votes
-from segtrain.sample import Facts, Normalisation, Target
+from segtrain.sample import Normalisation
 from segtrain.settings import PredictorSettings
 
 
@@ -64,41 +64,6 @@ class Predictor:
                 module.training = flag
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """A further network. scores: images -> its B×C×H×W logits. facts: of its data set. run, step: of its
-    checkpoint. activation: of its task. task: name of its task."""
-
-    scores: Predict
-    facts: Facts
-    run: str
-    step: int
-    activation: str = "softmax"
-    task: str = "semantic"
-
-    def check_same(self, facts: Facts, activation: str, task: str) -> None:
-        """ConfigError if its task, classes, channels or activation differ from those of the run."""
-        if self.task != task:
-            raise ConfigError(
-                f"predictor.ensemble={self.run} was trained for task={self.task}, the run for task={task}; "
-                f"use a run of the same"
-            )
-        if self.activation != activation:
-            raise ConfigError(
-                f"predictor.ensemble={self.run} was trained for a {self.activation} (task.activation), the "
-                f"run for a {activation}; use a run with the same"
-            )
-        if (self.facts.classes, self.facts.channels) != (facts.classes, facts.channels):
-            mine, its = (
-                f"{one.channels} channels and the classes {', '.join(one.classes)}"
-                for one in (facts, self.facts)
-            )
-            raise ConfigError(
-                f"predictor.ensemble={self.run} was trained on images of {its}, the run on {mine}; use a run "
-                f"with the same"
-            )
-
-
 def predictor(
     model: Network,
     normalisation: Normalisation,
@@ -106,7 +71,7 @@ def predictor(
     settings: PredictorSettings,
     views=(),
     interrupt=lambda: None,
-    ensemble: Sequence[Ensemble] = (),
+    ensemble: Sequence[EnsembleMember] = (),
     activation: Literal["softmax", "sigmoid"] = "softmax",
     votes: bool = False,
 ) -> Predictor:
@@ -155,93 +120,13 @@ def predictor(
     return Predictor(model, strips)
 
 
-def check_settings(model: Network, settings: PredictorSettings) -> None:
-    """ConfigError for settings that this network cannot be run with."""
-    margin = model.margin
-    if margin and (settings.boxes or settings.ensemble):
-        key = "boxes" if settings.boxes else "ensemble"
-        raise ConfigError(
-            f"predictor.{key} needs a network that answers for all of its input, not for the inner part "
-            f"only; use predictor.{key}=null"
-        )
-    if settings.merge == "product" and len(settings.further_runs) > 1:
-        raise ConfigError(
-            f"predictor.ensemble_merge=product joins two networks, and predictor.ensemble names "
-            f"{len(settings.further_runs)} besides the run's; use predictor.ensemble_merge=mean"
-        )
-    check_box_sides(settings.box_sides)
-    if settings.boxes:
-        check_side(model, "predictor.box_input", settings.box_input)
-    elif settings.tile is not None and not margin:
-        check_side(model, "predictor.tile", settings.tile)
-    if settings.boxes and model.log_probabilities:
-        raise ConfigError(
-            f"predictor.boxes={settings.boxes} merges scores from 0 on, and this network's are "
-            f"log-probabilities, none above 0; use predictor.boxes=null"
-        )
-    check_merge(model, "this network", settings)
-
-
-def check_target(target: Target, settings: PredictorSettings) -> None:
-    """ConfigError for settings that need classes that exclude each other where the task has none."""
-    product = settings.ensemble and settings.merge == "product"
-    asked = {
-        "crf": settings.crf,
-        "boxes": settings.boxes,
-        "ensemble_merge=product": product,
-        "tta_merge=logit": settings.tta_merge == "logit",
-    }
-    for key, value in asked.items():
-        if value and target.labels:
-            raise ConfigError(
-                f"predictor.{key} works on classes that exclude each other, and the task has a sigmoid for "
-                f"each label; leave it out"
-            )
-        if value and not target.classes:
-            raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
-
-
-def check_activation(task, model: Network, settings: PredictorSettings) -> None:
-    """ConfigError for what needs the scores of a softmax where the task decides by a sigmoid."""
-    if task.activation == "softmax":
-        return
-    typed, instead = f"task.activation={task.activation}", "task.activation=softmax"
-    if task.target.labels:
-        typed, instead = f"task={task.name}", "task=semantic"
-    if model.log_probabilities:
-        raise ConfigError(
-            f"{typed} takes logits, and this network's scores are log-probabilities; use {instead}"
-        )
-    product = "product" if settings.ensemble and settings.merge == "product" else None
-    for key, value, other in (
-        ("boxes", settings.boxes, "null"),
-        ("ensemble_merge", product, "mean"),
-    ):
-        if value:
-            raise ConfigError(
-                f"predictor.{key}={value} merges scores from 0 on, each a probability of 0.5 or more with "
-                f"{typed}; use predictor.{key}={other}"
-            )
-
-
-def check_merge(model: Network, which: str, settings: PredictorSettings) -> None:
-    """ConfigError if ensemble_merge=product meets log-probabilities: the product clamps scores at 0, and
-    those are never above 0."""
-    if settings.ensemble and settings.merge == "product" and model.log_probabilities:
-        raise ConfigError(
-            f"predictor.ensemble_merge=product takes scores above 0, and those of {which} are "
-            f"log-probabilities, none above 0; "
-            "use predictor.ensemble_merge=mean"
-        )
-
-
 def _in_one(predict: Predict) -> Strips:
     return lambda images, columns=None: iter([predict(images)[..., slice(*columns or (None,))]])
 
 
 def _merged(
     own: Tensor,
-    others: Sequence[Ensemble],
+    others: Sequence[EnsembleMember],
     images: Tensor,
     activate: Callable[[Tensor, Tensor], Tensor],
     merge: str,
@@ -276,7 +161,7 @@ def refined(predict: Predict, refine: Refine | None, votes: bool = False) -> Pre
     return function
 
 
-def protocol(model: Network, settings: PredictorSettings, ensemble: Sequence[Ensemble]) -> dict:
+def protocol(model: Network, settings: PredictorSettings, ensemble: Sequence[EnsembleMember]) -> dict:
     """Inference settings for the protocol of scores: output stride, tiles, boxes, ensemble, CRF."""
     made_by_crf = None
     if settings.crf:

@@ -26,7 +26,8 @@ class Merge:
     a probability of its own, and the geometric means are those of p and 1-p.
     batch: views of one size that go through the network together; None: one after the other on a CPU, else as
     many as have no more pixels than an image that is not tiled. The result is the same but for rounding.
-    votes: append C channels to the result: the share of the views' weight whose most probable class it is.
+    votes: append C channels to the result, one for each class: the share of the total weight of the views
+    whose most probable class at the pixel is this class.
     """
 
     rule: Literal["probability", "logit"] = "probability"

@@ -6,7 +6,8 @@ from segtrain.registry import Table
 from segtrain.sample import Facts
 from segtrain.task.binary import binary
 from segtrain.task.multilabel import multilabel
-from segtrain.task.semantic import Task, semantic
+from segtrain.task.semantic import semantic
+from segtrain.task.task import Task
 from segtrain.text import notice
 from segtrain.thresholds import HALF
 
@@ -23,4 +24,4 @@ def task_of(description: Mapping) -> Task:
             f"thresholds; labels hold from a probability of {HALF} on"
         )
         thresholds = [HALF] * task.out_channels(Facts.from_plain(description["facts"]))
-    return task if thresholds is None or task.at is None else task.at(thresholds)
+    return task if thresholds is None or task.with_thresholds is None else task.with_thresholds(thresholds)

@@ -10,7 +10,7 @@ import numpy as np
 from segtrain.errors import ConfigError
 from segtrain.options import WITHIN_0_1
 from segtrain.sample import Facts, Target, colourise, wrong_pixels
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 from segtrain.thresholds import HALF, holds, on_grid
 
 
@@ -41,7 +41,7 @@ def _task(thresholds: tuple[float, ...] | None) -> Task:
         folder="masks",
         stored=_as_masks,
         thresholds=thresholds,
-        at=lambda thresholds: _task(tuple(thresholds)),
+        with_thresholds=lambda thresholds: _task(tuple(thresholds)),
     )
 
 

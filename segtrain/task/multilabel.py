@@ -10,7 +10,7 @@ import numpy as np
 from segtrain.errors import ConfigError, printable
 from segtrain.options import WITHIN_0_1
 from segtrain.sample import UNLABELLED, Facts, Target
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 from segtrain.thresholds import HALF, holds, on_grid
 
 STRIPE_PX = 4
@@ -44,7 +44,7 @@ def _task(thresholds: tuple[float, ...] | None) -> Task:
         folder="labels",
         stored=_by_label,
         thresholds=thresholds,
-        at=lambda thresholds: _task(tuple(thresholds)),
+        with_thresholds=lambda thresholds: _task(tuple(thresholds)),
     )
 
 

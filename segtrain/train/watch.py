@@ -55,7 +55,7 @@ class Clock:
         return got
 
     def outside(self, do: Callable):
-        """Runs the block without counting its time as training."""
+        """Calls `do` without counting its time as training; returns its result."""
         start = time.perf_counter()
         done = do()
         self._start += time.perf_counter() - start

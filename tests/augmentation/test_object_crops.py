@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segtrain.augmentation import AUGMENTATION
-from segtrain.augmentation.objects import box_of, objects_of, worth_a_look
+from segtrain.augmentation.objects import box_of, large_objects, objects_of
 from segtrain.errors import ConfigError
 from segtrain.sample import IGNORE, Facts, Sample
 
@@ -54,14 +54,22 @@ def test_touching_corners_are_one_part():
     assert objects_of(Sample(np.zeros((6, 6, 3), np.uint8), target), (1,)).max() == 1
 
 
-def test_tiny_objects_are_left_alone_unless_there_are_no_others():
+def test_large_objects_have_a_thousandth_of_the_image():
     objects = np.zeros((100, 100), np.int32)
     objects[0, :9], objects[5, :10] = 1, 2
-    assert worth_a_look(objects).tolist() == [2]
+    assert large_objects(objects).tolist() == [2]
     objects[5] = 0
-    assert worth_a_look(objects).tolist() == [1]
-    assert worth_a_look(np.zeros((3, 3), np.int32)).tolist() == []
+    assert large_objects(objects).tolist() == []
     assert box_of(objects == 1) == (0, 0, 1, 9)
+
+
+def test_a_tiny_object_is_cropped_only_where_there_is_no_larger_one():
+    sample = scene()
+    sample.target[5, 150:155], sample.instances[5, 150:155] = 2, 12
+    areas = {int((found.target == 2).sum()) for found in crops(sample, build(size=8, resized=8), 40)}
+    assert all(area == 0 or area > 20 for area in areas)  # the tiny one would have fewer
+    sample.target[6:], sample.instances[6:] = 0, 0
+    assert all(0 < (found.target == 2).sum() <= 20 for found in crops(sample, build(size=8, resized=8), 5))
 
 
 def test_the_whole_square_around_an_object():

@@ -294,7 +294,5 @@ def test_a_second_network_takes_no_random_numbers_from_the_training(place):
     before = torch.get_rng_state()
     scoring = scoring_of({**config, **settings}, parts.task, parts.facts)
     scoring.predictor(parts.model, torch.device("cpu"))
-    assert scoring.prediction.protocol(parts.model)["ensemble"]["runs"] == {
-        str(place / "outputs" / "unet"): 2
-    }
+    assert scoring.inference.protocol(parts.model)["ensemble"]["runs"] == {str(place / "outputs" / "unet"): 2}
     assert torch.equal(torch.get_rng_state(), before)

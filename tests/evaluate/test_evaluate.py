@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from segtrain.cli import main as cli
-from segtrain.evaluate.loop import evaluate, spread
+from segtrain.evaluate.loop import evaluate, evenly_spaced
 from segtrain.evaluate.table import as_record, lines
 from segtrain.loader.batch import Batch
 from segtrain.metric import METRIC
@@ -84,7 +84,7 @@ def test_the_table_and_the_record_name_the_classes(scores):
     ("count", "wanted", "indices"), [(10, 2, {2, 7}), (3, 4, {0, 1, 2}), (101, 1, {50}), (5, 0, set())]
 )
 def test_pictures_are_spread_over_the_split(count, wanted, indices):
-    assert spread(count, wanted) == indices
+    assert evenly_spaced(count, wanted) == indices
 
 
 # --- the command

@@ -11,8 +11,8 @@ from segtrain.checkpoint.reading import Checkpoint
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
 from segtrain.predictor.boxes import box_sides, merged_over_boxes
-from segtrain.predictor.ensemble import read_ensemble
-from segtrain.predictor.predictor import Ensemble, predictor
+from segtrain.predictor.ensemble import EnsembleMember, read_ensemble
+from segtrain.predictor.predictor import predictor
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.settings import PredictorSettings
 
@@ -164,7 +164,7 @@ def test_sides_that_the_network_does_not_take_are_named_by_their_key(settings, k
 @pytest.mark.parametrize("tile", [None, 100])
 def test_two_networks_by_product_and_by_mean(tile):
     model, factor = Strided(), torch.tensor([2.0, -1.0, 0.5, 3.0]).view(1, 4, 1, 1)
-    other = Ensemble(lambda images: factor * images[:, :1].float() / 255, None, "other", 7)
+    other = EnsembleMember(lambda images: factor * images[:, :1].float() / 255, None, "other", 7)
 
     def run(merge, x):
         settings = PredictorSettings(ensemble="other", ensemble_merge=merge, tile=tile, overlap=0)
@@ -181,7 +181,7 @@ def test_two_networks_by_product_and_by_mean(tile):
 def test_several_networks_by_their_mean():
     model, factors = Strided(), [torch.tensor([2.0, -1.0, k, 3.0]).view(1, 4, 1, 1) for k in (0.5, 5.0)]
     others = [
-        Ensemble(lambda images, factor=factor: factor * images[:, :1].float() / 255, None, name, 7)
+        EnsembleMember(lambda images, factor=factor: factor * images[:, :1].float() / 255, None, name, 7)
         for name, factor in zip("ab", factors, strict=True)
     ]
     x, settings = image(64, 64), PredictorSettings(ensemble=["a", "b"])

@@ -7,8 +7,8 @@ from torch import nn
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
 from segtrain.predictor.crf import crf
-from segtrain.predictor.prediction import Prediction
-from segtrain.predictor.predictor import Ensemble
+from segtrain.predictor.ensemble import EnsembleMember
+from segtrain.predictor.inference import Inference
 from segtrain.sample import Facts, Normalisation, Output
 from segtrain.task import TASK
 
@@ -37,8 +37,8 @@ def images(height=24, width=20):
 
 
 def predicted(net=None, task=SIGMOID, views=None, **settings):
-    prediction = Prediction(settings, views or {})
-    return prediction.of(net or Pointwise(), FACTS, task, torch.device("cpu"))(images())
+    inference = Inference(settings, views or {})
+    return inference.predictor_of(net or Pointwise(), FACTS, task, torch.device("cpu"))(images())
 
 
 def test_probabilities_are_those_of_a_sigmoid_whatever_views_and_tiles():
@@ -86,21 +86,21 @@ def test_the_mean_with_a_second_network_of_the_same_activation(monkeypatch):
 
     def reader(activation):
         return lambda settings, device: (
-            Ensemble(lambda x: other(NORM(x)).logits, FACTS, "other", 7, activation),
+            EnsembleMember(lambda x: other(NORM(x)).logits, FACTS, "other", 7, activation),
         )
 
     settings = {"ensemble": "other", "ensemble_merge": "mean"}
-    monkeypatch.setattr("segtrain.predictor.prediction.read_ensemble", reader("sigmoid"))
+    monkeypatch.setattr("segtrain.predictor.inference.read_ensemble", reader("sigmoid"))
     logits = [one(NORM(images())).logits for one in (net, other)]
     expected = (logits[0].sigmoid() + logits[1].sigmoid()) / 2
     torch.testing.assert_close(predicted(net, **settings), expected)
-    monkeypatch.setattr("segtrain.predictor.prediction.read_ensemble", reader("softmax"))
+    monkeypatch.setattr("segtrain.predictor.inference.read_ensemble", reader("softmax"))
     with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for a softmax"):
         predicted(net, **settings)
 
 
 def test_a_second_network_of_another_task_is_refused():
     """Both decide by a sigmoid, over one channel and over two."""
-    other = Ensemble(lambda images: images, FACTS, "other", 7, "sigmoid", "semantic")
+    other = EnsembleMember(lambda images: images, FACTS, "other", 7, "sigmoid", "semantic")
     with pytest.raises(ConfigError, match=r"predictor\.ensemble=other was trained for task=semantic"):
         other.check_same(FACTS, "sigmoid", "binary")

@@ -17,7 +17,7 @@ from segtrain.report.sheet import sheet
 from segtrain.run.stop import Stop
 from segtrain.sample import Facts, Number, Sample, Target
 from segtrain.task import TASK
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 
 
 class Ramp:

@@ -89,13 +89,13 @@ def check_labels(labels: list[str] | None, target: Target | None, others: Mappin
     task is known. others: options that do not go with labels."""
     target = target or CLASSES
     if labels is None:
-        if target.labels and not target.classes:
+        if target.multilabel:
             raise ConfigError(
                 "data.labels is missing: it names the labels, each with a folder of masks, that the task "
                 "learns"
             )
         return
-    if target.classes or not target.labels:
+    if not target.multilabel:
         raise ConfigError(
             f"data.labels=[{','.join(labels)}] gives a pixel any number of labels, which needs "
             f"task=multilabel; use that, or one mask of classes and data.classes"

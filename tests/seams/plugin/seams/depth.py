@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segtrain.sample import Number, Target
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 
 
 def grey(values: np.ndarray, facts) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segtrain.sample import Number, Target
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 
 
 def restore(residual: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

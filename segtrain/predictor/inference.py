@@ -1,36 +1,35 @@
-"""Builds the predictor of a config. Validation, `evaluate`, `predict` and `load` all do it here, so that one
-run has one answer."""
+"""How a config says that networks are run: builds the predictor of the sections `predictor` and `tta`.
+
+Validation, `evaluate`, `predict` and `load` all build their predictor here, so that scores and masks of a run
+come from the same computation.
+"""
 
 from __future__ import annotations
 
 import copy
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from segtrain.errors import ConfigError
 from segtrain.model.parts.sides import valid_side
-from segtrain.options import check_options
-from segtrain.predictor.ensemble import read_ensemble
-from segtrain.predictor.predictor import (
-    Ensemble,
-    Predictor,
-    check_activation,
-    check_target,
-    predictor,
-    protocol,
-)
+from segtrain.options import check_options, path_options
+from segtrain.predictor.checks import check_activation, check_target
+from segtrain.predictor.ensemble import EnsembleMember, read_ensemble
+from segtrain.predictor.predictor import Predictor, predictor, protocol
+from segtrain.run.saved import relocated
 from segtrain.sample import Facts
 from segtrain.settings import PredictorSettings
-from segtrain.task.semantic import Task
+from segtrain.task.task import Task
 from segtrain.tta import TTA
 
 
-class Prediction:
-    """The checked sections `predictor` and `tta` of a config. The further networks that they name are read
-    once, at their first use."""
+class Inference:
+    """The checked sections `predictor` and `tta` of a config, from which a `Predictor` is built for any
+    network. The members of `predictor.ensemble` are read once, at their first use."""
 
     def __init__(self, settings: Mapping, tta: Mapping):
         """settings: {key: value} of the section `predictor`; missing keys have their defaults. tta:
@@ -40,16 +39,16 @@ class Prediction:
         )
         self.tta = dict(tta)
         TTA.check_each(tta)
-        self._ensemble: tuple[Ensemble, ...] | None = None
+        self._ensemble: tuple[EnsembleMember, ...] | None = None
 
-    def with_views(self, tta: Mapping) -> Prediction:
-        """The same prediction with other views. Further networks that have been read are shared."""
+    def with_views(self, tta: Mapping) -> Inference:
+        """The same settings with other views. Ensemble members that have been read are shared."""
         other = copy.copy(self)
         TTA.check_each(tta)
         other.tta = dict(tta)
         return other
 
-    def of(
+    def predictor_of(
         self,
         model: nn.Module,
         facts: Facts,
@@ -58,16 +57,17 @@ class Prediction:
         interrupt: Callable[[], None] = lambda: None,
         votes: bool = False,
     ) -> Predictor:
-        """The predictor of a network. device: of the further networks, the same at each call. interrupt:
-        called before each pass of the network; what it raises ends the prediction. votes: also predict those
-        of the views; ConfigError if there are none to compare."""
+        """The predictor of a network. device: of the ensemble members, the same at each call. interrupt:
+        called before each pass of the network; what it raises ends the prediction. votes: also return the
+        votes of the views (`segtrain.predictor.views.Merge`); ConfigError if there are no views, or no
+        classes to vote for."""
         check_target(task.target, self.settings)
         check_activation(task, model, self.settings)
         if votes:
             self._check_votes(task)
-        ensemble = self._further(device)
-        for one in ensemble:
-            one.check_same(facts, task.activation, task.name)
+        ensemble = self._members(device)
+        for member in ensemble:
+            member.check_same(facts, task.activation, task.name)
         # A network without padding gets images of any size, tile by tile.
         sides = (lambda side: side) if model.margin else functools.partial(valid_side, model)
         views = TTA.build_each(self.tta, valid_side=sides)
@@ -96,18 +96,31 @@ class Prediction:
                 f"none; leave it out"
             )
 
-    def _further(self, device: torch.device) -> tuple[Ensemble, ...]:
+    def _members(self, device: torch.device) -> tuple[EnsembleMember, ...]:
         if self._ensemble is None:
             self._ensemble = read_ensemble(self.settings, device)
         return self._ensemble
 
 
-def saved_prediction(
+def inference_of(config: Mapping, run: str | None = None, description: Mapping | None = None) -> Inference:
+    """The inference settings of a command's config.
+
+    run: folder of the run whose saved sections the config was composed over; description: that of its
+    checkpoint. Relative paths in sections that were saved are relative to where the run was started.
+    """
+    settings = config["predictor"]
+    if run is not None:
+        saved = description["config"].get("predictor") or {}
+        settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
+    return Inference(settings, config["tta"])
+
+
+def saved_inference(
     config: Mapping,
     settings: PredictorSettings | Mapping | None = None,
     views: Mapping | str | list[str] | tuple[str, ...] | None = None,
-) -> Prediction:
-    """The prediction that a run was saved with.
+) -> Inference:
+    """The inference settings that a run was saved with.
 
     config: of the run. settings: a PredictorSettings replaces all saved settings, a mapping {key: value}
     those that it names. views: names or {name: {option: value}}, which replace the saved ones; None keeps
@@ -124,4 +137,4 @@ def saved_prediction(
         views = config.get("tta") or {}
     elif not isinstance(views, Mapping):
         views = {name: {} for name in ([views] if isinstance(views, str) else views)}
-    return Prediction(chosen, views)
+    return Inference(chosen, views)
