@@ -26,9 +26,9 @@ def start_from(
     Rows of the heads (`model.head_keys`) are copied by equal class name. Rows of other classes keep their
     initialisation, and so do heads that the source lacks (a new skip connection). Tensors that mix the
     classes with one another (`model.mixing_keys`), and heads without a row for each class (task=binary), are
-    copied if the class names are equal and in the same order. Every other tensor must exist in the source with the same shape, else CheckpointError. Files of
-    torchvision's and segmentation_models_pytorch's networks are recognised by their tensor names, which are
-    mapped to ours.
+    copied if the class names are equal and in the same order. Every other tensor must exist in the source
+    with the same shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
+    networks are recognised by their tensor names, which are mapped to ours.
     found: the best checkpoint of the run, if it was read already.
     """
     found = found or checkpoint_of(source)
