@@ -47,7 +47,7 @@ def object_crops(
         resized: side in pixels that the box is scaled to before the crop is drawn from it
         flip: probability of a horizontal flip
         background: label of everything but the object in stage 1: a class index, or ignore (no label); null:
-            the class named background, or ignore if no class has that name
+            the class named background, of two classes without that name the first, else ignore
     """
     where = "augmentation.object_crops"
     if not target.classes:
@@ -64,8 +64,8 @@ def object_crops(
             f"{where}.background is {background}; allowed: the index of a class, ignore, or null"
         )
     if background is None:
-        background = names.index("background") if "background" in names else "ignore"
-    background = ignore_index if background == "ignore" else background
+        background = None if facts is None else facts.background
+    background = ignore_index if background in (None, "ignore") else background
     things = () if facts is None else facts.things
     classes = things or tuple(index for index in range(len(names) or ignore_index) if index != background)
     return ObjectCrops(

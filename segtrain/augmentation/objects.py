@@ -43,7 +43,7 @@ def chances_of(
     target: Target,
 ) -> Chances:
     """named: probability by class name; None: 1 for instances of every class and, without instances, for the
-    thing classes or, where the data set names none, for every class but the one called background.
+    thing classes or, where the data set names none, for every class but the background.
 
     ConfigError that begins with `where` if a name is unknown, or if the task has no classes to name, or
     labels, which overlap.
@@ -68,7 +68,7 @@ def chances_of(
         return Chances(by_class, tuple(by_class))
     if facts is not None and facts.things:
         return Chances(None, facts.things)
-    background = names.index("background") if "background" in names else None
+    background = None if facts is None else facts.background
     return Chances(None, tuple(n for n in range(len(names) or ignore_index) if n != background))
 
 

@@ -151,10 +151,8 @@ def check_classes(name: str, target: Target) -> None:
 
 
 def foreground(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
-    """Indices of all classes but background."""
-    return tuple(
-        index for index in range(num_classes) if facts is None or facts.classes[index] != "background"
-    )
+    """Indices of all classes but the background (`Facts.background`)."""
+    return tuple(index for index in range(num_classes) if facts is None or index != facts.background)
 
 
 def check_activation(name: str, needed: str, activation: str) -> None:

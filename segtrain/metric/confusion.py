@@ -11,7 +11,6 @@ from torch import Tensor
 from segtrain.errors import ConfigError
 from segtrain.sample import CLASSES, Facts, Number, PerClass, ScoreDict, Target
 
-BACKGROUND = "background"
 BAND = 1 << 16
 """Pixels per chunk, so that their indices stay in the processor's cache."""
 
@@ -191,8 +190,6 @@ def confusion(
 
     With two classes, or with a class named background, also IoU and Dice of the foreground: all classes but
     the background, which of two classes is the first unless the second has that name."""
-    names = [name.lower() for name in facts.classes] if facts else []
-    background = names.index(BACKGROUND) if BACKGROUND in names else 0 if num_classes == 2 else None
-    if target.labels:
-        background = None  # metric.foreground gives these scores, with those of its threshold
+    # Of labels, metric.foreground gives the scores of the foreground, with those of its threshold.
+    background = None if facts is None or target.labels else facts.background
     return Confusion(num_classes, ignore_index, absent, num_answers, background)
