@@ -128,8 +128,10 @@ class Facts:
 
     @property
     def background(self) -> int | None:
-        """Index of the class named background, in upper or lower case; None if no class has that name."""
-        return next((index for index, name in enumerate(self.classes) if name.lower() == "background"), None)
+        """Index of the background: of the class with that name, in upper or lower case; of two classes
+        without that name, of the first. None if there is none."""
+        names = [name.lower() for name in self.classes]
+        return names.index("background") if "background" in names else 0 if len(names) == 2 else None
 
     def plain(self) -> dict:
         """Plain lists, numbers and strings, as they are saved."""

@@ -47,7 +47,7 @@ def object_crops(
         resized: side in pixels that the box is scaled to before the crop is drawn from it
         flip: probability of a horizontal flip
         background: label of everything but the object in stage 1: a class index, or ignore (no label); null:
-            the class named background, or ignore if no class has that name
+            the class named background, of two classes without that name the first, else ignore
     """
     where = "augmentation.object_crops"
     if not target.classes:

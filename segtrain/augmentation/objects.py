@@ -46,7 +46,7 @@ def object_classes(
 
     named: probability by class name. None: 1 for instances of every class; without instances, objects are the
     connected components of the thing classes or, where the data set names no things, of every class but the
-    one named background.
+    background.
 
     ConfigError that begins with `where`, the key of the operation, if a name is unknown, if classes are named
     and the task has none, or if the task has labels, which overlap.

@@ -25,10 +25,10 @@ def start_from(
 
     Rows of the heads (`model.head_keys`) are copied by equal class name. Rows of other classes keep their
     initialisation, and so do heads that the source lacks (a new skip connection). Tensors that mix the
-    classes with one another (`model.mixing_keys`) are copied if the class names are equal and in the same
-    order. Every other tensor must exist in the source with the same shape, else CheckpointError. Files of
-    torchvision's and segmentation_models_pytorch's networks are recognised by their tensor names, which are
-    mapped to ours.
+    classes with one another (`model.mixing_keys`), and heads without a row for each class (task=binary), are
+    copied if the class names are equal and in the same order. Every other tensor must exist in the source
+    with the same shape, else CheckpointError. Files of torchvision's and segmentation_models_pytorch's
+    networks are recognised by their tensor names, which are mapped to ours.
     found: the best checkpoint of the run, if it was read already.
     """
     found = found or checkpoint_of(source)
@@ -52,7 +52,7 @@ def start_from(
     about_import = imported.about(model, source) if imported else []
     for name in others:
         own[name].copy_(weights[name])
-    fresh = []
+    fresh, copied = [], False
     rows = (
         {}
         if classes is None
@@ -62,13 +62,15 @@ def start_from(
         tensor, other = own[name], weights.get(name)
         if _fits(tensor, other) and classes in (None, list(facts.classes)):
             tensor.copy_(other)
-        elif rows and name in heads and other is not None and other.shape[1:] == tensor.shape[1:]:
+            copied |= name in heads
+        elif rows and name in heads and _alike(tensor, len(facts.classes), other, len(classes)):
             for there, here in rows.items():
                 tensor[here].copy_(other[there])
+            copied = True
         else:
             fresh.append(name)
     lines = [f"init: {len(others)} of {len(others)} tensors from {printable(source)}", *about_import]
-    return [*lines, *_about_heads(facts, classes, fresh)]
+    return [*lines, *_about_heads(facts, classes, fresh, copied)]
 
 
 def checkpoint_of(source: str | None) -> Checkpoint | None:
@@ -96,8 +98,18 @@ def _fits(tensor: Tensor, other: Tensor | None) -> bool:
     return other is not None and other.shape == tensor.shape
 
 
-def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str]) -> list[str]:
-    """fresh: names of the head tensors that keep their initialisation."""
+def _alike(tensor: Tensor, rows: int, other: Tensor | None, other_rows: int) -> bool:
+    """Whether both have as many rows as their classes, and the rows one shape."""
+    return other is not None and (len(tensor), len(other), other.shape[1:]) == (
+        rows,
+        other_rows,
+        tensor.shape[1:],
+    )
+
+
+def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str], copied: bool) -> list[str]:
+    """fresh: names of the head tensors that keep their initialisation. copied: whether a head has rows of the
+    source."""
     if classes is None:
         # A file names no classes: heads of its shape are taken as they are.
         return [
@@ -108,4 +120,5 @@ def _about_heads(facts: Facts, classes: list[str] | None, fresh: list[str]) -> l
     unknown = [name for name in facts.classes if name not in classes]
     lines = [f"init: head rows of {len(facts.classes) - len(unknown)} classes copied by name"]
     lines[0] += f"; fresh: {', '.join(unknown)}" if unknown else ""
+    lines = lines if copied or not fresh else []
     return [*lines, f"init: fresh, for that run has none that fits: {', '.join(fresh)}"] if fresh else lines

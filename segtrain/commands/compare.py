@@ -83,7 +83,7 @@ def _entry(
             f"runs: {run} was trained for task={description['config']['task']['name']}, the first one for "
             f"{task.name}"
         )
-    same_classes(own, facts, run)
+    same_classes(own, facts, run, task.target)
     scoring = scoring_of(config, task_of(description), own, inference)
     check_score(scoring)
     model.to(device)

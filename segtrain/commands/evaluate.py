@@ -34,7 +34,7 @@ def evaluate(config: dict, stop) -> dict:
     description = checkpoint.description
     task = task_of(description)
     data = data_of(config, config["run"], description, task.target)
-    same_classes(facts, data.facts, config["run"])
+    same_classes(facts, data.facts, config["run"], task.target)
     scored = scored_split(config, data, description, config["run"])
     config = {**config, "split": scored.name}
     if config["evaluate"]["tta_report"]:

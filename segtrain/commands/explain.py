@@ -36,7 +36,7 @@ def explain(config: dict, stop) -> dict:
             f"explain splits the mIoU of classes that exclude each other, and task={task.name} has none"
         )
     data = data_of(config, config["run"], description, task.target)
-    same_classes(facts, data.facts, config["run"])
+    same_classes(facts, data.facts, config["run"], task.target)
     scored = scored_split(config, data, description, config["run"])
     config = {**config, "split": scored.name}
     scoring = _scoring(config, task, facts, description)

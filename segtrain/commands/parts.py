@@ -19,7 +19,7 @@ from segtrain.data.selection import selected
 from segtrain.errors import ConfigError, DataError, printable
 from segtrain.model import MODEL
 from segtrain.model.network import as_typed
-from segtrain.sample import Facts, Normalisation
+from segtrain.sample import CLASSES, Facts, Normalisation, Target
 from segtrain.settings import Loader, Sampler, Trainer
 from segtrain.task import TASK
 from segtrain.text import count
@@ -89,7 +89,7 @@ def build_parts(config: Mapping, resumed: Path | None, description: dict | None 
         own = facts.normalisation or (saved.normalisation if saved.channels == facts.channels else None)
         facts = with_normalisation(replace(facts, normalisation=own), model)
         return Parts(task, data, facts, model, source, described, initial)
-    same_classes(saved, facts, str(resumed.parent.parent))
+    same_classes(saved, facts, str(resumed.parent.parent), task.target)
     facts = replace(facts, normalisation=saved.normalisation)
     return Parts(task, data, facts, model, source, described)
 
@@ -124,9 +124,9 @@ def check_splits(data: Data, config: Mapping) -> None:
             )
 
 
-def same_classes(run: Facts, data: Facts, where: str) -> None:
+def same_classes(run: Facts, data: Facts, where: str, target: Target = CLASSES) -> None:
     """ConfigError unless the run and the data have the same class names in the same order. where: the run's
-    folder."""
+    folder. target: of the task."""
     if run.classes != data.classes:
         pairs = enumerate(itertools.zip_longest(run.classes, data.classes))
         place = next(i for i, (a, b) in pairs if a != b)
@@ -134,11 +134,13 @@ def same_classes(run: Facts, data: Facts, where: str) -> None:
         raise ConfigError(
             f"{where} was trained on {len(run.classes)} classes and the data has {len(data.classes)}; they "
             f"differ from index {place}: "
-            f"{a} and {b}; {_advice(run, data)}"
+            f"{a} and {b}; {_advice(run, data, target)}"
         )
 
 
-def _advice(run: Facts, data: Facts) -> str:
+def _advice(run: Facts, data: Facts, target: Target) -> str:
+    if target.labels and not target.classes:
+        return f"use data.labels={as_typed(run.classes)}, the names of their folders of masks"
     if run.num_classes != data.num_classes:
         return "use a data set of the run's classes, or one whose masks data.label_map brings to them"
     return (

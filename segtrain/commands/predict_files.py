@@ -16,6 +16,7 @@ from segtrain.predictor.files import heat, predicted, write_picture, write_predi
 from segtrain.predictor.geo import write_georeferenced
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
+from segtrain.text import count, notice
 
 GEOTIFF = "geotiff"
 DISAGREEMENT = ("disagreement", "disagreement_colours")
@@ -148,6 +149,13 @@ def predict(
     if bad and len(bad) == len(files):
         raise _none_usable(bad)
     done = len(files) - len(bad)
+    wishes = (("probabilities", with_probabilities), ("disagreement", with_disagreement))
+    asked = [word for word, wish in wishes if wish]
+    if rasters and asked:
+        notice(
+            f"no {' and no '.join(asked)} of {count(rasters, 'image')} predicted window by window: of these "
+            f"only the GeoTIFF is written"
+        )
     # Of rasters alone, there is nothing in the other folders.
     others = {} if rasters < done else dict.fromkeys(wanted, 0)
     return {**others, "images": done, "left_out": len(bad), GEOTIFF: places}

@@ -7,7 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import torch
 from tqdm import tqdm
 
-from segtrain.data.files.predictions import Pair, labels_of, matched, pair, read_prediction, share_right
+from segtrain.data.files.predictions import (
+    Pair,
+    Reading,
+    labels_of,
+    matched,
+    pair,
+    read_prediction,
+    reading_of,
+)
 from segtrain.data.parts import Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate.conventions import Conventions
@@ -41,7 +49,7 @@ def pairs_of(config: Mapping, split: Split, facts: Facts, with_instances: bool, 
     if labels is not None:
         _tell_of_other_ids(
             config["ids"],
-            {ids: share_right(split, paths, facts.num_classes, readings[ids]) for ids in readings},
+            {ids: reading_of(split, paths, facts.num_classes, readings[ids]) for ids in readings},
         )
     for index, path in enumerate(tqdm(paths, unit="image", leave=False, disable=None)):
         stop.raise_if_requested("stopped while scoring")
@@ -50,14 +58,18 @@ def pairs_of(config: Mapping, split: Split, facts: Facts, with_instances: bool, 
         )
 
 
-def _tell_of_other_ids(ids: str, shares: Mapping[str, float | None]) -> None:
-    """Notice if many more pixels are right with the other choice of `ids`. shares: their pixel accuracies."""
+def _tell_of_other_ids(ids: str, readings: Mapping[str, Reading | None]) -> None:
+    """Notice if many more pixels are right with the other choice of `ids`, or more, and it alone takes all
+    values for classes: where 255 is a value of the masks, it is no class with ids=classes."""
     other = "classes" if ids == "labels" else "labels"
-    own, better = shares[ids], shares[other]
-    if own is not None and better is not None and better > max(CLEARLY * own, CHANCE):
+    own, better = readings[ids], readings[other]
+    if own is None or better is None:
+        return
+    complete = own.of_no_class > 0 == better.of_no_class and better.right > own.right
+    if complete or better.right > max(CLEARLY * own.right, CHANCE):
         notice(
-            f"warning: with ids={ids} {own:.1%} of the labelled pixels are right, with ids={other} "
-            f"{better:.1%}: the predictions seem to hold {MEANING[other]}; set ids={other}"
+            f"warning: with ids={ids} {own.right:.1%} of the labelled pixels are right, with ids={other} "
+            f"{better.right:.1%}: the predictions seem to hold {MEANING[other]}; set ids={other}"
         )
 
 

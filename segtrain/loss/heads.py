@@ -151,7 +151,7 @@ def check_classes(name: str, target: Target) -> None:
 
 
 def foreground(num_classes: int, facts: Facts | None) -> tuple[int, ...]:
-    """Indices of all classes but background."""
+    """Indices of all classes but the background (`Facts.background`)."""
     background = None if facts is None else facts.background
     return tuple(index for index in range(num_classes) if index != background)
 

@@ -190,9 +190,6 @@ def confusion(
 
     With two classes, or with a class named background, also IoU and Dice of the foreground: all classes but
     the background, which of two classes is the first unless the second has that name."""
-    background = None if facts is None else facts.background
-    if background is None and num_classes == 2:
-        background = 0
-    if target.labels:
-        background = None  # metric.foreground gives these scores, with those of its threshold
+    # Of labels, metric.foreground gives the scores of the foreground, with those of its threshold.
+    background = None if facts is None or target.labels else facts.background
     return Confusion(num_classes, ignore_index, absent, num_answers, background)

@@ -38,22 +38,25 @@ def check_settings(model: Network, settings: PredictorSettings) -> None:
 
 
 def check_target(target: Target, settings: PredictorSettings) -> None:
-    """ConfigError for settings that need classes that exclude each other where the task has none."""
+    """ConfigError for settings that need classes where the task has none, and a CRF, which needs classes that
+    exclude each other, where it has labels. See also `check_activation`."""
     product = settings.ensemble and settings.merge == "product"
     asked = {
-        "crf": settings.crf,
-        "boxes": settings.boxes,
-        "ensemble_merge=product": product,
-        "tta_merge=logit": settings.tta_merge == "logit",
+        "crf": (settings.crf, "crf=null"),
+        "boxes": (settings.boxes, "boxes=null"),
+        "ensemble_merge=product": (product, "ensemble_merge=mean"),
+        "tta_merge=logit": (settings.tta_merge == "logit", "tta_merge=probability"),
     }
-    for key, value in asked.items():
-        if value and target.labels:
+    for key, (value, instead) in asked.items():
+        if value and target.labels and key == "crf":
             raise ConfigError(
-                f"predictor.{key} works on classes that exclude each other, and the task has a sigmoid for "
-                f"each label; leave it out"
+                "predictor.crf works on classes that exclude each other, and the task has a sigmoid for each "
+                "label; use predictor.crf=null"
             )
-        if value and not target.classes:
-            raise ConfigError(f"predictor.{key} works on classes, and the task has none; leave it out")
+        if value and not target.classes and not target.labels:
+            raise ConfigError(
+                f"predictor.{key} works on classes, and the task has none; use predictor.{instead}"
+            )
 
 
 def check_activation(task, model: Network, settings: PredictorSettings) -> None:

@@ -33,11 +33,16 @@ def predict_raster(
     Pixels where the image has no content have no class, which is the file's nodata value.
 
     mean: of each channel, as in `Normalisation`, which pixels without content are filled with; None: 0. tile:
-    side of the predictor's tiles. DataError if a part of the image cannot be read, after which there is no
-    file; CheckpointError if it cannot be written.
+    side of the predictor's tiles. DataError if a part of the image cannot be read, or if the task predicts
+    several values a pixel, after which there is no file; CheckpointError if it cannot be written.
     """
     blocks = _blocks(mask, image, mean, tile)
     first = next(blocks)
+    if first[1].ndim != 2:
+        raise DataError(
+            f"{image.path} is to be predicted window by window, and a prediction of several values a pixel "
+            f"is not written so; cut the image into parts, or raise max_pixels to read it whole"
+        )
     nodata = no_label(first[1].dtype, mask.facts.ignore_index)
     with dataset(image.path) as source:
         profile = {

@@ -52,6 +52,12 @@ def _one_channel(facts: Facts) -> int:
             f"({', '.join(facts.classes[:5])}{', …' if facts.num_classes > 5 else ''}); use task=semantic, "
             f"or a data set of two classes, such as data=folder with data.label_map"
         )
+    if facts.background != 0:
+        raise ConfigError(
+            f"task=binary takes class 0 for the background, and the data names it {facts.classes[0]!r} and "
+            f"class 1 {facts.classes[1]!r}; give them in the other order (data=folder: data.classes and "
+            f"data.label_map)"
+        )
     return 1
 
 

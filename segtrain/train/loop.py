@@ -14,6 +14,7 @@ import torch
 
 from segtrain.checkpoint.finite import check_finite
 from segtrain.errors import DivergedError, Interrupted
+from segtrain.text import count
 from segtrain.train.plan import Plan
 from segtrain.train.state import RunState
 from segtrain.train.step import Learning, train_step, update_average
@@ -79,8 +80,9 @@ def train(
             scores = clock.outside(lambda: _evaluate(state, plan, evaluate, save, stop, served_as)) or scores
     if state.step < plan.steps:
         events.say(
-            f"ended after step {state.step} of {plan.steps}: {state.worse} evaluations in a row brought no "
-            f"better score than {state.best:.4f} (trainer.patience={plan.patience})"
+            f"ended after step {state.step} of {plan.steps}: {count(state.worse, 'evaluation')} in a row "
+            f"brought no {'score' if state.best is None else f'better score than {state.best:.4f}'} "
+            f"(trainer.patience={plan.patience})"
         )
     return scores
 

@@ -95,6 +95,28 @@ def test_rows_go_to_the_classes_of_their_name(tmp_path):
     assert "init: head rows of 3 classes copied by name; fresh: sky" in lines and not fresh_of(lines)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "rows"),
+    [
+        (("background", "crack"), ("background", "crack"), (1, 1)),
+        (("background", "crack"), ("background", "road"), (1, 1)),
+        (("background", "crack"), ("background", "crack"), (2, 1)),
+        (("background", "crack"), ("background", "crack"), (1, 2)),
+        (("crack", "road"), ("background", "crack"), (2, 1)),
+    ],
+)
+def test_the_one_row_of_a_binary_head_is_that_of_no_class_name(tmp_path, before, after, rows):
+    """It tells the second class from the first, so a row of one class has another meaning."""
+    source, net = fcn(32, classes=rows[0]), fcn(32, seed=1, classes=rows[1])
+    own = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    same = before == after and rows[0] == rows[1]
+    lines = started(net, run_of(source, tmp_path / "run", before), after)
+    assert fresh_of(lines) == ([] if same else list(net.head_keys))
+    for name in net.head_keys:
+        assert torch.equal(net.state_dict()[name], (source.state_dict() if same else own)[name])
+    assert any("copied by name" in line for line in lines) == same
+
+
 def test_a_context_module_is_fresh_behind_a_front_end(tmp_path):
     source, net = dilated("none"), dilated("basic", seed=1)
     context = {key: tensor.clone() for key, tensor in net.context.state_dict().items()}

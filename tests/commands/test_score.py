@@ -121,6 +121,22 @@ def test_predictions_of_the_other_numbering_are_noticed(city, tmp_path, capsys):
     )
 
 
+def test_masks_of_0_and_255_are_not_scored_as_no_class_in_silence(tmp_path, capsys):
+    """Most pixels are background and right either way, so the pixel accuracy differs by little."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:2, :5] = 255
+    for folder in ("images/train", "masks/train", "images/val", "masks/val", "out"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(mask).save(tmp_path / folder / f"{folder[-3:]}.png")
+    (tmp_path / "out/out.png").rename(tmp_path / "out/val.png")
+    line = ["score", f"predictions={tmp_path}/out", "data=folder", f"data.root={tmp_path}"]
+    assert cli.main(line) == 0
+    told = "with ids=classes 84.4% of the labelled pixels are right, with ids=labels 100.0%"
+    assert told in capsys.readouterr().err
+    assert cli.main([*line, "ids=labels"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_masks_without_any_label_are_not_scored_in_silence(city, tmp_path, capsys):
     shutil.copytree(city, tmp_path / "city")
     for path in (tmp_path / "city/gtFine/val/a").glob("*_labelIds.png"):

@@ -180,6 +180,13 @@ def test_multilabel(segtrain):
             hits, union = hits + (truth & (written == 255)).sum(), union + (truth | (written == 255)).sum()
         assert scores["iou"][label] == pytest.approx(hits / union)
 
+    for labels in ("[half,disc]", "[disc]"):
+        segtrain("evaluate", *run, *EVALUATE, f"data.labels={labels}").refused("use data.labels=[disc,half]")
+    Image.new("RGB", (32, 32)).save("large.tif")
+    result = segtrain("predict", *run, "input=large.tif", "output=no", "max_pixels=1000", "device=cpu")
+    assert result.code == 3 and "a prediction of several values a pixel is not written so" in result.err
+    segtrain("data", "stats", *data[1:]).refused("an option of segtrain train, data check and data show")
+
     assert "nothing found in 11 samples" in segtrain("data", "check", *data).out
     assert segtrain("data", "show", *data, "output=show.png").code == 0
     for changed, part in (

@@ -78,9 +78,10 @@ def test_runs_on_small_images_predict_large_rasters_by_windows(segtrain, tmp_pat
     assert trained.code == 0, trained.err
     predict = ("predict", "run=outputs/run", "input=images", "device=cpu", "predictor.tile=64")
     whole = segtrain(*predict, "output=whole")
-    mixed = segtrain(*predict, "output=mixed", "max_pixels=10000")
+    mixed = segtrain(*predict, "output=mixed", "max_pixels=10000", "probabilities=true")
     assert whole.code == mixed.code == 0
-    assert "2 masks to mixed (classes/, colours/, overlay/, geotiff/)" in mixed.out
+    assert "2 masks to mixed (classes/, colours/, overlay/, probabilities/, geotiff/)" in mixed.out
+    assert "no probabilities of 1 image predicted window by window" in mixed.err and not whole.err
     assert [path.name for path in (tmp_path / "mixed/classes").iterdir()] == ["b.png"]
     with rasterio.open("whole/geotiff/a.tif") as one, rasterio.open("mixed/geotiff/a.tif") as other:
         there = other.dataset_mask() > 0

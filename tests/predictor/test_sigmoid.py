@@ -74,6 +74,26 @@ def test_merges_of_scores_from_0_on_are_refused(settings, message):
         predicted(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"boxes": "grid"}, r"with task=multilabel; use predictor\.boxes=null"),
+        ({"ensemble": "other"}, r"with task=multilabel; use predictor\.ensemble_merge=mean"),
+        ({"crf": "deeplab"}, r"a sigmoid for each label; use predictor\.crf=null"),
+    ],
+)
+def test_what_needs_a_softmax_is_refused_for_labels(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        predicted(task=TASK.build({"name": "multilabel"}), **settings)
+
+
+def test_the_logits_of_views_of_labels_may_be_averaged():
+    views = {"flip": {}}
+    expected = predicted(views=views, tta_merge="logit")
+    of_labels = predicted(task=TASK.build({"name": "multilabel"}), views=views, tta_merge="logit")
+    assert torch.equal(of_labels, expected)
+
+
 def test_log_probabilities_are_refused():
     with pytest.raises(ConfigError, match=r"are log-probabilities; use task\.activation=softmax"):
         predicted(LogProbabilities())

@@ -442,6 +442,23 @@ def test_early_stopping_counts_evaluations_without_a_better_score(tmp_path, monk
     assert train_command.train(patient, tmp_path, Stop())["step"] == 8  # it stays ended
 
 
+def test_early_stopping_without_any_score(tmp_path, monkeypatch, capsys):
+    """As where no pixel of the validation split has a label."""
+
+    def scored(*arguments):
+        scores = original(*arguments)
+        return replace(
+            scores, numbers={**scores.numbers, "miou": replace(scores.numbers["miou"], value=None)}
+        )
+
+    original = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", scored)
+    impatient = config(trainer={"steps": 9, "evaluate_every": 1, "patience": 1, "save_every": None})
+    assert train_command.train(impatient, tmp_path, Stop())["step"] == 1
+    said = "ended after step 1 of 9: 1 evaluation in a row brought no score (trainer.patience=1)"
+    assert said in capsys.readouterr().out
+
+
 def test_a_checkpoint_of_an_earlier_version_counts_from_its_start(straight):
     state = new_state(
         MODEL.build(dict(SMALL["model"]), out_channels=5, num_classes=5, in_channels=3),

@@ -98,7 +98,8 @@ def check_labels(labels: list[str] | None, target: Target | None, others: Mappin
     if not target.multilabel:
         raise ConfigError(
             f"data.labels=[{','.join(labels)}] gives a pixel any number of labels, which needs "
-            f"task=multilabel; use that, or one mask of classes and data.classes"
+            f"task=multilabel, an option of segtrain train, data check and data show; use that, or "
+            f"data.labels=null and one mask of classes for each image"
         )
     for key, value in others.items():
         if value is not None:

@@ -177,20 +177,29 @@ def read_prediction(path: str, num_classes: int, labels: Labels | None = None) -
     return np.where(classes == IGNORE, num_classes, classes).astype(np.uint8)
 
 
-def share_right(
+class Reading(NamedTuple):
+    """Shares of the labelled pixels that are right, and that are predicted as no class."""
+
+    right: float
+    of_no_class: float
+
+
+def reading_of(
     split: Split, paths: Sequence[str], num_classes: int, labels: Labels | None = None
-) -> float | None:
-    """The pixel accuracy of a sample of up to FEW predictions, read as by `read_prediction`; None if one of
-    them cannot be read so, or if no pixel has a label."""
-    right = labelled = 0
+) -> Reading | None:
+    """The shares of a sample of up to FEW predictions, read as by `read_prediction`; None if one of them
+    cannot be read so, or if no pixel has a label."""
+    right = of_no_class = labelled = 0
     for index in range(0, len(paths), -(-len(paths) // FEW)):
         try:
             one = pair(split, index, read_prediction(paths[index], num_classes, labels), with_instances=False)
         except DataError:
             return None
+        known = one.target != IGNORE
         right += int((one.decisions == one.target).sum())
-        labelled += int((one.target != IGNORE).sum())
-    return right / labelled if labelled else None
+        of_no_class += int((known & (one.decisions == num_classes)).sum())
+        labelled += int(known.sum())
+    return Reading(right / labelled, of_no_class / labelled) if labelled else None
 
 
 class Pair(NamedTuple):
