@@ -163,7 +163,10 @@ def prediction_of(config: Mapping, run: str | None = None, description: Mapping 
     if run is not None:
         saved = description["config"].get("predictor") or {}
         settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
-    return Prediction(settings, config["tta"])
+    prediction = Prediction(settings, config["tta"])
+    if description is not None:
+        prediction.warn_of_sides(description["facts"]["classes"])
+    return prediction
 
 
 def scoring_of(config: Mapping, task, facts: Facts, prediction: Prediction | None = None) -> Scoring:

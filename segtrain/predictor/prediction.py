@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from segtrain.errors import ConfigError
 from segtrain.model.parts.sides import valid_side
 from segtrain.options import check_options
 from segtrain.predictor.ensemble import read_ensemble
+from segtrain.predictor.mirroring import warn_of_mirroring
 from segtrain.predictor.predictor import (
     Ensemble,
     Predictor,
@@ -48,6 +49,10 @@ class Prediction:
         TTA.check_each(tta)
         other.tta = dict(tta)
         return other
+
+    def warn_of_sides(self, classes: Sequence[str]) -> None:
+        """Notice if a view is mirrored although classes are told apart by left and right."""
+        warn_of_mirroring(classes, {}, self.tta)
 
     def of(
         self,
