@@ -189,17 +189,24 @@ class Pixel:
             "image": image.copy(),
             "mask": target,
         }  # some transforms write into what they are given
-        is_measured = target is not None and target.dtype.kind == "f"
         if sample.instances is not None:
             given["instances"] = sample.instances
-        if sample.instances is not None or is_measured:
+        # The library fills masks of several channels in the first of every four channels only.
+        fills_all = target is None or (target.ndim == 2 and target.dtype.kind != "f")
+        if sample.instances is not None or not fills_all:
             given["outside"] = np.zeros(image.shape[:2], np.uint8)
         found = compose(**{key: value for key, value in given.items() if value is not None})
         target, instances = found.get("mask"), found.get("instances")
         if instances is not None:
             instances = np.where(found["outside"] == 0, instances, 0).astype(sample.instances.dtype)
-        if is_measured:
-            outside = found["outside"] != 0  # H×W
-            outside = outside if target.ndim == 2 else outside[..., None]
-            target = np.where(outside, no_label(target.dtype), target).astype(target.dtype)
+        if not fills_all:
+            target = _filled(target, found["outside"])
         return replace(sample, image=found["image"], target=target, instances=instances)
+
+
+def _filled(target: np.ndarray, fill: np.ndarray) -> np.ndarray:
+    """The target, H×W or H×W×T, with the value of `fill` (H×W uint8) in all its channels where this is not 0;
+    measured values are unknown there."""
+    fill = fill if target.ndim == 2 else fill[..., None]
+    value = no_label(target.dtype) if target.dtype.kind == "f" else fill
+    return np.where(fill != 0, value, target).astype(target.dtype)

@@ -83,7 +83,7 @@ class RunOutput:
         score = None if scores is None else scores.value(self.parts.task.score)
         sign = -1 if self.parts.task.lower_is_better else 1
         better = score is not None and (state.best is None or sign * score > sign * state.best)
-        if scores is not None:
+        if score is not None:  # without one, there is no sign that the network gets no better
             state.worse = 0 if better else state.worse + 1
         if better:
             state.best = score

@@ -15,6 +15,7 @@ from segtrain.data.survey.stats import class_pixels, frequency_of
 from segtrain.errors import ConfigError
 from segtrain.loader.draws import Draws, draws_of
 from segtrain.loss import LOSS
+from segtrain.predictor.mirroring import warn_of_mirroring
 from segtrain.sample import Facts
 from segtrain.settings import Loader, Sampler
 
@@ -71,5 +72,6 @@ def learned_by(config, parts: Parts, split, class_pixels: np.ndarray | None = No
     for class frequencies. class_pixels: int64[N, C], where they have been counted before."""
     skip_bad = Loader(**config["loader"]).skip_bad
     runtime = runtime_of(parts.task, parts.facts, split, skip_bad, class_pixels)
+    warn_of_mirroring(parts.facts.classes, config["augmentation"], config["tta"])
     ops = augmentation(config["augmentation"], parts.facts, runtime)
     return Learned(ops, LOSS.build(config["loss"], **runtime), draws(config["sampler"], runtime))

@@ -81,6 +81,7 @@ def score_split(
         **scores.protocol,
         "pixels": pixels,
         "only_class": scoring.only_class(scores),
+        "labels_without_pixels": scoring.labels_without_pixels(scores),
         **scoring.inference.protocol(model),
         "ignore_index": scoring.facts.ignore_index,
         **scoring.protocol(),
@@ -145,6 +146,16 @@ class Scoring:
         counts = scores.totals.get("confusion")
         labelled = [] if counts is None else counts.sum(dim=1).nonzero().flatten().tolist()
         return self.facts.classes[labelled[0]] if len(labelled) == 1 else None
+
+    def labels_without_pixels(self, scores: Scores) -> list[str]:
+        """The names of the labels that no scored pixel has (task=binary: of the foreground); [] without
+        counts of the metrics `foreground` and `labels`."""
+        counts = scores.totals.get("foreground", scores.totals.get("labels"))  # T×2×BINS
+        if counts is None:
+            return []
+        names = self.facts.classes[-len(counts) :]  # background is no label
+        pixels = counts[:, 1].sum(1).tolist()
+        return [name for name, number in zip(names, pixels, strict=True) if not number]
 
     def predictor(self, model: nn.Module, device, interrupt=lambda: None) -> Predictor:
         """The predictor of a network: images to probabilities. ConfigError for settings that the network

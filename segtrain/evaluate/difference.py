@@ -13,7 +13,15 @@ from segtrain.text import flatten, number, show
 
 OF_THE_NETWORK = ("output_stride",)
 """Entries of a protocol that belong to the network: runs that differ in them are compared all the same."""
-OF_THE_SPLIT = ("images", "pixels", "seconds", "split", "checkpoint")
+OF_THE_SPLIT = (
+    "images",
+    "pixels",
+    "only_class",
+    "labels_without_pixels",
+    "seconds",
+    "split",
+    "checkpoint",
+)
 """Entries that a validation during training need not share with a comparison, and the time."""
 INDIFFERENT = ("seed", "name", "resume", "dry_run", "device", "threads")
 """Keys of a training config that runs of several seeds need not share."""

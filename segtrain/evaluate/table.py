@@ -58,6 +58,9 @@ def extent(protocol: Mapping) -> str:
     of = f" of split {protocol['split']}" if "split" in protocol else ""
     only = protocol.get("only_class")
     alone = f", all of class {printable(only)}: a network that always predicts it scores 1" if only else ""
+    missing = ", ".join(map(printable, protocol.get("labels_without_pixels") or ()))
+    if missing and protocol["pixels"]:
+        alone = f", none of {missing}: no prediction scores above 0 there"
     return f"{images}{of}, {pixels}{alone}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from segtrain.model.parts.sides import valid_side
 from segtrain.options import check_options, path_options
 from segtrain.predictor.checks import check_activation, check_target
 from segtrain.predictor.ensemble import EnsembleMember, read_ensemble
+from segtrain.predictor.mirroring import warn_of_mirroring
 from segtrain.predictor.predictor import Predictor, predictor, protocol
 from segtrain.run.saved import relocated
 from segtrain.sample import Facts
@@ -47,6 +48,10 @@ class Inference:
         TTA.check_each(tta)
         other.tta = dict(tta)
         return other
+
+    def warn_of_sides(self, classes: Sequence[str]) -> None:
+        """Notice if a view is mirrored although classes are told apart by left and right."""
+        warn_of_mirroring(classes, {}, self.tta)
 
     def predictor_of(
         self,
@@ -112,7 +117,10 @@ def inference_of(config: Mapping, run: str | None = None, description: Mapping |
     if run is not None:
         saved = description["config"].get("predictor") or {}
         settings = relocated(settings, saved, path_options(PredictorSettings), Path(run))
-    return Inference(settings, config["tta"])
+    inference = Inference(settings, config["tta"])
+    if description is not None:
+        inference.warn_of_sides(description["facts"]["classes"])
+    return inference
 
 
 def saved_inference(

@@ -39,8 +39,8 @@ class Trainer:
     )
     patience: Annotated[int, FROM_1] | None = key(
         None,
-        "early stopping: the run ends after so many evaluations in a row without a better score (mIoU); the "
-        "best checkpoint is kept; null: no early stopping",
+        "early stopping: the run ends after so many evaluations in a row without a better score (mIoU); "
+        "those without any score do not count; the best checkpoint is kept; null: no early stopping",
     )
     evaluate_every: Annotated[int, FROM_1] | str | None = key(
         "auto",

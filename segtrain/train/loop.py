@@ -81,8 +81,7 @@ def train(
     if state.step < plan.steps:
         events.say(
             f"ended after step {state.step} of {plan.steps}: {count(state.worse, 'evaluation')} in a row "
-            f"brought no {'score' if state.best is None else f'better score than {state.best:.4f}'} "
-            f"(trainer.patience={plan.patience})"
+            f"brought no better score than {state.best:.4f} (trainer.patience={plan.patience})"
         )
     return scores
 

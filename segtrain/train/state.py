@@ -28,7 +28,7 @@ class RunState:
     model: the trained network; its optimizer is named "network". ema: the EMA of `model`; None without EMA.
     networks: further networks of the task (a discriminator), each with the optimizer of the same name.
     step: optimizer steps so far. position: samples taken so far, over all epochs. best: best score so far.
-    worse: evaluations since that score. loss_sum, loss_weight: sums since the last log line.
+    worse: evaluations with a score since then. loss_sum, loss_weight: sums since the last log line.
     evaluation_due: whether the evaluation after `step` is still to be done. statistics: running statistics of
     batch-norm for the training, while `served` has recomputed ones for an evaluation; else None.
     """

@@ -67,6 +67,19 @@ def test_every_allowed_transform_keeps_the_contract(name):
     assert np.array_equal(before.image, kept[0]) and np.array_equal(before.target, kept[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("GridDistortion", {}), ("OpticalDistortion", {}), ("ThinPlateSpline", {"scale_range": [0.3, 0.4]})],
+)
+@pytest.mark.parametrize("num_labels", [2, 5])
+def test_pixels_from_outside_the_image_are_unlabelled_in_every_channel(name, options, num_labels):
+    op = build(**{name: {"p": 1.0, **options}})
+    target = np.stack([(sample().target + n) % 2 for n in range(num_labels)], axis=2)  # H×W×T
+    found = [op(Sample(sample().image, target), np.random.default_rng(seed)).target for seed in range(4)]
+    unknown = np.stack(found) == IGNORE
+    assert unknown.any() and (unknown == unknown[..., :1]).all()
+
+
 def test_other_images_pass_unchanged():
     op = build(GaussNoise={"p": 1.0})
     image = np.zeros((8, 8, 4), np.uint8)

@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -363,6 +364,33 @@ def test_strays_in_masks_of_0_and_255_are_no_class(tmp_path):
     assert "254: 1" not in str(caught.value)
 
 
+def test_a_few_shades_at_the_edges_of_masks_of_0_and_255_are_no_classes(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:40, 20:50] = 255
+    for number in range(4):
+        write(tmp_path, f"{number}", cv2.GaussianBlur(mask, (0, 0), 1))
+    with pytest.raises(DataError, match=r"values, and look like masks of 0 .* smoothed edges"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, r"set data\.classes=\[background,foreground\] data\.label_map"),
+        ({"label_map": {0: 0, 255: 1}}, r"without data\.classes there are none"),
+        ({"classes": ["a", "b"]}, r"none are given; set data\.label_map"),
+    ],
+)
+def test_lossy_masks_say_what_else_they_need(tmp_path, options, missing):
+    """Nothing is read for it: what reads the masks would refuse them, and propose the option that is set."""
+    for number in range(4):
+        write(tmp_path, f"{number}", np.zeros((8, 8)))
+        Image.new("L", (8, 8)).save(tmp_path / "masks" / f"{number}.jpg")
+        (tmp_path / "masks" / f"{number}.png").unlink()
+    with pytest.raises(ConfigError, match=missing):
+        build(tmp_path, lossy_masks=True, **options)
+
+
 def test_smoothed_edges_of_masks_of_0_and_255_are_no_classes(tmp_path):
     mask = np.zeros((64, 64), np.uint8)
     mask[16:, 20:] = 255
@@ -371,8 +399,9 @@ def test_smoothed_edges_of_masks_of_0_and_255_are_no_classes(tmp_path):
         write(tmp_path, f"{number}", mask)
     with pytest.raises(DataError, match=r"hold 256 values, and look like masks of 0 \(") as caught:
         build(tmp_path)
-    with pytest.raises(DataError, match="smoothed edges"):
+    with pytest.raises(DataError, match="smoothed edges") as of_named:
         build(tmp_path, classes=["a", "b"])
+    assert "set data.lossy_masks=true data.label_map='{0: 0, 255: 1}', which takes" in str(of_named.value)
     typed = re.search(r"set (data\.lossy_masks.*?), which", str(caught.value))[1]
     assert typed == (
         "data.lossy_masks=true data.classes=[background,foreground] data.label_map='{0: 0, 255: 1}'"

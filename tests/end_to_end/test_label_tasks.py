@@ -49,6 +49,36 @@ def killed_after(steps: int, segtrain, *words: str) -> None:
         assert segtrain(*words).code == 130
 
 
+@pytest.mark.parametrize(
+    ("task", "missing"), [(("task=binary",), "foreground"), (("task=multilabel", "data.labels=[a,b]"), "b")]
+)
+def test_labels_that_no_scored_pixel_has_are_told(segtrain, write_pair, task, missing):
+    rng = np.random.default_rng(0)
+    root = Path("pictures")
+    for split in ("train", "val"):
+        for index in range(2):
+            name = f"{split}/{index}"
+            image, disc = blob(rng)
+            write_pair(root, name, image, np.uint8(255) * (disc & (split == "train")))
+            if missing == "b":
+                for label, mask in (("a", disc), ("b", disc & (split == "train"))):
+                    path = root / "masks" / label / f"{name}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(np.uint8(255) * mask).save(path)
+    words = (
+        "data=folder",
+        f"data.root={root}",
+        "loss=dice",
+        *SMALL,
+        "loader.batch_size=2",
+        "trainer.steps=1",
+    )
+    result = segtrain("train", *task, *words, "name=run")
+    assert result.code == 0, result.err
+    assert f"labelled pixels, none of {missing}: no prediction scores above 0 there" in result.out
+    assert description("run")["protocol"]["labels_without_pixels"] == [missing]
+
+
 def test_binary(segtrain, write_pair):
     rng = np.random.default_rng(0)
     for name in (*(f"train/{index}" for index in range(8)), *(f"val/{index}" for index in range(3))):

@@ -16,7 +16,7 @@ BINARY = {0: 0, 255: 1}
 BINARY_NAMES = ("background", "foreground")
 MUCH_MORE = 4
 """Ratio of pixels of 255 to pixels of all values between, above which those are strays in masks of 0, 255."""
-SHADES = 30
+SHADES = 8
 """Number of values between 0 and 255, above which they may be smoothed edges of masks of 0 and 255."""
 NEAR_255 = 200
 """Smoothed edges reach beyond this value; class indices seldom do."""
@@ -39,6 +39,8 @@ def of_masks(
     mapping = checked_map(label_map)
     if named.values and not mapping:
         mapping = {value: index for index, value in enumerate(named.values)}
+    if lossy_masks:
+        _check_lossy(named, mapping)
     counted = functools.cache(lambda: mask_values(masks, reader, may_fail, same_colours=not mapping))
     settled, mapping = settled_map(named, mapping, ignore_value, masks, reader, counted)
     if not named.names:
@@ -80,7 +82,7 @@ def settled_map(
             notice(_binary_warning(len(named.names)))
         return {}, mapping
     if named.names and _are_shades(counted()):
-        raise _smoothed(counted())
+        raise _smoothed(counted(), named.names)
     values = set(counted())
     if values == {IGNORE}:
         raise _unlabelled(masks, IGNORE)
@@ -111,6 +113,22 @@ def _unlabelled(masks: list[str], ignore_value: int) -> DataError:
     )
 
 
+def _check_lossy(named: Named, mapping: dict[int, int]) -> None:
+    """ConfigError unless the options give the values or colours of which a pixel takes the nearest; the masks
+    themselves do not tell them."""
+    if not named.names:
+        raise ConfigError(
+            "data.lossy_masks takes the nearest of given values or colours, and without data.classes there "
+            "are none; for masks of 0 and 255 set data.classes=[background,foreground] "
+            "data.label_map='{0: 0, 255: 1}'"
+        )
+    if not (mapping or named.colours):
+        raise ConfigError(
+            "data.lossy_masks takes the nearest of given values or colours, and none are given; set "
+            "data.label_map, for masks of 0 and 255 data.label_map='{0: 0, 255: 1}'"
+        )
+
+
 def labels_of(named: Named, mapping: dict[int, int], ignore_value: int, lossy_masks: bool) -> Labels:
     """The `Labels` of these options. ConfigError if they contradict each other."""
     num = len(named.names)
@@ -126,11 +144,6 @@ def labels_of(named: Named, mapping: dict[int, int], ignore_value: int, lossy_ma
         raise ConfigError(
             f"data.label_map leads to {beyond[0]}; allowed: 0..{num - 1} and {IGNORE} (no label), with "
             f"{classes}"
-        )
-    if lossy_masks and not (mapping or named.colours):
-        raise ConfigError(
-            "data.lossy_masks takes the nearest of given values, and none are given; set "
-            "data.label_map='{0: 0, 255: 1}' with data.classes, or colours in data.classes"
         )
     return Labels(num, ignore_value, mapping, named.colours, named.ignored, nearest=lossy_masks)
 
@@ -210,12 +223,15 @@ def _between(values: dict[int, int]) -> dict[int, int]:
     return {value: pixels for value, pixels in values.items() if 0 < value < IGNORE}
 
 
-def _smoothed(values: dict[int, int]) -> DataError:
+def _smoothed(values: dict[int, int], names: tuple[str, ...] = ()) -> DataError:
+    """names: of the two classes, where the options give them."""
+    classes = "" if names else "data.classes=[background,foreground] "
+    or_classes = "; if the values are classes, name them in data.classes or set data.label_map"
     return DataError(
         f"the masks hold {count(len(values), 'value')}, and look like masks of 0 ({values[0]} px) and 255 "
         f"({values[IGNORE]} px) with stray values, as smoothed edges have: make each pixel 0 or 255, or set "
-        "data.lossy_masks=true data.classes=[background,foreground] data.label_map='{0: 0, 255: 1}', which "
-        "takes the nearer one; if the values are classes, name them in data.classes or set data.label_map"
+        f"data.lossy_masks=true {classes}data.label_map='{{0: 0, 255: 1}}', which takes the nearer one"
+        f"{'' if names else or_classes}"
     )
 
 
