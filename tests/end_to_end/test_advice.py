@@ -149,6 +149,14 @@ CASES = {
         ", whose compression changes the class numbers; ",
         first=lossy_masks,
     ),
+    "the nearest of no classes": Case(
+        (*FOLDER, "data.lossy_masks=true"), "data.lossy_masks takes the nearest of given values or colours, and without",
+        [("data.classes=[background,foreground]", "data.label_map={0: 0, 255: 1}")], first=lossy_masks,
+    ),
+    "the nearest of no values": Case(
+        (*FOLDER, "data.lossy_masks=true", "data.classes=[a,b]"), "data.lossy_masks takes the nearest of given values or colours, and none",
+        [("data.label_map={0: 0, 255: 1}",)], first=lossy_masks,
+    ),
     "images of several pages": Case((*FOLDER,), " pages, and one image is expected; ", first=pages_for_images),
     "classes of an annotation with its own": Case(
         ("train", *PLAIN, *UNET, "data=coco", "data.labels=stuff", "data.classes=voc", "data.root=nowhere"),
@@ -437,6 +445,7 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 
 NOT_RUN = {
     "Written by segtrain plan for": "the head of a file",
+    "with stray values, as smoothed edges have: make each": "tests of data=folder",
     "too little for the training step of one image; use smaller": "needs a small GPU",
     "exists; give another name, or overwrite=true": "plan takes a minute: its own tests",
     "exists; give another output, or overwrite=true": "plan takes a minute: its own tests",
@@ -473,7 +482,6 @@ NOT_RUN = {
     "or set data.window=null": "tests of windows",
     ", or with data=folder set data.window=512": "needs a TIFF of more than 64 million pixels",
     "not annotations; set data.window=null": "tests of windows",
-    "which takes the nearer one; if the values are classes": "tests of mask values",
     "has no encoder to freeze": "tests of freezing",
     "freezes nothing: trainer.freeze is null": "tests of freezing",
     "for another split, whose validation images may": "tests of what is scored",
