@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.paired import Goal, Left, Result, alternating, faster, share, threads, version
 from benchmarks.reading import PHOTOGRAPHS, tile_of
-from benchmarks.step import built
+from benchmarks.step import CAMVID_NETWORK, built
 from segtrain.commands import predict_files
 from segtrain.commands.prepare import keep_memory
 from segtrain.commands.scoring import score_split, scoring_of
@@ -161,9 +161,7 @@ class _Place:
 
     def __init__(self, quick: bool):
         self.quick, self.task = quick, TASK.build({"name": "semantic"})
-        self.network = built(
-            {"separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32}, NUM_LABELS
-        ).eval()
+        self.network = built(CAMVID_NETWORK, NUM_LABELS).eval()
         self.peer_network = copy.deepcopy(self.network)
         self.network.to(memory_format=torch.channels_last)
         norm = self.network.normalisation

@@ -41,6 +41,14 @@ CAMVID = (
 WORKERS = 2
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 LITE_DEEPLAB = {"name": "deeplabv3plus", "encoder": "tf_efficientnet_lite0"}
+CAMVID_NETWORK = {
+    **LITE_DEEPLAB,
+    "separable": True,
+    "aspp_start": "centre",
+    "middle_width": 64,
+    "fine_width": 32,
+}
+"""The network of experiment=camvid_lite0."""
 MOBILE_DEEPLAB = {"name": "deeplabv3plus", "encoder": "mobilenetv3_large_100"}
 LRASPP = {"name": "lraspp", "encoder": "mobilenetv3_large_100"}
 
@@ -210,10 +218,7 @@ def camvid_recipe(quick: bool) -> Result:
         raise Left(f"CamVid is not at {CAMVID}")
     data = DATA.build({"name": "camvid", "root": str(CAMVID)})
     classes = data.facts.num_classes
-    network = built(
-        {**LITE_DEEPLAB, "separable": True, "aspp_start": "centre", "middle_width": 64, "fine_width": 32},
-        classes,
-    )
+    network = built(CAMVID_NETWORK, classes)
     peer = Adapted(smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=classes))
     loss = {
         "name": "weighted_sum",
