@@ -133,12 +133,12 @@ def predict(
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
-        colours = task.picture(classes, mask.facts)
         for part, stored in task.stored(classes, mask.facts, data or {}).items():
             place = results / task.folder / part / name
             check_below(results, place.parent)
             write_prediction(place, stored)
         places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
+        colours = task.picture(classes, mask.facts)
         write_picture(results / "colours" / f"{name}.png", colours)
         if with_overlay:
             write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
@@ -149,16 +149,20 @@ def predict(
     if bad and len(bad) == len(files):
         raise _none_usable(bad)
     done = len(files) - len(bad)
-    wishes = (("probabilities", with_probabilities), ("disagreement", with_disagreement))
-    asked = [word for word, wish in wishes if wish]
-    if rasters and asked:
-        notice(
-            f"no {' and no '.join(asked)} of {count(rasters, 'image')} predicted window by window: of these "
-            f"only the GeoTIFF is written"
-        )
+    _tell_of_rasters(rasters, {"probabilities": with_probabilities, "disagreement": with_disagreement})
     # Of rasters alone, there is nothing in the other folders.
     others = {} if rasters < done else dict.fromkeys(wanted, 0)
     return {**others, "images": done, "left_out": len(bad), GEOTIFF: places}
+
+
+def _tell_of_rasters(rasters: int, wanted: Mapping[str, bool]) -> None:
+    """Notice if results are wanted that images predicted window by window do not get."""
+    missing = [word for word, is_wanted in wanted.items() if is_wanted]
+    if rasters and missing:
+        notice(
+            f"no {' and no '.join(missing)} of {count(rasters, 'image')} predicted window by window: of "
+            f"these only the GeoTIFF is written"
+        )
 
 
 def _none_usable(errors: list[str]) -> DataError:

@@ -19,8 +19,9 @@ from segtrain.data.files.predictions import (
 from segtrain.data.parts import Split
 from segtrain.errors import ConfigError
 from segtrain.evaluate.conventions import Conventions
+from segtrain.evaluate.counts import Counts
 from segtrain.evaluate.loop import Scores
-from segtrain.sample import IGNORE, Facts, ScoreDict
+from segtrain.sample import IGNORE, Facts
 from segtrain.text import notice
 
 CLEARLY = 2  # times as many right pixels by which the other choice of `ids` is the likely one
@@ -78,8 +79,7 @@ def scores_of(
 ) -> tuple[Scores, int]:
     """The scores of all metrics, and the number of labelled pixels. tally: also counts each pair. kept: names
     of the metrics whose counts of every image are kept."""
-    totals: dict[str, torch.Tensor] = {}
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in kept}
+    counts = Counts(metrics, kept)
     pixels = images = 0
     for one in pairs:
         images += 1
@@ -90,14 +90,6 @@ def scores_of(
             name: None if values is None else torch.from_numpy(values)[None]
             for name, values in one._asdict().items()
         }
-        target = evidence.pop("target")
-        for name, metric in metrics.items():
-            counts = metric.counts(target, **{need: evidence[need] for need in metric.needs})
-            totals[name] = counts[0] if name not in totals else totals[name] + counts[0]
-            if name in rows:
-                rows[name].append(counts.to_sparse())
-    numbers: ScoreDict = {}
-    for name, metric in metrics.items():
-        numbers |= metric.scores(totals[name])
-    per_image = {name: torch.cat(parts) for name, parts in rows.items()}
-    return Scores(numbers, {}, [], per_image=per_image, positions=tuple(range(images))), pixels
+        counts.add(evidence.pop("target"), evidence, 1)
+    numbers, further = counts.scores()
+    return Scores(numbers, {}, [], further, counts.totals, counts.per_image(), tuple(range(images))), pixels

@@ -176,9 +176,10 @@ class Probes:
         before = random_state()
         parts = replace(self.parts, model=copy.deepcopy(self.parts.model))
         constant = {**config, "schedule": {"name": "constant"}}
-        tried = trial(constant, parts, copy.deepcopy(self.learned), self.device, self.stop, num_steps)
-        restore_random_state(before)
-        return tried
+        try:
+            return trial(constant, parts, copy.deepcopy(self.learned), self.device, self.stop, num_steps)
+        finally:  # also where the memory is too small for the trial
+            restore_random_state(before)
 
 
 def without_pretrained(config: Mapping) -> dict:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from segtrain.errors import ConfigError, DivergedError
+from segtrain.evaluate.counts import Counts
 from segtrain.predictor.predictor import Predictor
 from segtrain.sample import Number, ScoreDict
 from segtrain.text import count, notice
@@ -60,21 +61,14 @@ def evaluate(
     DivergedError if an output of the network is not finite: its most probable class would always be the first
     one.
     """
-    totals: dict[str, Tensor] = {}
-    rows: dict[str, list[Tensor]] = {name: [] for name in kept}
+    counts = Counts(metrics, kept)
     positions: list[int] = []
     pictures = []
     drawn = "decisions" if at_thresholds is None else "probabilities"
     checked = Checked(decide)
     for batch in batches:
         evidence = _evidence(predict, checked, metrics, batch, device, shown)
-        targets = batch.targets.to(device, non_blocking=True)
-        for name, metric in metrics.items():
-            counts = metric.counts(targets, **{need: evidence[need] for need in metric.needs})
-            total = counts.sum(0)
-            totals[name] = total if name not in totals else totals[name] + total
-            if name in rows:
-                rows[name].append(counts[: batch.count].cpu().to_sparse())
+        counts.add(batch.targets.to(device, non_blocking=True), evidence, batch.count)
         for i in (i for i in range(batch.count) if batch.positions[i] in shown):
             pictures.append((batch.images[i], batch.targets[i], evidence[drawn][i].cpu()))
         positions += batch.positions[: batch.count]
@@ -83,30 +77,12 @@ def evaluate(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
             "train anew with a lower optimizer.lr or trainer.clip_norm"
         )
-    numbers, further = _scores(metrics, totals)
-    per_image = {name: torch.cat(parts) for name, parts in rows.items() if parts}
+    numbers, further = counts.scores()
     if at_thresholds is not None:
         pictures = [(*given, at_thresholds(one[None], numbers)[0]) for *given, one in pictures]
     pictures = [tuple(map(channels_last, three)) for three in pictures]
     protocol = {"images": len(positions), "resolution": "native"}
-    return Scores(numbers, protocol, pictures, further, totals, per_image, tuple(positions))
-
-
-def _scores(metrics: Mapping[str, object], totals: Mapping[str, Tensor]) -> tuple[ScoreDict, tuple[str, ...]]:
-    """The scores of all metrics, and the keys of the `Number`s of all metrics but the first. ConfigError if
-    two metrics give scores of one key."""
-    numbers: ScoreDict = {}
-    further: list[str] = []
-    for name, total in totals.items():
-        scores = metrics[name].scores(total)
-        further += [key for key, one in scores.items() if numbers and isinstance(one, Number)]
-        twice = numbers.keys() & scores.keys()
-        if twice:
-            raise ConfigError(
-                f"metric.{name} gives {', '.join(sorted(twice))}, which another metric gives too"
-            )
-        numbers |= scores
-    return numbers, tuple(further)
+    return Scores(numbers, protocol, pictures, further, counts.totals, counts.per_image(), tuple(positions))
 
 
 class Checked:

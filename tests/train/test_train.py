@@ -420,17 +420,21 @@ def test_a_rate_that_destroys_the_network_ends_in_no_score(tmp_path, rate):
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
-def test_early_stopping_counts_evaluations_without_a_better_score(tmp_path, monkeypatch, capsys):
-    """Scores 0.3, 0.5, 0.5, 0.4: two in a row are no better than the second."""
-    planned = iter([0.3, 0.5, 0.5, 0.4])
+def plan_scores(monkeypatch, values):
+    """The evaluations that follow give these mIoUs."""
+    planned, original = iter(values), evaluation.evaluate
 
     def scored(*arguments):
         scores = original(*arguments)
         miou = replace(scores.numbers["miou"], value=next(planned))
         return replace(scores, numbers={**scores.numbers, "miou": miou})
 
-    original = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", scored)
+
+
+def test_early_stopping_counts_evaluations_without_a_better_score(tmp_path, monkeypatch, capsys):
+    """Scores 0.3, 0.5, 0.5, 0.4: two in a row are no better than the second."""
+    plan_scores(monkeypatch, [0.3, 0.5, 0.5, 0.4])
     patient = config(trainer={"steps": 30, "evaluate_every": 2, "patience": 2, "save_every": None})
     # Interrupted after the third evaluation, so that the count is of a resumed run.
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -443,15 +447,7 @@ def test_early_stopping_counts_evaluations_without_a_better_score(tmp_path, monk
 
 
 def test_evaluations_without_a_score_do_not_stop_a_run_early(tmp_path, monkeypatch, capsys):
-    planned = iter([None, None, 0.3, None, 0.2, None, 0.1])
-
-    def scored(*arguments):
-        scores = original(*arguments)
-        miou = replace(scores.numbers["miou"], value=next(planned))
-        return replace(scores, numbers={**scores.numbers, "miou": miou})
-
-    original = evaluation.evaluate
-    monkeypatch.setattr(evaluation, "evaluate", scored)
+    plan_scores(monkeypatch, [None, None, 0.3, None, 0.2, None, 0.1])
     patient = config(trainer={"steps": 30, "evaluate_every": 1, "patience": 2, "save_every": None})
     assert train_command.train(patient, tmp_path, Stop())["step"] == 7
     assert "2 evaluations in a row brought no better score than 0.3000" in capsys.readouterr().out
