@@ -5,8 +5,7 @@
 Each recipe changes one thing in `experiment=camvid_lite0` and is trained with the same seeds on split=drive.
 The difference of a recipe to the first one is taken seed by seed; its 95 % interval is that of Student's t.
 What has been trained or evaluated before is not done again, so the study may be stopped and started at any
-time, and two processes may share the work: one with --seeds 0 2 4, one with --seeds 1 3, then one with all.
-The table is printed and written to outputs/NAME/study.md.
+time. The table is printed and written to outputs/NAME/study.md.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from scipy import stats
@@ -38,6 +38,20 @@ TRAINED = {
     "cross-entropy + Dice": summed("dice"),
     "cross-entropy + Lovász": summed("lovasz_softmax"),
     "with object augmentation": [OBJECTS],
+    "with an EMA of the weights": ["trainer.ema=0.99"],
+    "with clDice of poles": ["loss.terms.cldice={classes:[pole]}"],
+    "with larger weights between close objects": ["loss.terms.cross_entropy.border_weight=2"],
+    "logits at stride 4 instead of 2": ["model.fine_width=null"],
+    "half of the samples drawn by class": ["sampler.class_share=0.5"],
+    "4 crops, of 352 px": ["augmentation.warp.size=352", "loader.batch_size=4"],
+    "Jaccard with factor 3": ["loss.terms.jaccard.factor=3"],
+    "Jaccard with factor 10": ["loss.terms.jaccard.factor=10"],
+    "without class weights": ["loss.terms.cross_entropy.class_weights=none"],
+    "with clDice of poles, factor 0.3": ["loss.terms.cldice={classes:[pole],factor:0.3}"],
+    "with rotations up to 5 degrees": ["augmentation.warp.rotate=5"],
+    "rate 0.002": ["optimizer.lr=0.002"],
+    "rate 0.005": ["optimizer.lr=0.005"],
+    "encoder at the full rate": ["optimizer.encoder_factor=1.0"],
 }
 """What is typed for each training; the first one is what the others are compared with."""
 VIEWS = {
@@ -51,9 +65,7 @@ VIEWS = {
 
 def segtrain(*arguments: str) -> None:
     print(f"\n$ segtrain {shlex.join(arguments)}", flush=True)
-    ended = subprocess.run([SEGTRAIN, *arguments])
-    if ended.returncode:
-        sys.exit(ended.returncode)
+    subprocess.run([SEGTRAIN, *arguments], check=True)
 
 
 def run_of(asked: argparse.Namespace, number: int, seed: int) -> str:
@@ -65,7 +77,7 @@ def trained(asked: argparse.Namespace, number: int, words: list[str], seed: int)
     if validated(name) is None:
         fixed = [f"data.root={asked.root}", "data.split=drive", f"augmentation.warp.size={asked.size}"]
         length = [f"trainer.steps={asked.steps}", f"seed={seed}", f"name={name}", "resume=auto"]
-        segtrain("train", "experiment=camvid_lite0", *words, *fixed, *length)
+        segtrain("train", "experiment=camvid_lite0", *fixed, *words, *length)
 
 
 def validated(name: str) -> dict[str, float] | None:
@@ -111,14 +123,62 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192, help="side of the crops in pixels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each recipe")
     parser.add_argument("--name", default="study", help="runs are outputs/NAME-RECIPE-SEED")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time, on a large machine")
+    numbers = range(len(TRAINED))
+    parser.add_argument(
+        "--recipes",
+        type=int,
+        nargs="+",
+        default=[*numbers],
+        choices=numbers,
+        help="numbers from 0; 0 is needed",
+    )
+    numbers = range(len(VIEWS))
+    parser.add_argument(
+        "--views",
+        type=int,
+        nargs="*",
+        default=[*numbers],
+        choices=numbers,
+        help="numbers from 0; none: no views",
+    )
     asked = parser.parse_args()
-    seeds = asked.seeds
-    for seed in seeds:  # seed by seed, so that a study that is stopped has pairs
-        for number, words in enumerate(TRAINED.values()):
-            trained(asked, number, words, seed)
-        for number, words in enumerate(VIEWS.values()):
-            evaluated(run_of(asked, 0, seed), f"views-{number}", words)
-    said = f"{asked.steps} steps of 8 crops of {asked.size} px, seeds {', '.join(map(str, seeds))}"
+    try:
+        all_done(asked)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+    write(asked)
+
+
+def all_done(asked: argparse.Namespace) -> None:
+    """Trains and evaluates what is missing, seed by seed, so that a study that is stopped has pairs."""
+    recipes, views = list(TRAINED.values()), list(VIEWS.values())
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        try:
+            trainings = [
+                pool.submit(trained, asked, number, recipes[number], seed)
+                for seed in asked.seeds
+                for number in asked.recipes
+            ]
+            wait_for(trainings)
+            evaluations = [
+                pool.submit(evaluated, run_of(asked, 0, seed), f"views-{number}", views[number])
+                for seed in asked.seeds
+                for number in asked.views
+            ]
+            wait_for(evaluations)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def wait_for(futures: list[Future]) -> None:
+    for future in as_completed(futures):
+        future.result()
+
+
+def write(asked: argparse.Namespace) -> None:
+    said = f"{asked.steps} steps of 8 crops of {asked.size} px, seeds {', '.join(map(str, asked.seeds))}"
     text = "\n".join([f"CamVid, split=drive, {said}", "", *table(asked)])
     path = Path("outputs") / asked.name / "study.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,19 +189,20 @@ def main() -> None:
 def table(asked: argparse.Namespace) -> list[str]:
     """The lines of the table, in Markdown."""
     seeds = asked.seeds
-    ends = [[validated(run_of(asked, number, seed)) for seed in seeds] for number in range(len(TRAINED))]
+    names = list(TRAINED)
+    ends = {n: [validated(run_of(asked, n, seed)) for seed in seeds] for n in asked.recipes}
     base, base_pole = ([one[score] for one in ends[0]] for score in ("miou", "iou/pole"))
     head = "| | mIoU | deviation over seeds | difference to the first [95 %] | IoU of poles, difference |"
     lines = [head, "|---|---|---|---|---|"]
-    for what, recipe in zip(TRAINED, ends, strict=True):
-        first = recipe is ends[0]
-        cells = row([one["miou"] for one in recipe], None if first else base)
+    for number, recipe in ends.items():
+        cells = row([one["miou"] for one in recipe], base if number else None)
         pole = [one["iou/pole"] for one in recipe]
-        compared = "" if first else f", {difference(pole, base_pole)}"
-        lines.append(f"| {what} | {cells} | {statistics.mean(pole):.4f}{compared} |")
-    for number, what in enumerate(VIEWS):
+        compared = f", {difference(pole, base_pole)}" if number else ""
+        lines.append(f"| {names[number]} | {cells} | {statistics.mean(pole):.4f}{compared} |")
+    views = list(VIEWS)
+    for number in asked.views:
         cells = row([miou(run_of(asked, 0, seed), f"views-{number}") for seed in seeds], base)
-        lines.append(f"| views: {what} | {cells} | |")
+        lines.append(f"| views: {views[number]} | {cells} | |")
     return lines
 
 

@@ -48,7 +48,10 @@ def test_the_table_pairs_the_seeds(study, tmp_path, monkeypatch):
                 folder = run / "study" / f"views-{views}"
                 folder.mkdir(parents=True)
                 (folder / "scores.json").write_text(json.dumps({"miou": 0.5 + 0.1 * seed}))
-    lines = study.table(argparse.Namespace(name="study", seeds=[0, 1]))
+    asked = argparse.Namespace(
+        name="study", seeds=[0, 1], recipes=range(len(study.TRAINED)), views=range(len(study.VIEWS))
+    )
+    lines = study.table(asked)
     assert len(lines) == 2 + len(study.TRAINED) + len(study.VIEWS)
     assert "| 0.4500 | 0.0707 |" in lines[2] and "+0.0200 [+0.0200, +0.0200]" in lines[4]
     assert "+0.1000 [+0.1000, +0.1000]" in lines[-1]
