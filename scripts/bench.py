@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,14 +115,20 @@ def machine() -> str:
 
 
 def measured(names: list[str], quick: bool) -> dict[str, Result | str]:
-    """The result of each row, or why there is none; a line on stderr after each."""
+    """The result of each row, or why there is none; a row that fails, or Ctrl-C, leaves those before it."""
     results: dict[str, Result | str] = {}
     for name in names:
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         try:
             results[name] = ROWS[name].measure(quick)
         except Left as reason:
-            results[name] = str(reason)
+            results[name] = f"left out: {reason}"
+        except KeyboardInterrupt:
+            results[name] = "failed: interrupted, and the rows after it were not measured"
+            break
+        except Exception as error:
+            traceback.print_exc()
+            results[name] = f"failed: {type(error).__name__}: {error}"
     return results
 
 
@@ -154,16 +161,16 @@ def main(words: list[str] | None = None) -> int:
     print(table([COLUMNS, *lines]))
     for name, result in results.items():
         if isinstance(result, str):
-            print(f"{name}: left out: {result}")
+            print(f"{name}: {result}")
     if arguments.json:
         rows = {
-            name: result.plain() if isinstance(result, Result) else {"left_out": result}
+            name: result.plain() if isinstance(result, Result) else {"none": result}
             for name, result in results.items()
         }
         arguments.json.write_text(
             json.dumps({"machine": before, "quick": arguments.quick, "rows": rows}, indent=1)
         )
-    return 0
+    return int(any(isinstance(result, str) and result.startswith("failed") for result in results.values()))
 
 
 if __name__ == "__main__":

@@ -107,3 +107,24 @@ def test_the_rows_of_whole_images():
     ended = run("--quick", "tiles", "argmax", "scoring", "predicting", timeout=600)
     assert ended.returncode == 0, ended.stderr
     assert "left out" not in ended.stdout and "plain loop" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(RuntimeError("broken"), "failed: RuntimeError: broken"), (KeyboardInterrupt(), "failed: inter")],
+)
+def test_a_row_that_fails_leaves_the_others(error, said, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench
+    from benchmarks.paired import Left
+
+    def failing(quick):
+        raise error
+
+    def left(quick):
+        raise Left("no peer")
+
+    monkeypatch.setattr(bench, "ROWS", {"a": bench.Row("", left), "b": bench.Row("", failing)})
+    assert bench.main(["a", "b"]) == 1
+    out = capsys.readouterr().out
+    assert "a: left out: no peer" in out and f"b: {said}" in out
