@@ -14,9 +14,14 @@ def say(*lines: str) -> None:
     print("\n".join(map(printable, lines)), flush=True)
 
 
+quiet = False
+"""Whether notices are left out: on ranks above 0."""
+
+
 def notice(line: str) -> None:
     """Prints a warning on stderr, escaped as by `say`."""
-    print(f"segtrain: {printable(line)}", file=sys.stderr, flush=True)
+    if not quiet:
+        print(f"segtrain: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def show(value) -> str:

@@ -11,7 +11,19 @@ GROUPS = ("model", "data", "augmentation", "loss", "optimizer", "schedule", "met
 """Tables: the leaves of each stand on floor 1, its __init__ on floor 2."""
 
 FLOORS = (
-    ("errors", "options", "registry", "text", "settings", "rows", "run", "sample", "tensors", "thresholds"),
+    (
+        "errors",
+        "options",
+        "registry",
+        "text",
+        "settings",
+        "rows",
+        "run",
+        "sample",
+        "tensors",
+        "ranks",
+        "thresholds",
+    ),
     ("leaves", "report"),
     ("tables",),
     ("checkpoint", "loader", "predictor"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from segtrain.run.existing import remove_run, run_folder_of
 from segtrain.run.layout import CONFIG, METRICS
 from segtrain.run.lock import Lock
 from segtrain.run.own import check_own
+from segtrain.run.rank import launched
 from segtrain.run.record import Record, read_record
 from segtrain.run.saved import check_unchanged, relocated, saved_config
 from segtrain.run.stop import Stop
@@ -77,11 +80,48 @@ def train(config: dict, run_dir: str | None, stop: Stop, words: list[str]) -> tu
     """Trains a composed config; returns the run folder (None for a dry run) and the last scores. run_dir:
     folder given by hydra.run.dir. words: the command line, for run.json."""
     if config["dry_run"]:
-        return None, command("train")(check("train", config), None, stop)
+        return None, run("train", check("train", config), stop)
+    config = _restarted(config)
+    if launched().rank > 0:
+        return _follow(config["device"], stop)
     folder, made = run_folder_of(config, run_dir)
     if any(folder.glob(f"stage*/{CONFIG}")):
         raise ConfigError(f"{folder} holds the stages of another run; choose another name")
     return folder, train_in(folder, made, config, stop, words)
+
+
+def run(name: str, config: dict, stop: Stop):
+    """Runs a command other than a training that is saved: on all ranks, of which rank 0 writes."""
+    ranks = importlib.import_module("segtrain.ranks")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ranks.joined(config["device"], stop.raise_if_requested))
+        if launched().rank > 0 and name in ("evaluate", "compare"):
+            config = {**config, "output": stack.enter_context(tempfile.TemporaryDirectory())}
+        given = (config, None) if name == "train" else (config,)
+        return command(name)(*given, ranks.shared(stop))
+
+
+def _restarted(config: dict) -> dict:
+    """The config of a run that torchrun may restart: it then resumes. ConfigError if it has no name to be
+    found by."""
+    place = launched()
+    if place.restarts and not config["name"] and config["resume"] in (None, "auto"):
+        raise ConfigError(
+            "torchrun --max-restarts restarts a run that has failed, which needs a name to be found by; add "
+            "name=NAME"
+        )
+    return {**config, "resume": config["resume"] or "auto"} if place.restart else config
+
+
+def _follow(device: str, stop: Stop) -> tuple[Path, dict]:
+    """A training on a rank above 0: the folder and the checked config come from rank 0."""
+    _import_torch(stop)
+    ranks = importlib.import_module("segtrain.ranks")
+    with ranks.joined(device, stop.raise_if_requested):
+        folder, config, scores = ranks.gathered(None, ranks.LONG_S)[0]
+        if scores is None:
+            scores = command("train")(config, folder, ranks.shared(stop))
+    return folder, scores
 
 
 def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str]) -> dict:
@@ -93,16 +133,16 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                 check_own(own, folder=True)
                 remove_leftovers(own)
             _import_torch(stop)
-            with stop.at_once():
-                checked = check("train", config)
-                if has_checkpoint(folder):
-                    scores = scores_if_finished(folder)
-                    checked = as_resumed(checked, folder, finished=scores is not None)
-                    if scores is not None:
-                        say(f"{folder} is finished: nothing is left to do")
-                        return scores
-            with Record(folder, checked, words) as record:
-                record.scores = command("train")(checked, folder, stop)
+            ranks = importlib.import_module("segtrain.ranks")
+            with ranks.joined(config["device"]):
+                with stop.at_once():
+                    checked, scores = _to_run(config, folder)
+                ranks.gathered((folder, checked, scores))
+                if scores is not None:
+                    say(f"{folder} is finished: nothing is left to do")
+                    return scores
+                with Record(folder, checked, words) as record:
+                    record.scores = command("train")(checked, folder, ranks.shared(stop))
             return record.scores
         except (SegtrainError, ImportError, OSError, MemoryError):
             # While the lock is held: another process may otherwise start in the new folder meanwhile.
@@ -110,6 +150,15 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
             if made and not any(folder.glob("checkpoints/*")) and not (folder / METRICS).exists():
                 remove_run(folder)
             raise
+
+
+def _to_run(config: dict, folder: Path) -> tuple[dict, dict | None]:
+    """The checked config of a run, and its scores if it is finished."""
+    checked = check("train", config)
+    if not has_checkpoint(folder):
+        return checked, None
+    scores = scores_if_finished(folder)
+    return as_resumed(checked, folder, finished=scores is not None), scores
 
 
 def _import_torch(stop: Stop) -> None:

@@ -7,9 +7,10 @@ import sys
 from dataclasses import dataclass, field
 
 import segtrain
-from segtrain.cli.streams import Output, prepare
+from segtrain.cli.streams import Output, only_errors, prepare
 from segtrain.commands import COMMANDS
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
+from segtrain.run.rank import launched
 from segtrain.text import say
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; every error is one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     output = prepare()
+    if launched().rank > 0:
+        only_errors()
     try:
         code = _run(arguments, output)
         if output.stop is None:
@@ -56,8 +59,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    place = launched()
+    if place.size > 1:
+        if not _is_first_to_fail(place.rank):
+            return code
+        message = f"rank {place.rank}: {message}"
     print(f"segtrain: error: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def _is_first_to_fail(rank: int) -> bool:
+    """Whether no other rank has told of an error before. Until torch is imported, all ranks do the same, and
+    rank 0 tells."""
+    if "torch" not in sys.modules:
+        return rank == 0
+    from segtrain.ranks import is_first
+
+    return is_first("error")
 
 
 def _run(words: list[str], output: Output) -> int:
@@ -157,6 +175,7 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
     if arguments.command == "train":
         output.stop = stop
     try:
+        _check_ranks(arguments)
         if arguments.multirun:
             from segtrain.cli.sweep import sweep
 
@@ -164,6 +183,17 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
         return _once(arguments, stop, words)
     finally:
         stop.restore()
+
+
+def _check_ranks(arguments: Arguments) -> None:
+    """ConfigError for what torchrun may not start in several processes."""
+    if launched().size > 1 and (arguments.multirun or not COMMANDS[arguments.command].on_ranks):
+        what = "train --multirun" if arguments.multirun else arguments.command
+        able = ", ".join(row.name for row in COMMANDS.values() if row.on_ranks)
+        raise ConfigError(
+            f"segtrain {what} runs in one process, and torchrun started {launched().size}; start it without "
+            f"torchrun (with several processes: {able})"
+        )
 
 
 def _once(arguments: Arguments, stop, words: list[str]) -> int:
@@ -182,7 +212,7 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
         return 0
     # A comparison belongs to no run.
     with debug_log(existing_run(config["run"], "run") if "run" in config else None):
-        launch.command(arguments.command)(launch.check(arguments.command, config), stop)
+        launch.run(arguments.command, launch.check(arguments.command, config), stop)
     return 0
 
 
@@ -193,6 +223,11 @@ def _train(arguments: Arguments, config: dict, run_dir: str | None, stop, words:
         return launch.train({**config, "stages": None}, run_dir, stop, words)
     from segtrain.cli import stages
 
+    if launched().size > 1:
+        raise ConfigError(
+            "stages run one after another in one process; under torchrun, start each of them by itself with "
+            "stages=null and init=RUN"
+        )
     return stages.train(
         stages.plan(config["stages"], arguments.words, arguments.config_dir), config, run_dir, stop, words
     )

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from segtrain import text
 from segtrain.errors import SIGPIPE, CheckpointError
 
 
@@ -46,6 +47,13 @@ def _unwritten(error: OSError) -> str:
     from segtrain.run.storage import reason_and_remedy
 
     return f"cannot write to stdout: {reason_and_remedy(error)[0]}"
+
+
+def only_errors() -> None:
+    """For ranks above 0: prints nothing but errors, and no progress bars."""
+    text.quiet = True
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr.isatty = lambda: False
 
 
 def prepare() -> Output:

@@ -39,7 +39,7 @@ class Command:
     names of the tables that its config chooses from. reads: key of the run, or list of runs, from whose saved
     config the command starts. needs_run: whether that key is required. takes_experiment: whether
     experiment=NAME may change its defaults. function: "module:name"; None: segtrain/commands/NAME.py,
-    function NAME.
+    function NAME. on_ranks: whether torchrun may start it in several processes.
     """
 
     words: tuple[str, ...]
@@ -52,6 +52,7 @@ class Command:
     needs_run: bool = False
     takes_experiment: bool = False
     function: str | None = None
+    on_ranks: bool = False
 
     @property
     def name(self) -> str:
@@ -66,6 +67,7 @@ class Command:
 _COMMANDS = (
     Command(
         words=("train",),
+        on_ranks=True,
         example="segtrain train model=unet data=folder data.images=…",
         about="trains a network",
         help="""\
@@ -92,6 +94,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
     ),
     Command(
         words=("evaluate",),
+        on_ranks=True,
         example="segtrain evaluate run=outputs/… split=val",
         about="scores of a run",
         help="""\
@@ -107,6 +110,7 @@ segtrain evaluate scores a run on a split, with the run's saved config.
     ),
     Command(
         words=("compare",),
+        on_ranks=True,
         example="segtrain compare runs=[outputs/…,outputs/…]",
         about="runs side by side: a table and a picture",
         help="""\
@@ -137,6 +141,7 @@ confused areas, with the mIoU that each kind costs, and draws the worst images.
     ),
     Command(
         words=("predict",),
+        on_ranks=True,
         example="segtrain predict run=outputs/… input=photos output=out",
         about="masks of images",
         help="""\

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from segtrain import ranks
 from segtrain.augmentation import output_size
 from segtrain.commands.parts import Parts
 from segtrain.errors import ConfigError, ResourceError
@@ -46,6 +47,7 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
         forward=compiled(model, settings.compile) if settings.compile else None,
         step=parts.task.step,
         freezing=freezing,
+        batch_size=config["loader"]["batch_size"],
     )
     return learning, state
 
@@ -61,10 +63,12 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
     """Shape (B, K, H, W) of a micro-batch. ConfigError for what would fail during training: images of
     different sizes in a batch, a batch that cannot be split into micro-batches, batch normalisation over a
     single value."""
-    if loader.batch_size < accumulate:
+    parts_of_batch = accumulate * ranks.size()
+    if loader.batch_size < parts_of_batch:
+        on_ranks = f" on {ranks.size()} ranks" if ranks.size() > 1 else ""
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
-            f"parts of an image or more"
+            f"parts of an image or more{on_ranks}"
         )
     size = output_size(ops)
     headers = training_headers(split, loader.skip_bad)
@@ -76,7 +80,7 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
             f"the images have different sizes ({shown} …) and cannot share a batch; set "
             f"augmentation.warp.size=256"
         )
-    count = loader.batch_size // accumulate
+    count = loader.batch_size // parts_of_batch
     check_sides(parts.model, height, width)
     check_batch(parts.model, count, parts.facts.channels, height, width)
     return count, parts.facts.channels, height, width

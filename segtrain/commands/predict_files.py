@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from segtrain import ranks
 from segtrain.data.files.channels import Channels, suffixes_of
 from segtrain.data.files.listing import list_images, tell_left_out
 from segtrain.data.files.reading import MAX_PIXELS, read_image
@@ -119,6 +120,7 @@ def predict(
     below = {name.parent for _, name in files}
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
+    total, files = len(files), files[ranks.rank() :: ranks.size()]
     bad: list[str] = []
     places = rasters = 0
     for file, name in tqdm(files, unit="image", disable=None):
@@ -146,9 +148,12 @@ def predict(
             for folder, pixels in zip(DISAGREEMENT, (differing, heat(differing)), strict=True):
                 write_picture(results / folder / f"{name}.png", pixels)
         interrupt()
-    if bad and len(bad) == len(files):
+    of_ranks = ranks.gathered((bad, places, rasters), ranks.LONG_S)
+    bad = [message for one in of_ranks for message in one[0]]
+    places, rasters = (sum(one[place] for one in of_ranks) for place in (1, 2))
+    if bad and len(bad) == total:
         raise _none_usable(bad)
-    done = len(files) - len(bad)
+    done = total - len(bad)
     _tell_of_rasters(rasters, {"probabilities": with_probabilities, "disagreement": with_disagreement})
     # Of rasters alone, there is nothing in the other folders.
     others = {} if rasters < done else dict.fromkeys(wanted, 0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from segtrain.predictor.device import choose_device
+from segtrain.run.rank import launched
 
 
 def prepare(config: Mapping) -> torch.device:
@@ -22,7 +23,11 @@ def prepare(config: Mapping) -> torch.device:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    return choose_device(config["device"])
+    device = choose_device(config["device"])
+    if device.type == "cuda" and launched().size > 1:  # a GPU for each rank of this machine
+        device = choose_device(f"cuda:{launched().local}")
+        torch.cuda.set_device(device)
+    return device
 
 
 def keep_memory() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segtrain import checkpoint as checkpoints
+from segtrain import ranks
 from segtrain.commands.parts import Parts
 from segtrain.commands.results import contact_sheet
 from segtrain.commands.scoring import Scoring, score_split, thresholds_in
@@ -18,6 +19,7 @@ from segtrain.report.trackers import Events
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic
 from segtrain.settings import Trainer
+from segtrain.train.random_state import random_state
 
 
 class RunOutput:
@@ -45,7 +47,7 @@ class RunOutput:
     def evaluate(self, state) -> Scores | None:
         """Scores of the validation split, printed, logged and drawn; None if a signal interrupted the
         evaluation, which is then still due."""
-        if self.folder is not None and not checkpoints.has_checkpoint(self.folder):
+        if self.folder is not None and ranks.from_main(lambda: not checkpoints.has_checkpoint(self.folder)):
             self.save(state, None)  # so that an error in the first evaluation loses no training
         try:
             few = 1 if self.folder is None else None
@@ -64,7 +66,7 @@ class RunOutput:
             title = f"{self.config['model']['name']} on {self.config['data']['name']}, step {state.step}"
             picture = contact_sheet(scores, self.parts.facts, self.parts.task, title)
             self.events.picture(state.step, "val/sheet", np.asarray(picture))
-            if self.folder:
+            if self.folder and ranks.is_main():
                 self._save_picture(picture)
         return scores
 
@@ -97,11 +99,17 @@ class RunOutput:
             "samples": self.samples,
             "thresholds": self.thresholds,
         }
-        checkpoints.save(self.folder, state.step, state.served.state_dict(), state.plain(), description)
-        checkpoints.link(self.folder, "last", state.step)
-        if better:
-            checkpoints.link(self.folder, "best", state.step)
-        checkpoints.prune(self.folder, self.settings.keep_checkpoints)
+        plain = state.plain()
+        plain["random"]["ranks"] = ranks.gathered(random_state())[1:]
+
+        def write() -> None:
+            checkpoints.save(self.folder, state.step, state.served.state_dict(), plain, description)
+            checkpoints.link(self.folder, "last", state.step)
+            if better:
+                checkpoints.link(self.folder, "best", state.step)
+            checkpoints.prune(self.folder, self.settings.keep_checkpoints)
+
+        ranks.from_main(write)
 
 
 def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from segtrain import ranks
 from segtrain.commands.metrics import built_metrics, chosen_metrics, resampled_metrics
 from segtrain.data.joined import without_instances
 from segtrain.data.parts import Split
@@ -49,13 +50,16 @@ def score_split(
 
     pixels = 0
 
+    def meet() -> None:
+        stop.agree()
+        interrupt()
+
     def counted(batches):
         nonlocal pixels
-        for batch in itertools.islice(batches, num_batches):
+        for batch in ranks.in_step(itertools.islice(batches, num_batches), meet):
             pixels += _labelled(batch.targets[: batch.count], scoring.facts.ignore_index)
             yield batch
-            bar.update(batch.count)
-            interrupt()
+            bar.update(batch.count * ranks.size())
 
     batches = evaluation_batches(
         split, scoring.settings.batch_size, scoring.settings.workers, scoring.facts.ignore_index, interrupt
@@ -76,6 +80,7 @@ def score_split(
     finally:
         bar.close()
         batches.close()
+    pixels = sum(ranks.gathered(pixels))
     evaluation.warn_of_no_label(scores.protocol["images"], pixels)
     protocol = {
         **scores.protocol,

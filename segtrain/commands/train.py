@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from segtrain import ranks
 from segtrain.commands.fit import fit
 from segtrain.commands.learning import batch_shape, build_learning, step_errors
 from segtrain.commands.parts import Parts, build_parts
@@ -25,6 +26,7 @@ from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
+from segtrain.train.random_state import distinct_per_rank
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
@@ -58,15 +60,17 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     probes = Probes(parts, learned, device, stop, start)
     loader = probes.loader(config)
     batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    settled = settle(config, folder, parts, description, probes, loader.batch_size)
+    settled = ranks.from_main(lambda: settle(config, folder, parts, description, probes, loader.batch_size))
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss.to(device), device)
     started = resume_or_init(config, resumed, state, parts)
-    if folder is not None:
+    if resumed is None:
+        distinct_per_rank(config["seed"])
+    if folder is not None and ranks.is_main():
         check_room(folder, state)
 
-    events = Events(folder, state.step, plan.steps, state.evaluation_due)
+    events = Events(folder if ranks.is_main() else None, state.step, plan.steps, state.evaluation_due)
     summary = _summary(config, parts, settled, len(train_split), len(val_split), loader, device)
     for line in [*summary, *settled.lines, *started]:
         events.say(line)
@@ -76,7 +80,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     if folder is None:
         loader = replace(loader, cache="none")  # a dry run saves nothing
     # Here, so that the batches of the run and of the statistics of batch-norm share one check of the cache.
-    read_from = split_to_read(train_split, ops, loader, stop.raise_if_requested)
+    read_from = ranks.main_first(lambda: split_to_read(train_split, ops, loader, stop.raise_if_requested))
     from_start = functools.partial(training_batches, read_from, ops, loader, config["seed"])
     from_start = functools.partial(from_start, interrupt=stop.raise_if_requested, draws=learned.draws)
     batches = from_start(state.position)
@@ -106,8 +110,9 @@ def _summary(
     often = bool(plan.evaluate_every) and plan.evaluate_every < plan.steps
     evaluated = f"every {plan.evaluate_every} steps" if often else "at the end"
     dry_run = "; dry run: one step" if config["dry_run"] else ""
+    on_ranks = f"{ranks.size()} ranks, each on " if ranks.size() > 1 else ""
     return [
         *about(config, parts, num_train, num_val),
         f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "
-        f"on {device}{threads}; evaluated {evaluated}{dry_run}",
+        f"on {on_ranks}{device}{threads}; evaluated {evaluated}{dry_run}",
     ]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from segtrain import ranks
 from segtrain.errors import ConfigError
 from segtrain.sample import Number, ScoreDict
 
@@ -31,6 +32,18 @@ class Counts:
             self.totals[name] = total if name not in self.totals else self.totals[name] + total
             if name in self._rows:
                 self._rows[name].append(counts[:count].cpu().to_sparse())
+
+    def gather(self) -> None:
+        """Adds the batches of the other ranks, each of which has every W-th batch."""
+        if ranks.size() == 1:
+            return
+        own = {name: total.cpu() for name, total in self.totals.items()}, self._rows
+        totals, rows = zip(*ranks.gathered(own), strict=True)
+        for name in self.metrics:
+            there = [one[name] for one in totals if name in one]
+            if there:
+                self.totals[name] = sum(there[1:], there[0])
+        self._rows = {name: ranks.interleaved([one[name] for one in rows]) for name in self._rows}
 
     def per_image(self) -> dict[str, Tensor]:
         """{metric: its counts, one row per image, sparse}, of those that are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segtrain import ranks
 from segtrain.errors import ConfigError, DivergedError
 from segtrain.evaluate.counts import Counts
 from segtrain.predictor.predictor import Predictor
@@ -62,17 +64,21 @@ def evaluate(
     one.
     """
     counts = Counts(metrics, kept)
-    positions: list[int] = []
-    pictures = []
+    positions: list[list[int]] = []  # of each batch
+    pictures: list[list] = []
     drawn = "decisions" if at_thresholds is None else "probabilities"
     checked = Checked(decide)
     for batch in batches:
         evidence = _evidence(predict, checked, metrics, batch, device, shown)
         counts.add(batch.targets.to(device, non_blocking=True), evidence, batch.count)
-        for i in (i for i in range(batch.count) if batch.positions[i] in shown):
-            pictures.append((batch.images[i], batch.targets[i], evidence[drawn][i].cpu()))
-        positions += batch.positions[: batch.count]
-    if not math.isfinite(checked.total):
+        drawn_here = [i for i in range(batch.count) if batch.positions[i] in shown]
+        pictures.append([(batch.images[i], batch.targets[i], evidence[drawn][i].cpu()) for i in drawn_here])
+        positions.append(batch.positions[: batch.count])
+    counts.gather()
+    positions, pictures = (
+        list(itertools.chain(*ranks.interleaved(ranks.gathered(one)))) for one in (positions, pictures)
+    )
+    if ranks.largest(int(not math.isfinite(checked.total))):
         raise DivergedError(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
             "train anew with a lower optimizer.lr or trainer.clip_norm"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import DataLoader
 
+from segtrain import ranks
 from segtrain.errors import DataError, ResourceError, SegtrainError
 from segtrain.loader.batch import Batch, shared_memory_fix
 from segtrain.loader.frozen import FROZEN_S, FrozenWatch
@@ -173,8 +174,9 @@ class Batches:
         for message in batch.skipped:
             notice(f"skipped: {message}")
         # A bad sample occurs once per epoch, early or late in it, so the share is that of whole epochs.
-        epochs = math.ceil(self._served / len(self._split))
-        if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * len(self._split):
+        samples = len(self._split) / ranks.size()  # of an epoch, on this rank
+        epochs = math.ceil(self._served / samples)
+        if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * samples:
             self.close()
             raise DataError(
                 f"{self.bad} of {self._served} samples could not be read, the last: "

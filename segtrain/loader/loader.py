@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from segtrain import ranks
 from segtrain.augmentation import needs_instances
 from segtrain.data.joined import without_instances
 from segtrain.loader.batches import Batches
@@ -35,14 +36,14 @@ def training_batches(
     interrupt: Callable[[], None] = lambda: None,
     draws: Draws = UNIFORM,
 ) -> Batches:
-    """An endless iterator over training batches from position `start` on. ops: augmentation operations,
-    in order. interrupt: see `Batches`. draws: how often each sample is drawn. split: also one of
-    `split_to_read`."""
+    """An endless iterator over training batches from position `start` on; with several ranks, over this
+    rank's part of each. ops: augmentation operations, in order. interrupt: see `Batches`. draws: how often
+    each sample is drawn. split: also one of `split_to_read`."""
     split = split_to_read(split, ops, settings, interrupt)
     reader = Reader(
         split, tuple(ops), seed, settings.skip_bad, settings.cache == "memory", training_dtype(split), draws
     )
-    positions = EndlessBatchSampler(start, settings.batch_size)
+    positions = EndlessBatchSampler(start, settings.batch_size, ranks.part_of(settings.batch_size))
     return Batches(reader, positions, settings.workers, "loader", interrupt)
 
 
@@ -54,7 +55,7 @@ def evaluation_batches(
     interrupt: Callable[[], None] = lambda: None,
 ) -> Batches:
     """Every sample once, without augmentation, in batches of one image size; their order depends on the
-    data alone. interrupt: see `Batches`.
+    data alone. With several ranks, each has every W-th batch. interrupt: see `Batches`.
 
     The last batch of each size is padded with copies whose pixels are all ignored, so that all batches of a
     size have one shape.
@@ -62,12 +63,13 @@ def evaluation_batches(
     groups: dict[tuple[int, int], list[int]] = {}
     for index, header in enumerate(evaluation_headers(split)):
         groups.setdefault((header.height, header.width), []).append(index)
-    plan, filled_to = [], {}
+    batches, filled_to = [], {}
     for group in groups.values():
         for first in range(0, len(group), batch_size):
-            plan.append(group[first : first + batch_size])
+            batches.append(group[first : first + batch_size])
             # A size with fewer images than batch_size gets a smaller batch.
             filled_to[group[first]] = min(batch_size, len(group))
+    plan = batches[ranks.rank() :: ranks.size()]
     reader = EvaluationReader(split, filled_to, ignore_index)
     return Batches(reader, plan, min(workers, len(plan)), "evaluate", interrupt)
 

@@ -71,14 +71,15 @@ class Order:
 
 
 class EndlessBatchSampler:
-    """The batch sampler of training: lists of `batch_size` consecutive positions from `start` on, without
-    end."""
+    """The batch sampler of training: lists of consecutive positions from `start` on, without end. Of each
+    `batch_size` positions, a list has those at the places `part`; None: all of them."""
 
-    def __init__(self, start: int, batch_size: int):
+    def __init__(self, start: int, batch_size: int, part: range | None = None):
         self.start, self.batch_size = start, batch_size
+        self.part = range(batch_size) if part is None else part
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self.start
         while True:
-            yield list(range(position, position + self.batch_size))
+            yield [position + place for place in self.part]
             position += self.batch_size

@@ -93,6 +93,9 @@ class Stop:
             self._at_once = outer
         self.raise_if_requested()
 
+    def agree(self) -> None:
+        """The safe point at which several ranks agree on whether to end; one process has nobody to ask."""
+
     def raise_if_requested(self, message: str | None = None) -> None:
         """Raises errors.Interrupted, whose exit code is 128 + the signal, if a signal came."""
         if self.requested is not None:

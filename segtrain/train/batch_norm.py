@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from segtrain import ranks
 from segtrain.errors import Interrupted
 from segtrain.model.parts.norm import recompute_statistics, statistics_of
 from segtrain.predictor.device import autocast
@@ -41,6 +42,7 @@ def recomputed_batch_norm(
     try:
         with autocast(learning.device, learning.settings.amp):
             recompute_statistics(state.served, inputs())
+            ranks.average_buffers(state.served)
         if stop.requested is None:
             state.statistics = own
         else:  # interrupted: averages over too few batches are not used

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from segtrain import ranks
 from segtrain.checkpoint.finite import check_finite
 from segtrain.errors import DivergedError, Interrupted
 from segtrain.text import count
@@ -59,14 +60,16 @@ def train(
             events.say(f"left out: {text}")
         total, weight = step(state, batch, learning)
         state.step += 1
-        state.position += batch.count
+        images = batch.count if ranks.size() == 1 else learning.batch_size
+        state.position += images
         if state.ema is not None:
             update_average(state, learning.settings.ema)
         state.loss_sum += total
         state.loss_weight += weight
         finite.note(state.step, batch.names)
-        clock.count(batch.count)
+        clock.count(images)
         events.progress(1)
+        stop.agree()
 
         if state.step % plan.log_every == 0 or state.step == plan.steps:
             finite.read()
@@ -88,8 +91,10 @@ def train(
 
 def _check(state: RunState, finite: Finite) -> None:
     """DivergedError unless losses, weights and optimizer state are finite. The weights are checked because a
-    step changes them after its loss was computed."""
+    step changes them after its loss was computed. The ranks' statistics of batch-norm become their mean."""
     finite.read()
+    for network in state.all_networks():
+        ranks.average_buffers(network)
     check_finite(state.served.state_dict(), state.plain(), state.step)
 
 

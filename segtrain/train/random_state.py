@@ -7,9 +7,22 @@ import random
 import numpy as np
 import torch
 
+from segtrain import ranks
+
+
+def distinct_per_rank(seed: int) -> None:
+    """Seeds the generators of a rank above 0, so that dropout differs from rank to rank."""
+    if ranks.rank() > 0:
+        seed = [seed % 2**63, ranks.rank()]
+        own = int(np.random.default_rng(seed).integers(2**31))
+        random.seed(own)
+        np.random.seed(own)
+        torch.manual_seed(own)
+
 
 def random_state() -> dict:
-    """The states of the global random generators of Python, NumPy and torch, as tensors and plain Python."""
+    """The states of the global random generators of Python, NumPy and torch, as tensors and plain Python.
+    "ranks" is for those of the ranks above 0."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {
@@ -23,6 +36,7 @@ def random_state() -> dict:
         ],
         "torch": torch.get_rng_state(),
         "cuda": [],
+        "ranks": [],
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
@@ -30,7 +44,14 @@ def random_state() -> dict:
 
 
 def restore_random_state(state: dict) -> None:
-    """Restores the states from `random_state()`; GPUs that no longer exist are ignored."""
+    """Restores the states from `random_state()`; GPUs that no longer exist are ignored. A rank above 0 takes
+    its own; where the run had fewer ranks before, it draws a new state."""
+    others = state.get("ranks", [])
+    if ranks.rank() > len(others):
+        distinct_per_rank(int(state["torch"][:8].view(torch.int64)))
+        return
+    if ranks.rank() > 0:
+        state = others[ranks.rank() - 1]
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -52,6 +52,10 @@ class RunState:
         for network in (self.model, *self.networks.values()):
             network.train()
 
+    def all_networks(self) -> list[nn.Module]:
+        """The trained networks, and the EMA."""
+        return [self.model, *self.networks.values(), *([] if self.ema is None else [self.ema])]
+
     @property
     def served(self) -> nn.Module:
         """The network that is evaluated and saved as model.safetensors: the EMA if there is one."""
@@ -117,6 +121,8 @@ class RunState:
         served = self.served.state_dict()
         own["statistics"] = statistics and {name: served.get(name) for name in statistics}
         own["random"]["cuda"] = random["cuda"]  # of as many GPUs as the checkpoint's machine had
+        if "ranks" in random:  # of as many ranks as the run had then
+            own["random"]["ranks"] = random["ranks"]
         optimizers = own.pop("optimizers")
         given = {name: value for name, value in plain.items() if name != "optimizers"}
         saved = plain.get("optimizers")

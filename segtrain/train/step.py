@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from segtrain import ranks
 from segtrain.predictor.device import autocast
 from segtrain.settings import Trainer
 from segtrain.train.freezing import Freezing
@@ -20,7 +21,8 @@ class Learning:
 
     normalise: images -> float input of the network. schedule: step -> factor of the base learning rate.
     forward: input -> `Output`, called in place of the network (torch.compile). step: the task's step, called
-    in place of `train_step`. freezing: called before each step.
+    in place of `train_step`. freezing: called before each step. batch_size: images per optimizer step, over
+    all ranks.
     """
 
     loss: Callable
@@ -31,19 +33,22 @@ class Learning:
     forward: Callable | None = None
     step: Callable | None = None
     freezing: Freezing = field(default_factory=Freezing)
+    batch_size: int = 1
 
 
 def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tensor]:
     """Makes one optimizer step; returns the summed loss and its summed weight, as scalars on the device.
 
-    The gradient is that of summed loss / summed weight, however many micro-batches the batch is split into.
-    If the summed weight is 0, loss and gradient are exactly 0.
+    The gradient is that of summed loss / summed weight, however many micro-batches and ranks the batch is
+    split over. If the summed weight is 0, loss and gradient are exactly 0.
     """
     settings, device = learning.settings, learning.device
     totals, weights = [], []
-    # The summed weight of several micro-batches is known only after the last one. Until then each loss is
-    # divided by the number of pixels, and `update` corrects the gradients.
+    # The summed weight of several micro-batches or ranks is known only after the last one. Until then each
+    # loss is divided by the number of pixels, and `update` corrects the gradients.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
+    if ranks.size() > 1:  # of the whole batch, since all ranks must divide by the same number
+        nominal = batch.targets[0].numel() * learning.batch_size
     for images, targets in micro_batches(batch, settings, device):  # B×K×H×W, B×H×W or B×T×H×W
         with autocast(device, settings.amp):
             output = (state.model if learning.forward is None else learning.forward)(
@@ -54,6 +59,8 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
         totals.append(total.detach())
         weights.append(weight.detach())
     total, weight = (sum(parts[1:], parts[0]) for parts in (totals, weights))
+    if ranks.size() > 1:
+        total, weight = ranks.summed(torch.stack([total.double(), weight.double()])).float()
     update(state, "network", learning, nominal / _divisor(weight) if nominal else None)
     state.scaler.update()
     return total if _known_positive(weight) else total * (weight > 0), weight
@@ -88,14 +95,16 @@ def micro_batches(batch, settings: Trainer, device) -> Iterator[tuple[Tensor, Te
 
 
 def update(state: RunState, name: str, learning: Learning, factor: Tensor | None = None) -> None:
-    """Updates the parameters of `state.optimizers[name]` and no others: unscales their gradients, multiplies
-    them by `factor`, clips them, makes the optimizer's step and clears them. A training step calls this once
-    for each of its optimizers, and `state.scaler.update()` after the last one."""
+    """Updates the parameters of `state.optimizers[name]` and no others: sums their gradients over the ranks,
+    unscales them, multiplies them by `factor`, clips them, makes the optimizer's step and clears them. A
+    training step calls this once for each of its optimizers, and `state.scaler.update()` after the last
+    one."""
     optimizer = state.optimizers[name]
     factor_of_rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor_of_rate
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    ranks.sum_gradients([p.grad for p in parameters])
     state.scaler.unscale_(optimizer)
     if factor is not None:
         torch._foreach_mul_([p.grad for p in parameters], factor)

@@ -1,0 +1,294 @@
+"""What the processes of a training exchange. With one process, every function returns what it was given.
+
+The processes ("ranks") are started by torchrun. All of them call the functions of this module in the same
+order. A rank that raises, is killed or sleeps ends all others: each wait has a limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from segtrain.errors import ResourceError
+from segtrain.run.rank import launched
+
+T = TypeVar("T")
+
+WAIT_S = 20.0
+"""Seconds that a rank waits for the others beyond what it works itself between two exchanges, at least."""
+PATIENCE = 10
+"""It also waits so many times as long as it has worked itself since the last exchange."""
+LONG_S = 1800.0
+"""Seconds that it waits for work that rank 0 does alone: a checkpoint, a probe."""
+POLL_S = 5e-4
+BUCKET_BYTES = 64 << 20
+"""Gradients are summed in buffers of about this size."""
+
+_store: dist.Store | None = None
+_since = time.monotonic()
+_alone = False
+
+
+class LostRank(ResourceError):
+    """Another rank is gone or does not answer."""
+
+
+def size() -> int:
+    """The number of ranks."""
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+def rank() -> int:
+    """The rank of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() and not _alone else 0
+
+
+def is_main() -> bool:
+    """Whether this is rank 0, the one that writes."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A context in which the ranks that torchrun started exchange tensors, by gloo, and on GPUs by NCCL.
+
+    device: of the config. Ranks above 0 wait for rank 0 to enter. ready: called while they wait; it raises to
+    end that.
+    """
+    global _since
+    place = launched()
+    if place.size == 1 or dist.is_initialized():
+        yield
+        return
+    store = _connected(place.restart)
+    if place.rank == 0:
+        store.set("ready", "")
+    while not store.check(["ready"]):
+        ready()
+        time.sleep(0.05)
+    on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        timeout=datetime.timedelta(seconds=LONG_S),
+    )
+    _since = time.monotonic()
+    try:
+        yield
+        summed(torch.zeros(1))  # no rank leaves, and lets torchrun end the others, before all are done
+    finally:
+        _left()
+
+
+def _left() -> None:
+    with contextlib.suppress(RuntimeError):
+        dist.destroy_process_group()
+
+
+def _connected(restart: int) -> dist.Store:
+    """The store of torchrun, which outlives the ranks, under keys of this start of theirs."""
+    global _store
+    if _store is None:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and launched().rank == 0
+        limit = datetime.timedelta(seconds=60)
+        _store = dist.TCPStore(host, port, is_master=own, wait_for_workers=False, timeout=limit)
+    return dist.PrefixStore(f"segtrain/{restart}", _store)
+
+
+def is_first(what: str) -> bool:
+    """Whether this rank is the first of all to ask so. True if the ranks cannot be asked."""
+    try:
+        return launched().size == 1 or _connected(launched().restart).add(what, 1) == 1
+    except (RuntimeError, KeyError, OSError):
+        return True
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """A context in which this process is the only rank."""
+    global _alone
+    outer, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = outer
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The tensor, which becomes the sum over all ranks."""
+    if size() > 1:
+        _wait(dist.all_reduce(tensor, async_op=True), tensor)
+    return tensor
+
+
+def largest(number: int) -> int:
+    """The largest of the ranks' numbers."""
+    if size() == 1:
+        return number
+    numbers = torch.tensor([number], dtype=torch.int64)
+    _wait(dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True), numbers)
+    return int(numbers)
+
+
+def gathered(value: T, limit: float | None = None) -> list[T]:
+    """The values of all ranks, in the order of the ranks. limit: seconds to wait for the others."""
+    if size() == 1:
+        return [value]
+    own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
+    _wait(dist.all_gather(lengths, torch.tensor([len(own)]), async_op=True), own, limit)
+    padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in range(size())]
+    _wait(dist.all_gather(parts, padded, async_op=True), own)
+    return [pickle.loads(part[: int(n)].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True)]
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """What `make()` returns on rank 0, which works alone meanwhile."""
+    if size() == 1:
+        return make()
+    made = None
+    if is_main():
+        with alone():
+            made = make()
+    return gathered(made, LONG_S)[0]
+
+
+def main_first(make: Callable[[], T]) -> T:
+    """`make()` on each rank, on rank 0 before the others: it leaves files that they find."""
+    if is_main():
+        with alone():
+            made = make()
+    gathered(None, LONG_S)
+    return made if is_main() else make()
+
+
+def in_step(items: Iterable[T], meet: Callable[[], None]) -> Iterator[T]:
+    """The items of this rank. `meet()` is called after each of them; a rank with fewer items than another
+    calls it as often."""
+    iterator = iter(items)
+    if size() == 1:
+        for item in iterator:
+            yield item
+            meet()
+        return
+    item = next(iterator, None)
+    while largest(int(item is not None)):
+        if item is not None:
+            yield item
+        meet()
+        item = next(iterator, None)
+
+
+def interleaved(lists: Sequence[Sequence[T]]) -> list[T]:
+    """The elements of which rank r holds every W-th from r on, in their order."""
+    longest = max(map(len, lists), default=0)
+    return [one[place] for place in range(longest) for one in lists if place < len(one)]
+
+
+def part_of(count: int) -> range:
+    """The places, of `count` in a row, that are this rank's: as many as every other rank's, or one more."""
+    bounds = [count * r // size() for r in (rank(), rank() + 1)]
+    return range(*bounds)
+
+
+@torch.no_grad()
+def sum_gradients(gradients: Sequence[Tensor]) -> None:
+    """Sums the gradients over all ranks, in place."""
+    if size() == 1:
+        return
+    buckets: list[list[Tensor]] = []
+    room: dict[torch.dtype, int] = {}  # of the last bucket, in bytes
+    for gradient in gradients:
+        if room.get(gradient.dtype, 0) < gradient.nbytes:
+            buckets.append([])
+            room = {gradient.dtype: BUCKET_BYTES}
+        buckets[-1].append(gradient)
+        room[gradient.dtype] -= gradient.nbytes
+    for bucket in buckets:
+        flat = summed(torch.cat([gradient.reshape(-1) for gradient in bucket]))
+        parts = flat.split([gradient.numel() for gradient in bucket])
+        torch._foreach_copy_(
+            list(bucket), [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)]
+        )
+
+
+@torch.no_grad()
+def average_buffers(network: nn.Module) -> None:
+    """Makes the floating-point buffers (running statistics of batch-norm) the mean over all ranks."""
+    buffers = [one for one in network.buffers() if one.is_floating_point()]
+    if size() > 1 and buffers:
+        sum_gradients(buffers)
+        torch._foreach_div_(buffers, size())
+
+
+class SharedStop:
+    """A `segtrain.run.stop.Stop` of all ranks: a signal to one of them asks all to end at the same safe
+    point, which is the next call of `agree`."""
+
+    def __init__(self, own):
+        self._own = own
+        self.requested: int | None = None
+
+    def agree(self) -> None:
+        self.requested = largest(self._own.requested or 0) or None
+        if self.requested is not None:
+            self._own.requested = self.requested
+
+    def raise_if_requested(self, message: str | None = None) -> None:
+        if self.requested is not None:
+            self._own.raise_if_requested(message)
+
+    def at_once(self):
+        return self._own.at_once()
+
+
+def shared(stop) -> Any:
+    """The stop of all ranks."""
+    return stop if size() == 1 else SharedStop(stop)
+
+
+def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
+    """Waits for an exchange. Polled, so that signals are handled and the wait ends: LostRank if another rank
+    is gone or has not come after `limit` seconds."""
+    global _since
+    start = time.monotonic()
+    if limit is None:
+        limit = max(WAIT_S, PATIENCE * (start - _since))
+    try:
+        if tensor.is_cuda:  # NCCL: on the stream of the device, whose watchdog limits the wait
+            work.wait()
+        else:
+            while not work.is_completed():
+                if time.monotonic() - start > limit:
+                    raise LostRank(_absent(limit))
+                time.sleep(POLL_S)
+            work.wait()
+    except RuntimeError as error:
+        raise LostRank("another rank is gone; its own message or that of torchrun says why") from error
+    _since = time.monotonic()
+
+
+def _absent(limit: float) -> str:
+    """Which ranks do not answer: those that do say so in the store."""
+    key = "waiting"
+    store = _connected(launched().restart)
+    store.set(f"{key}/{rank()}", "")
+    time.sleep(1)
+    missing = [str(r) for r in range(size()) if not store.check([f"{key}/{r}"])]
+    which = f"rank {', '.join(missing)} has" if missing else "another rank has"
+    return f"{which} not answered for {limit:.0f} s: stopped, or waiting for its storage"
