@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -19,7 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segtrain.errors import ResourceError
+from segtrain.run.lock import boot_id
 from segtrain.run.rank import launched
+from segtrain.run.stop import children_of
 
 T = TypeVar("T")
 
@@ -70,6 +73,7 @@ def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[No
         yield
         return
     store = _connected(place.restart)
+    store.set(f"process/{place.rank}", f"{boot_id() or None} {os.getpid()}")
     if place.rank == 0:
         store.set("ready", "")
     while not store.check(["ready"]):
@@ -284,11 +288,21 @@ def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
 
 
 def _absent(limit: float) -> str:
-    """Which ranks do not answer: those that do say so in the store."""
-    key = "waiting"
+    """Which ranks do not answer: those that do say so in the store. Those on this machine are killed:
+    torchrun would wait for them."""
     store = _connected(launched().restart)
-    store.set(f"{key}/{rank()}", "")
+    store.set(f"waiting/{rank()}", "")
     time.sleep(1)
-    missing = [str(r) for r in range(size()) if not store.check([f"{key}/{r}"])]
-    which = f"rank {', '.join(missing)} has" if missing else "another rank has"
+    missing = [other for other in range(size()) if not store.check([f"waiting/{other}"])]
+    for other in missing:
+        _kill(*store.get(f"process/{other}").decode().split())
+    which = f"rank {', '.join(map(str, missing))} has" if missing else "another rank has"
     return f"{which} not answered for {limit:.0f} s: stopped, or waiting for its storage"
+
+
+def _kill(boot: str, pid: str) -> None:
+    """Kills a process of this machine that the same torchrun has started."""
+    same_parent = pid in map(str, children_of(os.getppid()))
+    if boot == boot_id() and same_parent:
+        with contextlib.suppress(OSError):
+            os.kill(int(pid), signal.SIGKILL)

@@ -135,7 +135,7 @@ def _flock(descriptor: int) -> bool | None:
     return True
 
 
-def _boot() -> str:
+def boot_id() -> str:
     """Identifies the running kernel, which holds the locks: containers of one machine have different host
     names but share a kernel."""
     try:
@@ -145,7 +145,7 @@ def _boot() -> str:
 
 
 def _same_machine(owner: dict) -> bool:
-    return owner["host"] == socket.gethostname() or (owner["boot"] != "" and owner["boot"] == _boot())
+    return owner["host"] == socket.gethostname() or (owner["boot"] != "" and owner["boot"] == boot_id())
 
 
 def _write_owner(descriptor: int) -> None:
@@ -154,7 +154,8 @@ def _write_owner(descriptor: int) -> None:
     except (KeyError, OSError, ImportError):
         user = ""
     since = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "user": user, "since": since, "boot": _boot()}
+    here = {"host": socket.gethostname(), "boot": boot_id()}
+    owner = {"pid": os.getpid(), "user": user, "since": since, **here}
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, json.dumps(owner).encode())

@@ -167,6 +167,20 @@ def descendants(pid: int) -> list[int]:
     if not os.path.isdir("/proc/self"):
         module = sys.modules.get("multiprocessing")
         return [child.pid for child in module.active_children() if child.pid] if module else []
+    children = _all_children()
+    found = list(children.get(pid, []))
+    for one in found:
+        found.extend(children.get(one, []))
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the children of `pid`, from /proc; elsewhere none."""
+    return _all_children().get(pid, []) if os.path.isdir("/proc/self") else []
+
+
+def _all_children() -> dict[int, list[int]]:
+    """{process id: those of its children}, of all processes, from /proc."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -175,7 +189,4 @@ def descendants(pid: int) -> list[int]:
                 # The process's name stands in brackets and may hold anything.
                 parent = int(file.read().rpartition(b")")[2].split()[1])
             children.setdefault(parent, []).append(child)
-    found = list(children.get(pid, []))
-    for one in found:
-        found.extend(children.get(one, []))
-    return found
+    return children
