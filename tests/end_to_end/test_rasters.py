@@ -96,7 +96,10 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         root = tmp_path / name
         root.mkdir()
         # In a process of its own: what this one takes would count as that of the processes that it starts.
-        multiprocessing.get_context("spawn").Pool(1).apply(write_scene, (root, "a", *size))
+        writer = multiprocessing.get_context("spawn").Process(target=write_scene, args=(root, "a", *size))
+        writer.start()
+        writer.join(timeout=120)
+        assert writer.exitcode == 0
         (root / "val.txt").write_text("a_r1024_c5120\n")
         window = ("data.window=512", "data.train_list=train.txt", "data.val_list=val.txt")
         (root / "train.txt").write_text("a_r0_c512\na_r0_c1024\n")

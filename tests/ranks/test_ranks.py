@@ -124,8 +124,12 @@ def begun(tmp_path, *words, says="step 5 ", **how):
     log = tmp_path / "log.txt"
     with open(log, "w") as file:
         process = start("train", *LONG, *words, cwd=tmp_path, log=file, **how)
-    wait_for(lambda: says in log.read_text() or process.poll() is not None)
-    assert process.poll() is None, log.read_text()
+    try:
+        wait_for(lambda: says in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+    except BaseException:
+        end(process)
+        raise
     return process, log
 
 
