@@ -7,10 +7,9 @@ import sys
 from dataclasses import dataclass, field
 
 import segtrain
-from segtrain.cli.streams import Output, only_errors, prepare
+from segtrain.cli.streams import Output, prepare, tell
 from segtrain.commands import COMMANDS
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
-from segtrain.run.rank import launched
 from segtrain.text import say
 
 FLAGS = {"-h": "help", "--help": "help", "--version": "version", "-m": "multirun", "--multirun": "multirun"}
@@ -41,8 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; every error is one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     output = prepare()
-    if launched().rank > 0:
-        only_errors()
     try:
         code = _run(arguments, output)
         if output.stop is None:
@@ -59,23 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    place = launched()
-    if place.size > 1:
-        if not _is_first_to_fail(place.rank):
-            return code
-        message = f"rank {place.rank}: {message}"
-    print(f"segtrain: error: {message}", file=sys.stderr, flush=True)
+    tell(message)
     return code
-
-
-def _is_first_to_fail(rank: int) -> bool:
-    """Whether no other rank has told of an error before. Until torch is imported, all ranks do the same, and
-    rank 0 tells."""
-    if "torch" not in sys.modules:
-        return rank == 0
-    from segtrain.ranks import is_first
-
-    return is_first("error")
 
 
 def _run(words: list[str], output: Output) -> int:
@@ -162,11 +144,15 @@ def _command(arguments: Arguments, words: list[str], output: Output) -> int:
 
     check_address_space()
     if arguments.cfg:
-        return _print_config(arguments)
+        from segtrain.cli.printing import print_config
+
+        print_config(arguments.command, arguments.words, arguments.config_dir)
+        return 0
     return _signalled(arguments, words, output)
 
 
 def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
+    from segtrain.cli.on_ranks import check_ranks
     from segtrain.run.stop import Stop
 
     # Before anything slow: a signal that comes while torch is imported must end the run as one that comes
@@ -175,7 +161,7 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
     if arguments.command == "train":
         output.stop = stop
     try:
-        _check_ranks(arguments)
+        check_ranks("--multirun" if arguments.multirun else "", COMMANDS[arguments.command])
         if arguments.multirun:
             from segtrain.cli.sweep import sweep
 
@@ -185,52 +171,25 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
         stop.restore()
 
 
-def _check_ranks(arguments: Arguments) -> None:
-    """ConfigError for what torchrun may not start in several processes."""
-    if launched().size > 1 and (arguments.multirun or not COMMANDS[arguments.command].on_ranks):
-        what = "train --multirun" if arguments.multirun else arguments.command
-        able = ", ".join(row.name for row in COMMANDS.values() if row.on_ranks)
-        raise ConfigError(
-            f"segtrain {what} runs in one process, and torchrun started {launched().size}; start it without "
-            f"torchrun (with several processes: {able})"
-        )
-
-
 def _once(arguments: Arguments, stop, words: list[str]) -> int:
-    from segtrain.cli import launch
     from segtrain.cli.composition import composed
+    from segtrain.cli.on_ranks import run
     from segtrain.run.debug_log import debug_log
     from segtrain.run.existing import existing_run
 
     config, hydra_keys = composed(arguments.command, arguments.words, arguments.config_dir)
     stop.raise_if_requested()
     if arguments.command == "train":
-        folder, scores = _train(
-            arguments, config, hydra_keys.get("hydra.run.dir"), stop, ["segtrain", *words]
-        )
+        from segtrain.cli.stages import train_all
+
+        run_dir, command_line = hydra_keys.get("hydra.run.dir"), ["segtrain", *words]
+        folder, scores = train_all(config, arguments.words, arguments.config_dir, run_dir, stop, command_line)
         say(f"{folder or 'dry run'}: {_in_words(scores)}")
         return 0
     # A comparison belongs to no run.
     with debug_log(existing_run(config["run"], "run") if "run" in config else None):
-        launch.run(arguments.command, launch.check(arguments.command, config), stop)
+        run(arguments.command, config, stop)
     return 0
-
-
-def _train(arguments: Arguments, config: dict, run_dir: str | None, stop, words: list[str]):
-    if not config.get("stages"):
-        from segtrain.cli import launch
-
-        return launch.train({**config, "stages": None}, run_dir, stop, words)
-    from segtrain.cli import stages
-
-    if launched().size > 1:
-        raise ConfigError(
-            "stages run one after another in one process; under torchrun, start each of them by itself with "
-            "stages=null and init=RUN"
-        )
-    return stages.train(
-        stages.plan(config["stages"], arguments.words, arguments.config_dir), config, run_dir, stop, words
-    )
 
 
 def _in_words(scores: dict) -> str:
@@ -238,21 +197,6 @@ def _in_words(scores: dict) -> str:
     return f"step {scores.get('step')}" + (
         f", {scores['score']} {score:.4f}" if isinstance(score, (int, float)) else ""
     )
-
-
-def _print_config(arguments: Arguments) -> int:
-    from segtrain.cli.composition import composed
-    from segtrain.cli.launch import check
-    from segtrain.run.plain_yaml import to_yaml
-
-    config, _ = composed(arguments.command, arguments.words, arguments.config_dir)
-    checked = check(arguments.command, config)
-    if checked.get("stages"):
-        from segtrain.cli import stages
-
-        stages.check(stages.plan(checked["stages"], arguments.words, arguments.config_dir))
-    print(to_yaml(checked), end="")
-    return 0
 
 
 def _config(arguments: Arguments) -> int:

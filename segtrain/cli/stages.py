@@ -15,7 +15,11 @@ from pathlib import Path
 
 from segtrain.cli import launch
 from segtrain.cli.compose import Composer
+from segtrain.cli.lazy import check as check_config
+from segtrain.cli.lazy import command
+from segtrain.cli.on_ranks import refuse_stages
 from segtrain.cli.overrides import Typed, parse_overrides
+from segtrain.cli.resumed import as_resumed
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run, run_folder_of
@@ -85,7 +89,17 @@ def check(stages: list[Stage]) -> None:
     starts."""
     for stage in stages:
         with _named(stage):
-            stage.config = launch.check("train", stage.config)
+            stage.config = check_config("train", stage.config)
+
+
+def train_all(
+    config: dict, words: list[str], config_dir: str | None, run_dir: str | None, stop: Stop, line: list[str]
+) -> tuple[Path | None, dict]:
+    """Trains a composed config: its stages, or the one run that it is without stages; returns what `train`
+    does. words: the overrides. line: the command line, for run.json."""
+    if not config.get("stages"):
+        return launch.train({**config, "stages": None}, run_dir, stop, line)
+    return train(plan(config["stages"], words, config_dir), config, run_dir, stop, line)
 
 
 def train(
@@ -93,6 +107,7 @@ def train(
 ) -> tuple[Path | None, dict]:
     """Trains the stages in order; returns the folder of the last stage (None for a dry run) and its scores.
     Finished stages are skipped."""
+    refuse_stages()
     if config["dry_run"]:
         return None, _dry_run(stages, stop)
     if config["resume"] not in (None, "auto"):
@@ -127,7 +142,7 @@ def _dry_run(stages: list[Stage], stop: Stop) -> dict:
             no_weights = {"weights": "none"} if "weights" in config["model"] else {}
             config = {**config, "init": None, "model": {**config["model"], **no_weights}}
         with _named(stage):
-            scores = launch.command("train")(config, None, stop)
+            scores = command("train")(config, None, stop)
     return scores
 
 
@@ -141,7 +156,7 @@ def _train_each(stages: list[Stage], folder: Path, stop: Stop, words: list[str])
         with _named(stage):
             record = read_record(place)
             if record.get("exit_code") == 0:
-                launch.as_resumed(stage.config, place, finished=True)
+                as_resumed(stage.config, place, finished=True)
                 say(f"{_title(stage)} finished before: {place}")
                 scores = record.get("scores") or {}
                 continue

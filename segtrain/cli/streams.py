@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from segtrain import text
 from segtrain.errors import SIGPIPE, CheckpointError
+from segtrain.run.rank import launched
 
 
 class Output:
@@ -49,7 +50,27 @@ def _unwritten(error: OSError) -> str:
     return f"cannot write to stdout: {reason_and_remedy(error)[0]}"
 
 
-def only_errors() -> None:
+def tell(message: str) -> None:
+    """Prints an error; of errors of several ranks, the first one alone."""
+    place = launched()
+    if place.size > 1:
+        if not _is_first_to_fail(place.rank):
+            return
+        message = f"rank {place.rank}: {message}"
+    print(f"segtrain: error: {message}", file=sys.stderr, flush=True)
+
+
+def _is_first_to_fail(rank: int) -> bool:
+    """Whether no other rank has told of an error before. Until torch is imported, all ranks do the same, and
+    rank 0 tells."""
+    if "torch" not in sys.modules:
+        return rank == 0
+    from segtrain.ranks import is_first
+
+    return is_first("error")
+
+
+def _only_errors() -> None:
     """For ranks above 0: prints nothing but errors, and no progress bars."""
     text.quiet = True
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -69,6 +90,8 @@ def prepare() -> Output:
     if sys.stderr is sys.__stderr__:
         # Where an error could be told, there is nothing left to tell it to.
         sys.stderr = _tolerant(sys.stderr, lambda error: None)
+    if launched().rank > 0:
+        _only_errors()
     return output
 
 

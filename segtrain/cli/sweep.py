@@ -17,6 +17,7 @@ from segtrain.cli import launch
 from segtrain.cli.catalogue import Keys
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import Typed, parse_overrides
+from segtrain.cli.resumed import as_resumed, check, has_checkpoint
 from segtrain.errors import ConfigError, Interrupted, SegtrainError
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run
@@ -198,7 +199,7 @@ def _check_all(trials: list[Trial]) -> None:
     for trial in trials:
         if trial.config is not None:
             try:
-                trial.config = launch.check("train", trial.config)
+                trial.config = check("train", trial.config)
             except ConfigError as error:
                 trial.status, trial.error = "failed", str(error)
 
@@ -212,8 +213,8 @@ def _name_folders(trials: list[Trial], folder: Path) -> None:
             continue
         record = read_record(trial.folder)
         finished = record.get("exit_code") == 0
-        if finished or launch.has_checkpoint(trial.folder):
-            launch.as_resumed(trial.config, trial.folder, finished)
+        if finished or has_checkpoint(trial.folder):
+            as_resumed(trial.config, trial.folder, finished)
         if finished:
             trial.status, trial.scores, trial.seconds = (
                 "finished",

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from segtrain import ranks
 from segtrain.augmentation import output_size
@@ -31,6 +32,8 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     freezing = freezing_of(model, settings)
+    if _synchronises_batch_norm(settings, config["loader"]["batch_size"], device):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
     networks = {name: network.to(device) for name, network in parts.task.networks(parts.facts).items()}
     optimizers = {
@@ -50,6 +53,22 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
         batch_size=config["loader"]["batch_size"],
     )
     return learning, state
+
+
+FEW_IMAGES = 8
+"""Below so many images at a time, the statistics of batch-norm are noisy enough to be taken over all GPUs."""
+
+
+def _synchronises_batch_norm(settings: Trainer, batch_size: int, device: torch.device) -> bool:
+    """Whether batch-norm is over the images of all ranks; ConfigError if that is asked for and cannot be."""
+    if settings.sync_batch_norm and device.type != "cuda":
+        raise ConfigError(
+            f"trainer.sync_batch_norm=true needs GPUs, and device={device}; use trainer.sync_batch_norm=null"
+        )
+    if ranks.size() == 1 or device.type != "cuda":
+        return False
+    few = batch_size / (settings.accumulate * ranks.size()) < FEW_IMAGES
+    return few if settings.sync_batch_norm is None else settings.sync_batch_norm
 
 
 def _optimizer(config, network) -> torch.optim.Optimizer:

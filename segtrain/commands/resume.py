@@ -20,6 +20,7 @@ from segtrain.errors import ConfigError, DataError
 from segtrain.evaluate.loop import evenly_spaced
 from segtrain.run.saved import with_settled_values
 from segtrain.text import flatten, show
+from segtrain.train.random_state import distinct_per_rank
 
 
 def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[str]:
@@ -29,6 +30,7 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
         _link_best(resumed, parts.saved, state.best, parts.task.score)
         return [f"resuming from {resumed}"]
+    distinct_per_rank(config["seed"])
     if config["init"]:
         with torch.no_grad():
             lines = start_from(parts.model, parts.facts, config["init"], parts.initial)

@@ -112,6 +112,11 @@ class RunOutput:
         ranks.from_main(write)
 
 
+def events_of(folder: Path | None, state, steps: int) -> Events:
+    """The sinks of a run; those of ranks above 0 write no file."""
+    return Events(folder if ranks.is_main() else None, state.step, steps, state.evaluation_due)
+
+
 def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:
     """What a training returns: the last step, its scores that are plain numbers (of this call, else of the
     last checkpoint), and the name of the score that selects the best checkpoint."""

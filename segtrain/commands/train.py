@@ -16,17 +16,15 @@ from segtrain.commands.learning import batch_shape, build_learning, step_errors
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.resume import resume_or_init, to_resume
-from segtrain.commands.run import RunOutput, about, check_room, result_of
+from segtrain.commands.run import RunOutput, about, check_room, events_of, result_of
 from segtrain.commands.runtime import learned_by
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import settle
 from segtrain.commands.trial import Probes
 from segtrain.loader.loader import check_evaluation, split_to_read, training_batches
-from segtrain.report.trackers import Events
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
 from segtrain.train.batch_norm import recomputed_batch_norm
-from segtrain.train.random_state import distinct_per_rank
 
 
 def train(config: dict, folder: Path | None, stop) -> dict:
@@ -57,20 +55,18 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     learned = learned_by(config, parts, train_split)
     ops, loss = learned.ops, learned.loss
-    probes = Probes(parts, learned, device, stop, start)
-    loader = probes.loader(config)
+    probes = Probes(parts, learned, device, stop, start, ranks.size())
+    loader = ranks.from_main(lambda: probes.loader(config))
     batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     settled = ranks.from_main(lambda: settle(config, folder, parts, description, probes, loader.batch_size))
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss.to(device), device)
     started = resume_or_init(config, resumed, state, parts)
-    if resumed is None:
-        distinct_per_rank(config["seed"])
     if folder is not None and ranks.is_main():
         check_room(folder, state)
 
-    events = Events(folder if ranks.is_main() else None, state.step, plan.steps, state.evaluation_due)
+    events = events_of(folder, state, plan.steps)
     summary = _summary(config, parts, settled, len(train_split), len(val_split), loader, device)
     for line in [*summary, *settled.lines, *started]:
         events.say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -125,7 +126,8 @@ def steps_within(seconds: float, tried: Trial, num_val: int, evaluate_every: int
 class Probes:
     """What a config leaves to the speed of this machine. Parts and random state stay as they are.
 
-    learned: what the training learns by. start: `time.perf_counter()` when the command began.
+    learned: what the training learns by. start: `time.perf_counter()` when the command began. num_ranks:
+    processes that share the batches; rank 0 tries its part of them alone.
     """
 
     parts: Parts
@@ -133,6 +135,7 @@ class Probes:
     device: torch.device
     stop: object
     start: float
+    num_ranks: int = 1
 
     def memory_format(self, config: Mapping) -> str:
         """The faster memory format of the network on micro-batches of the run."""
@@ -145,22 +148,27 @@ class Probes:
     def steps(self, config: Mapping) -> int:
         """The steps of a run of trainer.minutes, evaluations included. config: with its intervals in steps
         and its memory format."""
-        tried = self._tried(config)
+        own = math.ceil(config["loader"]["batch_size"] / self.num_ranks)
+        tried = self._tried({**config, "loader": {**config["loader"], "batch_size": own}})
         spent_s = IMPORTS_S + time.perf_counter() - self.start
         left = SPARE * 60 * config["trainer"]["minutes"] - spent_s
         every = config["trainer"]["evaluate_every"]
-        return steps_within(left, tried, len(self.parts.data.splits["val"]), every)
+        num_val = math.ceil(len(self.parts.data.splits["val"]) / self.num_ranks)
+        return steps_within(left, tried, num_val, every)
 
     def loader(self, config: Mapping) -> Loader:
         """The section `loader` of the config, with the batch size in place of auto."""
         loader = Loader(**config["loader"])
-        return replace(loader, batch_size=self._batch_size(config)) if loader.batch_size == AUTO else loader
+        if loader.batch_size != AUTO:
+            return loader
+        return replace(loader, batch_size=self.num_ranks * self._batch_size(config))
 
     def _batch_size(self, config: Mapping) -> int:
-        """The largest batch that the GPU has memory for, at most the training split: `trainer.accumulate`
-        micro-batches, each as large as fits. ConfigError if the device is no GPU."""
+        """The largest batch of a rank that the GPU has memory for, at most its part of the training split:
+        `trainer.accumulate` micro-batches, each as large as fits. ConfigError if the device is no GPU."""
         check_device(self.device)
-        accumulate, num_train = config["trainer"]["accumulate"], len(self.parts.data.splits["train"])
+        accumulate = config["trainer"]["accumulate"]
+        num_train = len(self.parts.data.splits["train"]) // self.num_ranks
 
         def memory_of(images: int) -> int:
             loader = {**config["loader"], "batch_size": images, "workers": 0, "cache": "none"}

@@ -75,6 +75,10 @@ class Trainer:
         "momentum of batch-norm's running statistics, in torch's convention; null: 0.1 or the encoder's own; "
         "0.0003 is DeepLab's decay of 0.9997",
     )
+    sync_batch_norm: bool | None = key(
+        None,
+        "with several GPUs: batch-norm over the images of all; null: if each has fewer than 8 at a time",
+    )
     recompute_batch_norm: Annotated[int, FROM_0] = key(
         0,
         "batches of the training split over which the statistics of batch-norm are averaged anew for each "

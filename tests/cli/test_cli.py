@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segtrain.cli import launch
+from segtrain.cli import launch, resumed
 from segtrain.errors import (
     SIGPIPE,
     CheckpointError,
@@ -461,7 +461,7 @@ def test_saved_config_with_values_of_another_type(segtrain, key, value):
 
 def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
     seen = {}
-    original = launch.check
+    original = resumed.check
 
     def check(*words):
         seen.setdefault("owner", Path("outputs/x/.lock").read_text())
@@ -469,7 +469,7 @@ def test_signals_and_lock_come_before_torch(segtrain, training, monkeypatch):
         return original(*words)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(launch, "check", check)
+    monkeypatch.setattr(resumed, "check", check)
     assert segtrain("train", "name=x").code == 0
     assert str(os.getpid()) in seen["owner"]
     assert seen["handler"] not in (before, signal.SIG_DFL)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segtrain.cli.composition import composed
-from segtrain.cli.launch import check
+from segtrain.cli.lazy import check
 from segtrain.commands.data_show import data_show
 from segtrain.commands.parts import build_parts
 from segtrain.commands.runtime import learned_by
