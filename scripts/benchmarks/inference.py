@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -31,6 +30,7 @@ from segtrain.data.files.pairs import Pair, PairedFiles
 from segtrain.predictor.inference import inference_of
 from segtrain.predictor.mask import mask_of
 from segtrain.predictor.tiles import assembled, sliding, starts
+from segtrain.run.stop import Stop
 from segtrain.sample import IGNORE, Facts, voc_palette
 from segtrain.task import TASK
 
@@ -39,7 +39,7 @@ TILE, OVERLAP = 512, 0.5
 NUM_LABELS = 11
 """Classes of the masks of the photographs."""
 CPU = torch.device("cpu")
-NEVER = SimpleNamespace(raise_if_requested=lambda *_: None)
+NEVER = Stop()
 """In place of `segtrain.run.stop.Stop`."""
 
 
