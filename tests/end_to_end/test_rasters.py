@@ -97,7 +97,7 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
         root = tmp_path / name
         root.mkdir()
         # In a process of its own: what this one takes would count as that of the processes that it starts.
-        writer = multiprocessing.get_context("spawn").Process(target=write_scene, args=(root, "a", *size))
+        writer = multiprocessing.get_context("fork").Process(target=write_scene, args=(root, "a", *size))
         writer.start()
         writer.join(timeout=120)
         assert writer.exitcode == 0
