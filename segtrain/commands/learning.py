@@ -29,11 +29,11 @@ from segtrain.train.step import Learning
 def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     """The `Learning` that each step uses, and the run's state before the first step."""
     model = parts.model
+    if _synchronises_batch_norm(settings, config["loader"]["batch_size"], device):
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     freezing = freezing_of(model, settings)
-    if _synchronises_batch_norm(settings, config["loader"]["batch_size"], device):
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
     networks = {name: network.to(device) for name, network in parts.task.networks(parts.facts).items()}
     optimizers = {

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from segtrain.errors import ResourceError
 from segtrain.run.lock import boot_id
@@ -212,7 +212,7 @@ def part_of(count: int) -> range:
 
 @torch.no_grad()
 def sum_gradients(gradients: Sequence[Tensor]) -> None:
-    """Sums the gradients over all ranks, in place."""
+    """Makes each gradient the sum over all ranks, in place."""
     if size() == 1:
         return
     buckets: list[list[Tensor]] = []
@@ -232,12 +232,12 @@ def sum_gradients(gradients: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def average_buffers(network: nn.Module) -> None:
-    """Makes the floating-point buffers (running statistics of batch-norm) the mean over all ranks."""
-    buffers = [one for one in network.buffers() if one.is_floating_point()]
-    if size() > 1 and buffers:
-        sum_gradients(buffers)
-        torch._foreach_div_(buffers, size())
+def average(tensors: Sequence[Tensor]) -> None:
+    """Makes each floating-point tensor the mean over all ranks, in place; others stay as they are."""
+    floats = [one for one in tensors if one.is_floating_point()]
+    if size() > 1 and floats:
+        sum_gradients(floats)
+        torch._foreach_div_(floats, size())
 
 
 class SharedStop:

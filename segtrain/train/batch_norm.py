@@ -16,6 +16,13 @@ from segtrain.train.state import RunState
 from segtrain.train.step import Learning, micro_batches
 
 
+def share_statistics(state: RunState) -> None:
+    """Makes the running statistics of batch-norm their mean over all ranks, so that all have one network."""
+    if ranks.size() > 1:
+        for network in (state.model, *state.networks.values()):
+            ranks.average(list(statistics_of(network).values()))
+
+
 @contextlib.contextmanager
 def recomputed_batch_norm(
     state: RunState, learning: Learning, draw: Callable, count: int, stop
@@ -42,7 +49,7 @@ def recomputed_batch_norm(
     try:
         with autocast(learning.device, learning.settings.amp):
             recompute_statistics(state.served, inputs())
-            ranks.average_buffers(state.served)
+            ranks.average(list(statistics_of(state.served).values()))
         if stop.requested is None:
             state.statistics = own
         else:  # interrupted: averages over too few batches are not used

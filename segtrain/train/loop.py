@@ -16,6 +16,7 @@ from segtrain import ranks
 from segtrain.checkpoint.finite import check_finite
 from segtrain.errors import DivergedError, Interrupted
 from segtrain.text import count
+from segtrain.train.batch_norm import share_statistics
 from segtrain.train.plan import Plan
 from segtrain.train.state import RunState
 from segtrain.train.step import Learning, train_step, update_average
@@ -59,6 +60,7 @@ def train(
         for text in batch.skipped:
             events.say(f"left out: {text}")
         total, weight = step(state, batch, learning)
+        share_statistics(state)
         state.step += 1
         images = batch.count if ranks.size() == 1 else learning.batch_size
         state.position += images
@@ -91,10 +93,8 @@ def train(
 
 def _check(state: RunState, finite: Finite) -> None:
     """DivergedError unless losses, weights and optimizer state are finite. The weights are checked because a
-    step changes them after its loss was computed. The ranks' statistics of batch-norm become their mean."""
+    step changes them after its loss was computed."""
     finite.read()
-    for network in state.all_networks():
-        ranks.average_buffers(network)
     check_finite(state.served.state_dict(), state.plain(), state.step)
 
 

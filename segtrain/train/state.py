@@ -52,10 +52,6 @@ class RunState:
         for network in (self.model, *self.networks.values()):
             network.train()
 
-    def all_networks(self) -> list[nn.Module]:
-        """The trained networks, and the EMA."""
-        return [self.model, *self.networks.values(), *([] if self.ema is None else [self.ema])]
-
     @property
     def served(self) -> nn.Module:
         """The network that is evaluated and saved as model.safetensors: the EMA if there is one."""

@@ -236,3 +236,33 @@ def test_parts_hold_every_place_once(monkeypatch):
 def test_interleaved():
     assert ranks.interleaved([[0, 3, 6], [1, 4], [2, 5]]) == list(range(7))
     assert ranks.interleaved([[], []]) == []
+
+
+@pytest.mark.slow
+def test_a_resumed_run_of_several_ranks_is_bit_identical(tmp_path):
+    """With batch-norm, EMA, accumulation and a rank that has more images than the other."""
+    words = (
+        *TRAINED,
+        *("trainer.steps=40", "trainer.log_every=1", "trainer.ema=0.9", "trainer.accumulate=2"),
+        "loader.batch_size=5",
+    )
+    code, out = run("train", *words, "name=straight", cwd=tmp_path)
+    assert code == 0, out
+    log = tmp_path / "log.txt"
+    with open(log, "w") as file:
+        process = start("train", *words, "name=cut", cwd=tmp_path, log=file)
+    try:
+        wait_for(lambda: "step 5 " in log.read_text())
+        os.kill(ranks_of(process)[1], signal.SIGTERM)
+        process.wait(timeout=30)
+    finally:
+        end(process)
+    assert step_of(tmp_path / "outputs" / "cut") < 40
+    code, out = run("train", *words, "name=cut", "resume=auto", cwd=tmp_path)
+    assert code == 0 and "resuming from" in out, out
+    one, other = (
+        (tmp_path / "outputs" / name / "checkpoints" / "40" / "model.safetensors").read_bytes()
+        for name in ("straight", "cut")
+    )
+    assert one == other
+    assert losses(tmp_path / "outputs" / "straight") == losses(tmp_path / "outputs" / "cut")
