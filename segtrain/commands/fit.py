@@ -13,12 +13,11 @@ from segtrain import checkpoint as checkpoints
 from segtrain.checkpoint.restore import resize
 from segtrain.commands.parts import Parts
 from segtrain.commands.resume import resume_or_init
-from segtrain.commands.run import RunOutput, about, result_of
+from segtrain.commands.run import RunOutput, about, events_of, result_of
 from segtrain.commands.scoring import Scoring
 from segtrain.commands.settle import settle
 from segtrain.errors import ConfigError
 from segtrain.loader.fit_samples import Samples
-from segtrain.report.trackers import Events
 from segtrain.run.storage import probe
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -54,7 +53,7 @@ def fit(
         train_split, val_split = parts.data.splits["train"], parts.data.splits["val"]
         count = len(train_split) if folder else min(len(train_split), 4)
         samples = Samples(train_split, count, loader.skip_bad, stop.raise_if_requested)
-        events = Events(folder, state.step, 1, state.evaluation_due)
+        events = events_of(settled.config, folder, state, 1)
         run = RunOutput(
             settled.config, folder, parts, scoring, val_split, device, events, stop, settings, settled.samples
         )

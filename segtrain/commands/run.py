@@ -15,6 +15,7 @@ from segtrain.commands.scoring import Scoring, score_split, thresholds_in
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, extent, flat_scores, lines
+from segtrain.report.services import service
 from segtrain.report.trackers import Events
 from segtrain.run.own import check_own
 from segtrain.run.storage import probe, storage, write_atomic
@@ -112,9 +113,10 @@ class RunOutput:
         ranks.from_main(write)
 
 
-def events_of(folder: Path | None, state, steps: int) -> Events:
+def events_of(config, folder: Path | None, state, steps: int) -> Events:
     """The sinks of a run; those of ranks above 0 write no file."""
-    return Events(folder if ranks.is_main() else None, state.step, steps, state.evaluation_due)
+    own = folder if ranks.is_main() else None
+    return Events(own, state.step, steps, state.evaluation_due, service(config["tracker"], own, config))
 
 
 def result_of(state, scores, folder: Path | None, parts: Parts) -> dict:

@@ -66,7 +66,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     if folder is not None and ranks.is_main():
         check_room(folder, state)
 
-    events = events_of(folder, state, plan.steps)
+    events = events_of(config, folder, state, plan.steps)
     summary = _summary(config, parts, settled, len(train_split), len(val_split), loader, device)
     for line in [*summary, *settled.lines, *started]:
         events.say(line)

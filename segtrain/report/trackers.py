@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segtrain.errors import printable
+from segtrain.report.services import Service
 from segtrain.run.storage import append_line, cut_lines
 
 
@@ -22,9 +23,17 @@ class Events:
     folder: the run's; None: the terminal only. first_step: the step that the run starts or resumes from;
     lines of later steps are dropped from metrics.jsonl, and so is the evaluation of that very step if it is
     still due: a run can end between the evaluation's line and the checkpoint that says it is done.
+    service: an experiment tracker that gets what TensorBoard gets.
     """
 
-    def __init__(self, folder: Path | None, first_step: int, steps: int, evaluation_due: bool = False):
+    def __init__(
+        self,
+        folder: Path | None,
+        first_step: int,
+        steps: int,
+        evaluation_due: bool = False,
+        service: Service | None = None,
+    ):
         self._file = folder / "metrics.jsonl" if folder else None
         self._board = None
         if folder:
@@ -32,6 +41,8 @@ class Events:
 
             cut_lines(self._file, first_step, "val/" if evaluation_due else None)
             self._board = Board(folder, purge_step=first_step + 1)
+        self._sinks = [sink for sink in (self._board, service) if sink is not None]
+        self._service = service
         self._first_step, self._steps, self._start = first_step, steps, time.monotonic()
         self._bar = tqdm(
             total=steps,
@@ -61,13 +72,13 @@ class Events:
         self._bar.update(steps)
 
     def log(self, step: int, numbers: dict) -> None:
-        """One line of metrics.jsonl; the plain numbers of it also to TensorBoard. The training loss is a line
-        of the terminal too, where no bar shows it."""
+        """One line of metrics.jsonl; the plain numbers of it also to TensorBoard and the service. The
+        training loss is a line of the terminal too, where no bar shows it."""
         if self._file:
             append_line(self._file, json.dumps({"step": step, **numbers}))
-        if self._board:
-            plain = {name: value for name, value in numbers.items() if isinstance(value, (int, float))}
-            self._board.scalars(step, plain)
+        plain = {name: value for name, value in numbers.items() if isinstance(value, (int, float))}
+        for sink in self._sinks:
+            sink.scalars(step, plain)
         if self._says_log and "train/loss" in numbers:
             self.say(
                 f"step {step} of {self._steps}: loss {numbers['train/loss']:.4f}, "
@@ -82,8 +93,10 @@ class Events:
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """image: H×W×3 uint8."""
-        if self._board:
-            self._board.picture(step, name, image)
+        for sink in self._sinks:
+            sink.picture(step, name, image)
 
     def close(self) -> None:
         self._bar.close()
+        if self._service is not None:
+            self._service.close()

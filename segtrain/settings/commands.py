@@ -48,6 +48,11 @@ class Run(Machine):
         None, "run folder or weights file to start a new run from; heads are copied by class name"
     )
     seed: Annotated[int, SEED] = key(0, "seed of weight initialisation, sample order and augmentation")
+    tracker: Literal["wandb", "mlflow"] | None = key(
+        None,
+        "experiment tracker beside TensorBoard; offline unless its own variables (WANDB_API_KEY, "
+        "MLFLOW_TRACKING_URI) are set",
+    )
     dry_run: bool = key(False, "build everything, run one step and one evaluation batch, save nothing")
     stages: list[list[str]] | None = field(
         default=None,
