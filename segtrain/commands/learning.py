@@ -22,7 +22,8 @@ from segtrain.settings import Loader, Trainer
 from segtrain.train.compiled import compile_errors, compiled
 from segtrain.train.freezing import freezing_of
 from segtrain.train.memory_format import MEMORY_FORMATS
-from segtrain.train.state import new_state
+from segtrain.train.sharding import is_sharded, shard
+from segtrain.train.state import RunState, new_state
 from segtrain.train.step import Learning
 
 
@@ -34,12 +35,10 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     freezing = freezing_of(model, settings)
-    model.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
-    networks = {name: network.to(device) for name, network in parts.task.networks(parts.facts).items()}
-    optimizers = {
-        name: _optimizer(parts.task.optimizers.get(name, config["optimizer"]), network)
-        for name, network in {"network": model, **networks}.items()
-    }
+    built_on = torch.device("cpu") if is_sharded(settings) else device  # one GPU does not hold it whole
+    model.to(built_on, memory_format=MEMORY_FORMATS[settings.memory_format])
+    networks = {name: network.to(built_on) for name, network in parts.task.networks(parts.facts).items()}
+    optimizers = _optimizers(config, parts, {"network": model, **networks})
     state = new_state(model, optimizers, settings, device, networks)
     learning = Learning(
         loss=loss,
@@ -69,6 +68,20 @@ def _synchronises_batch_norm(settings: Trainer, batch_size: int, device: torch.d
         return False
     few = batch_size / (settings.accumulate * ranks.size()) < FEW_IMAGES
     return few if settings.sync_batch_norm is None else settings.sync_batch_norm
+
+
+def shard_if_asked(config, parts: Parts, settings: Trainer, state: RunState, device) -> None:
+    """Cuts the state of a run, which has been restored or initialised whole, over the ranks."""
+    if is_sharded(settings):
+        networks = {"network": state.model, **state.networks}
+        shard(state, device, lambda: _optimizers(config, parts, networks))
+
+
+def _optimizers(config, parts: Parts, networks: dict) -> dict[str, torch.optim.Optimizer]:
+    return {
+        name: _optimizer(parts.task.optimizers.get(name, config["optimizer"]), network)
+        for name, network in networks.items()
+    }
 
 
 def _optimizer(config, network) -> torch.optim.Optimizer:
@@ -113,7 +126,8 @@ def step_errors(settings: Trainer, loader: Loader, device: torch.device) -> Iter
             yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # The CPU allocator raises a plain RuntimeError.
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+        of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not of_memory and "can't allocate memory" not in str(error):
             raise
         raise ResourceError(_too_large(settings, loader, device)) from error
 

@@ -15,6 +15,7 @@ from segtrain.commands.scoring import Scoring, score_split, thresholds_in
 from segtrain.errors import Interrupted
 from segtrain.evaluate.loop import Scores
 from segtrain.evaluate.table import as_record, extent, flat_scores, lines
+from segtrain.ranks.sharded import unsharded
 from segtrain.report.services import service
 from segtrain.report.trackers import Events
 from segtrain.run.own import check_own
@@ -52,9 +53,10 @@ class RunOutput:
             self.save(state, None)  # so that an error in the first evaluation loses no training
         try:
             few = 1 if self.folder is None else None
-            scores = score_split(
-                self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few
-            )
+            with unsharded(state.served):
+                scores = score_split(
+                    self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few
+                )
         except Interrupted:
             return None
         numbers = scores.numbers
@@ -100,11 +102,11 @@ class RunOutput:
             "samples": self.samples,
             "thresholds": self.thresholds,
         }
-        plain = state.plain()
+        weights, plain = state.weights(), state.plain()
         plain["random"]["ranks"] = ranks.gathered(random_state())[1:]
 
         def write() -> None:
-            checkpoints.save(self.folder, state.step, state.served.state_dict(), plain, description)
+            checkpoints.save(self.folder, state.step, weights, plain, description)
             checkpoints.link(self.folder, "last", state.step)
             if better:
                 checkpoints.link(self.folder, "best", state.step)

@@ -12,7 +12,7 @@ import torch
 
 from segtrain import ranks
 from segtrain.commands.fit import fit
-from segtrain.commands.learning import batch_shape, build_learning, step_errors
+from segtrain.commands.learning import batch_shape, build_learning, shard_if_asked, step_errors
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
 from segtrain.commands.resume import resume_or_init, to_resume
@@ -63,6 +63,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss.to(device), device)
     started = resume_or_init(config, resumed, state, parts)
+    shard_if_asked(config, parts, settings, state, device)
     if folder is not None and ranks.is_main():
         check_room(folder, state)
 

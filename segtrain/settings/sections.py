@@ -75,6 +75,11 @@ class Trainer:
         "momentum of batch-norm's running statistics, in torch's convention; null: 0.1 or the encoder's own; "
         "0.0003 is DeepLab's decay of 0.9997",
     )
+    strategy: Literal["ddp", "fsdp"] = key(
+        "ddp",
+        "with several processes: ddp: each has the whole network; fsdp: weights, gradients and optimizer "
+        "state are cut over them, for networks that do not fit into one GPU",
+    )
     sync_batch_norm: bool | None = key(
         None,
         "with several GPUs: batch-norm over the images of all; null: if each has fewer than 8 at a time",

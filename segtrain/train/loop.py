@@ -95,7 +95,7 @@ def _check(state: RunState, finite: Finite) -> None:
     """DivergedError unless losses, weights and optimizer state are finite. The weights are checked because a
     step changes them after its loss was computed."""
     finite.read()
-    check_finite(state.served.state_dict(), state.plain(), state.step)
+    check_finite(state.weights(), state.plain(), state.step)
 
 
 def _save_and_stop(state: RunState, plan: Plan, finite: Finite, save: Callable, stop) -> None:

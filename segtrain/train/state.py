@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segtrain.checkpoint.restore import load_exactly
 from segtrain.errors import CheckpointError
+from segtrain.ranks.sharded import local, whole
 from segtrain.settings import Trainer
 from segtrain.tensors import not_finite
 from segtrain.train.fits import first, misfit, optimizer_misfit
@@ -61,7 +62,8 @@ class RunState:
     def average_tensors(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
         """(floating-point tensors of the EMA, those of the model in the same order, (EMA, model) pairs of all
         other tensors, which are copied)."""
-        pairs = list(zip(self.ema.state_dict().values(), self.model.state_dict().values(), strict=True))
+        states = (map(local, network.state_dict().values()) for network in (self.ema, self.model))
+        pairs = list(zip(*states, strict=True))
         floats = [(kept, new) for kept, new in pairs if kept.is_floating_point()]
         return (
             [kept for kept, _ in floats],
@@ -70,8 +72,9 @@ class RunState:
         )
 
     def plain(self) -> dict:
-        """The state as tensors and plain Python, without the weights of `served`."""
-        return {
+        """The state as tensors and plain Python, without the weights of `served`. Of a sharded run, all ranks
+        call it."""
+        kept = {
             "raw": dict(self.model.state_dict()) if self.ema is not None else None,
             "statistics": self.statistics,
             "networks": {name: dict(network.state_dict()) for name, network in self.networks.items()},
@@ -81,6 +84,11 @@ class RunState:
             "loss": [self.loss_sum, self.loss_weight],
             "random": random_state(),
         }
+        return whole(kept)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of `served`. Of a sharded run, all ranks call it."""
+        return whole(dict(self.served.state_dict()))
 
     def restore(self, weights: dict[str, Tensor], plain: dict, source: str) -> None:
         """Restores the state of a checkpoint from its `weights` and `plain`.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from segtrain import ranks
 from segtrain.predictor.device import autocast
+from segtrain.ranks.sharded import is_cut, synchronise
 from segtrain.settings import Trainer
 from segtrain.train.freezing import Freezing
 from segtrain.train.state import RunState
@@ -50,6 +51,7 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     if ranks.size() > 1:  # of the whole batch, since all ranks must divide by the same number
         nominal = batch.targets[0].numel() * learning.batch_size
     for images, targets in micro_batches(batch, settings, device):  # B×K×H×W, B×H×W or B×T×H×W
+        synchronise(state.model, len(totals) == settings.accumulate - 1)
         with autocast(device, settings.amp):
             output = (state.model if learning.forward is None else learning.forward)(
                 learning.normalise(images)
@@ -104,7 +106,7 @@ def update(state: RunState, name: str, learning: Learning, factor: Tensor | None
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor_of_rate
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    ranks.sum_gradients([p.grad for p in parameters])
+    ranks.sum_gradients([p.grad for p in parameters if not is_cut(p.grad)])
     state.scaler.unscale_(optimizer)
     if factor is not None:
         torch._foreach_mul_([p.grad for p in parameters], factor)

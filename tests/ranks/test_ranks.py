@@ -50,18 +50,33 @@ def losses(folder: Path) -> list[float]:
     return [line["train/loss"] for line in lines if "train/loss" in line]
 
 
-@pytest.mark.parametrize(("num_ranks", "accumulate"), [(2, 1), (3, 2)])
-def test_weights_are_those_of_one_process(num_ranks, accumulate, noise, segtrain, tmp_path):
+@pytest.mark.parametrize(
+    ("num_ranks", "accumulate", "strategy", "widths", "steps"),
+    [
+        (2, 1, "ddp", "[4,8]", 30),
+        pytest.param(3, 2, "ddp", "[4,8]", 30, marks=pytest.mark.slow),
+        pytest.param(2, 2, "fsdp", "[4,400]", 10, marks=pytest.mark.slow),
+    ],
+)
+def test_weights_are_those_of_one_process(
+    num_ranks, accumulate, strategy, widths, steps, noise, segtrain, tmp_path
+):
+    """With 400 channels, FSDP cuts a layer by itself; more steps of such a network amplify rounding."""
     words = (
         *("train", "data=folder", f"data.root={noise}", "data.classes=[a,b,c]", "model=unet"),
         *("augmentation=none", "loader.batch_size=7", "device=cpu"),
-        *("trainer.steps=30", "trainer.log_every=1", "trainer.freeze_batch_norm=true", "optimizer=sgd"),
-        *("loader.workers=0", "evaluate.workers=0", "model.widths=[4,8]", "optimizer.lr=0.05", "threads=1"),
+        *(f"trainer.steps={steps}", "trainer.log_every=1", "trainer.freeze_batch_norm=true", "optimizer=sgd"),
+        *(
+            "loader.workers=0",
+            "evaluate.workers=0",
+            f"model.widths={widths}",
+            "optimizer.lr=0.05",
+            "threads=1",
+        ),
     )
     assert segtrain(*words, "name=one").code == 0
-    code, out = run(
-        *words, "name=several", f"trainer.accumulate={accumulate}", cwd=tmp_path, num_ranks=num_ranks
-    )
+    how = (f"trainer.accumulate={accumulate}", f"trainer.strategy={strategy}")
+    code, out = run(*words, "name=several", *how, cwd=tmp_path, num_ranks=num_ranks)
     assert code == 0, out
     one, several = weights(tmp_path / "outputs" / "one"), weights(tmp_path / "outputs" / "several")
     assert max((one[name] - several[name]).abs().max() for name in one) < 1e-6
@@ -71,7 +86,7 @@ def test_weights_are_those_of_one_process(num_ranks, accumulate, noise, segtrain
     assert out.count("validation:") == 1  # rank 0 alone speaks
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_counts_are_those_of_one_process_for_every_length(num_ranks, tmp_path):
     script = Path(__file__).with_name("evaluated_in_parts.py")
     code, out = run(script, num_ranks, cwd=tmp_path, num_ranks=num_ranks)
@@ -137,6 +152,7 @@ def errors(log: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if line.startswith("segtrain: error:")]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_makes_all_save_at_one_step_and_the_run_resumes(tmp_path):
     process, log = begun(tmp_path)
     try:
@@ -266,3 +282,28 @@ def test_a_resumed_run_of_several_ranks_is_bit_identical(tmp_path):
     )
     assert one == other
     assert losses(tmp_path / "outputs" / "straight") == losses(tmp_path / "outputs" / "cut")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_in_another_number_of_processes(segtrain, tmp_path):
+    words = (
+        *TRAINED,
+        *("trainer.strategy=fsdp", "trainer.steps=40", "trainer.log_every=1", "trainer.ema=0.9"),
+        *("loader.batch_size=4", "model.widths=[4,400]", "trainer.save_every=1", "threads=1", "name=run"),
+    )
+    log = tmp_path / "log.txt"
+    with open(log, "w") as file:
+        process = start("train", *words, cwd=tmp_path, log=file)
+    try:
+        wait_for(lambda: "step 5 " in log.read_text())
+        os.kill(ranks_of(process)[1], signal.SIGTERM)
+        process.wait(timeout=30)
+    finally:
+        end(process)
+    stopped = step_of(tmp_path / "outputs" / "run")
+    assert stopped < 40, log.read_text()
+    result = segtrain("train", *words, "resume=auto")
+    assert result.code == 0 and f"resuming from outputs/run/checkpoints/{stopped}" in result.out
+    assert len(losses(tmp_path / "outputs" / "run")) == 40
+    _, out = run("train", *words[:-1], "trainer.amp=fp16", cwd=tmp_path)
+    assert "trainer.strategy=fsdp does not go with trainer.amp=fp16; use trainer.amp=bf16" in out
