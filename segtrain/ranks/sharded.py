@@ -1,26 +1,29 @@
-"""Tensors and networks that FSDP has cut over the ranks. Others pass through unchanged."""
+"""Tensors and networks that FSDP has cut over the ranks. Others pass through unchanged.
+
+torch's FSDP takes half a second to import; as long as nothing has imported it, nothing is cut.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
 
-def parts_of(network: nn.Module) -> list[FSDPModule]:
-    """The modules of a network that are gathered by themselves."""
-    return [module for module in network.modules() if isinstance(module, FSDPModule)]
+def parts_of(network: nn.Module) -> list:
+    """The modules of a network that are gathered by themselves, which are FSDPModules."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else [one for one in network.modules() if isinstance(one, fsdp.FSDPModule)]
 
 
 def synchronise(network: nn.Module, wanted: bool) -> None:
     """Whether the next backward pass sums the gradients over the ranks: with the last micro-batch."""
-    if isinstance(network, FSDPModule):
-        network.set_requires_gradient_sync(wanted)
+    for part in parts_of(network):
+        part.set_requires_gradient_sync(wanted, recurse=False)
 
 
 @contextlib.contextmanager
@@ -39,9 +42,15 @@ def unsharded(network: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
+def is_cut(value: Any) -> bool:
+    """Whether a value is a tensor that is cut over the ranks."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
+
+
 def whole(value: Any) -> Any:
     """Nested mappings and lists with each sharded tensor as a whole one. All ranks call it."""
-    if isinstance(value, DTensor):
+    if is_cut(value):
         return value.full_tensor()
     if isinstance(value, dict):
         return {key: whole(one) for key, one in value.items()}
@@ -52,9 +61,4 @@ def whole(value: Any) -> Any:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a sharded tensor, without a copy; any other tensor as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def is_cut(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is cut over the ranks."""
-    return isinstance(tensor, DTensor)
+    return tensor.to_local() if is_cut(tensor) else tensor

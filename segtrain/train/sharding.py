@@ -12,9 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import distribute_tensor
 
 from segtrain import ranks
 from segtrain.errors import ConfigError
@@ -43,6 +40,8 @@ def is_sharded(settings: Trainer) -> bool:
 def shard(state: RunState, device: torch.device, optimizers: Callable[[], dict]) -> None:
     """Shards the networks of a state, its optimizers and its EMA over the ranks, and moves them to the
     device. optimizers(): makes the optimizers of the networks anew, by name."""
+    from torch.distributed.device_mesh import init_device_mesh
+
     before = {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}
     mesh = init_device_mesh(device.type, (ranks.size(),))
     for network in (state.model, *state.networks.values(), *([] if state.ema is None else [state.ema])):
@@ -64,6 +63,8 @@ def shard(state: RunState, device: torch.device, optimizers: Callable[[], dict])
 def _shard_network(network: nn.Module, mesh) -> None:
     """Cuts each layer of UNIT parameters or more by itself, and the rest of the network together. Layers, not
     blocks: of a block, a network may call the layers and not the block."""
+    from torch.distributed.fsdp import fully_shard
+
     for module in network.modules():
         if not list(module.children()) and sum(p.numel() for p in module.parameters()) >= UNIT:
             fully_shard(module, mesh=mesh)
@@ -76,6 +77,8 @@ def _shard_network(network: nn.Module, mesh) -> None:
 
 def _cut_like(value: Any, parameter: nn.Parameter) -> Any:
     """A tensor of the optimizer's state cut as its parameter is; a value of another shape as it is."""
+    from torch.distributed.tensor import distribute_tensor
+
     if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
