@@ -21,8 +21,7 @@ from segtrain.schedule import SCHEDULE
 from segtrain.settings import Loader, Trainer
 from segtrain.train.compiled import compile_errors, compiled
 from segtrain.train.freezing import freezing_of
-from segtrain.train.memory_format import MEMORY_FORMATS
-from segtrain.train.sharding import is_sharded, shard
+from segtrain.train.sharding import is_sharded, place, shard
 from segtrain.train.state import RunState, new_state
 from segtrain.train.step import Learning
 
@@ -35,9 +34,9 @@ def build_learning(config, parts: Parts, settings: Trainer, loss, device):
     if settings.batch_norm_momentum is not None:
         set_momentum(model, settings.batch_norm_momentum)
     freezing = freezing_of(model, settings)
-    built_on = torch.device("cpu") if is_sharded(settings) else device  # one GPU does not hold it whole
-    model.to(built_on, memory_format=MEMORY_FORMATS[settings.memory_format])
-    networks = {name: network.to(built_on) for name, network in parts.task.networks(parts.facts).items()}
+    networks = parts.task.networks(parts.facts)
+    for network in (model, *networks.values()):
+        place(network, settings, device)
     optimizers = _optimizers(config, parts, {"network": model, **networks})
     state = new_state(model, optimizers, settings, device, networks)
     learning = Learning(

@@ -17,6 +17,7 @@ from segtrain import ranks
 from segtrain.errors import ConfigError
 from segtrain.ranks.sharded import parts_of
 from segtrain.settings import Trainer
+from segtrain.train.memory_format import MEMORY_FORMATS
 from segtrain.train.state import RunState
 
 UNIT = 1 << 20
@@ -35,6 +36,13 @@ def is_sharded(settings: Trainer) -> bool:
                 f"{'trainer.amp=bf16' if key == 'amp' else 'trainer.compile=null'}, or trainer.strategy=ddp"
             )
     return ranks.size() > 1
+
+
+def place(network: nn.Module, settings: Trainer, device: torch.device) -> None:
+    """Moves a network that is to be trained to the device, in the memory format of the run. One that will be
+    sharded stays on the CPU, as one GPU may not hold it whole."""
+    device = torch.device("cpu") if is_sharded(settings) else device
+    network.to(device, memory_format=MEMORY_FORMATS[settings.memory_format])
 
 
 def shard(state: RunState, device: torch.device, optimizers: Callable[[], dict]) -> None:
