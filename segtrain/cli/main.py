@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    tell(message)
+    tell(message, of_signal=code > 128)
     return code
 
 

@@ -50,10 +50,13 @@ def _unwritten(error: OSError) -> str:
     return f"cannot write to stdout: {reason_and_remedy(error)[0]}"
 
 
-def tell(message: str) -> None:
-    """Prints an error; of errors of several ranks, the first one alone."""
+def tell(message: str, of_signal: bool = False) -> None:
+    """Prints an error; of errors of several ranks, the first one alone. of_signal: whether a signal has ended
+    the run; it comes to all ranks, and rank 0 tells of it."""
     place = launched()
     if place.size > 1:
+        if of_signal and place.rank > 0:
+            return
         if not _is_first_to_fail(place.rank):
             return
         message = f"rank {place.rank}: {message}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from segtrain import checkpoint as checkpoints
+from segtrain import ranks
 from segtrain.checkpoint.initial import start_from
 from segtrain.commands.parts import Parts
 from segtrain.data import path_keys
@@ -28,7 +29,8 @@ def resume_or_init(config, resumed: Path | None, state, parts: Parts) -> list[st
     it."""
     if resumed is not None:
         state.restore(checkpoints.load_weights(resumed), checkpoints.load_state(resumed), str(resumed))
-        _link_best(resumed, parts.saved, state.best, parts.task.score)
+        if ranks.is_main():
+            _link_best(resumed, parts.saved, state.best, parts.task.score)
         return [f"resuming from {resumed}"]
     distinct_per_rank(config["seed"])
     if config["init"]:

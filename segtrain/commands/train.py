@@ -52,6 +52,7 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
     scoring.predictor(parts.model, device)
     check_evaluation(val_split, train_split)
     if parts.model.fits_itself:
+        ranks.refuse(f"model={config['model']['name']} is fitted in one process")
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     learned = learned_by(config, parts, train_split)
     ops, loss = learned.ops, learned.loss

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from segtrain.errors import ResourceError
+from segtrain.errors import ConfigError, ResourceError
 from segtrain.run.lock import boot_id
 from segtrain.run.rank import launched
 from segtrain.run.stop import children_of
@@ -30,8 +30,12 @@ WAIT_S = 20.0
 """Seconds that a rank waits for the others beyond what it works itself between two exchanges, at least."""
 PATIENCE = 10
 """It also waits so many times as long as it has worked itself since the last exchange."""
+TELL_S = 5.0
+"""Seconds after which a rank that waits says so."""
 LONG_S = 1800.0
 """Seconds that it waits for work that rank 0 does alone: a checkpoint, a probe."""
+CAUSE_S = 2.0
+"""Seconds that a rank, which sees another one gone, gives that one to tell why."""
 POLL_S = 5e-4
 BUCKET_BYTES = 64 << 20
 """Gradients are summed in buffers of about this size."""
@@ -91,7 +95,7 @@ def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[No
     _since = time.monotonic()
     try:
         yield
-        summed(torch.zeros(1))  # no rank leaves, and lets torchrun end the others, before all are done
+        gathered(None, LONG_S)  # no rank leaves, and lets torchrun end the others, before all are done
     finally:
         _left()
 
@@ -118,6 +122,12 @@ def is_first(what: str) -> bool:
         return launched().size == 1 or _connected(launched().restart).add(what, 1) == 1
     except (RuntimeError, KeyError, OSError):
         return True
+
+
+def refuse(what: str) -> None:
+    """ConfigError if there are several ranks. what: runs in one process, as a sentence."""
+    if size() > 1:
+        raise ConfigError(f"{what}, and torchrun started {size()}; start it without torchrun")
 
 
 @contextlib.contextmanager
@@ -273,31 +283,55 @@ def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
     start = time.monotonic()
     if limit is None:
         limit = max(WAIT_S, PATIENCE * (start - _since))
+    told = False
     try:
         if tensor.is_cuda:  # NCCL: on the stream of the device, whose watchdog limits the wait
             work.wait()
         else:
             while not work.is_completed():
-                if time.monotonic() - start > limit:
+                waited = time.monotonic() - start
+                if waited > TELL_S and not told:
+                    told = True
+                    _tell_waiting(True)
+                if waited > limit:
                     raise LostRank(_absent(limit))
                 time.sleep(POLL_S)
             work.wait()
     except RuntimeError as error:
-        raise LostRank("another rank is gone; its own message or that of torchrun says why") from error
+        _await_cause()
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise LostRank(
+            f"another rank is gone; its own message or that of torchrun says why ({reason})"
+        ) from error
+    if told:
+        _tell_waiting(False)
     _since = time.monotonic()
 
 
 def _absent(limit: float) -> str:
-    """Which ranks do not answer: those that do say so in the store. Those on this machine are killed:
-    torchrun would wait for them."""
+    """Which ranks do not answer: those that wait say so in the store. Those of the others that are on this
+    machine are killed: torchrun would wait for them."""
     store = _connected(launched().restart)
-    store.set(f"waiting/{rank()}", "")
-    time.sleep(1)
     missing = [other for other in range(size()) if not store.check([f"waiting/{other}"])]
     for other in missing:
         _kill(*store.get(f"process/{other}").decode().split())
-    which = f"rank {', '.join(map(str, missing))} has" if missing else "another rank has"
-    return f"{which} not answered for {limit:.0f} s: stopped, or waiting for its storage"
+    which = " and ".join(f"rank {other}" for other in missing) or "another rank"
+    return f"{which} did not answer for {limit:.0f} s; was it stopped, or does it wait for its storage?"
+
+
+def _await_cause() -> None:
+    """Gives a rank that has raised, whose end this rank sees, the time to tell why."""
+    end_s = time.monotonic() + CAUSE_S
+    with contextlib.suppress(RuntimeError, KeyError):
+        store = _connected(launched().restart)
+        while time.monotonic() < end_s and not store.check(["error"]):
+            time.sleep(0.05)
+
+
+def _tell_waiting(waits: bool) -> None:
+    """Says in the store whether this rank waits for others."""
+    store, name = _connected(launched().restart), f"waiting/{rank()}"
+    store.set(name, "") if waits else store.delete_key(name)
 
 
 def _kill(boot: str, pid: str) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from segtrain import ranks
 from segtrain.errors import Interrupted
@@ -17,10 +17,12 @@ from segtrain.train.step import Learning, micro_batches
 
 
 def share_statistics(state: RunState) -> None:
-    """Makes the running statistics of batch-norm their mean over all ranks, so that all have one network."""
+    """Makes the running statistics of batch-norm their mean over all ranks, so that all have one network.
+    Those of synchronised batch-norm are equal already."""
     if ranks.size() > 1:
         for network in (state.model, *state.networks.values()):
-            ranks.average(list(statistics_of(network).values()))
+            if not any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
+                ranks.average(list(statistics_of(network).values()))
 
 
 @contextlib.contextmanager

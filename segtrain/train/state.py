@@ -125,8 +125,8 @@ class RunState:
         served = self.served.state_dict()
         own["statistics"] = statistics and {name: served.get(name) for name in statistics}
         own["random"]["cuda"] = random["cuda"]  # of as many GPUs as the checkpoint's machine had
-        if "ranks" in random:  # of as many ranks as the run had then
-            own["random"]["ranks"] = random["ranks"]
+        own["random"].pop("ranks")
+        own["random"] |= {"ranks": random["ranks"]} if "ranks" in random else {}  # of as many as the run had
         optimizers = own.pop("optimizers")
         given = {name: value for name, value in plain.items() if name != "optimizers"}
         saved = plain.get("optimizers")

@@ -16,7 +16,10 @@ from launched import end, ranks_of, run, start, wait_for
 from PIL import Image
 
 from segtrain import ranks
+from segtrain.errors import ConfigError
 from segtrain.run.rank import Rank, launched
+from segtrain.settings import Trainer
+from segtrain.train.state import new_state
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and signals ranks")
 
@@ -175,7 +178,7 @@ def test_a_signal_to_one_rank_makes_all_save_at_one_step_and_the_run_resumes(tmp
     [
         (signal.SIGKILL, 1, "rank 0: another rank is gone"),
         pytest.param(signal.SIGKILL, 0, "rank 1: another rank is gone", marks=pytest.mark.slow),
-        pytest.param(signal.SIGSTOP, 1, "rank 0: rank 1 has not answered for 20 s", marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 1, "rank 0: rank 1 did not answer for 20 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_dies_or_sleeps_ends_the_others(number, rank, said, tmp_path):
@@ -307,3 +310,17 @@ def test_a_sharded_run_goes_on_in_another_number_of_processes(segtrain, tmp_path
     assert len(losses(tmp_path / "outputs" / "run")) == 40
     _, out = run("train", *words[:-1], "trainer.amp=fp16", cwd=tmp_path)
     assert "trainer.strategy=fsdp does not go with trainer.amp=fp16; use trainer.amp=bf16" in out
+
+
+def test_checkpoints_of_versions_without_ranks_are_resumed():
+    model = torch.nn.Linear(2, 1)
+    state = new_state(model, {}, Trainer(), torch.device("cpu"))
+    plain = state.plain()
+    assert plain["random"].pop("ranks") == []
+    state.restore(state.weights(), plain, "an earlier checkpoint")
+
+
+def test_a_network_that_fits_itself_is_refused(monkeypatch):
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    with pytest.raises(ConfigError, match="is fitted in one process, and torchrun started 2"):
+        ranks.refuse("model=classical is fitted in one process")
