@@ -17,6 +17,7 @@ from PIL import Image
 
 from segtrain import ranks
 from segtrain.errors import ConfigError
+from segtrain.model.network import Network
 from segtrain.run.rank import Rank, launched
 from segtrain.settings import Trainer
 from segtrain.train.state import new_state
@@ -313,8 +314,12 @@ def test_a_sharded_run_goes_on_in_another_number_of_processes(segtrain, tmp_path
 
 
 def test_checkpoints_of_versions_without_ranks_are_resumed():
-    model = torch.nn.Linear(2, 1)
-    state = new_state(model, {}, Trainer(), torch.device("cpu"))
+    class OneLayer(Network):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+    state = new_state(OneLayer(), {}, Trainer(), torch.device("cpu"))
     plain = state.plain()
     assert plain["random"].pop("ranks") == []
     state.restore(state.weights(), plain, "an earlier checkpoint")
