@@ -24,6 +24,7 @@ NARROW = ["model.weights=none", "model.width=0.05", "loader.batch_size=2"]
 LIGHT = ["model.weights=none", "loader.batch_size=2"]
 CROP = ["augmentation.warp.size=64"]
 SMALL = {
+    "camvid_best": [*LIGHT, *CROP, "model.encoder=test_resnet", "schedule.warmup=0"],
     "camvid_lite0": [*LIGHT, *CROP, "model.encoder=test_resnet", "schedule.warmup=0"],
     "cascade_paper": [*LIGHT, *CROP, "model.encoder=resnet34", "model.blocks=5"],
     "cityscapes_coarse_to_fine": [*LIGHT, "augmentation.warp.size=32", "model.encoder=test_resnet"],

@@ -38,14 +38,14 @@ def refuse_stages() -> None:
 def run(name: str, config: dict, stop: Stop):
     """Checks a composed config and runs its command, other than a training that is saved. Of several ranks,
     rank 0 writes what the others have counted too."""
-    config = check(name, config)
+    function, config = command(name), check(name, config)
     ranks = importlib.import_module("segtrain.ranks")
     with contextlib.ExitStack() as stack:
         stack.enter_context(ranks.joined(config.get("device", "cpu"), stop.raise_if_requested))
         if launched().rank > 0 and name in ("evaluate", "compare"):
             config = {**config, "output": stack.enter_context(tempfile.TemporaryDirectory())}
         given = (config, None) if name == "train" else (config,)
-        return command(name)(*given, ranks.shared(stop))
+        return function(*given, ranks.shared(stop))
 
 
 def restarted(config: dict) -> dict:

@@ -166,6 +166,9 @@ CASES = {
     "the memory of what is no GPU": Case(
         ("train", *PLAIN, *UNET, "loader.batch_size=auto", "device=cpu", DRY), "loader.batch_size=auto measures the memory of a CUDA",
     ),
+    "batch-norm over several GPUs without one": Case(
+        ("train", *PLAIN, *UNET, "trainer.sync_batch_norm=true", "device=cpu", DRY), "trainer.sync_batch_norm=true needs GPUs",
+    ),
     "a report of views in training": Case(
         ("train", *PLAIN, *UNET, "evaluate.tta_report=true", DRY), "evaluate.tta_report=true is for segtrain evaluate alone; ",
     ),
@@ -444,6 +447,10 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 # --- every error that proposes something is among the cases, or cannot be met in a test
 
 NOT_RUN = {
+    "stages run one after another in one process; under torchrun": "several processes: tests of ranks",
+    "torchrun --max-restarts restarts a run that has failed": "several processes: tests of ranks",
+    "trainer.strategy=fsdp does not go with": "several processes: tests of ranks",
+    "which is not installed; pip install 'segtrain[{name}]', or use tracker=null": "tests of services",
     "Written by segtrain plan for": "the head of a file",
     "with stray values, as smoothed edges have: make each": "tests of data=folder",
     "too little for the training step of one image; use smaller": "needs a small GPU",
