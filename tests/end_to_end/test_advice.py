@@ -450,7 +450,6 @@ NOT_RUN = {
     "stages run one after another in one process; under torchrun": "several processes: tests of ranks",
     "torchrun --max-restarts restarts a run that has failed": "several processes: tests of ranks",
     "trainer.strategy=fsdp does not go with": "several processes: tests of ranks",
-    "which is not installed; pip install 'segtrain[{name}]', or use tracker=null": "tests of services",
     "Written by segtrain plan for": "the head of a file",
     "with stray values, as smoothed edges have: make each": "tests of data=folder",
     "too little for the training step of one image; use smaller": "needs a small GPU",
