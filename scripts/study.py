@@ -16,7 +16,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from scipy import stats
@@ -81,7 +81,8 @@ def trained(asked: argparse.Namespace, number: int, words: list[str], seed: int)
 
 
 def validated(name: str) -> dict[str, float] | None:
-    """Scores at the end of a training, {"miou": …, "iou/CLASS": …}; None if it has not come to its end."""
+    """Scores of the one evaluation of a training, at its end, {"miou": …, "iou/CLASS": …}; None if it has not
+    come to its end."""
     path = Path("outputs") / name / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     prefix = "val/"
@@ -153,28 +154,18 @@ def main() -> None:
 def all_done(asked: argparse.Namespace) -> None:
     """Trains and evaluates what is missing, seed by seed, so that a study that is stopped has pairs."""
     recipes, views = list(TRAINED.values()), list(VIEWS.values())
+    trainings = [(asked, n, recipes[n], seed) for seed in asked.seeds for n in asked.recipes]
+    evaluations = [
+        (run_of(asked, 0, seed), f"views-{n}", views[n]) for seed in asked.seeds for n in asked.views
+    ]
     with ThreadPoolExecutor(asked.jobs) as pool:
-        try:
-            trainings = [
-                pool.submit(trained, asked, number, recipes[number], seed)
-                for seed in asked.seeds
-                for number in asked.recipes
-            ]
-            wait_for(trainings)
-            evaluations = [
-                pool.submit(evaluated, run_of(asked, 0, seed), f"views-{number}", views[number])
-                for seed in asked.seeds
-                for number in asked.views
-            ]
-            wait_for(evaluations)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def wait_for(futures: list[Future]) -> None:
-    for future in as_completed(futures):
-        future.result()
+        for function, calls in ((trained, trainings), (evaluated, evaluations)):
+            try:
+                for future in as_completed([pool.submit(function, *call) for call in calls]):
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def write(asked: argparse.Namespace) -> None:

@@ -45,10 +45,10 @@ def train_in(folder: Path, made: bool, config: dict, stop: Stop, words: list[str
                 remove_leftovers(own)
             import_torch(stop)
             ranks = importlib.import_module("segtrain.ranks")
-            with ranks.joined(config["device"]):
+            with ranks.process_group(config["device"]):
                 with stop.at_once():
                     checked, scores = to_run(config, folder)
-                ranks.gathered((folder, checked, scores))
+                ranks.all_gather((str(folder), checked, scores))
                 if scores is not None:
                     say(f"{folder} is finished: nothing is left to do")
                     return scores

@@ -1,4 +1,5 @@
-"""Commands in several processes, which torchrun has started. Rank 0 has the run folder; the others follow."""
+"""Runs commands, in one process or in several that torchrun has started: rank 0 has the run folder, the
+others follow."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def run(name: str, config: dict, stop: Stop):
     function, config = command(name), check(name, config)
     ranks = importlib.import_module("segtrain.ranks")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(ranks.joined(config.get("device", "cpu"), stop.raise_if_requested))
+        stack.enter_context(ranks.process_group(config.get("device", "cpu"), stop.raise_if_requested))
         if launched().rank > 0 and name in ("evaluate", "compare"):
             config = {**config, "output": stack.enter_context(tempfile.TemporaryDirectory())}
         given = (config, None) if name == "train" else (config,)
@@ -52,20 +53,21 @@ def restarted(config: dict) -> dict:
     """The config of a run that torchrun may restart: it then resumes. ConfigError if it has no name to be
     found by."""
     place = launched()
-    if place.restarts and not config["name"] and config["resume"] in (None, "auto"):
+    if place.max_restarts and not config["name"] and config["resume"] in (None, "auto"):
         raise ConfigError(
             "torchrun --max-restarts restarts a run that has failed, which needs a name to be found by; add "
             "name=NAME"
         )
-    return {**config, "resume": config["resume"] or "auto"} if place.restart else config
+    return {**config, "resume": config["resume"] or "auto"} if place.restart_count else config
 
 
 def follow(device: str, stop: Stop) -> tuple[Path, dict]:
-    """A training on a rank above 0: folder and checked config come from rank 0."""
+    """A training on a rank above 0: folder and checked config come from rank 0, and so do the scores of a
+    finished run."""
     import_torch(stop)
     ranks = importlib.import_module("segtrain.ranks")
-    with ranks.joined(device, stop.raise_if_requested):
-        folder, config, scores = ranks.gathered(None, ranks.LONG_S)[0]
+    with ranks.process_group(device, stop.raise_if_requested):
+        folder, config, scores = ranks.all_gather(None, ranks.LONG_S)[0]
         if scores is None:
-            scores = command("train")(config, folder, ranks.shared(stop))
-    return folder, scores
+            scores = command("train")(config, Path(folder), ranks.shared(stop))
+    return Path(folder), scores

@@ -68,9 +68,9 @@ def _is_first_to_fail(rank: int) -> bool:
     rank 0 tells."""
     if "torch" not in sys.modules:
         return rank == 0
-    from segtrain.ranks import is_first
+    from segtrain.ranks import is_first_to_fail
 
-    return is_first("error")
+    return is_first_to_fail()
 
 
 def _only_errors() -> None:

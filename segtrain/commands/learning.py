@@ -63,9 +63,9 @@ def _synchronises_batch_norm(settings: Trainer, batch_size: int, device: torch.d
         raise ConfigError(
             f"trainer.sync_batch_norm=true needs GPUs, and device={device}; use trainer.sync_batch_norm=null"
         )
-    if ranks.size() == 1 or device.type != "cuda":
+    if ranks.world_size() == 1 or device.type != "cuda":
         return False
-    few = batch_size / (settings.accumulate * ranks.size()) < FEW_IMAGES
+    few = batch_size / (settings.accumulate * ranks.world_size()) < FEW_IMAGES
     return few if settings.sync_batch_norm is None else settings.sync_batch_norm
 
 
@@ -94,9 +94,9 @@ def batch_shape(parts: Parts, ops, split, accumulate: int, loader: Loader) -> tu
     """Shape (B, K, H, W) of a micro-batch. ConfigError for what would fail during training: images of
     different sizes in a batch, a batch that cannot be split into micro-batches, batch normalisation over a
     single value."""
-    parts_of_batch = accumulate * ranks.size()
+    parts_of_batch = accumulate * ranks.world_size()
     if loader.batch_size < parts_of_batch:
-        on_ranks = f" on {ranks.size()} ranks" if ranks.size() > 1 else ""
+        on_ranks = f" on {ranks.world_size()} ranks" if ranks.world_size() > 1 else ""
         raise ConfigError(
             f"loader.batch_size={loader.batch_size} cannot be split into trainer.accumulate={accumulate} "
             f"parts of an image or more{on_ranks}"

@@ -120,7 +120,7 @@ def predict(
     below = {name.parent for _, name in files}
     for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
         check_below(results, folder)
-    total, files = len(files), files[ranks.rank() :: ranks.size()]
+    total, files = len(files), files[ranks.rank() :: ranks.world_size()]
     bad: list[str] = []
     places = rasters = 0
     for file, name in tqdm(files, unit="image", disable=None):
@@ -148,7 +148,7 @@ def predict(
             for folder, pixels in zip(DISAGREEMENT, (differing, heat(differing)), strict=True):
                 write_picture(results / folder / f"{name}.png", pixels)
         interrupt()
-    of_ranks = ranks.gathered((bad, places, rasters), ranks.LONG_S)
+    of_ranks = ranks.all_gather((bad, places, rasters), ranks.LONG_S)
     bad = [message for one in of_ranks for message in one[0]]
     places, rasters = (sum(one[place] for one in of_ranks) for place in (1, 2))
     if bad and len(bad) == total:

@@ -103,7 +103,7 @@ class RunOutput:
             "thresholds": self.thresholds,
         }
         weights, plain = state.weights(), state.plain()
-        plain["random"]["ranks"] = ranks.gathered(random_state(), ranks.LONG_S)[1:]
+        plain["random"]["ranks"] = ranks.all_gather(random_state(), ranks.LONG_S)[1:]
 
         def write() -> None:
             checkpoints.save(self.folder, state.step, weights, plain, description)

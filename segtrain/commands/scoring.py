@@ -59,7 +59,7 @@ def score_split(
         for batch in ranks.in_step(itertools.islice(batches, num_batches), meet):
             pixels += _labelled(batch.targets[: batch.count], scoring.facts.ignore_index)
             yield batch
-            bar.update(batch.count * ranks.size())
+            bar.update(batch.count * ranks.world_size())
 
     batches = evaluation_batches(
         split, scoring.settings.batch_size, scoring.settings.workers, scoring.facts.ignore_index, interrupt
@@ -80,7 +80,7 @@ def score_split(
     finally:
         bar.close()
         batches.close()
-    pixels = sum(ranks.gathered(pixels))
+    pixels = sum(ranks.all_gather(pixels))
     evaluation.warn_of_no_label(scores.protocol["images"], pixels)
     protocol = {
         **scores.protocol,

@@ -27,17 +27,21 @@ MAX_SHOWN = 100
 class Settled:
     """A settled config.
 
-    config: with every unset value settled, as saved in config.yaml. plan: when the loop logs, evaluates and
-    saves (a dry run takes ONE_STEP instead). samples: `fingerprints` of the data, saved in checkpoints for
-    the check of a resumed run; None for a dry run. lines: to print, about the settled values and the data of
-    a resumed run. length: to print with the plan, about a length that nobody has set.
+    config: with every unset value settled, as saved in config.yaml. samples: `fingerprints` of the data,
+    saved in checkpoints for the check of a resumed run; None for a dry run. lines: to print, about the
+    settled values and the data of a resumed run. length: to print with the plan, about a length that nobody
+    has set.
     """
 
     config: dict
-    plan: Plan
     samples: dict | None
     lines: list[str]
     length: str = ""
+
+    @property
+    def plan(self) -> Plan:
+        """When the loop logs, evaluates and saves; a dry run takes `loop_plan`."""
+        return plan_of(Trainer(**self.config["trainer"]))
 
     @property
     def loop_plan(self) -> Plan:
@@ -64,15 +68,14 @@ def settle(
     of_batches = config if batch_size is None else _with_batches(config, batch_size)
     settled = _settled_config(of_batches, saved, parts, probes)
     lines = _about_settled(config, settled)
-    plan = plan_of(Trainer(**settled["trainer"]))
     new = saved is None and probes is not None
     length = about_length(Trainer(**config["trainer"]), _epoch(of_batches, parts)) if new else ""
     if folder is None:
-        return Settled(settled, plan, None, lines, length)
+        return Settled(settled, None, lines, length)
     samples = fingerprints(parts.data)
     lines += check_samples(settled, description, samples)
     write_config(folder, settled)
-    return Settled(settled, plan, samples, lines, length)
+    return Settled(settled, samples, lines, length)
 
 
 def _with_batches(config: Mapping, batch_size: int) -> dict:

@@ -19,7 +19,7 @@ from segtrain.commands.resume import resume_or_init, to_resume
 from segtrain.commands.run import RunOutput, about, check_room, events_of, result_of
 from segtrain.commands.runtime import learned_by
 from segtrain.commands.scoring import check_score, scoring_of
-from segtrain.commands.settle import settle
+from segtrain.commands.settle import Settled, settle
 from segtrain.commands.trial import Probes
 from segtrain.loader.loader import check_evaluation, split_to_read, training_batches
 from segtrain.settings import Loader, Trainer
@@ -56,10 +56,13 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     learned = learned_by(config, parts, train_split)
     ops, loss = learned.ops, learned.loss
-    probes = Probes(parts, learned, device, stop, start, ranks.size())
-    loader = ranks.from_main(lambda: probes.loader(config))
+    probes = Probes(parts, learned, device, stop, start, ranks.world_size())
+    batch_size = ranks.from_main(lambda: probes.loader(config).batch_size)
+    loader = replace(Loader(**config["loader"]), batch_size=batch_size)
     batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
-    settled = ranks.from_main(lambda: settle(config, folder, parts, description, probes, loader.batch_size))
+    settled = Settled(
+        **ranks.from_main(lambda: vars(settle(config, folder, parts, description, probes, batch_size)))
+    )
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])
     learning, state = build_learning(config, parts, settings, loss.to(device), device)
@@ -108,7 +111,7 @@ def _summary(
     often = bool(plan.evaluate_every) and plan.evaluate_every < plan.steps
     evaluated = f"every {plan.evaluate_every} steps" if often else "at the end"
     dry_run = "; dry run: one step" if config["dry_run"] else ""
-    on_ranks = f"{ranks.size()} ranks, each on " if ranks.size() > 1 else ""
+    on_ranks = f"{ranks.world_size()} ranks, each on " if ranks.world_size() > 1 else ""
     return [
         *about(config, parts, num_train, num_val),
         f"plan      {plan.steps} steps of {loader.batch_size} images = {epochs:.1f} epochs{settled.length} "

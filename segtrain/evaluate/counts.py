@@ -35,10 +35,10 @@ class Counts:
 
     def gather(self) -> None:
         """Adds the batches of the other ranks, each of which has every W-th batch."""
-        if ranks.size() == 1:
+        if ranks.world_size() == 1:
             return
         own = {name: total.cpu() for name, total in self.totals.items()}, self._rows
-        totals, rows = zip(*ranks.gathered(own), strict=True)
+        totals, rows = zip(*ranks.all_gather(own), strict=True)
         for name in self.metrics:
             there = [one[name] for one in totals if name in one]
             if there:

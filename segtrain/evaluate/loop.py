@@ -76,9 +76,9 @@ def evaluate(
         positions.append(batch.positions[: batch.count])
     counts.gather()
     positions, pictures = (
-        list(itertools.chain(*ranks.interleaved(ranks.gathered(one)))) for one in (positions, pictures)
+        list(itertools.chain(*ranks.interleaved(ranks.all_gather(one)))) for one in (positions, pictures)
     )
-    if ranks.largest(int(not math.isfinite(checked.total))):
+    if ranks.all_reduce_max(int(not math.isfinite(checked.total))):
         raise DivergedError(
             "the network's output is not finite: its weights have grown beyond what it can compute with; "
             "train anew with a lower optimizer.lr or trainer.clip_norm"

@@ -174,7 +174,7 @@ class Batches:
         for message in batch.skipped:
             notice(f"skipped: {message}")
         # A bad sample occurs once per epoch, early or late in it, so the share is that of whole epochs.
-        samples = len(self._split) / ranks.size()  # of an epoch, on this rank
+        samples = len(self._split) / ranks.world_size()  # of an epoch, on this rank
         epochs = math.ceil(self._served / samples)
         if self._served >= BAD_SHARE_FROM and self.bad > BAD_SHARE * epochs * samples:
             self.close()

@@ -69,7 +69,7 @@ def evaluation_batches(
             batches.append(group[first : first + batch_size])
             # A size with fewer images than batch_size gets a smaller batch.
             filled_to[group[first]] = min(batch_size, len(group))
-    plan = batches[ranks.rank() :: ranks.size()]
+    plan = batches[ranks.rank() :: ranks.world_size()]
     reader = EvaluationReader(split, filled_to, ignore_index)
     return Batches(reader, plan, min(workers, len(plan)), "evaluate", interrupt)
 

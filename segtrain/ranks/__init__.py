@@ -1,15 +1,16 @@
-"""What the processes of a training exchange. With one process, every function returns what it was given.
+"""Collective communication between the processes of a command. With one process, every function returns what
+it was given.
 
 The processes ("ranks") are started by torchrun. All of them call the functions of this module in the same
-order. A rank that raises, is killed or sleeps ends all others: each wait has a limit.
+order. A rank that raises, is killed or does not answer ends all others: each wait has a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import os
-import pickle
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,9 @@ POLL_S = 5e-4
 BUCKET_BYTES = 64 << 20
 """Gradients are summed in buffers of about this size."""
 
+ERROR = "error"
+"""Key of torchrun's store by which the first rank that fails is known."""
+
 _store: dist.Store | None = None
 _since = time.monotonic()
 _alone = False
@@ -49,7 +53,7 @@ class LostRank(ResourceError):
     """Another rank is gone or does not answer."""
 
 
-def size() -> int:
+def world_size() -> int:
     """The number of ranks."""
     return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
@@ -65,7 +69,7 @@ def is_main() -> bool:
 
 
 @contextlib.contextmanager
-def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
+def process_group(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
     """A context in which the ranks that torchrun started exchange tensors, by gloo, and on GPUs by NCCL.
 
     device: of the config. Ranks above 0 wait for rank 0 to enter. ready: called while they wait; it raises to
@@ -76,7 +80,7 @@ def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[No
     if place.size == 1 or dist.is_initialized():
         yield
         return
-    store = _connected(place.restart)
+    store = _connected(place.restart_count)
     store.set(f"process/{place.rank}", f"{boot_id() or None} {os.getpid()}")
     if place.rank == 0:
         store.set("ready", "")
@@ -95,7 +99,7 @@ def joined(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[No
     _since = time.monotonic()
     try:
         yield
-        gathered(None, LONG_S)  # no rank leaves, and lets torchrun end the others, before all are done
+        all_gather(None, LONG_S)  # no rank leaves, and lets torchrun end the others, before all are done
     finally:
         _left()
 
@@ -116,18 +120,18 @@ def _connected(restart: int) -> dist.Store:
     return dist.PrefixStore(f"segtrain/{restart}", _store)
 
 
-def is_first(what: str) -> bool:
-    """Whether this rank is the first of all to ask so. True if the ranks cannot be asked."""
+def is_first_to_fail() -> bool:
+    """Whether no other rank has asked this before. True if the ranks cannot be asked."""
     try:
-        return launched().size == 1 or _connected(launched().restart).add(what, 1) == 1
+        return launched().size == 1 or _connected(launched().restart_count).add(ERROR, 1) == 1
     except (RuntimeError, KeyError, OSError):
         return True
 
 
 def refuse(what: str) -> None:
     """ConfigError if there are several ranks. what: runs in one process, as a sentence."""
-    if size() > 1:
-        raise ConfigError(f"{what}, and torchrun started {size()}; start it without torchrun")
+    if world_size() > 1:
+        raise ConfigError(f"{what}, and torchrun started {world_size()}; start it without torchrun")
 
 
 @contextlib.contextmanager
@@ -141,45 +145,49 @@ def alone() -> Iterator[None]:
         _alone = outer
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The tensor, which becomes the sum over all ranks."""
-    if size() > 1:
+    if world_size() > 1:
         _wait(dist.all_reduce(tensor, async_op=True), tensor)
     return tensor
 
 
-def largest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of the ranks' numbers."""
-    if size() == 1:
+    if world_size() == 1:
         return number
     numbers = torch.tensor([number], dtype=torch.int64)
     _wait(dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True), numbers)
     return int(numbers)
 
 
-def gathered(value: T, limit: float | None = None) -> list[T]:
-    """The values of all ranks, in the order of the ranks. limit: seconds to wait for the others."""
-    if size() == 1:
+def all_gather(value: T, limit: float | None = None) -> list[T]:
+    """The values of all ranks, in the order of the ranks: tensors and plain Python only, since what another
+    process sends is read as a checkpoint is and never runs. limit: seconds to wait for the others."""
+    if world_size() == 1:
         return [value]
-    own = torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
-    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(size())]
+    written = io.BytesIO()
+    torch.save(value, written)
+    own = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     _wait(dist.all_gather(lengths, torch.tensor([len(own)]), async_op=True), own, limit)
     padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
     padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in range(size())]
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
     _wait(dist.all_gather(parts, padded, async_op=True), own)
-    return [pickle.loads(part[: int(n)].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True)]
+    read = (io.BytesIO(part[: int(n)].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True))
+    return [torch.load(one, weights_only=True) for one in read]
 
 
 def from_main(make: Callable[[], T]) -> T:
     """What `make()` returns on rank 0, which works alone meanwhile."""
-    if size() == 1:
+    if world_size() == 1:
         return make()
     made = None
     if is_main():
         with alone():
             made = make()
-    return gathered(made, LONG_S)[0]
+    return all_gather(made, LONG_S)[0]
 
 
 def main_first(make: Callable[[], T]) -> T:
@@ -187,7 +195,7 @@ def main_first(make: Callable[[], T]) -> T:
     if is_main():
         with alone():
             made = make()
-    gathered(None, LONG_S)
+    all_gather(None, LONG_S)
     return made if is_main() else make()
 
 
@@ -195,13 +203,13 @@ def in_step(items: Iterable[T], meet: Callable[[], None]) -> Iterator[T]:
     """The items of this rank. `meet()` is called after each of them; a rank with fewer items than another
     calls it as often."""
     iterator = iter(items)
-    if size() == 1:
+    if world_size() == 1:
         for item in iterator:
             yield item
             meet()
         return
     item = next(iterator, None)
-    while largest(int(item is not None)):
+    while all_reduce_max(int(item is not None)):
         if item is not None:
             yield item
         meet()
@@ -209,21 +217,21 @@ def in_step(items: Iterable[T], meet: Callable[[], None]) -> Iterator[T]:
 
 
 def interleaved(lists: Sequence[Sequence[T]]) -> list[T]:
-    """The elements of which rank r holds every W-th from r on, in their order."""
+    """The elements of which rank r holds every W-th from r on (W: the world size), in their order."""
     longest = max(map(len, lists), default=0)
     return [one[place] for place in range(longest) for one in lists if place < len(one)]
 
 
 def part_of(count: int) -> range:
-    """The places, of `count` in a row, that are this rank's: as many as every other rank's, or one more."""
-    bounds = [count * r // size() for r in (rank(), rank() + 1)]
+    """The places, of `count` in a row, that are this rank's; the ranks' numbers differ by one at most."""
+    bounds = [count * r // world_size() for r in (rank(), rank() + 1)]
     return range(*bounds)
 
 
 @torch.no_grad()
 def sum_gradients(gradients: Sequence[Tensor]) -> None:
     """Makes each gradient the sum over all ranks, in place."""
-    if size() == 1:
+    if world_size() == 1:
         return
     buckets: list[list[Tensor]] = []
     room: dict[torch.dtype, int] = {}  # of the last bucket, in bytes
@@ -234,7 +242,7 @@ def sum_gradients(gradients: Sequence[Tensor]) -> None:
         buckets[-1].append(gradient)
         room[gradient.dtype] -= gradient.nbytes
     for bucket in buckets:
-        flat = summed(torch.cat([gradient.reshape(-1) for gradient in bucket]))
+        flat = all_reduce_sum(torch.cat([gradient.reshape(-1) for gradient in bucket]))
         parts = flat.split([gradient.numel() for gradient in bucket])
         torch._foreach_copy_(
             list(bucket), [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)]
@@ -242,12 +250,12 @@ def sum_gradients(gradients: Sequence[Tensor]) -> None:
 
 
 @torch.no_grad()
-def average(tensors: Sequence[Tensor]) -> None:
+def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
     """Makes each floating-point tensor the mean over all ranks, in place; others stay as they are."""
     floats = [one for one in tensors if one.is_floating_point()]
-    if size() > 1 and floats:
+    if world_size() > 1 and floats:
         sum_gradients(floats)
-        torch._foreach_div_(floats, size())
+        torch._foreach_div_(floats, world_size())
 
 
 class SharedStop:
@@ -259,7 +267,7 @@ class SharedStop:
         self.requested: int | None = None
 
     def agree(self) -> None:
-        self.requested = largest(self._own.requested or 0) or None
+        self.requested = all_reduce_max(self._own.requested or 0) or None
         if self.requested is not None:
             self._own.requested = self.requested
 
@@ -273,7 +281,7 @@ class SharedStop:
 
 def shared(stop) -> Any:
     """The stop of all ranks."""
-    return stop if size() == 1 else SharedStop(stop)
+    return stop if world_size() == 1 else SharedStop(stop)
 
 
 def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
@@ -311,8 +319,8 @@ def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
 def _absent(limit: float) -> str:
     """Which ranks do not answer: those that wait say so in the store. Those of the others that are on this
     machine are killed: torchrun would wait for them."""
-    store = _connected(launched().restart)
-    missing = [other for other in range(size()) if not store.check([f"waiting/{other}"])]
+    store = _connected(launched().restart_count)
+    missing = [other for other in range(world_size()) if not store.check([f"waiting/{other}"])]
     for other in missing:
         _kill(*store.get(f"process/{other}").decode().split())
     which = " and ".join(f"rank {other}" for other in missing) or "another rank"
@@ -323,14 +331,14 @@ def _await_cause() -> None:
     """Gives a rank that has raised, whose end this rank sees, the time to tell why."""
     end_s = time.monotonic() + CAUSE_S
     with contextlib.suppress(RuntimeError, KeyError):
-        store = _connected(launched().restart)
-        while time.monotonic() < end_s and not store.check(["error"]):
+        store = _connected(launched().restart_count)
+        while time.monotonic() < end_s and not store.check([ERROR]):
             time.sleep(0.05)
 
 
 def _tell_waiting(waits: bool) -> None:
     """Says in the store whether this rank waits for others."""
-    store, name = _connected(launched().restart), f"waiting/{rank()}"
+    store, name = _connected(launched().restart_count), f"waiting/{rank()}"
     store.set(name, "") if waits else store.delete_key(name)
 
 

@@ -1,6 +1,6 @@
-"""Tensors and networks that FSDP has cut over the ranks. Others pass through unchanged.
+"""Tensors and networks that FSDP has sharded over the ranks. Others pass through unchanged.
 
-torch's FSDP takes half a second to import; as long as nothing has imported it, nothing is cut.
+torch's FSDP takes half a second to import; as long as nothing has imported it, nothing is sharded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from segtrain import ranks
+
 
 def parts_of(network: nn.Module) -> list:
     """The modules of a network that are gathered by themselves, which are FSDPModules."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    return [] if fsdp is None else [one for one in network.modules() if isinstance(one, fsdp.FSDPModule)]
+    if fsdp is None or ranks.world_size() == 1:
+        return []
+    return [one for one in network.modules() if isinstance(one, fsdp.FSDPModule)]
 
 
 def synchronise(network: nn.Module, wanted: bool) -> None:

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 class Rank(NamedTuple):
     """rank: of this process, from 0. size: number of processes (the world size). local: rank on this
-    machine. restart: how often torchrun has started the processes anew. restarts: how often it may."""
+    machine. restart_count: how often torchrun has restarted the processes. max_restarts: how often it may."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
-    restart: int = 0
-    restarts: int = 0
+    restart_count: int = 0
+    max_restarts: int = 0
 
 
 def launched() -> Rank:

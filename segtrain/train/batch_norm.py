@@ -19,10 +19,10 @@ from segtrain.train.step import Learning, micro_batches
 def share_statistics(state: RunState) -> None:
     """Makes the running statistics of batch-norm their mean over all ranks, so that all have one network.
     Those of synchronised batch-norm are equal already."""
-    if ranks.size() > 1:
+    if ranks.world_size() > 1:
         for network in (state.model, *state.networks.values()):
             if not any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
-                ranks.average(list(statistics_of(network).values()))
+                ranks.all_reduce_mean(list(statistics_of(network).values()))
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def recomputed_batch_norm(
     try:
         with autocast(learning.device, learning.settings.amp):
             recompute_statistics(state.served, inputs())
-            ranks.average(list(statistics_of(state.served).values()))
+            ranks.all_reduce_mean(list(statistics_of(state.served).values()))
         if stop.requested is None:
             state.statistics = own
         else:  # interrupted: averages over too few batches are not used

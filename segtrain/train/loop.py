@@ -62,7 +62,7 @@ def train(
         total, weight = step(state, batch, learning)
         share_statistics(state)
         state.step += 1
-        images = batch.count if ranks.size() == 1 else learning.batch_size
+        images = batch.count if ranks.world_size() == 1 else learning.batch_size
         state.position += images
         if state.ema is not None:
             update_average(state, learning.settings.ema)

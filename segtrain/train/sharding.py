@@ -35,7 +35,7 @@ def is_sharded(settings: Trainer) -> bool:
                 f"trainer.strategy=fsdp does not go with trainer.{key}={getattr(settings, key)}; use "
                 f"{'trainer.amp=bf16' if key == 'amp' else 'trainer.compile=null'}, or trainer.strategy=ddp"
             )
-    return ranks.size() > 1
+    return ranks.world_size() > 1
 
 
 def place(network: nn.Module, settings: Trainer, device: torch.device) -> None:
@@ -51,7 +51,7 @@ def shard(state: RunState, device: torch.device, optimizers: Callable[[], dict])
     from torch.distributed.device_mesh import init_device_mesh
 
     before = {name: optimizer.state_dict() for name, optimizer in state.optimizers.items()}
-    mesh = init_device_mesh(device.type, (ranks.size(),))
+    mesh = init_device_mesh(device.type, (ranks.world_size(),))
     for network in (state.model, *state.networks.values(), *([] if state.ema is None else [state.ema])):
         _shard_network(network, mesh)
         network.to(device)
@@ -65,7 +65,8 @@ def shard(state: RunState, device: torch.device, optimizers: Callable[[], dict])
         }
         optimizer.load_state_dict({**before[name], "state": cut})
         for group in optimizer.param_groups:  # torch's fused kernels do not take every sharded tensor
-            group.update({key: False for key in ("fused",) if key in group})
+            if "fused" in group:
+                group["fused"] = False
 
 
 def _shard_network(network: nn.Module, mesh) -> None:

@@ -48,7 +48,7 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
     # The summed weight of several micro-batches or ranks is known only after the last one. Until then each
     # loss is divided by the number of pixels, and `update` corrects the gradients.
     nominal = batch.targets.numel() if settings.accumulate > 1 else None
-    if ranks.size() > 1:  # of the whole batch, since all ranks must divide by the same number
+    if ranks.world_size() > 1:  # of the whole batch, since all ranks must divide by the same number
         nominal = batch.targets[0].numel() * learning.batch_size
     for images, targets in micro_batches(batch, settings, device):  # B×K×H×W, B×H×W or B×T×H×W
         synchronise(state.model, len(totals) == settings.accumulate - 1)
@@ -61,8 +61,8 @@ def train_step(state: RunState, batch, learning: Learning) -> tuple[Tensor, Tens
         totals.append(total.detach())
         weights.append(weight.detach())
     total, weight = (sum(parts[1:], parts[0]) for parts in (totals, weights))
-    if ranks.size() > 1:
-        total, weight = ranks.summed(torch.stack([total.double(), weight.double()])).float()
+    if ranks.world_size() > 1:
+        total, weight = ranks.all_reduce_sum(torch.stack([total.double(), weight.double()])).float()
     update(state, "network", learning, nominal / _divisor(weight) if nominal else None)
     state.scaler.update()
     return total if _known_positive(weight) else total * (weight > 0), weight
@@ -106,7 +106,8 @@ def update(state: RunState, name: str, learning: Learning, factor: Tensor | None
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor_of_rate
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    ranks.sum_gradients([p.grad for p in parameters if not is_cut(p.grad)])
+    if ranks.world_size() > 1:
+        ranks.sum_gradients([p.grad for p in parameters if not is_cut(p.grad)])
     state.scaler.unscale_(optimizer)
     if factor is not None:
         torch._foreach_mul_([p.grad for p in parameters], factor)

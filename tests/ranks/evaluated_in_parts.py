@@ -62,8 +62,8 @@ def scored(split, batch_size):
         )
 
 
-with ranks.joined("cpu"):
-    assert ranks.size() == int(sys.argv[1])
+with ranks.process_group("cpu"):
+    assert ranks.world_size() == int(sys.argv[1])
     for length, batch_size in itertools.product(range(1, 10), range(1, 4)):
         split = Numbered(length)
         found = scored(split, batch_size)

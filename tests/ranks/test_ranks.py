@@ -229,7 +229,7 @@ def test_what_several_ranks_cannot_do(words, said, monkeypatch, segtrain):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(ranks, "is_first", lambda what: True)
+    monkeypatch.setattr(ranks, "is_first_to_fail", lambda: True)
     segtrain(*words).refused("rank 0: ", said)
 
 
@@ -244,7 +244,7 @@ def test_the_rank_is_that_of_torchrun_alone(monkeypatch):
 def test_parts_hold_every_place_once(monkeypatch):
     for count in range(1, 12):
         for size in (1, 2, 3, 5):
-            monkeypatch.setattr(ranks, "size", lambda size=size: size)
+            monkeypatch.setattr(ranks, "world_size", lambda size=size: size)
             places = []
             for rank in range(size):
                 monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
@@ -258,6 +258,19 @@ def test_interleaved():
     assert ranks.interleaved([[], []]) == []
 
 
+def stopped_after_step_5(*words, cwd):
+    """Trains on two ranks until SIGTERM comes to one of them, soon after step 5."""
+    log = cwd / "log.txt"
+    with open(log, "w") as file:
+        process = start("train", *words, cwd=cwd, log=file)
+    try:
+        wait_for(lambda: "step 5 " in log.read_text())
+        os.kill(ranks_of(process)[1], signal.SIGTERM)
+        process.wait(timeout=30)
+    finally:
+        end(process)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_of_several_ranks_is_bit_identical(tmp_path):
     """With batch-norm, EMA, accumulation and a rank that has more images than the other."""
@@ -268,15 +281,7 @@ def test_a_resumed_run_of_several_ranks_is_bit_identical(tmp_path):
     )
     code, out = run("train", *words, "name=straight", cwd=tmp_path)
     assert code == 0, out
-    log = tmp_path / "log.txt"
-    with open(log, "w") as file:
-        process = start("train", *words, "name=cut", cwd=tmp_path, log=file)
-    try:
-        wait_for(lambda: "step 5 " in log.read_text())
-        os.kill(ranks_of(process)[1], signal.SIGTERM)
-        process.wait(timeout=30)
-    finally:
-        end(process)
+    stopped_after_step_5(*words, "name=cut", cwd=tmp_path)
     assert step_of(tmp_path / "outputs" / "cut") < 40
     code, out = run("train", *words, "name=cut", "resume=auto", cwd=tmp_path)
     assert code == 0 and "resuming from" in out, out
@@ -295,17 +300,9 @@ def test_a_sharded_run_goes_on_in_another_number_of_processes(segtrain, tmp_path
         *("trainer.strategy=fsdp", "trainer.steps=40", "trainer.log_every=1", "trainer.ema=0.9"),
         *("loader.batch_size=4", "model.widths=[4,400]", "trainer.save_every=1", "threads=1", "name=run"),
     )
-    log = tmp_path / "log.txt"
-    with open(log, "w") as file:
-        process = start("train", *words, cwd=tmp_path, log=file)
-    try:
-        wait_for(lambda: "step 5 " in log.read_text())
-        os.kill(ranks_of(process)[1], signal.SIGTERM)
-        process.wait(timeout=30)
-    finally:
-        end(process)
+    stopped_after_step_5(*words, cwd=tmp_path)
     stopped = step_of(tmp_path / "outputs" / "run")
-    assert stopped < 40, log.read_text()
+    assert stopped < 40
     result = segtrain("train", *words, "resume=auto")
     assert result.code == 0 and f"resuming from outputs/run/checkpoints/{stopped}" in result.out
     assert len(losses(tmp_path / "outputs" / "run")) == 40
@@ -326,6 +323,6 @@ def test_checkpoints_of_versions_without_ranks_are_resumed():
 
 
 def test_a_network_that_fits_itself_is_refused(monkeypatch):
-    monkeypatch.setattr(ranks, "size", lambda: 2)
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
     with pytest.raises(ConfigError, match="is fitted in one process, and torchrun started 2"):
         ranks.refuse("model=classical is fitted in one process")
