@@ -24,7 +24,7 @@ FLOORS = (
         "ranks",
         "thresholds",
     ),
-    ("leaves", "report"),
+    ("leaves", "report", "sweep"),
     ("tables",),
     ("checkpoint", "loader", "predictor"),
     ("evaluate", "train"),

@@ -52,6 +52,11 @@ class Keys:
             or (first != "" and first in self.sections)
         )
 
+    def whole(self, key: str) -> str:
+        """The key that a short form stands for: `sweep` for `sweep.name`, likewise of every section that has
+        a name; any other key as it is."""
+        return f"{key}.name" if key and "name" in self.sections.get(key, {"keys": {}})["keys"] else key
+
     def first_words(self) -> list[str]:
         return [*self.choices, *self.sections[""]["keys"], *(name for name in self.sections if name)]
 

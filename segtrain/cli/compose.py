@@ -17,7 +17,7 @@ from segtrain.cli.hydra_errors import as_config_error
 from segtrain.cli.overrides import Typed, check_choice, quoted
 from segtrain.cli.own_yaml import checked_folder, register_source, source_of
 from segtrain.cli.resolvers import limit_interpolations, restrict_resolvers
-from segtrain.commands import COMMANDS, check_sections
+from segtrain.commands import COMMANDS, check_sections, of_one_run
 from segtrain.errors import ConfigError
 from segtrain.options import options_of
 from segtrain.text import flatten
@@ -105,6 +105,10 @@ class Composer:
                 if one.key in self.keys.composites:
                     config[one.key] = _of_chosen_entries(config.get(one.key), plain.get(one.key), one.value)
         return checked_sections(self._with_one_length(self._with_saved_data(config, typed), typed), self.keys)
+
+    def compose_run(self, typed: list[Typed]) -> dict:
+        """The config of a single run: as `compose`, without the sections of a sweep."""
+        return of_one_run(self.compose(typed))
 
     def _with_saved_data(self, config: dict, typed: list[Typed]) -> dict:
         """Where the data set of the saved run is chosen again (data=folder data.root=/other), options left
@@ -264,7 +268,9 @@ def _defaults_of_sections(command: str, saved: Mapping | None) -> dict:
             name: None if option.default is REQUIRED else option.default
             for name, option in options_of(settings).items()
         }
-        if section:
+        if section in COMMANDS[command].of_sweep:
+            kept = {}
+        elif section:
             kept = saved.get(section) or {}
         else:  # the top-level keys of a run are those of train; evaluate and predict have others
             kept = saved if command == "train" else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import segtrain
 from segtrain.cli.streams import Output, prepare, tell
-from segtrain.commands import COMMANDS
+from segtrain.commands import COMMANDS, of_one_run
 from segtrain.errors import SIGPIPE, ConfigError, SegtrainError, nearest
 from segtrain.text import say
 
@@ -161,14 +161,20 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
     if arguments.command == "train":
         output.stop = stop
     try:
-        check_ranks("--multirun" if arguments.multirun else "", COMMANDS[arguments.command])
-        if arguments.multirun:
-            from segtrain.cli.sweep import sweep
-
-            return sweep(arguments.words, arguments.config_dir, stop, words)
-        return _once(arguments, stop, words)
+        row = COMMANDS[arguments.command]
+        check_ranks("", row)
+        multirun = arguments.multirun or any(map(row.asks_for_sweep, arguments.words))
+        return (_sweep if multirun else _once)(arguments, stop, words)
     finally:
         stop.restore()
+
+
+def _sweep(arguments: Arguments, stop, words: list[str]) -> int:
+    from segtrain.cli.on_ranks import check_ranks
+    from segtrain.cli.sweep import sweep
+
+    check_ranks("--multirun", COMMANDS[arguments.command])
+    return sweep(arguments.words, arguments.config_dir, stop, words)
 
 
 def _once(arguments: Arguments, stop, words: list[str]) -> int:
@@ -182,8 +188,17 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     if arguments.command == "train":
         from segtrain.cli.stages import train_all
 
+        if config["sweep"]["name"] is not None:  # an experiment's
+            return _sweep(arguments, stop, words)
+        if config["launcher"]["name"] is not None:
+            raise ConfigError(
+                f"launcher={config['launcher']['name']} starts the trials of a sweep; add --multirun or "
+                f"sweep=NAME, or leave launcher out"
+            )
         run_dir, command_line = hydra_keys.get("hydra.run.dir"), ["segtrain", *words]
-        folder, scores = train_all(config, arguments.words, arguments.config_dir, run_dir, stop, command_line)
+        folder, scores = train_all(
+            of_one_run(config), arguments.words, arguments.config_dir, run_dir, stop, command_line
+        )
         say(f"{folder or 'dry run'}: {_in_words(scores)}")
         return 0
     # A comparison belongs to no run.

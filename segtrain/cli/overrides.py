@@ -50,6 +50,7 @@ def parse_overrides(
             hydra_values.update(_hydra_value(key, text))
             continue
         _check_first_word(key, keys)
+        key = keys.whole(key)
         if sign == "~":
             text = _removal(key, text, keys)
         typed.pop(key, None)  # the last override of a key counts, at its own position
@@ -134,11 +135,6 @@ def _read(key: str, text: str, keys: Keys, multirun: bool) -> Typed:
     if override is None:
         return _text(key, text, keys)
     if override.is_sweep_override():
-        if override.is_interval_sweep():
-            raise ConfigError(
-                f"{key}={text} names no values; a sweep takes a,b or choice(a,b), range(from,to,step) or "
-                f"glob(*)"
-            )
         if multirun:
             return Typed(key, text, None, f"{key}={written}", sweep=True)
         return _several(key, text, written, override, keys)

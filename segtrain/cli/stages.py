@@ -62,7 +62,7 @@ def plan(stages: list[list[str]], words: list[str], config_dir: str | None) -> l
         for number, own in enumerate(stages, 1):
             stage = Stage(number, len(stages), own, {})
             with _named(stage):
-                stage.config = {**composer.compose(_overrides(own, words, composer)), "stages": None}
+                stage.config = {**composer.compose_run(_overrides(own, words, composer)), "stages": None}
             planned.append(stage)
     return planned
 

@@ -18,6 +18,7 @@ from segtrain.settings import (
     Evaluate,
     EvaluateSettings,
     Explain,
+    Launcher,
     Loader,
     Plan,
     Predict,
@@ -26,6 +27,8 @@ from segtrain.settings import (
     Sampler,
     Score,
     Submit,
+    Sweep,
+    SweepShow,
     Trainer,
 )
 
@@ -35,11 +38,12 @@ class Command:
     """One command: its name, the config that it takes, and its help.
 
     words: of its name, one or two. example, about: its line in the general help. sections: the fixed sections
-    of its config, {name: dataclass}, with "" for the top level; empty for commands without a config. groups:
-    names of the tables that its config chooses from. reads: key of the run, or list of runs, from whose saved
-    config the command starts. needs_run: whether that key is required. takes_experiment: whether
-    experiment=NAME may change its defaults. function: "module:name"; None: segtrain/commands/NAME.py,
-    function NAME. on_ranks: whether torchrun may start it in several processes.
+    of its config, {name: dataclass}, with "" for the top level; empty for commands without a config.
+    of_sweep: those of them that say how a sweep is run, and that its trials do not have. groups: names of the
+    tables that its config chooses from. reads: key of the run, or list of runs, from whose saved config the
+    command starts. needs_run: whether that key is required. takes_experiment: whether experiment=NAME may
+    change its defaults. function: "module:name"; None: segtrain/commands/NAME.py, function NAME. on_ranks:
+    whether torchrun may start it in several processes.
     """
 
     words: tuple[str, ...]
@@ -47,6 +51,7 @@ class Command:
     about: str
     help: str
     sections: Mapping[str, type] = field(default_factory=dict)
+    of_sweep: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     reads: str | None = None
     needs_run: bool = False
@@ -62,6 +67,11 @@ class Command:
     def file_name(self) -> str:
         """Name of the command's YAML in conf/ and of its module in segtrain/commands/."""
         return "_".join(self.words)
+
+    def asks_for_sweep(self, word: str) -> bool:
+        """Whether an override chooses a sweep (sweep=optuna)."""
+        key, _, value = word.partition("=")
+        return "sweep" in self.of_sweep and key in ("sweep", "sweep.name") and value != "null"
 
 
 _COMMANDS = (
@@ -79,6 +89,7 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
   segtrain train tta=[flip] augmentation=[warp,colour]        several at once; null removes one
   segtrain train experiment=fcn_paper data=camvid data.root=CAMVID name=fcn     stage1, stage2, stage3
   segtrain train --multirun optimizer.lr=0.01,0.02 model=unet,deeplabv3plus     a sweep, with a ranked table
+  segtrain train --multirun sweep=optuna sweep.trials=30 'optimizer.lr=tag(log,interval(1e-4,1e-1))' name=lr
   segtrain train resume=outputs/…                             resumes a stopped run""",
         sections={
             "": Run,
@@ -87,7 +98,10 @@ segtrain train trains a network. Its run folder is outputs/DATE/TIME-RANDOM, or 
             "sampler": Sampler,
             "predictor": PredictorSettings,
             "evaluate": EvaluateSettings,
+            "sweep": Sweep,
+            "launcher": Launcher,
         },
+        of_sweep=("sweep", "launcher"),
         groups=("task", "data", "model", "loss", "optimizer", "schedule", "augmentation", "metric", "tta"),
         reads="resume",
         takes_experiment=True,
@@ -244,6 +258,19 @@ interrupted one. Archives are foreign files: links, absolute paths and '..' in t
         groups=("data",),
     ),
     Command(
+        words=("sweep", "show"),
+        example="segtrain sweep show sweep=outputs/…",
+        about="the trials of a sweep: ranks, importance, a picture",
+        help="""\
+segtrain sweep show prints the trials of a sweep, best first, with the 95 % interval of each score, the
+importance of each swept key, and the commands that train and score the best trial; and draws the sweep's
+history and parallel coordinates. It also works while the sweep runs.
+
+  segtrain sweep show sweep=outputs/lr
+  segtrain sweep show sweep=outputs/lr json=true > trials.json""",
+        sections={"": SweepShow},
+    ),
+    Command(
         words=("list",),
         example="segtrain list [models|losses|data|…]",
         about="what there is to choose",
@@ -302,7 +329,8 @@ COMMANDS = {command.name: command for command in _COMMANDS}
 
 def check_sections(config: Mapping, command: str) -> dict:
     """The config of a command with its top-level keys and its sections checked and their defaults filled in;
-    its groups are returned as they are. ConfigError names the key as typed."""
+    its groups are returned as they are, and sections of a sweep that are not there stay out. ConfigError
+    names the key as typed."""
     row = COMMANDS[command]
     top = {key: value for key, value in config.items() if key not in row.sections and key not in row.groups}
     known = [*options_of(row.sections[""]), *filter(None, row.sections), *row.groups]
@@ -314,6 +342,8 @@ def check_sections(config: Mapping, command: str) -> dict:
         if checked[name] == "":  # an empty path would be taken for the current folder
             raise ConfigError(f"{name} is empty (an unset variable of the shell?); give {option.meaning}")
     for name in filter(None, row.sections):
+        if name in row.of_sweep and name not in config:
+            continue
         values = {} if config.get(name) is None else config[name]
         if not isinstance(values, Mapping):
             raise ConfigError(
@@ -321,6 +351,11 @@ def check_sections(config: Mapping, command: str) -> dict:
             )
         checked[name] = _filled(values, row.sections[name], name, f"section {name}")
     return {**checked, **{group: config.get(group) for group in row.groups}}
+
+
+def of_one_run(config: Mapping) -> dict:
+    """The composed config of `segtrain train` without its sections of a sweep."""
+    return {key: value for key, value in config.items() if key not in COMMANDS["train"].of_sweep}
 
 
 def _filled(values: Mapping, settings, where: str, what: str) -> dict:

@@ -23,6 +23,9 @@ from segtrain.run.storage import probe, storage, write_atomic
 from segtrain.settings import Trainer
 from segtrain.train.random_state import random_state
 
+RESAMPLES = 1000
+"""Of the validation images, for the interval of the score."""
+
 
 class RunOutput:
     """The callbacks of the loop, `evaluate` and `save`, for one run folder; folder None is a dry run."""
@@ -54,8 +57,9 @@ class RunOutput:
         try:
             few = 1 if self.folder is None else None
             with unsharded(state.served):
+                kept = self.scoring.resampled_metrics(RESAMPLES)
                 scores = score_split(
-                    self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few
+                    self.scoring, state.served, self.split, self.device, self.stop, "evaluating", few, kept
                 )
         except Interrupted:
             return None
@@ -64,7 +68,7 @@ class RunOutput:
             self.thresholds = thresholds_in(numbers)
         self.events.say(f"step {state.step}, validation: {extent(scores.protocol)}")
         self.events.table(lines(numbers, self.parts.facts))
-        self.events.log(state.step, flat_scores(numbers, self.parts.facts))
+        self.events.log(state.step, {**flat_scores(numbers, self.parts.facts), **self._interval(scores)})
         if scores.pictures:
             title = f"{self.config['model']['name']} on {self.config['data']['name']}, step {state.step}"
             picture = contact_sheet(scores, self.parts.facts, self.parts.task, title)
@@ -72,6 +76,15 @@ class RunOutput:
             if self.folder and ranks.is_main():
                 self._save_picture(picture)
         return scores
+
+    def _interval(self, scores: Scores) -> dict[str, float]:
+        """{"val/miou/low": …, "val/miou/high": …}, the 95 % interval of the score that picks the best
+        checkpoint; {} where it has none."""
+        if not ranks.is_main():
+            return {}
+        key = self.parts.task.score
+        bounds = self.scoring.intervals(scores, self.split, RESAMPLES).bounds.get(key)
+        return {} if bounds is None else {f"val/{key}/low": bounds[0], f"val/{key}/high": bounds[1]}
 
     def _save_picture(self, picture) -> None:
         report, data = self.folder / "report", io.BytesIO()

@@ -115,6 +115,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [lock._forget() for lock in list(_held)])
 
 
+def holder(folder: Path) -> dict | None:
+    """Who holds the lock of a run folder: pid, host, user and since; {} for a holder without a name; None if
+    nobody holds it. A dead process of this machine holds none."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | NO_WAIT | NO_LINK)
+    except OSError:
+        return None
+    try:
+        locked = _flock(descriptor)
+        owner = _read_owner(descriptor, wait_s=0.0)
+    finally:
+        os.close(descriptor)
+    if locked is False:
+        return owner or {}
+    if owner and not _same_machine(owner):
+        return owner
+    return owner if owner and locked is None and alive(owner["pid"]) else None
+
+
 def _flock(descriptor: int) -> bool | None:
     """True: locked; False: another process has the lock; None: the file system or the operating system has no
     locks."""

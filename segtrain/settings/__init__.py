@@ -16,6 +16,7 @@ from segtrain.settings.commands import (
     Run,
     Score,
     Submit,
+    SweepShow,
 )
 from segtrain.settings.sections import (
     EvaluateSettings,
@@ -24,6 +25,7 @@ from segtrain.settings.sections import (
     Sampler,
     Trainer,
 )
+from segtrain.settings.sweep import Launcher, Sweep
 
 COMPOSITES = ("augmentation", "metric", "tta")
 """Groups of which several entries apply at once: `{entry: {option: value}}` instead of `{name: …, option:
@@ -40,6 +42,7 @@ __all__ = [
     "Evaluate",
     "EvaluateSettings",
     "Explain",
+    "Launcher",
     "Loader",
     "Machine",
     "Plan",
@@ -49,5 +52,7 @@ __all__ = [
     "Sampler",
     "Score",
     "Submit",
+    "Sweep",
+    "SweepShow",
     "Trainer",
 ]

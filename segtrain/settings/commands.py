@@ -251,3 +251,13 @@ class DataPrepare:
     max_gb: Annotated[float, ABOVE_0] = key(
         100.0, "an archive whose files take more than that many GB is refused"
     )
+
+
+@dataclass(frozen=True)
+class SweepShow:
+    """The top level of `segtrain sweep show`."""
+
+    sweep: str = field(metadata={"meaning": "folder of the sweep"})
+    output: str | None = key(None, "picture to write; null: SWEEP/sweep.png")
+    num: Annotated[int, FROM_0] = key(20, "rows of the table; 0: all")
+    json: bool = key(False, "print the trials and the importance of the parameters as JSON")

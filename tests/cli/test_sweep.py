@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.cli.sweep import folder_name
+from segtrain.sweep.trial import folder_name
 from segtrain.errors import DivergedError, Interrupted
 
 SWEEP = ["train", "--multirun", "trainer.steps=2"]
@@ -33,6 +33,8 @@ def test_every_combination_runs_and_is_ranked(segtrain, training):
         "optimizer.lr",
         "model",
         "val/miou",
+        "low",
+        "high",
         "steps",
         "seconds",
         "folder",

@@ -1,0 +1,212 @@
+"""Trials as processes of their own: `python -m segtrain train …` on this machine or as jobs of Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from segtrain.errors import ConfigError, ResourceError
+from segtrain.run.lock import holder
+from segtrain.run.own import read_own
+from segtrain.run.record import read_record
+from segtrain.settings import Launcher
+from segtrain.sweep.trial import Trial
+
+SUBMITTED_AT_ONCE = 8
+MAX_LOG = 16 << 20
+ERROR = "segtrain: error: "
+
+
+class Job(Protocol):
+    """A started trial."""
+
+    def ended(self) -> bool:
+        """Whether it has ended."""
+
+    def stop(self) -> None:
+        """Asks it to save and end."""
+
+    def failure(self) -> str:
+        """Why it failed, in one line."""
+
+
+class Jobs(Protocol):
+    """A way to start trials. at_once: how many run at a time."""
+
+    at_once: int
+
+    def started(self, trial: Trial, flags: list[str]) -> contextlib.AbstractContextManager[Job]:
+        """Starts a trial in its folder. flags: of the command line, such as --config-dir."""
+
+
+def jobs_of(settings: Launcher, folder: Path) -> Jobs:
+    """The jobs of `launcher=NAME`. folder: of the sweep. ConfigError if its package is not installed."""
+    if settings.name == "joblib":
+        return Local(settings)
+    return Submitted(settings, folder)
+
+
+def _package(name: str, extra: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"launcher={name} needs the package {name}, which is not installed; run: pip install "
+            f"'segtrain[{extra}]'"
+        ) from error
+
+
+def _words(trial: Trial, flags: list[str]) -> list[str]:
+    single = ["sweep=null", "launcher=null", f"hydra.run.dir={trial.folder}", "resume=auto"]
+    return [sys.executable, "-m", "segtrain", "train", *flags, *trial.words, *single]
+
+
+def log_of(trial: Trial) -> Path:
+    """The file with what a trial's process prints."""
+    return trial.folder.with_name(f"{trial.folder.name}.log")
+
+
+class Local:
+    """Processes on this machine, each with a GPU of its own, or without GPUs a share of the CPU cores."""
+
+    def __init__(self, settings: Launcher):
+        _package("joblib", "joblib")
+        gpus = visible_gpus()
+        self.at_once = settings.jobs or max(1, len(gpus))
+        self._places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for place in range(self.at_once):
+            self._places.put(_place(gpus, place, self.at_once))
+
+    @contextlib.contextmanager
+    def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
+        place = self._places.get()
+        try:
+            with open(log_of(trial), "ab") as log:
+                yield Process(_words(trial, flags), log, {**place, **os.environ, **_gpu(place)}, trial)
+        finally:
+            self._places.put(place)
+
+
+def visible_gpus() -> list[str]:
+    """CUDA_VISIBLE_DEVICES of a process for each GPU; [] without any."""
+    torch = importlib.import_module("torch")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [one.strip() for one in chosen.split(",") if one.strip() not in ("", "-1")]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _place(gpus: list[str], place: int, at_once: int) -> dict[str, str]:
+    if gpus:
+        return {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": str(max(1, cores // at_once))}
+
+
+def _gpu(place: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in place.items() if key.startswith("CUDA")}
+
+
+class Process:
+    """A trial as a child process."""
+
+    def __init__(self, words: list[str], log, environment: Mapping[str, str], trial: Trial):
+        self._trial = trial
+        try:
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment)
+            )
+        except OSError as error:
+            raise ResourceError(
+                f"no process for a trial: {error.strerror}; use fewer launcher.jobs"
+            ) from error
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.send_signal(signal.SIGTERM)
+
+    def failure(self) -> str:
+        return last_error(log_of(self._trial)) or how_ended(self._process.returncode)
+
+
+def how_ended(code: int) -> str:
+    """An exit code of a process in words."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"ended with exit code {code}"
+
+
+def last_error(log: Path) -> str:
+    """The last error line in a log; "" if it holds none."""
+    try:
+        lines = read_own(log, MAX_LOG).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
+    return errors[-1] if errors else ""
+
+
+class Submitted:
+    """Jobs of Slurm through submitit, or where there is no Slurm local processes."""
+
+    def __init__(self, settings: Launcher, folder: Path):
+        self._submitit = _package("submitit", "slurm")
+        _package("joblib", "slurm")
+        self.at_once = settings.jobs or SUBMITTED_AT_ONCE
+        cluster = None if settings.cluster == "auto" else settings.cluster
+        self._logs = folder.resolve() / "submitit"
+        try:
+            self._executor = self._submitit.AutoExecutor(self._logs, cluster=cluster)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"launcher.cluster={settings.cluster}: {error}") from error
+        slurm = {"slurm_partition": settings.partition, "slurm_account": settings.account}
+        self._executor.update_parameters(
+            name=folder.name,
+            timeout_min=settings.minutes,
+            gpus_per_node=settings.gpus,
+            cpus_per_task=settings.cpus,
+            **{key: value for key, value in slurm.items() if value is not None},
+            **({} if settings.memory_gb is None else {"mem_gb": settings.memory_gb}),
+        )
+
+    @contextlib.contextmanager
+    def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
+        command = self._submitit.helpers.CommandFunction(_words(trial, flags), verbose=False)
+        yield Submission(self._executor.submit(command), trial)
+
+
+class Submission:
+    """A trial as a job of Slurm. Results are read from the run folder: those of submitit are pickles, which
+    would run what a file holds."""
+
+    def __init__(self, job, trial: Trial):
+        self._job, self._trial = job, trial
+
+    def ended(self) -> bool:
+        return self._job.done()
+
+    def stop(self) -> None:
+        """Slurm sends SIGTERM to the processes of the job; local jobs of submitit keep signals from them."""
+        owner = holder(self._trial.folder) or {}
+        if owner.get("host") == socket.gethostname():
+            with contextlib.suppress(OSError):
+                os.kill(owner["pid"], signal.SIGTERM)
+        else:
+            self._job.cancel(check=False)
+
+    def failure(self) -> str:
+        said = read_record(self._trial.folder).get("error")
+        return said or last_error(self._job.paths.stderr) or f"job {self._job.job_id}: {self._job.state}"
