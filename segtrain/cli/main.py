@@ -171,7 +171,7 @@ def _signalled(arguments: Arguments, words: list[str], output: Output) -> int:
 
 def _sweep(arguments: Arguments, stop, words: list[str]) -> int:
     from segtrain.cli.on_ranks import check_ranks
-    from segtrain.cli.sweep import sweep
+    from segtrain.cli.sweeps.sweep import sweep
 
     check_ranks("--multirun", COMMANDS[arguments.command])
     return sweep(arguments.words, arguments.config_dir, stop, words)
