@@ -1,0 +1,1 @@
+"""Sweeps on the command line: `--multirun` and `sweep=NAME`."""

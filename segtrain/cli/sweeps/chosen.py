@@ -1,0 +1,91 @@
+"""How a sweep chooses its trials, and what an earlier call of the same sweep has left."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from segtrain.cli.resumed import as_resumed, has_checkpoint
+from segtrain.cli.sweeps.plan import Plan, checked, space_of
+from segtrain.errors import ConfigError
+from segtrain.run.layout import CONFIG
+from segtrain.run.record import read_record
+from segtrain.settings import Sweep
+from segtrain.sweep.results import SEARCH, Results, read_results
+from segtrain.sweep.search import Grid, Proposals, Search, ends_of
+from segtrain.sweep.trial import Score, Trial, folder_name
+
+
+def first_valid(trials: list[Trial]) -> Trial:
+    """The first trial that composes. ConfigError if none does: the mistake is in what they share, and nothing
+    is run."""
+    found = next((trial for trial in trials if trial.status != "failed"), None)
+    if found is None:
+        raise ConfigError(trials[0].error)
+    return found
+
+
+def score_of(trial: Trial) -> Score:
+    """The score by which the trials are ranked: that which picks the best checkpoint. Imports torch."""
+    task = importlib.import_module("segtrain.task").TASK.build(trial.config["task"])
+    return Score(f"val/{task.score}", task.lower_is_better)
+
+
+def search_of(plan: Plan, grid: list[Trial] | None, folder: Path, score: Score) -> Search:
+    """How the trials are chosen, with the results of those that an earlier call has trained. ConfigError if
+    that call was for another config, or if no trial is valid."""
+    earlier = read_results(folder)
+    if earlier is not None:
+        _check_same_search(plan.settings, earlier, folder)
+    if grid is None:
+        return _proposals(plan, folder, score)
+    for trial in grid:
+        trial.folder = folder / folder_name(trial.swept)
+        checked(trial)
+        if trial.config is not None and _finished(trial):
+            trial.status = "finished"
+            trial.read_results(score)
+    first_valid(grid)
+    return Grid(grid)
+
+
+def _proposals(plan: Plan, folder: Path, score: Score) -> Proposals:
+    space = space_of(plan)
+    first_valid([checked(plan.trial(0, end)) for end in ends_of(space)])
+
+    def make(number: int, swept: dict[str, str]) -> Trial:
+        trial = checked(plan.trial(number, swept))
+        trial.folder = folder / f"trial{number:03d}"
+        return trial
+
+    proposals = Proposals(plan.settings, space, folder, score, make)
+    ended = [trial for trial in proposals.trials if trial.status in ("finished", "pruned")]
+    if ended and ended[0].config is not None:
+        _finished(ended[0])  # raises if it was started with another config, and so were all
+    for trial in ended:
+        trial.read_results(score)
+    return proposals
+
+
+def _finished(trial: Trial) -> bool:
+    """Whether the run in the trial's folder is finished. ConfigError if it was started with another
+    config."""
+    if not (trial.folder / CONFIG).is_file():
+        return False
+    finished = read_record(trial.folder).get("exit_code") == 0
+    if finished or has_checkpoint(trial.folder):
+        as_resumed(trial.config, trial.folder, finished)
+    return finished
+
+
+def _check_same_search(settings: Sweep, earlier: Results, folder: Path) -> None:
+    """ConfigError if Optuna's trials were proposed by other settings than these."""
+    if "optuna" not in (settings.name, earlier.settings.get("name")):
+        return
+    for key in SEARCH:
+        before, now = earlier.settings.get(key), getattr(settings, key)
+        if before != now:
+            raise ConfigError(
+                f"sweep.{key} is {now}, but {folder} was started with {before}; choose another name, or set "
+                f"sweep.{key} back"
+            )
