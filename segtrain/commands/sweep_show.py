@@ -29,7 +29,8 @@ def sweep_show(config: dict, stop=None) -> Results:
         raise ConfigError(f"sweep={folder} {what}; give the folder that segtrain train --multirun printed")
     shares, reason = importance(results)
     if config["json"]:
-        say(json.dumps({"trials": [one.plain() for one in results.ranked()], "importance": shares}, indent=1))
+        found = {"trials": [trial.plain() for trial in results.ranked()], "importance": shares}
+        say(*json.dumps(found, indent=1).splitlines())
     else:
         say(*results.as_text(config["num"] or None), "")
         say(*_importance_lines(shares, reason), *_best_lines(results, folder))

@@ -117,7 +117,7 @@ def _canvas(width: int):
 
 
 def _small(canvas: Image.Image) -> Image.Image:
-    return canvas.resize((canvas.width // SCALE, canvas.height // SCALE), Image.Resampling.LANCZOS)
+    return canvas.resize((canvas.width // SCALE, canvas.height // SCALE), Image.Resampling.BOX)
 
 
 def _line(draw, points, colour, width: float = 1) -> None:

@@ -84,14 +84,14 @@ class Local:
         self.at_once = settings.jobs or max(1, len(gpus))
         self._places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for place in range(self.at_once):
-            self._places.put(_place(gpus, place, self.at_once))
+            self._places.put(place_of(gpus, place, self.at_once))
 
     @contextlib.contextmanager
     def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
         place = self._places.get()
         try:
             with open(log_of(trial), "ab") as log:
-                yield Process(_words(trial, flags), log, {**place, **os.environ, **_gpu(place)}, trial)
+                yield Process(_words(trial, flags), log, environment(place), trial)
         finally:
             self._places.put(place)
 
@@ -105,25 +105,32 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _place(gpus: list[str], place: int, at_once: int) -> dict[str, str]:
+def place_of(gpus: list[str], place: int, at_once: int) -> dict[str, str]:
+    """Variables of the process in a place, 0 to at_once - 1: its GPU, or its share of the CPU cores."""
     if gpus:
         return {"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, cores // at_once))}
+    return {"OMP_NUM_THREADS": str(max(1, num_cores() // at_once))}
 
 
-def _gpu(place: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in place.items() if key.startswith("CUDA")}
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(place: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process: the user's OMP_NUM_THREADS counts, but each has its own GPU."""
+    gpu = {key: value for key, value in place.items() if key == "CUDA_VISIBLE_DEVICES"}
+    return {**place, **os.environ, **gpu}
 
 
 class Process:
     """A trial as a child process."""
 
-    def __init__(self, words: list[str], log, environment: Mapping[str, str], trial: Trial):
+    def __init__(self, words: list[str], log, variables: dict[str, str], trial: Trial):
         self._trial = trial
         try:
             self._process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(environment)
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables
             )
         except OSError as error:
             raise ResourceError(

@@ -18,6 +18,8 @@ from segtrain.sweep.trial import Point, Score, Trial
 STUDY = "study.db"
 """The study of Optuna in the folder of a sweep, in SQLite."""
 NAME = "segtrain"
+WAIT_S = 20.0
+"""How long a data base that another program holds is waited for."""
 ATTEMPT_OF, ERROR = "attempt_of", "error"
 """Attributes of Optuna's trials: the number of the trial that a later attempt repeats, and what failed."""
 
@@ -81,7 +83,9 @@ class Proposals:
         path = folder / STUDY
         with study_errors(path):
             self._study = self._optuna.create_study(
-                storage=f"sqlite:///{path.resolve()}",
+                storage=self._optuna.storages.RDBStorage(
+                    f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": WAIT_S}}
+                ),
                 study_name=NAME,
                 load_if_exists=True,
                 direction="minimize" if score.lower_is_better else "maximize",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.sweep.trial import folder_name
 from segtrain.errors import DivergedError, Interrupted
+from segtrain.sweep.trial import folder_name
 
 SWEEP = ["train", "--multirun", "trainer.steps=2"]
 
