@@ -56,10 +56,11 @@ def _best_lines(results: Results, folder: Path) -> list[str]:
     best = results.ranked()[0] if results.trials else None
     if best is None or best.status != "finished" or best.best is None:
         return ["best        no trial is finished with a score"]
+    again = f"name={folder.name}-best"
     lines = [
         f"best        trial {best.number}: {results.score.name} {number(best.best.value)} at step "
         f"{best.best.step}, in {best.folder}",
-        f"again       {shlex.join(['segtrain', 'train', *best.words, f'name={folder.name}-best'])}",
+        f"again       {shlex.join(['segtrain', 'train', *results.flags, *best.words, again])}",
         f"score       {shlex.join(['segtrain', 'evaluate', f'run={best.folder}'])}",
     ]
     if (second := _second(results)) is not None:

@@ -24,12 +24,13 @@ SEARCH = ("name", "over", "sampler", "seed", "startup", "prune")
 @dataclass
 class Results:
     """A sweep: its score, its trials in the order in which they were chosen, the settings of its section
-    `sweep`, and the command line that started it."""
+    `sweep`, the command line that started it, and the flags of that line that its trials need too."""
 
     score: Score
     trials: list[Trial] = field(default_factory=list)
     settings: Mapping = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
 
     def ranked(self) -> list[Trial]:
         """The finished trials, best first; then the pruned ones, then all others."""
@@ -76,6 +77,7 @@ class Results:
             "lower_is_better": self.score.lower_is_better,
             "settings": dict(self.settings),
             "command": self.command,
+            "flags": self.flags,
             "trials": [trial.plain() for trial in self.trials],
         }
         write_atomic(folder / STATE, json.dumps(state, indent=1).encode("utf-8", "backslashreplace"))
@@ -111,6 +113,7 @@ def read_results(folder: Path) -> Results | None:
             [Trial.from_plain(trial) for trial in state["trials"]],
             dict(state["settings"]),
             [str(word) for word in state["command"]],
+            [str(word) for word in state["flags"]],
         )
     except FileNotFoundError:
         return None

@@ -31,10 +31,11 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
         folder, made = _folder(common, hydra_values.get("hydra.sweep.dir"))
         with Lock(folder), debug_log(folder):
             try:
-                results = Results(score_of(first), [], vars(plan.settings), ["segtrain", *command_line])
-                search = search_of(plan, grid, folder, results.score)
                 flags = [] if config_dir is None else [f"--config-dir={config_dir}"]
-                return run_all(search, results, plan.launcher, folder, stop, flags)
+                line = ["segtrain", *command_line]
+                results = Results(score_of(first), [], vars(plan.settings), line, flags)
+                search = search_of(plan, grid, folder, results.score)
+                return run_all(search, results, plan.launcher, folder, stop)
             except ConfigError:
                 if made:
                     remove_run(folder)

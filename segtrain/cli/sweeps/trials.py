@@ -24,15 +24,13 @@ from segtrain.text import number, say
 POLL_S = 0.2
 
 
-def run_all(
-    search: Search, results: Results, launcher: Launcher, folder: Path, stop: Stop, flags: list[str]
-) -> int:
+def run_all(search: Search, results: Results, launcher: Launcher, folder: Path, stop: Stop) -> int:
     """Trains the trials of a search; after each of them sweep.csv and sweep.json are written anew. Returns
     the exit code: 0 if none failed, else 1. Interrupted if a signal came, once the running trials have saved.
 
-    folder: of the sweep. flags: of the command line, for trials that are processes.
+    folder: of the sweep.
     """
-    sweep = _Sweep(search, results, folder, stop, flags)
+    sweep = _Sweep(search, results, folder, stop)
     try:
         if launcher.name is None:
             for trial in iter(sweep.next, None):
@@ -58,8 +56,8 @@ def _in_processes(sweep: _Sweep, jobs: Jobs) -> None:
 class _Sweep:
     """A running sweep. Its methods may be called by several threads."""
 
-    def __init__(self, search: Search, results: Results, folder: Path, stop: Stop, flags: list[str]):
-        self.search, self.results, self.folder, self.stop, self.flags = search, results, folder, stop, flags
+    def __init__(self, search: Search, results: Results, folder: Path, stop: Stop):
+        self.search, self.results, self.folder, self.stop = search, results, folder, stop
         self.score = results.score
         self.interrupted: Interrupted | None = None
         self._lock = threading.RLock()
@@ -96,7 +94,7 @@ class _Sweep:
             elif jobs is None:
                 self._run_here(trial, curve)
             else:
-                with jobs.started(trial, self.flags) as job:
+                with jobs.started(trial, self.results.flags) as job:
                     self._wait(trial, job, curve)
         except Interrupted as error:
             if curve.pruned and self.stop.requested is None:
