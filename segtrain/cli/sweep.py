@@ -17,7 +17,7 @@ from segtrain.cli import launch
 from segtrain.cli.catalogue import Keys
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import Typed, parse_overrides
-from segtrain.cli.resumed import as_resumed, check, has_checkpoint
+from segtrain.cli.resumed import as_resumed, check, has_checkpoint, requeued_if_asked
 from segtrain.errors import ConfigError, Interrupted, SegtrainError
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run
@@ -58,14 +58,17 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
         for trial in trials:
             _compose(trial, composer)
     _refuse_if_all_bad(trials)
-    folder, made = _folder(common, hydra_values.get("hydra.sweep.dir"))
-    with Lock(folder), debug_log(folder):
-        try:
-            return _run_all(trials, folder, stop, command_line)
-        except ConfigError:
-            if made:
-                remove_run(folder)
-            raise
+    place = hydra_values.get("hydra.sweep.dir")
+    configs = [trial.config for trial in trials if trial.config is not None]
+    with requeued_if_asked(configs, resumable=bool(common.get("name") or place)):
+        folder, made = _folder(common, place)
+        with Lock(folder), debug_log(folder):
+            try:
+                return _run_all(trials, folder, stop, command_line)
+            except ConfigError:
+                if made:
+                    remove_run(folder)
+                raise
 
 
 def _common(words: list[str], keys: Keys) -> tuple[dict, dict[str, str]]:
