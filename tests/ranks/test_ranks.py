@@ -229,7 +229,7 @@ def test_what_several_ranks_cannot_do(words, said, monkeypatch, segtrain):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(ranks, "is_first_to_fail", lambda: True)
+    monkeypatch.setattr("segtrain.ranks.faults.is_first_to_fail", lambda: True)
     segtrain(*words).refused("rank 0: ", said)
 
 
