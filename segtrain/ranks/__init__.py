@@ -181,24 +181,35 @@ def part_of(count: int) -> range:
 
 
 @torch.no_grad()
-def sum_gradients(gradients: Sequence[Tensor]) -> None:
-    """Makes each gradient the sum over all ranks, in place."""
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Makes the gradient of each parameter its sum over all ranks. A parameter that this rank's part of the
+    batch did not use, and another rank's did, counts with zeros; one that no rank used keeps None."""
     if world_size() == 1:
         return
+    used = torch.tensor([one.grad is not None for one in parameters], dtype=torch.uint8)
+    wait(dist.all_reduce(used, dist.ReduceOp.MAX, async_op=True), used)
+    summed = [one for one, somewhere in zip(parameters, used.tolist(), strict=True) if somewhere]
+    for parameter in summed:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    _sum_each([parameter.grad for parameter in summed])
+
+
+@torch.no_grad()
+def _sum_each(tensors: Sequence[Tensor]) -> None:
+    """Makes each tensor its sum over all ranks, in place, many of them at a time."""
     buckets: list[list[Tensor]] = []
     room: dict[torch.dtype, int] = {}  # of the last bucket, in bytes
-    for gradient in gradients:
-        if room.get(gradient.dtype, 0) < gradient.nbytes:
+    for tensor in tensors:
+        if room.get(tensor.dtype, 0) < tensor.nbytes:
             buckets.append([])
-            room = {gradient.dtype: BUCKET_BYTES}
-        buckets[-1].append(gradient)
-        room[gradient.dtype] -= gradient.nbytes
+            room = {tensor.dtype: BUCKET_BYTES}
+        buckets[-1].append(tensor)
+        room[tensor.dtype] -= tensor.nbytes
     for bucket in buckets:
-        flat = all_reduce_sum(torch.cat([gradient.reshape(-1) for gradient in bucket]))
-        parts = flat.split([gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(
-            list(bucket), [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)]
-        )
+        flat = all_reduce_sum(torch.cat([tensor.reshape(-1) for tensor in bucket]))
+        parts = flat.split([tensor.numel() for tensor in bucket])
+        torch._foreach_copy_(bucket, [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)])
 
 
 @torch.no_grad()
@@ -206,7 +217,7 @@ def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
     """Makes each floating-point tensor the mean over all ranks, in place; others stay as they are."""
     floats = [one for one in tensors if one.is_floating_point()]
     if world_size() > 1 and floats:
-        sum_gradients(floats)
+        _sum_each(floats)
         torch._foreach_div_(floats, world_size())
 
 

@@ -97,6 +97,11 @@ def test_counts_are_those_of_one_process_for_every_length(num_ranks, tmp_path):
     assert code == 0 and "all equal" in out, out
 
 
+def test_a_gradient_that_one_rank_lacks_counts_as_zeros(tmp_path):
+    code, out = run(Path(__file__).with_name("summed.py"), cwd=tmp_path)
+    assert code == 0 and "all equal" in out, out
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The directory of a finished run of two ranks, with dropout-free weights of four steps."""
