@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -118,17 +119,38 @@ def all_gather(value: T, limit: float | None = None) -> list[T]:
     process sends is read as a checkpoint is and never runs. limit: seconds to wait for the others."""
     if world_size() == 1:
         return [value]
+    own, lengths = _written(value, limit)
+    parts = [torch.empty_like(own) for _ in lengths]
+    wait(dist.all_gather(parts, own, async_op=True), own)
+    return _read(parts, lengths)
+
+
+def gather(value: T) -> list[T] | None:
+    """As `all_gather`, on rank 0; None on the others, which neither receive nor keep anything."""
+    if world_size() == 1:
+        return [value]
+    own, lengths = _written(value)
+    parts = [torch.empty_like(own) for _ in lengths] if is_main() else None
+    wait(dist.gather(own, parts, dst=0, async_op=True), own)
+    return None if parts is None else _read(parts, lengths)
+
+
+def _written(value: Any, limit: float | None = None) -> tuple[Tensor, list[int]]:
+    """The bytes of a value, filled up to the largest number among the ranks, and the ranks' numbers."""
     written = io.BytesIO()
     torch.save(value, written)
     own = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     wait(dist.all_gather(lengths, torch.tensor([len(own)]), async_op=True), own, limit)
-    padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in range(world_size())]
-    wait(dist.all_gather(parts, padded, async_op=True), own)
-    read = (io.BytesIO(part[: int(n)].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True))
-    return [torch.load(one, weights_only=True) for one in read]
+    numbers = [int(length) for length in lengths]
+    return torch.cat([own, own.new_zeros(max(numbers) - len(own))]), numbers
+
+
+def _read(parts: list[Tensor], lengths: list[int]) -> list:
+    read = (io.BytesIO(part[:length].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
+        return [torch.load(one, weights_only=True) for one in read]
 
 
 def from_main(make: Callable[[], T]) -> T:
