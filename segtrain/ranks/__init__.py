@@ -51,13 +51,18 @@ def is_main() -> bool:
 def process_group(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
     """A context in which the ranks that torchrun started exchange tensors, by gloo, and on GPUs by NCCL.
 
-    device: of the config. Ranks above 0 wait for rank 0 to enter. ready: called while they wait; it raises to
-    end that.
+    device: of the config; ConfigError for a single GPU. Ranks above 0 wait for rank 0 to enter. ready: called
+    while they wait; it raises to end that.
     """
     place = launched()
     if place.size == 1 or dist.is_initialized():
         yield
         return
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"device={device} is one GPU, and torchrun started {place.size} processes, which take one each; "
+            "use device=cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
+        )
     store = await_main(ready)
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"

@@ -26,6 +26,8 @@ TELL_S = 5.0
 """Seconds after which a rank that waits says so."""
 CAUSE_S = 2.0
 """Seconds that a rank, which sees another one gone, gives that one to tell why."""
+START_S = 600.0
+"""Seconds that ranks above 0 wait for rank 0, which locks the run folder first."""
 POLL_S = 5e-4
 ERROR = "error"
 """Key of torchrun's store by which the first rank that fails is known."""
@@ -51,13 +53,19 @@ def connected() -> dist.Store:
 
 def await_main(ready: Callable[[], None]) -> dist.Store:
     """The store, once rank 0 has called this too. ready: called while other ranks wait; it raises to end
-    that."""
+    that. LostRank after START_S."""
     store, place = connected(), launched()
     store.set(f"process/{place.rank}", f"{boot_id() or None} {os.getpid()}")
     if place.rank == 0:
         store.set("ready", "")
+    end_s = time.monotonic() + START_S
     while not store.check(["ready"]):
         ready()
+        if time.monotonic() > end_s:
+            raise LostRank(
+                f"rank 0 did not begin within {START_S:.0f} s, and rank {place.rank} waits for it; was it "
+                "stopped, or does it wait for the storage of its run folder?"
+            )
         time.sleep(0.05)
     return store
 

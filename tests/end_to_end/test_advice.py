@@ -452,6 +452,8 @@ NOT_RUN = {
     "needs a Slurm job, and": "Slurm: tests of requeueing",
     "which is no number of a Slurm job": "Slurm: tests of requeueing",
     "starts the same command again, which would begin another run": "Slurm: tests of requeueing",
+    "which take one each; use device=cuda": "several processes: tests of ranks",
+    "unreadable samples replaced by others: ": "a count, no error",
     "trainer.strategy=fsdp does not go with": "several processes: tests of ranks",
     "Written by segtrain plan for": "the head of a file",
     "with stray values, as smoothed edges have: make each": "tests of data=folder",
