@@ -93,6 +93,7 @@ def prepared(
     settings: Trainer,
     classes: int = NUM_CLASSES,
     loss: dict | None = None,
+    device: torch.device = CPU,
 ) -> tuple[RunState, Learning]:
     """What `segtrain train` hands to its loop."""
     for group in optimizer.param_groups:
@@ -100,13 +101,13 @@ def prepared(
     learning = Learning(
         loss=LOSS.build(
             loss or {"name": "cross_entropy"}, num_classes=classes, ignore_index=IGNORE, class_frequency=None
-        ),
+        ).to(device),
         normalise=normalise,
         schedule=SCHEDULE.build({"name": "poly"}, steps=STEPS),
         settings=settings,
-        device=CPU,
+        device=device,
     )
-    return new_state(network, {"network": optimizer}, settings, CPU), learning
+    return new_state(network, {"network": optimizer}, settings, device), learning
 
 
 def run(state: RunState, learning: Learning, batches: Iterable) -> None:

@@ -1,13 +1,15 @@
-"""What a run that exists already goes on with."""
+"""What a run that exists already goes on with, and when it is to go on by itself."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from segtrain.cli.lazy import check, has_checkpoint
 from segtrain.run.record import read_record
+from segtrain.run.requeue import requeued
 from segtrain.run.saved import check_unchanged, relocated, saved_config
 
 
@@ -48,3 +50,10 @@ def as_resumed(config: Mapping, folder: Path, finished: bool = False) -> dict:
         names = [key.removeprefix(f"{section}.") for key in paths if key.startswith(f"{section}.")]
         sections[section] = relocated(config[section], saved[section], names, folder)
     return {**config, **sections}
+
+
+def requeued_if_asked(configs: Iterable[Mapping], resumable: bool) -> AbstractContextManager:
+    """The context of `segtrain.run.requeue` for the composed config of a run, or for those of all trials of a
+    sweep."""
+    asked = (config["trainer"]["requeue"] for config in configs if not config["dry_run"])
+    return requeued(next(filter(None, asked), None), resumable)

@@ -19,7 +19,7 @@ from segtrain.cli.lazy import check as check_config
 from segtrain.cli.lazy import command
 from segtrain.cli.on_ranks import refuse_stages
 from segtrain.cli.overrides import Typed, parse_overrides
-from segtrain.cli.resumed import as_resumed
+from segtrain.cli.resumed import as_resumed, requeued_if_asked
 from segtrain.errors import ConfigError, SegtrainError
 from segtrain.run.debug_log import debug_log
 from segtrain.run.existing import remove_run, run_folder_of
@@ -30,7 +30,7 @@ from segtrain.run.record import read_record
 from segtrain.run.stop import Stop
 from segtrain.text import say
 
-WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment")
+WHOLE = ("name", "resume", "init", "dry_run", "stages", "experiment", "trainer.requeue")
 """Keys that may be set on the command line only, for all stages."""
 LENGTHS = {"trainer.steps", "trainer.epochs"}
 """Two keys for the length of a run: either of them on the command line replaces both in a stage."""
@@ -97,9 +97,12 @@ def train_all(
 ) -> tuple[Path | None, dict]:
     """Trains a composed config: its stages, or the one run that it is without stages; returns what `train`
     does. words: the overrides. line: the command line, for run.json."""
-    if not config.get("stages"):
-        return launch.train({**config, "stages": None}, run_dir, stop, line)
-    return train(plan(config["stages"], words, config_dir), config, run_dir, stop, line)
+    placed = bool(config["name"] or run_dir)
+    resumable = placed if config["resume"] == "auto" else config["resume"] is not None
+    with requeued_if_asked([config], resumable):
+        if not config.get("stages"):
+            return launch.train({**config, "stages": None}, run_dir, stop, line)
+        return train(plan(config["stages"], words, config_dir), config, run_dir, stop, line)
 
 
 def train(

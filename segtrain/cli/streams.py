@@ -68,7 +68,7 @@ def _is_first_to_fail(rank: int) -> bool:
     rank 0 tells."""
     if "torch" not in sys.modules:
         return rank == 0
-    from segtrain.ranks import is_first_to_fail
+    from segtrain.ranks.faults import is_first_to_fail
 
     return is_first_to_fail()
 

@@ -94,6 +94,9 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
                 scores = training.train(
                     state, learning, plan, batches, run.evaluate, run.save, events, stop, served_as=served_as
                 )
+            bad = sum(ranks.all_gather(batches.bad))
+            if bad:
+                events.say(f"unreadable samples replaced by others: {bad} (loader.on_bad=skip)")
         finally:
             batches.close()
             events.close()

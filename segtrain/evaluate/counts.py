@@ -34,15 +34,16 @@ class Counts:
                 self._rows[name].append(counts[:count].cpu().to_sparse())
 
     def gather(self) -> None:
-        """Adds the batches of the other ranks, each of which has every W-th batch."""
+        """Adds the batches of the other ranks, each of which has every W-th batch. The counts of every image
+        go to rank 0 alone; the others have none of them any more."""
         if ranks.world_size() == 1:
             return
-        own = {name: total.cpu() for name, total in self.totals.items()}, self._rows
-        totals, rows = zip(*ranks.all_gather(own), strict=True)
+        totals = ranks.all_gather({name: total.cpu() for name, total in self.totals.items()})
         for name in self.metrics:
             there = [one[name] for one in totals if name in one]
             if there:
                 self.totals[name] = sum(there[1:], there[0])
+        rows = ranks.gather(self._rows) or []
         self._rows = {name: ranks.interleaved([one[name] for one in rows]) for name in self._rows}
 
     def per_image(self) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ class Scores:
     numbers: the scores of all metrics. protocol: how they were computed. pictures: (image, target,
     prediction) of a few images, each H×W or H×W×…. further: keys of the `Number`s of all metrics but the
     first. totals: {metric: its counts, summed over the images}. per_image: {metric: its counts, one row per
-    image, sparse}, of those asked for. positions: index in the split of the image of each such row.
+    image, sparse}, of those asked for; on rank 0 alone. positions: index in the split of the image of each of
+    its rows.
     """
 
     numbers: ScoreDict

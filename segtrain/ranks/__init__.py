@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
-import os
-import signal
-import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -20,37 +18,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from segtrain.errors import ConfigError, ResourceError
-from segtrain.run.lock import boot_id
+from segtrain.errors import ConfigError
+from segtrain.ranks.faults import await_main, wait, work_begins
 from segtrain.run.rank import launched
-from segtrain.run.stop import children_of
 
 T = TypeVar("T")
 
-WAIT_S = 20.0
-"""Seconds that a rank waits for the others beyond what it works itself between two exchanges, at least."""
-PATIENCE = 10
-"""It also waits so many times as long as it has worked itself since the last exchange."""
-TELL_S = 5.0
-"""Seconds after which a rank that waits says so."""
 LONG_S = 1800.0
-"""Seconds that it waits for work that rank 0 does alone: a checkpoint, a probe."""
-CAUSE_S = 2.0
-"""Seconds that a rank, which sees another one gone, gives that one to tell why."""
-POLL_S = 5e-4
+"""Seconds that a rank waits for work that rank 0 does alone: a checkpoint, a probe."""
 BUCKET_BYTES = 64 << 20
 """Gradients are summed in buffers of about this size."""
 
-ERROR = "error"
-"""Key of torchrun's store by which the first rank that fails is known."""
-
-_store: dist.Store | None = None
-_since = time.monotonic()
 _alone = False
-
-
-class LostRank(ResourceError):
-    """Another rank is gone or does not answer."""
 
 
 def world_size() -> int:
@@ -72,21 +51,19 @@ def is_main() -> bool:
 def process_group(device: str, ready: Callable[[], None] = lambda: None) -> Iterator[None]:
     """A context in which the ranks that torchrun started exchange tensors, by gloo, and on GPUs by NCCL.
 
-    device: of the config. Ranks above 0 wait for rank 0 to enter. ready: called while they wait; it raises to
-    end that.
+    device: of the config; ConfigError for a single GPU. Ranks above 0 wait for rank 0 to enter. ready: called
+    while they wait; it raises to end that.
     """
-    global _since
     place = launched()
     if place.size == 1 or dist.is_initialized():
         yield
         return
-    store = _connected(place.restart_count)
-    store.set(f"process/{place.rank}", f"{boot_id() or None} {os.getpid()}")
-    if place.rank == 0:
-        store.set("ready", "")
-    while not store.check(["ready"]):
-        ready()
-        time.sleep(0.05)
+    if device.startswith("cuda:"):
+        raise ConfigError(
+            f"device={device} is one GPU, and torchrun started {place.size} processes, which take one each; "
+            "use device=cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    store = await_main(ready)
     on_gpus = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
     dist.init_process_group(
@@ -96,7 +73,7 @@ def process_group(device: str, ready: Callable[[], None] = lambda: None) -> Iter
         world_size=place.size,
         timeout=datetime.timedelta(seconds=LONG_S),
     )
-    _since = time.monotonic()
+    work_begins()
     try:
         yield
         all_gather(None, LONG_S)  # no rank leaves, and lets torchrun end the others, before all are done
@@ -107,25 +84,6 @@ def process_group(device: str, ready: Callable[[], None] = lambda: None) -> Iter
 def _left() -> None:
     with contextlib.suppress(RuntimeError):
         dist.destroy_process_group()
-
-
-def _connected(restart: int) -> dist.Store:
-    """The store of torchrun, which outlives the ranks, under keys of this start of theirs."""
-    global _store
-    if _store is None:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        own = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and launched().rank == 0
-        limit = datetime.timedelta(seconds=60)
-        _store = dist.TCPStore(host, port, is_master=own, wait_for_workers=False, timeout=limit)
-    return dist.PrefixStore(f"segtrain/{restart}", _store)
-
-
-def is_first_to_fail() -> bool:
-    """Whether no other rank has asked this before. True if the ranks cannot be asked."""
-    try:
-        return launched().size == 1 or _connected(launched().restart_count).add(ERROR, 1) == 1
-    except (RuntimeError, KeyError, OSError):
-        return True
 
 
 def refuse(what: str) -> None:
@@ -148,7 +106,7 @@ def alone() -> Iterator[None]:
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The tensor, which becomes the sum over all ranks."""
     if world_size() > 1:
-        _wait(dist.all_reduce(tensor, async_op=True), tensor)
+        wait(dist.all_reduce(tensor, async_op=True), tensor)
     return tensor
 
 
@@ -157,7 +115,7 @@ def all_reduce_max(number: int) -> int:
     if world_size() == 1:
         return number
     numbers = torch.tensor([number], dtype=torch.int64)
-    _wait(dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True), numbers)
+    wait(dist.all_reduce(numbers, dist.ReduceOp.MAX, async_op=True), numbers)
     return int(numbers)
 
 
@@ -166,17 +124,38 @@ def all_gather(value: T, limit: float | None = None) -> list[T]:
     process sends is read as a checkpoint is and never runs. limit: seconds to wait for the others."""
     if world_size() == 1:
         return [value]
+    own, lengths = _written(value, limit)
+    parts = [torch.empty_like(own) for _ in lengths]
+    wait(dist.all_gather(parts, own, async_op=True), own)
+    return _read(parts, lengths)
+
+
+def gather(value: T) -> list[T] | None:
+    """As `all_gather`, on rank 0; None on the others, which neither receive nor keep anything."""
+    if world_size() == 1:
+        return [value]
+    own, lengths = _written(value)
+    parts = [torch.empty_like(own) for _ in lengths] if is_main() else None
+    wait(dist.gather(own, parts, dst=0, async_op=True), own)
+    return None if parts is None else _read(parts, lengths)
+
+
+def _written(value: Any, limit: float | None = None) -> tuple[Tensor, list[int]]:
+    """The bytes of a value, filled up to the largest number among the ranks, and the ranks' numbers."""
     written = io.BytesIO()
     torch.save(value, written)
     own = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
     lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
-    _wait(dist.all_gather(lengths, torch.tensor([len(own)]), async_op=True), own, limit)
-    padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in range(world_size())]
-    _wait(dist.all_gather(parts, padded, async_op=True), own)
-    read = (io.BytesIO(part[: int(n)].numpy().tobytes()) for part, n in zip(parts, lengths, strict=True))
-    return [torch.load(one, weights_only=True) for one in read]
+    wait(dist.all_gather(lengths, torch.tensor([len(own)]), async_op=True), own, limit)
+    numbers = [int(length) for length in lengths]
+    return torch.cat([own, own.new_zeros(max(numbers) - len(own))]), numbers
+
+
+def _read(parts: list[Tensor], lengths: list[int]) -> list:
+    read = (io.BytesIO(part[:length].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Validating sparse tensor invariants")
+        return [torch.load(one, weights_only=True) for one in read]
 
 
 def from_main(make: Callable[[], T]) -> T:
@@ -229,24 +208,35 @@ def part_of(count: int) -> range:
 
 
 @torch.no_grad()
-def sum_gradients(gradients: Sequence[Tensor]) -> None:
-    """Makes each gradient the sum over all ranks, in place."""
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Makes the gradient of each parameter its sum over all ranks. A parameter that this rank's part of the
+    batch did not use, and another rank's did, counts with zeros; one that no rank used keeps None."""
     if world_size() == 1:
         return
+    used = torch.tensor([one.grad is not None for one in parameters], dtype=torch.uint8)
+    wait(dist.all_reduce(used, dist.ReduceOp.MAX, async_op=True), used)
+    summed = [one for one, somewhere in zip(parameters, used.tolist(), strict=True) if somewhere]
+    for parameter in summed:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    _sum_each([parameter.grad for parameter in summed])
+
+
+@torch.no_grad()
+def _sum_each(tensors: Sequence[Tensor]) -> None:
+    """Makes each tensor its sum over all ranks, in place, many of them at a time."""
     buckets: list[list[Tensor]] = []
     room: dict[torch.dtype, int] = {}  # of the last bucket, in bytes
-    for gradient in gradients:
-        if room.get(gradient.dtype, 0) < gradient.nbytes:
+    for tensor in tensors:
+        if room.get(tensor.dtype, 0) < tensor.nbytes:
             buckets.append([])
-            room = {gradient.dtype: BUCKET_BYTES}
-        buckets[-1].append(gradient)
-        room[gradient.dtype] -= gradient.nbytes
+            room = {tensor.dtype: BUCKET_BYTES}
+        buckets[-1].append(tensor)
+        room[tensor.dtype] -= tensor.nbytes
     for bucket in buckets:
-        flat = all_reduce_sum(torch.cat([gradient.reshape(-1) for gradient in bucket]))
-        parts = flat.split([gradient.numel() for gradient in bucket])
-        torch._foreach_copy_(
-            list(bucket), [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)]
-        )
+        flat = all_reduce_sum(torch.cat([tensor.reshape(-1) for tensor in bucket]))
+        parts = flat.split([tensor.numel() for tensor in bucket])
+        torch._foreach_copy_(bucket, [part.view(one.shape) for part, one in zip(parts, bucket, strict=True)])
 
 
 @torch.no_grad()
@@ -254,7 +244,7 @@ def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
     """Makes each floating-point tensor the mean over all ranks, in place; others stay as they are."""
     floats = [one for one in tensors if one.is_floating_point()]
     if world_size() > 1 and floats:
-        sum_gradients(floats)
+        _sum_each(floats)
         torch._foreach_div_(floats, world_size())
 
 
@@ -282,69 +272,3 @@ class SharedStop:
 def shared(stop) -> Any:
     """The stop of all ranks."""
     return stop if world_size() == 1 else SharedStop(stop)
-
-
-def _wait(work, tensor: Tensor, limit: float | None = None) -> None:
-    """Waits for an exchange. Polled, so that signals are handled and the wait ends: LostRank if another rank
-    is gone or has not come after `limit` seconds."""
-    global _since
-    start = time.monotonic()
-    if limit is None:
-        limit = max(WAIT_S, PATIENCE * (start - _since))
-    told = False
-    try:
-        if tensor.is_cuda:  # NCCL: on the stream of the device, whose watchdog limits the wait
-            work.wait()
-        else:
-            while not work.is_completed():
-                waited = time.monotonic() - start
-                if waited > TELL_S and not told:
-                    told = True
-                    _tell_waiting(True)
-                if waited > limit:
-                    raise LostRank(_absent(limit))
-                time.sleep(POLL_S)
-            work.wait()
-    except RuntimeError as error:
-        _await_cause()
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise LostRank(
-            f"another rank is gone; its own message or that of torchrun says why ({reason})"
-        ) from error
-    if told:
-        _tell_waiting(False)
-    _since = time.monotonic()
-
-
-def _absent(limit: float) -> str:
-    """Which ranks do not answer: those that wait say so in the store. Those of the others that are on this
-    machine are killed: torchrun would wait for them."""
-    store = _connected(launched().restart_count)
-    missing = [other for other in range(world_size()) if not store.check([f"waiting/{other}"])]
-    for other in missing:
-        _kill(*store.get(f"process/{other}").decode().split())
-    which = " and ".join(f"rank {other}" for other in missing) or "another rank"
-    return f"{which} did not answer for {limit:.0f} s; was it stopped, or does it wait for its storage?"
-
-
-def _await_cause() -> None:
-    """Gives a rank that has raised, whose end this rank sees, the time to tell why."""
-    end_s = time.monotonic() + CAUSE_S
-    with contextlib.suppress(RuntimeError, KeyError):
-        store = _connected(launched().restart_count)
-        while time.monotonic() < end_s and not store.check([ERROR]):
-            time.sleep(0.05)
-
-
-def _tell_waiting(waits: bool) -> None:
-    """Says in the store whether this rank waits for others."""
-    store, name = _connected(launched().restart_count), f"waiting/{rank()}"
-    store.set(name, "") if waits else store.delete_key(name)
-
-
-def _kill(boot: str, pid: str) -> None:
-    """Kills a process of this machine that the same torchrun has started."""
-    same_parent = pid in map(str, children_of(os.getppid()))
-    if boot == boot_id() and same_parent:
-        with contextlib.suppress(OSError):
-            os.kill(int(pid), signal.SIGKILL)

@@ -30,6 +30,7 @@ CHANGEABLE = (
     "evaluate.pictures",
     "trainer.keep_checkpoints",
     "trainer.compile",
+    "trainer.requeue",
     "tracker",
     "*.workers",
     "*_every",

@@ -99,6 +99,11 @@ class Trainer:
     keep_checkpoints: Annotated[int, FROM_1] = key(
         2, "how many of the newest checkpoints stay beside the best one"
     )
+    requeue: Literal["slurm"] | None = key(
+        None,
+        "slurm: if SIGTERM, SIGUSR1, SIGUSR2 or SIGXCPU stops the run (preemption, end of the job's time), "
+        "its Slurm job goes back into the queue once the checkpoint is saved; needs name=NAME resume=auto",
+    )
 
 
 @dataclass(frozen=True)

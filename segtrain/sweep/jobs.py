@@ -66,7 +66,9 @@ def _package(name: str, extra: str):
 
 
 def _words(trial: Trial, flags: list[str]) -> list[str]:
-    single = ["sweep=null", "launcher=null", f"hydra.run.dir={trial.folder}", "resume=auto"]
+    # The sweep goes back into the queue as a whole; a trial that it prunes must not.
+    single = ["sweep=null", "launcher=null", "trainer.requeue=null"]
+    single += [f"hydra.run.dir={trial.folder}", "resume=auto"]
     return [sys.executable, "-m", "segtrain", "train", *flags, *trial.words, *single]
 
 

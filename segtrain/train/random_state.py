@@ -10,11 +10,11 @@ import torch
 from segtrain import ranks
 
 
-def distinct_per_rank(seed: int) -> None:
-    """Seeds the generators of a rank above 0, so that dropout differs from rank to rank."""
+def distinct_per_rank(seed: int, step: int = 0) -> None:
+    """Seeds the generators of a rank above 0, so that dropout differs from rank to rank, and after a resume
+    from what it was at the start."""
     if ranks.rank() > 0:
-        seed = [seed % 2**63, ranks.rank()]
-        own = int(np.random.default_rng(seed).integers(2**31))
+        own = int(np.random.default_rng([seed % 2**63, step, ranks.rank()]).integers(2**31))
         random.seed(own)
         np.random.seed(own)
         torch.manual_seed(own)
@@ -43,12 +43,12 @@ def random_state() -> dict:
     return state
 
 
-def restore_random_state(state: dict) -> None:
-    """Restores the states from `random_state()`; GPUs that no longer exist are ignored. A rank above 0 takes
-    its own; where the run had fewer ranks before, it draws a new state."""
+def restore_random_state(state: dict, step: int = 0) -> None:
+    """Restores the states from `random_state()` after that step; GPUs that no longer exist are ignored. A
+    rank above 0 takes its own; where the run had fewer ranks before, it draws a new state."""
     others = state.get("ranks", [])
     if ranks.rank() > len(others):
-        distinct_per_rank(int(state["torch"][:8].view(torch.int64)))
+        distinct_per_rank(int(state["torch"][:8].view(torch.int64)), step)
         return
     if ranks.rank() > 0:
         state = others[ranks.rank() - 1]

@@ -155,7 +155,7 @@ class RunState:
             setattr(self, name, value)
         self.loss_sum.copy_(plain["loss"][0])
         self.loss_weight.copy_(plain["loss"][1])
-        restore_random_state(plain["random"])
+        restore_random_state(plain["random"], self.step)
 
 
 def new_state(

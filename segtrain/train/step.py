@@ -105,9 +105,10 @@ def update(state: RunState, name: str, learning: Learning, factor: Tensor | None
     factor_of_rate = learning.schedule(state.step)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor_of_rate
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if ranks.world_size() > 1:
-        ranks.sum_gradients([p.grad for p in parameters if not is_cut(p.grad)])
+        ranks.sum_gradients([p for p in parameters if not is_cut(p)])
+    parameters = [p for p in parameters if p.grad is not None]
     state.scaler.unscale_(optimizer)
     if factor is not None:
         torch._foreach_mul_([p.grad for p in parameters], factor)

@@ -449,6 +449,11 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 NOT_RUN = {
     "stages run one after another in one process; under torchrun": "several processes: tests of ranks",
     "torchrun --max-restarts restarts a run that has failed": "several processes: tests of ranks",
+    "needs a Slurm job, and": "Slurm: tests of requeueing",
+    "which is no number of a Slurm job": "Slurm: tests of requeueing",
+    "starts the same command again, which would begin another run": "Slurm: tests of requeueing",
+    "which take one each; use device=cuda": "several processes: tests of ranks",
+    "unreadable samples replaced by others: ": "a count, no error",
     "trainer.strategy=fsdp does not go with": "several processes: tests of ranks",
     "Written by segtrain plan for": "the head of a file",
     "with stray values, as smoothed edges have: make each": "tests of data=folder",

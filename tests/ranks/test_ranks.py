@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from launched import end, ranks_of, run, start, wait_for
 from PIL import Image
 
 from segtrain import ranks
 from segtrain.errors import ConfigError
 from segtrain.model.network import Network
+from segtrain.ranks import faults
 from segtrain.run.rank import Rank, launched
 from segtrain.settings import Trainer
+from segtrain.train.random_state import distinct_per_rank, random_state, restore_random_state
 from segtrain.train.state import new_state
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and signals ranks")
@@ -97,6 +100,24 @@ def test_counts_are_those_of_one_process_for_every_length(num_ranks, tmp_path):
     assert code == 0 and "all equal" in out, out
 
 
+def test_unreadable_samples_of_all_ranks_are_counted(noise, tmp_path):
+    (noise / "train" / "images" / "0.png").write_bytes(b"no image")
+    words = (
+        *("train", "data=folder", f"data.root={noise}", "data.classes=[a,b,c]", "model=unet", "device=cpu"),
+        *("model.widths=[4,8]", "augmentation=none", "loader.batch_size=20", "loader.workers=0", "seed=3"),
+        *("evaluate.workers=0", "trainer.steps=2", "loader.on_bad=skip"),
+    )
+    code, out = run(*words, cwd=tmp_path)
+    assert code == 0, out
+    # One of the two epochs had the file on rank 1, which prints nothing.
+    assert out.count("skipped: ") == 1 and "unreadable samples replaced by others: 2 (" in out, out
+
+
+def test_a_gradient_that_one_rank_lacks_counts_as_zeros(tmp_path):
+    code, out = run(Path(__file__).with_name("summed.py"), cwd=tmp_path)
+    assert code == 0 and "all equal" in out, out
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The directory of a finished run of two ranks, with dropout-free weights of four steps."""
@@ -110,7 +131,7 @@ def test_evaluate_and_predict_give_what_one_process_gives(trained, segtrain, mon
     monkeypatch.chdir(trained)
     words = ("run=outputs/run", "evaluate.batch_size=2", "evaluate.workers=0")
     code, out = run("evaluate", *words, "output=several", cwd=trained)
-    assert code == 0 and out.count("mean ") == 1, out
+    assert code == 0 and out.count("mean ") == 1 and "Warning" not in out, out
     assert segtrain("evaluate", *words, "output=one").code == 0
     one, several = (json.loads((trained / name / "scores.json").read_text()) for name in ("one", "several"))
     for scores in (one, several):
@@ -229,7 +250,7 @@ def test_what_several_ranks_cannot_do(words, said, monkeypatch, segtrain):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(ranks, "is_first_to_fail", lambda: True)
+    monkeypatch.setattr("segtrain.ranks.faults.is_first_to_fail", lambda: True)
     segtrain(*words).refused("rank 0: ", said)
 
 
@@ -239,6 +260,42 @@ def test_the_rank_is_that_of_torchrun_alone(monkeypatch):
     assert launched() == Rank(0, 1, 0, 0, 0)  # another program's variables
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert launched() == Rank(1, 2, 0, 0, 0)
+
+
+@pytest.fixture
+def second_of_two(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_gpu_for_several_ranks_is_refused(second_of_two):
+    one, device = "device=cuda:1 is one GPU, and torchrun started 2", "use device=cuda, "
+    with pytest.raises(ConfigError, match=f"{one} .*{device}"), ranks.process_group("cuda:1"):
+        raise AssertionError("the ranks have begun")
+
+
+def test_the_wait_for_rank_0_has_a_limit(second_of_two, monkeypatch):
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setattr(faults, "_store", store)
+    monkeypatch.setattr(faults, "START_S", 0.2)
+    called, late = [], "rank 0 did not begin within 0 s, and rank 1 waits for it"
+    with pytest.raises(faults.LostRank, match=late), ranks.process_group("cpu", lambda: called.append(1)):
+        raise AssertionError("the ranks have begun")
+    assert called and not dist.is_initialized()
+
+
+def test_a_rank_that_is_added_draws_other_numbers_after_each_step(monkeypatch):
+    torch.manual_seed(3)
+    saved = random_state()
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+
+    def drawn(step: int) -> float:
+        restore_random_state(saved, step)
+        return torch.rand(1).item()
+
+    distinct_per_rank(3)
+    at_the_start = torch.rand(1).item()
+    assert len({at_the_start, drawn(5), drawn(6)}) == 3 and drawn(5) == drawn(5)
 
 
 def test_parts_hold_every_place_once(monkeypatch):

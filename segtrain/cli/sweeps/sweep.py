@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from segtrain.cli.compose import Composer
+from segtrain.cli.resumed import requeued_if_asked
 from segtrain.cli.sweeps.chosen import first_valid, score_of, search_of
 from segtrain.cli.sweeps.plan import grid_of, planned, space_of
 from segtrain.cli.sweeps.trials import run_all
@@ -28,18 +29,20 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
         plan, common, hydra_values = planned(words, composer)
         grid = None if plan.settings.name == "optuna" else grid_of(plan)
         first = first_valid(grid or [plan.trial(0, end) for end in ends_of(space_of(plan))])
-        folder, made = _folder(common, hydra_values.get("hydra.sweep.dir"))
-        with Lock(folder), debug_log(folder):
-            try:
-                flags = [] if config_dir is None else [f"--config-dir={config_dir}"]
-                line = ["segtrain", *command_line]
-                results = Results(score_of(first), [], vars(plan.settings), line, flags)
-                search = search_of(plan, grid, folder, results.score)
-                return run_all(search, results, plan.launcher, folder, stop)
-            except ConfigError:
-                if made:
-                    remove_run(folder)
-                raise
+        place = hydra_values.get("hydra.sweep.dir")
+        flags = [] if config_dir is None else [f"--config-dir={config_dir}"]
+        with requeued_if_asked([first.config], resumable=bool(common.get("name") or place)):
+            folder, made = _folder(common, place)
+            with Lock(folder), debug_log(folder):
+                try:
+                    line = ["segtrain", *command_line]
+                    results = Results(score_of(first), [], vars(plan.settings), line, flags)
+                    search = search_of(plan, grid, folder, results.score)
+                    return run_all(search, results, plan.launcher, folder, stop)
+                except ConfigError:
+                    if made:
+                        remove_run(folder)
+                    raise
 
 
 def _folder(common: dict, sweep_dir: str | None) -> tuple[Path, bool]:
