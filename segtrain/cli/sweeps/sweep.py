@@ -28,10 +28,12 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
     with composer.ready():
         plan, common, hydra_values = planned(words, composer)
         grid = None if plan.settings.name == "optuna" else grid_of(plan)
-        first = first_valid(grid or [plan.trial(0, end) for end in ends_of(space_of(plan))])
+        trials = grid or [plan.trial(0, end) for end in ends_of(space_of(plan))]
+        first = first_valid(trials)
         place = hydra_values.get("hydra.sweep.dir")
         flags = [] if config_dir is None else [f"--config-dir={config_dir}"]
-        with requeued_if_asked([first.config], resumable=bool(common.get("name") or place)):
+        configs = [trial.config for trial in trials if trial.config is not None]
+        with requeued_if_asked(configs, resumable=bool(common.get("name") or place)):
             folder, made = _folder(common, place)
             with Lock(folder), debug_log(folder):
                 try:
