@@ -113,7 +113,7 @@ def read_results(folder: Path) -> Results | None:
             [Trial.from_plain(trial) for trial in state["trials"]],
             dict(state["settings"]),
             [str(word) for word in state["command"]],
-            [str(word) for word in state["flags"]],
+            [str(word) for word in state.get("flags", [])],
         )
     except FileNotFoundError:
         return None
