@@ -67,7 +67,6 @@ class _Sweep:
         with self._lock:
             while self.stop.requested is None and self.interrupted is None:
                 trial = self.search.next()
-                self.write()
                 if trial is None:
                     return None
                 if trial.status == "failed":  # its values make no valid config
@@ -75,6 +74,7 @@ class _Sweep:
                     continue
                 say(f"--- trial {trial.number}{self._of()}: {trial} -> {trial.folder}")
                 trial.status = "running"
+                self.write()
                 return trial
         return None
 
