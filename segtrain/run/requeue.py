@@ -14,6 +14,7 @@ from segtrain.run.rank import launched
 from segtrain.text import notice, say
 
 JOB = "SLURM_JOB_ID"
+ARRAY, TASK = "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)
 ]
@@ -39,8 +40,12 @@ def requeued(wanted: str | None, resumable: bool) -> Iterator[None]:
             f"trainer.requeue={wanted} needs a Slurm job, and {JOB} is not set; start the run by sbatch, or "
             "set trainer.requeue=null"
         )
+    array, task = os.environ.get(ARRAY), os.environ.get(TASK)
+    name = JOB
+    if array and task:  # one task of an array has the array's own number, which stands for all tasks
+        name, job = f"{ARRAY}_{TASK}", f"{array}_{task}"
     if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
-        raise ConfigError(f"{JOB} is {job!r}, which is no number of a Slurm job; set trainer.requeue=null")
+        raise ConfigError(f"{name} is {job!r}, which is no number of a Slurm job; set trainer.requeue=null")
     if not resumable:
         raise ConfigError(
             f"trainer.requeue={wanted} starts the same command again, which would begin another run; add "

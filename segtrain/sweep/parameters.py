@@ -98,10 +98,16 @@ def importance(results: Results) -> tuple[dict[str, float], str]:
             one.key: trial.swept[one.key] if one.choices else float(trial.swept[one.key]) for one in axes
         }
         study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=trial.best.value))
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        return dict(optuna.importance.get_param_importances(study, evaluator=evaluator)), ""
+        try:
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except (RuntimeError, ValueError, ArithmeticError, AssertionError):
+            shares = {}  # scores or values that differ by less than the random forest can tell
+    if not shares or not all(map(math.isfinite, shares.values())):
+        return {}, "fANOVA finds no differences in these scores and values"
+    return {key: float(share) for key, share in shares.items()}, ""
 
 
 def _distribution(axis: Parameter, distributions):

@@ -120,6 +120,21 @@ def test_without_differences_there_is_no_importance(trials, reason):
     assert shares == {} and reason in found
 
 
+@pytest.mark.parametrize(
+    "trials",
+    [
+        [trial(one, 0.5 + 1e-16 * one, optimizer_lr=one / 8, seed=one % 3) for one in range(1, 7)],
+        [trial(one, one / 8, optimizer_lr=1e-50 * one, seed=1e-50 * (one % 3)) for one in range(1, 7)],
+        [trial(one, 1e300 * one, optimizer_lr=one / 8, seed=one % 3) for one in range(1, 7)],
+    ],
+)
+def test_differences_that_a_forest_cannot_tell_are_no_importance(trials, folder, capsys):
+    """fANOVA raises for trees without variance, for instance where scores differ in their last digit."""
+    Results(MIOU, trials, {"name": "grid"}, ["segtrain"]).write(folder)
+    assert "importance  none: fANOVA finds no differences" in shown(folder, capsys)
+    assert json.loads(shown(folder, capsys, json=True))["importance"] == {}
+
+
 def test_axes_of_numbers_and_choices():
     trials = [trial(n, 0.5, optimizer_lr=lr, model=m) for n, lr, m in ((1, 1e-4, "unet"), (2, 0.1, "fcn"))]
     rate, model = parameters(trials)

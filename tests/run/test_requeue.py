@@ -12,6 +12,8 @@ from segtrain.run.requeue import requeued
 def scontrol(tmp_path, monkeypatch):
     """scontrol(lines) puts a program of that name first on PATH; `words()` are those it was called with."""
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin:/usr/bin")
 
@@ -36,6 +38,14 @@ def test_a_signal_of_slurm_requeues_the_job(number, scontrol, capsys):
     stop_by(number)
     assert scontrol.words() == ["requeue", "4711"]
     assert "requeued the Slurm job 4711" in capsys.readouterr().out
+
+
+def test_of_an_array_only_the_stopped_task_is_requeued(scontrol, monkeypatch):
+    """The last task of an array has the array's number as its own; requeued by it, all tasks would start."""
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    stop_by(signal.SIGTERM)
+    assert scontrol.words() == ["requeue", "4711_3"]
 
 
 def test_a_person_who_ends_a_run_does_not_find_it_again(scontrol):
@@ -98,3 +108,10 @@ def test_what_could_not_resume_is_refused_at_the_start(job, resumable, parts, sc
     with pytest.raises(ConfigError) as caught, requeued("slurm", resumable):
         raise AssertionError("the run has begun")
     assert parts in str(caught.value)
+
+
+def test_a_task_that_is_no_number_is_refused(scontrol, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4711")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3; reboot")
+    with pytest.raises(ConfigError, match="SLURM_ARRAY_TASK_ID is '4711_3; reboot'"), requeued("slurm", True):
+        raise AssertionError("the run has begun")
