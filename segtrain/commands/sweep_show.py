@@ -10,6 +10,7 @@ from pathlib import Path
 from segtrain.errors import ConfigError
 from segtrain.report.bars import Bar, chart, panel
 from segtrain.report.sweep_picture import BEST, Axis, Mark, history, parallel
+from segtrain.run.lock import holder
 from segtrain.run.own import check_own
 from segtrain.run.storage import write_atomic
 from segtrain.sweep.parameters import Parameter, importance, parameters
@@ -27,6 +28,9 @@ def sweep_show(config: dict, stop=None) -> Results:
     if results is None:
         what = "is not the folder of a sweep: it holds no " + STATE if folder.is_dir() else "does not exist"
         raise ConfigError(f"sweep={folder} {what}; give the folder that segtrain train --multirun printed")
+    if holder(folder) is None:
+        for trial in results.trials:
+            trial.status = "stopped" if trial.status == "running" else trial.status
     shares, reason = importance(results)
     if config["json"]:
         found = {"trials": [trial.plain() for trial in results.ranked()], "importance": shares}
@@ -60,12 +64,12 @@ def _best_lines(results: Results, folder: Path) -> list[str]:
     lines = [
         f"best        trial {best.number}: {results.score.name} {number(best.best.value)} at step "
         f"{best.best.step}, in {best.folder}",
-        f"again       {shlex.join(['segtrain', 'train', *results.flags, *best.words, again])}",
-        f"score       {shlex.join(['segtrain', 'evaluate', f'run={best.folder}'])}",
+        f"train       {shlex.join(['segtrain', 'train', *results.flags, *best.words, again])}",
+        f"evaluate    {shlex.join(['segtrain', 'evaluate', f'run={best.folder}'])}",
     ]
     if (second := _second(results)) is not None:
         words = shlex.join(["segtrain", "compare", f"runs=[{best.folder},{second.folder}]"])
-        lines.append(f"compare     {words}   whether it differs from the second")
+        lines.append(f"compare     {words}  # is it better than the second?")
     return lines
 
 
@@ -91,17 +95,12 @@ def _picture(results: Results, shares: dict[str, float], title: str):
 
 
 def _lines(results: Results, finished: list[Trial], axes: list[Parameter]):
-    """The axes and lines of the parallel coordinates, the best trial drawn last. A trial that lacks a key of
-    the others has no line."""
+    """The axes and lines of the parallel coordinates, the best trial drawn last."""
     values = [trial.best.value for trial in finished]
     score = Parameter(results.score.name, (), min(values), max(values))
-    count = len(finished)
-    lines = [
-        (
-            [*(one.share(trial.swept[one.key]) for one in axes), score.share(repr(trial.best.value))],
-            1 - place / max(1, count - 1),
-        )
-        for place, trial in enumerate(finished)
-        if all(one.key in trial.swept for one in axes)
-    ]
+    last = max(1, len(finished) - 1)
+    lines = []
+    for place, trial in enumerate(finished):
+        positions = [one.position(trial.swept[one.key]) for one in axes]
+        lines.append(([*positions, score.position(trial.best.value)], 1 - place / last))
     return [Axis(one.key, one.ticks()) for one in [*axes, score]], lines[::-1]

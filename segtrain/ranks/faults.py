@@ -118,6 +118,7 @@ def wait(work, tensor: Tensor, limit: float | None = None) -> None:
 def _absent(limit: float) -> str:
     """Which ranks do not answer: those that wait say so in the store. Those of the others that are on this
     machine are killed: torchrun would wait for them."""
+    time.sleep(TELL_S)  # a rank that came last has not said yet that it waits
     store = connected()
     missing = [other for other in range(launched().size) if not store.check([f"waiting/{other}"])]
     for other in missing:

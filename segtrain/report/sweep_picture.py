@@ -43,12 +43,9 @@ class Axis(NamedTuple):
 def history(marks: Sequence[Mark], label: str, lower_is_better: bool) -> Image.Image:
     """The best score of each trial with its interval, and the best of all finished ones so far."""
     canvas, draw, font = _canvas(WIDTH)
-    known = [mark for mark in marks if mark.value is not None]
-    ends = [end for mark in known for end in (mark.value, mark.low, mark.high) if end is not None] or [
-        0.0,
-        1.0,
-    ]
-    low, high = _padded(min(ends), max(ends))
+    known = sorted(mark for mark in marks if mark.value is not None)
+    ends = [end for mark in known for end in (mark.value, mark.low, mark.high) if end is not None]
+    low, high = _padded(min(ends, default=0.0), max(ends, default=1.0))
     count = max((mark.number for mark in marks), default=1)
 
     def x(number: int) -> float:
@@ -64,26 +61,27 @@ def history(marks: Sequence[Mark], label: str, lower_is_better: bool) -> Image.I
         _text(draw, font, 8, y(value) - 8, f"{value:.3f}")
     for number in range(1, count + 1, max(1, count // 12)):
         _text(draw, font, x(number) - 4 * len(str(number)), HEIGHT - BOTTOM + 8, str(number))
-    best: list[tuple[float, float]] = []
-    for mark in sorted(known):
-        colour = COLOURS.get(mark.status, MUTED)
+    for mark in known:
         if mark.low is not None and mark.high is not None:
             _line(draw, [(x(mark.number), y(mark.low)), (x(mark.number), y(mark.high))], MUTED)
-        _dot(draw, x(mark.number), y(mark.value), colour)
-        if mark.status == "finished":
-            better = not best or (mark.value < best[-1][1]) == lower_is_better
-            value = mark.value if better else best[-1][1]
-            best.append((x(mark.number), value))
-    steps = [(left, y(value)) for left, value in best]
-    for (left, above), (right, below) in itertools.pairwise(steps):
+        _dot(draw, x(mark.number), y(mark.value), COLOURS.get(mark.status, MUTED))
+    best = [(x(number), y(value)) for number, value in _best_so_far(known, lower_is_better)]
+    for (left, above), (right, below) in itertools.pairwise(best):
         _line(draw, [(left, above), (right, above), (right, below)], BEST, 2)
     _legend(draw, font, [*COLOURS.items(), ("best so far", BEST), ("95 % interval", MUTED)])
     return _small(canvas)
 
 
+def _best_so_far(known: Sequence[Mark], lower_is_better: bool) -> list[tuple[int, float]]:
+    """(number, best score up to it) of each finished trial."""
+    finished = [mark for mark in known if mark.status == "finished"]
+    values = itertools.accumulate((mark.value for mark in finished), min if lower_is_better else max)
+    return [(mark.number, value) for mark, value in zip(finished, values, strict=True)]
+
+
 def parallel(axes: Sequence[Axis], lines: Sequence[tuple[Sequence[float], float]]) -> Image.Image:
-    """A line for each trial through its values on the axes. lines: (place on each axis, 0 the worst and 1 the
-    best score), drawn in that order."""
+    """A line for each trial through its values on the axes. lines: (position on each axis, shade: 0 for the
+    worst trial, 1 for the best), drawn in that order."""
     canvas, draw, font = _canvas(max(WIDTH, 2 * SIDE + AXIS_PX * (len(axes) - 1) + 60))
     width = canvas.width // SCALE
     step = (width - 2 * SIDE - 60) / max(1, len(axes) - 1)
@@ -92,10 +90,10 @@ def parallel(axes: Sequence[Axis], lines: Sequence[tuple[Sequence[float], float]
     def y(share: float) -> float:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
-    for shares, rank in lines:
-        colour = tuple(round(a + (b - a) * rank) for a, b in zip(WORST, BEST, strict=True))
-        points = [(place, y(share)) for place, share in zip(places, shares, strict=True)]
-        _line(draw, points, colour, 2 if rank == 1 else 1.3)
+    for positions, shade in lines:
+        colour = tuple(round(a + (b - a) * shade) for a, b in zip(WORST, BEST, strict=True))
+        points = [(place, y(one)) for place, one in zip(places, positions, strict=True)]
+        _line(draw, points, colour, 2 if shade == 1 else 1.3)
     for place, axis in zip(places, axes, strict=True):
         _line(draw, [(place, TOP), (place, HEIGHT - BOTTOM)], INK)
         _text(draw, font, max(4, place - 40), TOP - 22, _cut(axis.name))

@@ -26,10 +26,10 @@ LIMIT_S = 10
 @contextlib.contextmanager
 def requeued(wanted: str | None, resumable: bool) -> Iterator[None]:
     """A context that, if one of SIGNALS stops the run in it, puts the Slurm job of this process back into the
-    queue. errors.Interrupted goes on; of several ranks, rank 0 acts.
+    queue. errors.Interrupted is raised again; only rank 0 calls scontrol.
 
-    wanted: trainer.requeue, with which it acts. resumable: whether the same command again resumes the run.
-    ConfigError, before anything begins, if it does not or if there is no Slurm job.
+    wanted: the value of trainer.requeue; None: the context does nothing. resumable: whether the same command
+    resumes the run. ConfigError on entry if it does not, or if SLURM_JOB_ID is not set.
     """
     if wanted is None:
         yield

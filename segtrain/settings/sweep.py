@@ -23,7 +23,7 @@ class Sweep:
         "1e-1))'}; a key on the command line replaces its entry",
     )
     trials: Annotated[int, FROM_1] = key(
-        20, "optuna: number of trials in all; pruned and failed ones count, repeated ones count once"
+        20, "optuna: number of trials, pruned and failed ones too; one that is tried again counts once"
     )
     sampler: Literal["tpe", "random"] = key(
         "tpe", "optuna: tree-structured Parzen estimator (Bergstra et al. 2011), or random values"
@@ -32,12 +32,12 @@ class Sweep:
     startup: Annotated[int, FROM_1] | None = key(
         None,
         "optuna: random trials before tpe proposes, and finished trials before any is pruned; null: a third "
-        "of the trials, at most 10",
+        "of sweep.trials, from 2 to 10",
     )
     prune: bool = key(
         True,
-        "optuna: a trial whose best validation score so far is below the median of the other trials at the "
-        "same step is ended early (median stopping rule, Golovin et al. 2017)",
+        "optuna: end a trial early if its best validation score so far is worse than the median of the "
+        "finished trials at the same step (median stopping rule, Golovin et al. 2017)",
     )
 
 
@@ -51,7 +51,9 @@ class Launcher:
         "process",
     )
     jobs: Annotated[int, FROM_1] | None = key(
-        None, "trials at once; null: joblib: one for each GPU, else one; submitit: 8"
+        None,
+        "trials at once; null: joblib: one for each GPU, without GPUs one; submitit: 8. More trials than "
+        "GPUs share them",
     )
     gpus: Annotated[int, FROM_0] = key(1, "submitit: GPUs of each job")
     cpus: Annotated[int, FROM_1] = key(8, "submitit: CPU cores of each job")

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -14,23 +15,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from segtrain.errors import ConfigError, ResourceError
+from segtrain.errors import ConfigError
 from segtrain.run.lock import holder
 from segtrain.run.own import read_own
-from segtrain.run.record import read_record
+from segtrain.run.storage import write_atomic
 from segtrain.settings import Launcher
 from segtrain.sweep.trial import Trial
 
 SUBMITTED_AT_ONCE = 8
-MAX_LOG = 16 << 20
+LOG_END = 64 << 10
+LAST_S = 30.0
+"""How long a process may take to save and end."""
 ERROR = "segtrain: error: "
+
+
+class LaunchError(ConfigError):
+    """No trial can be started in this way; the sweep ends."""
 
 
 class Job(Protocol):
     """A started trial."""
 
-    def ended(self) -> bool:
-        """Whether it has ended."""
+    def has_ended(self) -> bool:
+        """Whether its process or its job of Slurm has ended."""
 
     def stop(self) -> None:
         """Asks it to save and end."""
@@ -45,14 +52,29 @@ class Jobs(Protocol):
     at_once: int
 
     def started(self, trial: Trial, flags: list[str]) -> contextlib.AbstractContextManager[Job]:
-        """Starts a trial in its folder. flags: of the command line, such as --config-dir."""
+        """Starts a trial in its folder. flags: of the command line, such as --config-dir. LaunchError if it
+        cannot be started."""
 
 
-def jobs_of(settings: Launcher, folder: Path) -> Jobs:
-    """The jobs of `launcher=NAME`. folder: of the sweep. ConfigError if its package is not installed."""
+def jobs_of(settings: Launcher, folder: Path) -> Jobs | None:
+    """The jobs of `launcher=NAME`; None for launcher=null. folder: of the sweep. ConfigError if its package
+    is not installed."""
+    if settings.name is None:
+        return None
     if settings.name == "joblib":
-        return Local(settings)
-    return Submitted(settings, folder)
+        return LocalJobs(settings)
+    return SlurmJobs(settings, folder)
+
+
+def stop_holder(folder: Path) -> bool:
+    """Sends SIGTERM to the process that holds the lock of a run folder; False if it is none of this
+    machine."""
+    owner = holder(folder)
+    if not owner or owner["host"] != socket.gethostname():
+        return False
+    with contextlib.suppress(OSError):
+        os.kill(owner["pid"], signal.SIGTERM)
+    return True
 
 
 def _package(name: str, extra: str):
@@ -77,7 +99,7 @@ def log_of(trial: Trial) -> Path:
     return trial.folder.with_name(f"{trial.folder.name}.log")
 
 
-class Local:
+class LocalJobs:
     """Processes on this machine, each with a GPU of its own, or without GPUs a share of the CPU cores."""
 
     def __init__(self, settings: Launcher):
@@ -93,7 +115,11 @@ class Local:
         place = self._places.get()
         try:
             with open(log_of(trial), "ab") as log:
-                yield Process(_words(trial, flags), log, environment(place), trial)
+                job = LocalJob(_words(trial, flags), log, environment(place), trial)
+                try:
+                    yield job
+                finally:
+                    job.end()  # before its GPU goes to another trial
         finally:
             self._places.put(place)
 
@@ -125,7 +151,7 @@ def environment(place: Mapping[str, str]) -> dict[str, str]:
     return {**place, **os.environ, **gpu}
 
 
-class Process:
+class LocalJob:
     """A trial as a child process."""
 
     def __init__(self, words: list[str], log, variables: dict[str, str], trial: Trial):
@@ -135,16 +161,24 @@ class Process:
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables
             )
         except OSError as error:
-            raise ResourceError(
-                f"no process for a trial: {error.strerror}; use fewer launcher.jobs"
-            ) from error
+            raise LaunchError(f"no process for a trial: {error.strerror}; use fewer launcher.jobs") from error
 
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._process.poll() is not None
 
     def stop(self) -> None:
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Stops the process, if it has not ended, and waits for it."""
+        if not self.has_ended():
+            self.stop()
+            try:
+                self._process.wait(LAST_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
 
     def failure(self) -> str:
         return last_error(log_of(self._trial)) or how_ended(self._process.returncode)
@@ -159,16 +193,18 @@ def how_ended(code: int) -> str:
 
 
 def last_error(log: Path) -> str:
-    """The last error line in a log; "" if it holds none."""
+    """The last error line at the end of a log; "" if there is none."""
     try:
-        lines = read_own(log, MAX_LOG).decode("utf-8", "replace").splitlines()
+        with open(log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_END))
+            lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
     errors = [line.removeprefix(ERROR) for line in lines if line.startswith(ERROR)]
     return errors[-1] if errors else ""
 
 
-class Submitted:
+class SlurmJobs:
     """Jobs of Slurm through submitit, or where there is no Slurm local processes."""
 
     def __init__(self, settings: Launcher, folder: Path):
@@ -193,29 +229,45 @@ class Submitted:
 
     @contextlib.contextmanager
     def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
-        command = self._submitit.helpers.CommandFunction(_words(trial, flags), verbose=False)
-        yield Submission(self._executor.submit(command), trial)
+        submitted = self._logs / f"{trial.folder.name}.job"
+        job = self._of_earlier_call(submitted)
+        if job is None:
+            command = self._submitit.helpers.CommandFunction(_words(trial, flags), verbose=False)
+            try:
+                job = self._executor.submit(command)
+            except self._submitit.core.utils.FailedJobError as error:
+                said = (str(error).strip().splitlines() or ["sbatch failed"])[-1]
+                raise LaunchError(
+                    f"launcher=submitit: Slurm refused a job: {said}; check launcher.partition, .account, "
+                    f".gpus, .cpus, .minutes and .memory_gb"
+                ) from error
+            write_atomic(submitted, str(job.job_id).encode())
+        yield SlurmJob(job, trial)
+
+    def _of_earlier_call(self, submitted: Path):
+        """The job that an earlier call submitted for a trial, if it still waits in the queue or runs."""
+        try:
+            number = read_own(submitted, 100).decode("ascii")
+        except (OSError, ValueError):
+            return None
+        job = self._executor.job_class(self._logs, number) if re.fullmatch("[0-9_]+", number) else None
+        return None if job is None or job.done() else job
 
 
-class Submission:
+class SlurmJob:
     """A trial as a job of Slurm. Results are read from the run folder: those of submitit are pickles, which
     would run what a file holds."""
 
     def __init__(self, job, trial: Trial):
         self._job, self._trial = job, trial
 
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._job.done()
 
     def stop(self) -> None:
         """Slurm sends SIGTERM to the processes of the job; local jobs of submitit keep signals from them."""
-        owner = holder(self._trial.folder) or {}
-        if owner.get("host") == socket.gethostname():
-            with contextlib.suppress(OSError):
-                os.kill(owner["pid"], signal.SIGTERM)
-        else:
+        if not stop_holder(self._trial.folder):
             self._job.cancel(check=False)
 
     def failure(self) -> str:
-        said = read_record(self._trial.folder).get("error")
-        return said or last_error(self._job.paths.stderr) or f"job {self._job.job_id}: {self._job.state}"
+        return last_error(self._job.paths.stderr) or f"job {self._job.job_id}: {self._job.state}"

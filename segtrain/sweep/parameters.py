@@ -28,26 +28,27 @@ class Parameter:
     high: float = 0.0
     log: bool = False
 
-    def share(self, text: str) -> float:
-        """The place of a value on the axis, 0 to 1."""
+    def value(self, text: str) -> str | float:
+        """A value of a trial: as it is if the key has choices, else the number."""
+        return text if self.choices else float(text)
+
+    def position(self, value: str | float) -> float:
+        """The position of a value on the axis, 0 to 1."""
         if self.choices:
-            return (self.choices.index(text) + 0.5) / len(self.choices)
+            return (self.choices.index(value) + 0.5) / len(self.choices)
         if self.low == self.high:
             return 0.5
-        low, value, high = (
-            map(math.log, (self.low, float(text), self.high))
-            if self.log
-            else (self.low, float(text), self.high)
-        )
+        ends = (self.low, float(value), self.high)
+        low, value, high = map(math.log, ends) if self.log else ends
         return (value - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """(share, label) of the marks of the axis."""
+        """(position, label) of the marks of the axis."""
         if self.choices:
-            return [(self.share(one), one) for one in self.choices]
+            return [(self.position(one), one) for one in self.choices]
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
         values = [self.low] if self.low == self.high else [self.low, middle, self.high]
-        return [(self.share(repr(value)), f"{value:.3g}") for value in values]
+        return [(self.position(value), f"{value:.3g}") for value in values]
 
 
 def parameters(trials: Sequence[Trial], over: Mapping[str, str] | None = None) -> list[Parameter]:
@@ -90,13 +91,17 @@ def importance(results: Results) -> tuple[dict[str, float], str]:
         importlib.import_module("sklearn")
     except ImportError:
         return {}, "Optuna or scikit-learn is not installed; run: pip install 'segtrain[sweep]'"
+    shares = _fanova(finished, axes, optuna)
+    return (shares, "") if shares else ({}, "fANOVA finds no differences in these scores and values")
+
+
+def _fanova(finished: list[Trial], axes: list[Parameter], optuna) -> dict[str, float]:
+    """The importance of the keys; {} where the random forest finds no differences."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="minimize" if results.score.lower_is_better else "maximize")
+    study = optuna.create_study()
     space = {one.key: _distribution(one, optuna.distributions) for one in axes}
     for trial in finished:
-        values = {
-            one.key: trial.swept[one.key] if one.choices else float(trial.swept[one.key]) for one in axes
-        }
+        values = {one.key: one.value(trial.swept[one.key]) for one in axes}
         study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=trial.best.value))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
@@ -104,13 +109,13 @@ def importance(results: Results) -> tuple[dict[str, float], str]:
         try:
             shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
         except (RuntimeError, ValueError, ArithmeticError, AssertionError):
-            shares = {}  # scores or values that differ by less than the random forest can tell
-    if not shares or not all(map(math.isfinite, shares.values())):
-        return {}, "fANOVA finds no differences in these scores and values"
-    return {key: float(share) for key, share in shares.items()}, ""
+            return {}  # scores or values that differ by less than the random forest can tell
+    if not all(map(math.isfinite, shares.values())):
+        return {}
+    return {key: float(share) for key, share in shares.items()}
 
 
 def _distribution(axis: Parameter, distributions):
     if axis.choices:
         return distributions.CategoricalDistribution(axis.choices)
-    return distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
+    return distributions.FloatDistribution(axis.low, axis.high)

@@ -17,8 +17,8 @@ from segtrain.text import number, table
 
 TABLE, STATE = "sweep.csv", "sweep.json"
 MAX_STATE = 64 << 20
-SEARCH = ("name", "over", "sampler", "seed", "startup", "prune")
-"""Settings of a sweep that decide which trials are proposed."""
+FIXED_SETTINGS = ("name", "over", "sampler", "seed", "startup", "prune")
+"""Settings that decide which trials are proposed, and so stay as they are when a sweep is repeated."""
 
 
 @dataclass
@@ -82,10 +82,10 @@ class Results:
         }
         write_atomic(folder / STATE, json.dumps(state, indent=1).encode("utf-8", "backslashreplace"))
 
-    def as_text(self, most: int | None = None) -> list[str]:
-        """The table for the terminal, of at most `most` rows."""
+    def as_text(self, max_rows: int | None = None) -> list[str]:
+        """The table for the terminal, of at most `max_rows` rows."""
         rows = self.rows()
-        shown = rows[:most] if most else rows
+        shown = rows[:max_rows] if max_rows else rows
         names = ["rank", *self._swept(), self.score.name, "95 % interval", "steps", "seconds", "status"]
         cells = [[self._cell(row, name) for name in names] for row in shown]
         left = [f"and {len(rows) - len(shown)} more"] if len(shown) < len(rows) else []

@@ -20,8 +20,9 @@ STUDY = "study.db"
 NAME = "segtrain"
 WAIT_S = 20.0
 """How long a data base that another program holds is waited for."""
-ATTEMPT_OF, ERROR = "attempt_of", "error"
-"""Attributes of Optuna's trials: the number of the trial that a later attempt repeats, and what failed."""
+NUMBER, ERROR = "number", "error"
+"""Attributes of Optuna's trials: the number of our trial, of which there may be several attempts, and what
+failed."""
 
 
 class Search(Protocol):
@@ -31,12 +32,12 @@ class Search(Protocol):
 
     def next(self) -> Trial | None:
         """The next trial to train; None if there is none. A trial whose status is failed is not trained, but
-        given to `ended` as it is."""
+        given to `tell` as it is."""
 
     def prune(self, trial: Trial, points: list[Point]) -> bool:
         """Whether a running trial, with these validations so far, is to be ended early."""
 
-    def ended(self, trial: Trial) -> None:
+    def tell(self, trial: Trial) -> None:
         """Takes note of how a trial ended."""
 
 
@@ -53,7 +54,7 @@ class Grid:
     def prune(self, trial: Trial, points: list[Point]) -> bool:
         return False
 
-    def ended(self, trial: Trial) -> None:
+    def tell(self, trial: Trial) -> None:
         pass
 
 
@@ -61,8 +62,8 @@ class Proposals:
     """Trials proposed by Optuna, in a study that outlives the process.
 
     Trials that an earlier call left unfinished are resumed first, then the failed ones are repeated, each in
-    its own folder. The sampler is seeded anew for each proposal by (seed, number of the trial), so that a
-    sweep of one trial at a time proposes the same after an interruption.
+    its own folder. The sampler is seeded anew for each trial by (seed, number of the trial), so that a sweep
+    of one trial at a time proposes the same after an interruption.
 
     space: {key: distribution of Optuna}. make: (number, {key: value}) -> Trial, composed and checked; its
     status is failed if the values do not make a valid config.
@@ -119,15 +120,19 @@ class Proposals:
         states = self._optuna.trial.TrialState
         last: dict[int, object] = {}  # the last attempt of each trial
         for frozen in self._study.get_trials(deepcopy=False):
-            last[_number(frozen)] = frozen
+            # Only a process that was killed in `_ask` leaves a trial without its number.
+            last[frozen.user_attrs.get(NUMBER, 1 + max(last, default=0))] = frozen
         self._resumed, self._repeated = [], []
         for number, frozen in sorted(last.items()):
             if frozen.state == states.WAITING:
                 continue  # `next` asks for it
-            trial = self._made(number, frozen.params)
+            values = frozen.params
+            if frozen.state == states.RUNNING:
+                self._study.sampler = self._sampler(number)
+                values = self._completed(number, self._optuna.trial.Trial(self._study, frozen._trial_id))
+            trial = self._made(number, values)
             self.trials.append(trial)
             if frozen.state == states.RUNNING:
-                self._asked[number] = self._optuna.trial.Trial(self._study, frozen._trial_id)
                 self._resumed.append(trial)
             elif frozen.state == states.FAIL:
                 trial.error = frozen.user_attrs.get(ERROR, trial.error)
@@ -137,7 +142,7 @@ class Proposals:
                 trial.error = ""
 
     def _made(self, number: int, values: Mapping) -> Trial:
-        return self._make(number, {key: as_text(values[key]) for key in self._space if key in values})
+        return self._make(number, {key: as_text(values[key]) for key in self._space})
 
     def next(self) -> Trial | None:
         with study_errors(self._path):
@@ -145,23 +150,29 @@ class Proposals:
                 trial = self._resumed.pop(0)
                 if trial.status == "waiting":
                     return trial
-                self.ended(trial)
+                self.tell(trial)
             if self._repeated:
                 trial, values = self._repeated.pop(0)
-                self._study.enqueue_trial(values, user_attrs={ATTEMPT_OF: trial.number})
+                self._study.enqueue_trial(values, user_attrs={NUMBER: trial.number})
             elif len(self.trials) >= self._settings.trials:
                 return None
             return self._ask()
 
     def _ask(self) -> Trial:
-        self._study.sampler = self._sampler(len(self._study.get_trials(deepcopy=False)))
-        asked = self._study.ask(self._space)
-        number = _number(asked)
-        self._asked[number] = asked
-        trial = self._made(number, asked.params)
+        following = 1 + max((trial.number for trial in self.trials), default=0)
+        self._study.sampler = self._sampler(following)
+        asked = self._study.ask()
+        number = asked.user_attrs.get(NUMBER, following)
+        trial = self._made(number, self._completed(number, asked))
         self.trials = [one for one in self.trials if one.number != number] + [trial]
         self.trials.sort(key=lambda one: one.number)
         return trial
+
+    def _completed(self, number: int, asked) -> dict[str, object]:
+        """The values of a trial of Optuna, each proposed unless the study holds it already."""
+        asked.set_user_attr(NUMBER, number)
+        self._asked[number] = asked
+        return {key: _suggested(asked, key, one) for key, one in self._space.items()}
 
     def prune(self, trial: Trial, points: list[Point]) -> bool:
         asked = self._asked[trial.number]
@@ -172,7 +183,7 @@ class Proposals:
                     asked.report(point.value, point.step)
             return bool(points) and asked.should_prune()
 
-    def ended(self, trial: Trial) -> None:
+    def tell(self, trial: Trial) -> None:
         """A trial that was stopped stays as it is in the study: the next call resumes it."""
         if trial.status == "stopped":
             return
@@ -187,9 +198,13 @@ class Proposals:
             self._study.tell(asked, trial.best.value if state == states.COMPLETE else None, state)
 
 
-def _number(of_optuna) -> int:
-    """The number of our trial, from 1, that a trial of Optuna, numbered from 0, is an attempt of."""
-    return of_optuna.user_attrs.get(ATTEMPT_OF, of_optuna.number + 1)
+def _suggested(asked, key: str, distribution) -> object:
+    """The value that Optuna proposes for a key."""
+    if choices := getattr(distribution, "choices", None):
+        return asked.suggest_categorical(key, choices)
+    suggest = asked.suggest_int if isinstance(distribution.low, int) else asked.suggest_float
+    step = {} if distribution.log else {"step": distribution.step}
+    return suggest(key, distribution.low, distribution.high, log=distribution.log, **step)
 
 
 def import_optuna():

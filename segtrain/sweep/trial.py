@@ -59,7 +59,7 @@ class Trial:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "the only one"
+        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "no swept key"
 
     def read_results(self, score: Score) -> None:
         """Sets what the run folder tells of the training: best validation, steps and seconds."""

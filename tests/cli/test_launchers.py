@@ -123,6 +123,35 @@ def test_a_trial_that_outlives_the_sweep_is_waited_for_not_started_twice(tmp_pat
 
 
 @pytest.mark.slow
+def test_a_trial_that_outlives_the_sweep_is_stopped_with_the_next_call(tmp_path):
+    words = ("launcher=joblib", "launcher.jobs=1", "-m", "seed=1,2", *LONG)
+    process = start(tmp_path, *words)
+    wait_for(lambda: any(tmp_path.glob("outputs/s/seed-1/checkpoints/[1-9]*")), process)
+    process.kill()
+    process.communicate()
+    process = start(tmp_path, *words)
+    line = next(line for line in process.stdout if "is trained by process" in line)
+    process.send_signal(signal.SIGTERM)
+    code, out = ended(process, within_s=30)
+    assert code == 143, line + out
+    assert not left_behind(tmp_path)
+    assert json.loads((tmp_path / "outputs/s/seed-1/run.json").read_text())["exit_code"] == 143
+
+
+@pytest.mark.slow
+def test_a_trial_that_somebody_stops_is_stopped_not_failed(tmp_path):
+    process = start(
+        tmp_path, "launcher=joblib", "launcher.jobs=1", "-m", "seed=1,2", *LONG[1:], "trainer.steps=600"
+    )
+    folder = tmp_path / "outputs/s/seed-1"
+    wait_for(lambda: any(folder.glob("checkpoints/[1-9]*")), process)
+    os.kill(json.loads((folder / ".lock").read_text())["pid"], signal.SIGUSR2)
+    code, out = ended(process)
+    assert code == 1, out
+    assert [rows(tmp_path)[seed]["status"] for seed in ("1", "2")] == ["stopped", "finished"]
+
+
+@pytest.mark.slow
 def test_jobs_of_submitit_prune_and_finish(tmp_path):
     pytest.importorskip("submitit")
     pytest.importorskip("optuna")

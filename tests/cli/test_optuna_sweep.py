@@ -54,7 +54,7 @@ def proposals(folder, num, **settings):
     )
     for trial in iter(search.next, None):
         trial.status, trial.best = "finished", Point(1, float(trial.swept["x"]) ** 2)
-        search.ended(trial)
+        search.tell(trial)
     return [float(trial.swept["x"]) for trial in search.trials]
 
 
@@ -119,6 +119,43 @@ def test_a_failed_trial_is_recorded_and_repeated_by_the_next_call(segtrain, trai
     assert len(training.configs) == 5
     assert proposed(training)[4] == proposed(training)[1] and training.folders[4] == training.folders[1]
     assert [row["status"] for row in rows()] == ["finished"] * 4
+
+
+def test_numbers_and_proposals_do_not_depend_on_failures_and_stops(segtrain, training):
+    words = ["sweep.trials=4", "sweep.sampler=random", LR]
+    assert segtrain(*SWEEP, "name=straight", *words).code == 0
+    straight = proposed(training)
+    training.configs.clear()
+
+    def act(config, folder, stop):
+        if len(training.configs) == 2:
+            raise DivergedError("loss is not finite")
+        if len(training.configs) == 3:
+            raise Interrupted(15, "stopped by SIGTERM")
+
+    training.act = act
+    assert segtrain(*SWEEP, *words).code == 143
+    training.act = None
+    assert segtrain(*SWEEP, *words).code == 0
+    assert sorted(set(proposed(training))) == sorted(straight)
+    assert sorted({folder.name for folder in training.folders[4:]}) == [f"trial{n:03d}" for n in range(1, 5)]
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_kill_while_values_are_proposed_is_made_good(segtrain, training, asked):
+    words = ["sweep.trials=3", "sweep.sampler=random", LR, "seed=range(0,100)"]
+    assert segtrain(*SWEEP, "name=straight", *words).code == 0
+    straight = [(config["optimizer"]["lr"], config["seed"]) for config in training.configs]
+    assert segtrain(*SWEEP, *words, "sweep.trials=2").code == 0
+    unfinished = study().ask()  # as a process leaves it that is killed before the values are there
+    for _ in range(asked):
+        unfinished.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True)
+    training.configs.clear()
+    assert segtrain(*SWEEP, *words).code == 0
+    [config] = training.configs
+    assert training.folders[-1].name == "trial003"
+    assert config["seed"] == straight[2][1] or asked
+    assert [row["status"] for row in rows()] == ["finished"] * 3
 
 
 def test_values_that_make_no_valid_config_fail_alone(segtrain, training):

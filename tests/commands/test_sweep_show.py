@@ -138,12 +138,12 @@ def test_differences_that_a_forest_cannot_tell_are_no_importance(trials, folder,
 def test_axes_of_numbers_and_choices():
     trials = [trial(n, 0.5, optimizer_lr=lr, model=m) for n, lr, m in ((1, 1e-4, "unet"), (2, 0.1, "fcn"))]
     rate, model = parameters(trials)
-    assert rate.log and rate.share("0.0001") == 0 and rate.share("0.1") == pytest.approx(1)
-    assert rate.share(str(10**-2.5)) == pytest.approx(0.5)
+    assert rate.log and rate.position("0.0001") == 0 and rate.position("0.1") == pytest.approx(1)
+    assert rate.position(str(10**-2.5)) == pytest.approx(0.5)
     assert [label for _, label in rate.ticks()] == ["0.0001", "0.00316", "0.1"]
-    assert [model.share(one) for one in ("unet", "fcn")] == [0.25, 0.75]
+    assert [model.position(one) for one in ("unet", "fcn")] == [0.25, 0.75]
     [steps] = parameters([trial(1, 0.5, steps=10), trial(2, 0.5, steps=20)])
-    assert not steps.log and steps.share("15") == 0.5
+    assert not steps.log and steps.position("15") == 0.5
     [tagged] = parameters(
         [trial(1, 0.5, steps=10), trial(2, 0.5, steps=20)], {"steps": "tag(log,interval(1,9))"}
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from segtrain.settings import Launcher
 from segtrain.sweep import jobs
+from segtrain.sweep.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,68 @@ def test_the_last_error_of_a_log_and_the_end_of_a_process_in_words(tmp_path):
     assert jobs.last_error(log) == ""
     log.write_text("segtrain: error: first\nstep 1\nsegtrain: error: data.root is missing\nmore\n")
     assert jobs.last_error(log) == "data.root is missing"
+    log.write_text("step 1\n" * 100_000 + "segtrain: error: at the end of a long log\n")
+    assert jobs.last_error(log) == "at the end of a long log"
     assert jobs.how_ended(-9) == "killed by SIGKILL (out of memory?)"
     assert jobs.how_ended(-15) == "killed by SIGTERM"
     assert jobs.how_ended(6) == "ended with exit code 6"
+
+
+class Slurm:
+    """Stands in for submitit: numbers of jobs, of which those in `there` have not ended."""
+
+    def __init__(self, refuses=""):
+        self.submitted, self.there, self.refuses = [], set(), refuses
+
+    def submit(self, command):
+        if self.refuses:
+            raise pytest.importorskip("submitit").core.utils.FailedJobError(self.refuses)
+        self.submitted.append(command.command)
+        return self.job_class(None, str(100 + len(self.submitted)))
+
+    def job_class(self, folder, number):
+        return SimpleNamespace(job_id=number, done=lambda: number not in self.there)
+
+
+@pytest.fixture
+def slurm_jobs(tmp_path):
+    pytest.importorskip("submitit")
+    made = jobs.SlurmJobs(Launcher(name="submitit", cluster="local", gpus=0), tmp_path)
+    made._logs.mkdir(exist_ok=True)
+    made._executor = Slurm()
+    return made
+
+
+def test_a_job_that_still_waits_in_the_queue_is_not_submitted_again(slurm_jobs, tmp_path):
+    trial = Trial(1, {"seed": "1"}, ["seed=1"], folder=tmp_path / "trial001")
+    with slurm_jobs.started(trial, []) as job:
+        assert job.has_ended()
+    slurm_jobs._executor.there = {"101"}
+    with slurm_jobs.started(trial, []) as job:  # as the next call of the sweep does
+        assert not job.has_ended()
+    assert len(slurm_jobs._executor.submitted) == 1
+    slurm_jobs._executor.there = set()
+    with slurm_jobs.started(trial, []):
+        assert len(slurm_jobs._executor.submitted) == 2
+
+
+def test_a_job_that_slurm_refuses_ends_the_sweep_with_its_reason(slurm_jobs, tmp_path):
+    slurm_jobs._executor.refuses = "sbatch: error: invalid partition specified: nope"
+    trial = Trial(1, {}, folder=tmp_path / "trial001")
+    reason = "invalid partition specified: nope; check launcher"
+    with pytest.raises(jobs.LaunchError, match=reason), slurm_jobs.started(trial, []):
+        pass
+
+
+def test_a_trial_is_one_run_of_its_own(tmp_path):
+    trial = Trial(1, {"seed": "1"}, ["experiment=x", "seed=1"], folder=tmp_path / "trial001")
+    words = jobs._words(trial, ["--config-dir=conf"])
+    assert words[1:5] == ["-m", "segtrain", "train", "--config-dir=conf"]
+    assert words[-7:-5] == ["experiment=x", "seed=1"]
+    assert set(words[-5:]) == {
+        "sweep=null",
+        "launcher=null",
+        "trainer.requeue=null",
+        "resume=auto",
+        f"hydra.run.dir={trial.folder}",
+    }

@@ -137,11 +137,8 @@ def _parsed(plan: Plan) -> dict:
 
 
 def space_of(plan: Plan) -> dict[str, object]:
-    """{swept key: distribution of Optuna}.
-
-    interval(a,b) is continuous, int(interval(a,b)) integer, both on a logarithmic scale inside tag(log,…);
-    range of integers is integer with its step; all others are choices without an order.
-    """
+    """{swept key: distribution of Optuna}: of interval(a,b), int(interval(a,b)), both on a logarithmic scale
+    inside tag(log,…), and of listed values (`segtrain.sweep.search.distributions`)."""
     from hydra.core.override_parser.types import IntervalSweep
 
     space: dict = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from segtrain.cli.compose import Composer
 from segtrain.cli.resumed import requeued_if_asked
-from segtrain.cli.sweeps.chosen import first_valid, score_of, search_of
 from segtrain.cli.sweeps.plan import grid_of, planned, space_of
+from segtrain.cli.sweeps.search import first_valid, score_of, search_of
 from segtrain.cli.sweeps.trials import run_all
 from segtrain.errors import ConfigError
 from segtrain.run.debug_log import debug_log
@@ -18,6 +18,7 @@ from segtrain.run.folder import check_name, create
 from segtrain.run.layout import CONFIG, OUTPUTS
 from segtrain.run.lock import Lock
 from segtrain.run.stop import Stop
+from segtrain.sweep.jobs import jobs_of
 from segtrain.sweep.results import Results
 from segtrain.sweep.search import ends_of
 
@@ -30,21 +31,22 @@ def sweep(words: list[str], config_dir: str | None, stop: Stop, command_line: li
         grid = None if plan.settings.name == "optuna" else grid_of(plan)
         trials = grid or [plan.trial(0, end) for end in ends_of(space_of(plan))]
         first = first_valid(trials)
-        place = hydra_values.get("hydra.sweep.dir")
+        sweep_dir = hydra_values.get("hydra.sweep.dir")
         flags = [] if config_dir is None else [f"--config-dir={config_dir}"]
         configs = [trial.config for trial in trials if trial.config is not None]
-        with requeued_if_asked(configs, resumable=bool(common.get("name") or place)):
-            folder, made = _folder(common, place)
+        with requeued_if_asked(configs, resumable=bool(common.get("name") or sweep_dir)):
+            folder, made = _folder(common, sweep_dir)
             with Lock(folder), debug_log(folder):
                 try:
                     line = ["segtrain", *command_line]
                     results = Results(score_of(first), [], vars(plan.settings), line, flags)
                     search = search_of(plan, grid, folder, results.score)
-                    return run_all(search, results, plan.launcher, folder, stop)
+                    jobs = jobs_of(plan.launcher, folder)
                 except ConfigError:
                     if made:
                         remove_run(folder)
                     raise
+                return run_all(search, results, jobs, folder, stop)
 
 
 def _folder(common: dict, sweep_dir: str | None) -> tuple[Path, bool]:

@@ -11,7 +11,7 @@ from segtrain.errors import ConfigError
 from segtrain.run.layout import CONFIG
 from segtrain.run.record import read_record
 from segtrain.settings import Sweep
-from segtrain.sweep.results import SEARCH, Results, read_results
+from segtrain.sweep.results import FIXED_SETTINGS, Results, read_results
 from segtrain.sweep.search import Grid, Proposals, Search, ends_of
 from segtrain.sweep.trial import Score, Trial, folder_name
 
@@ -42,9 +42,11 @@ def search_of(plan: Plan, grid: list[Trial] | None, folder: Path, score: Score) 
     for trial in grid:
         trial.folder = folder / folder_name(trial.swept)
         checked(trial)
-        if trial.config is not None and _finished(trial):
-            trial.status = "finished"
-            trial.read_results(score)
+        if trial.config is not None:
+            _check_same_config(trial)
+            if _is_finished(trial):
+                trial.status = "finished"
+                trial.read_results(score)
     first_valid(grid)
     return Grid(grid)
 
@@ -60,29 +62,31 @@ def _proposals(plan: Plan, folder: Path, score: Score) -> Proposals:
 
     proposals = Proposals(plan.settings, space, folder, score, make)
     ended = [trial for trial in proposals.trials if trial.status in ("finished", "pruned")]
-    if ended and ended[0].config is not None:
-        _finished(ended[0])  # raises if it was started with another config, and so were all
+    for trial in [one for one in ended if one.config is not None][:1]:
+        _check_same_config(trial)  # what holds for one of them holds for all
     for trial in ended:
         trial.read_results(score)
     return proposals
 
 
-def _finished(trial: Trial) -> bool:
-    """Whether the run in the trial's folder is finished. ConfigError if it was started with another
-    config."""
+def _is_finished(trial: Trial) -> bool:
+    return read_record(trial.folder).get("exit_code") == 0
+
+
+def _check_same_config(trial: Trial) -> None:
+    """ConfigError if the run in the trial's folder was started with another config."""
     if not (trial.folder / CONFIG).is_file():
-        return False
-    finished = read_record(trial.folder).get("exit_code") == 0
+        return
+    finished = _is_finished(trial)
     if finished or has_checkpoint(trial.folder):
         as_resumed(trial.config, trial.folder, finished)
-    return finished
 
 
 def _check_same_search(settings: Sweep, earlier: Results, folder: Path) -> None:
     """ConfigError if Optuna's trials were proposed by other settings than these."""
     if "optuna" not in (settings.name, earlier.settings.get("name")):
         return
-    for key in SEARCH:
+    for key in FIXED_SETTINGS:
         before, now = earlier.settings.get(key), getattr(settings, key)
         if before != now:
             raise ConfigError(
