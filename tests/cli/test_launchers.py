@@ -94,8 +94,16 @@ def test_a_signal_lets_all_trials_save_and_leaves_no_process(tmp_path, launcher)
     assert not left_behind(tmp_path)
 
 
-def left_behind(folder) -> list[str]:
-    """Command lines of the processes that work in a folder."""
+def left_behind(folder, within_s=10) -> list[str]:
+    """Command lines of the processes that still work in a folder when the time is over: a process that has
+    freed its lock needs a moment to end."""
+    end = time.monotonic() + within_s
+    while (found := working_in(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def working_in(folder) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
