@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import signal
 import threading
 import time
@@ -42,7 +43,8 @@ def run_all(search: Search, results: Results, launcher: Launcher, folder: Path, 
         stop.raise_if_requested()
     finally:
         sweep.write()
-        say(*results.as_text(), str(folder / TABLE), f"segtrain sweep show sweep={folder}   the same, drawn")
+        again = shlex.join(["segtrain", "sweep", "show", f"sweep={folder}"])
+        say(*results.as_text(), str(folder / TABLE), f"{again}   the same, drawn")
     return 1 if any(trial.status == "failed" for trial in search.trials) else 0
 
 
