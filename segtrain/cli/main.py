@@ -190,11 +190,7 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
 
         if config["sweep"]["name"] is not None:  # an experiment's
             return _sweep(arguments, stop, words)
-        if config["launcher"]["name"] is not None:
-            raise ConfigError(
-                f"launcher={config['launcher']['name']} starts the trials of a sweep; add --multirun or "
-                f"sweep=NAME, or leave launcher out"
-            )
+        _check_single(config, arguments.words)
         run_dir, command_line = hydra_keys.get("hydra.run.dir"), ["segtrain", *words]
         folder, scores = train_all(
             of_one_run(config), arguments.words, arguments.config_dir, run_dir, stop, command_line
@@ -205,6 +201,22 @@ def _once(arguments: Arguments, stop, words: list[str]) -> int:
     with debug_log(existing_run(config["run"], "run") if "run" in config else None):
         run(arguments.command, config, stop)
     return 0
+
+
+def _check_single(config: dict, words: list[str]) -> None:
+    """ConfigError for options of a sweep on the command line of a single run, which would ignore them."""
+    if config["launcher"]["name"] is not None:
+        raise ConfigError(
+            f"launcher={config['launcher']['name']} starts the trials of a sweep; add --multirun or "
+            f"sweep=NAME, or leave launcher out"
+        )
+    keys = [word.partition("=")[0].lstrip("+~") for word in words]
+    if not {"sweep", "sweep.name"}.intersection(keys):  # sweep=null wants a single run
+        for key in keys:
+            if key.partition(".")[0] in ("sweep", "launcher"):
+                raise ConfigError(
+                    f"{key} is an option of a sweep; add --multirun or sweep=NAME, or leave {key} out"
+                )
 
 
 def _in_words(scores: dict) -> str:

@@ -258,6 +258,13 @@ def test_an_experiment_may_be_a_sweep(segtrain, training, tmp_path):
         ([], ["sweep=optuna has nothing to choose"]),
         (["optimizer.lr=interval(1,0)"], ["optimizer.lr from 1.0 to 0.0"]),
         (["optimizer.lr=tag(log,interval(0,1))"], ["optimizer.lr from 0.0 to 1.0"]),
+        (
+            ["optimizer.lr=tag(lag,interval(0,1))"],
+            ["the tag lag has no meaning", "tag(log,interval(LOW,HIGH))"],
+        ),
+        (["optimizer.lr=tag(log,range(1,9))"], ["the tag log has no meaning"]),
+        (["optimizer.lr=tag(log,choice(1,9))"], ["the tag log has no meaning"]),
+        (["optimizer.lr=interval(a,b)"], ["optimizer.lr is 'interval(a,b)'; allowed: a number"]),
         (["optimizer.lrr=interval(0,1)"], ["optimizer.lrr", "did you mean 'lr'"]),
         (["optimizer.lr=interval(0,1)", "loss.x=1"], ["loss.x"]),
         ([LR, "sweep.trials=0"], ["sweep.trials is 0"]),
@@ -290,3 +297,21 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(segtrain
 
 def test_a_launcher_without_a_sweep_is_refused(segtrain, training):
     segtrain("train", "launcher=joblib").refused("launcher=joblib", "add --multirun")
+
+
+@pytest.mark.parametrize("word", ["sweep.trials=3", "sweep.over={seed: '1,2'}", "launcher.jobs=2"])
+def test_an_option_of_a_sweep_without_a_sweep_is_refused(segtrain, training, word):
+    segtrain("train", word).refused(word.partition("=")[0], "add --multirun")
+    assert training.configs == []
+    assert segtrain("train", word, "sweep=null").code == 0  # asks for a single run
+
+
+def test_a_value_that_is_given_twice_counts_once(segtrain, training):
+    assert segtrain(*SWEEP, "sweep.trials=1", "loss=dice,jaccard,dice", LR).code == 0
+    assert study().trials[0].distributions["loss"].choices == ("dice", "jaccard")
+
+
+def test_settings_of_an_earlier_call_are_named_as_they_are_typed(segtrain, training):
+    assert segtrain(*SWEEP, "sweep.trials=1", LR).code == 0
+    segtrain(*SWEEP, "sweep.prune=false", LR).refused("sweep.prune is false", "started with true")
+    segtrain("train", "--multirun", "seed=1,2", "name=s").refused("sweep.name is null")

@@ -76,6 +76,21 @@ def test_ways_to_write_several_values(segtrain, training, word, count):
     assert len(training.configs) == len(rows()) == count
 
 
+def test_a_combination_that_is_given_twice_is_one_run(segtrain, training):
+    assert segtrain(*SWEEP, "name=s", "seed=1,2,1", "optimizer.lr=0.1,0.1").code == 0
+    assert [(config["seed"], config["optimizer"]["lr"]) for config in training.configs] == [
+        (1, 0.1),
+        (2, 0.1),
+    ]
+    assert [row["rank"] for row in rows()] == ["1", "2"]
+
+
+def test_the_command_that_shows_the_sweep_is_quoted_for_the_shell(segtrain, training):
+    assert (
+        "segtrain sweep show 'sweep=a b'  # with" in segtrain(*SWEEP, "seed=1", "hydra.sweep.dir=a b").out
+    )
+
+
 def test_option_that_only_one_of_the_networks_has(segtrain, training):
     result = segtrain(*SWEEP, "name=s", "model=unet,deeplabv3plus", "model.output_stride=8")
     assert result.code == 1
@@ -100,6 +115,10 @@ def test_option_that_only_one_of_the_networks_has(segtrain, training):
         (["seed=1,2", "hydra.sweep.dir=../x"], ["hydra.sweep.dir"]),
         (["seed=1,2", "hydra.sweeper._target_=x"], ["hydra.sweeper._target_"]),
         (["seed=1,2", "name=a/b"], ["name is 'a/b'"]),
+        (["seed=1,2", "sweep.trials=1"], ["sweep.trials=1 is for sweep=optuna"]),
+        (["seed=1,2", "sweep=grid", "sweep.seed=1"], ["sweep.seed=1 is for sweep=optuna"]),
+        (["seed=1,2", "launcher.jobs=2"], ["launcher.jobs=2 needs launcher=joblib"]),
+        (["seed=1,2", "launcher=joblib", "launcher.cpus=2"], ["launcher.cpus=2 is for launcher=submitit"]),
     ],
 )
 def test_what_is_wrong_in_every_run_is_refused_before_any(segtrain, training, tmp_path, words, parts):

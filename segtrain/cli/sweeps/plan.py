@@ -78,14 +78,36 @@ def planned(words: list[str], composer: Composer) -> tuple[Plan, dict, dict[str,
         )
     own = [one for one in typed if not _of_sweep(one)]
     swept = [one for one in own if one.sweep]
+    _check_used(typed, settings, launcher)
+    fixed = [one for one in own if not one.sweep]
+    plan = Plan(composer, settings, launcher, fixed, swept)
     if settings.name == "optuna" and not swept:
+        # What Hydra cannot read as several values, such as interval(a,b), is a text, which a number refuses.
+        if (only := checked(plan.trial(0, {}))).status == "failed":
+            raise ConfigError(only.error)
         raise ConfigError(
             "sweep=optuna has nothing to choose; give at least one key several values, such as "
             "'optimizer.lr=tag(log,interval(1e-4,1e-1))'"
         )
-    settings = replace(settings, over={one.key: _plain_line(one).partition("=")[2] for one in swept})
-    plan = Plan(composer, settings, launcher, [one for one in own if not one.sweep], swept)
-    return plan, common, hydra_values
+    over = {one.key: _plain_line(one).partition("=")[2] for one in swept}
+    return replace(plan, settings=replace(settings, over=over)), common, hydra_values
+
+
+def _check_used(typed: list[Typed], settings: Sweep, launcher: Launcher) -> None:
+    """ConfigError for a typed option of the sweep or of its launcher that would change nothing."""
+    for one in typed:
+        section, _, name = one.key.partition(".")
+        if section == "sweep" and name not in ("name", "over") and settings.name != "optuna":
+            raise ConfigError(f"{one.key}={one.text} is for sweep=optuna; add it, or leave {one.key} out")
+        if section == "launcher" and name not in ("name", "jobs") and launcher.name != "submitit":
+            raise ConfigError(
+                f"{one.key}={one.text} is for launcher=submitit; add it, or leave {one.key} out"
+            )
+        if one.key == "launcher.jobs" and launcher.name is None:
+            raise ConfigError(
+                f"launcher.jobs={one.text} needs launcher=joblib or launcher=submitit; add one of them, or "
+                f"leave launcher.jobs out"
+            )
 
 
 def _of_sweep(one: Typed) -> bool:
@@ -114,7 +136,8 @@ def grid_of(plan: Plan) -> list[Trial]:
         [batch] = BasicSweeper.split_arguments(list(parsed.values()), None)
     except HydraException as error:
         raise ConfigError(f"--multirun: {str(error).splitlines()[0]}") from error
-    pairs = [dict(line.split("=", 1) for line in lines) for lines in batch]
+    lines = dict.fromkeys(map(tuple, batch))  # a combination that is given twice is one run
+    pairs = [dict(line.split("=", 1) for line in combination) for combination in lines]
     trials = [plan.trial(number, swept) for number, swept in enumerate(pairs, 1)]
     if not trials:
         raise ConfigError(
@@ -138,16 +161,23 @@ def _parsed(plan: Plan) -> dict:
 
 def space_of(plan: Plan) -> dict[str, object]:
     """{swept key: distribution of Optuna}: of interval(a,b), int(interval(a,b)), both on a logarithmic scale
-    inside tag(log,…), and of listed values (`segtrain.sweep.search.distributions`)."""
+    inside tag(log,…), and of listed values (`segtrain.sweep.search.distributions`), where a value that is
+    given twice counts once. ConfigError for a tag that would change nothing."""
     from hydra.core.override_parser.types import IntervalSweep
 
     space: dict = {}
     for key, override in _parsed(plan).items():
         value = override.value()
-        if isinstance(value, IntervalSweep):
+        of_interval = isinstance(value, IntervalSweep)
+        if unused := sorted(set(getattr(value, "tags", ())) - ({"log"} if of_interval else set())):
+            raise ConfigError(
+                f"{key}={plan.settings.over[key]}: the tag {unused[0]} has no meaning there; allowed: "
+                f"tag(log,interval(LOW,HIGH))"
+            )
+        if of_interval:
             space[key] = Interval(value.start, value.end, "log" in value.tags)
         else:
-            space[key] = list(override.sweep_string_iterator())
+            space[key] = list(dict.fromkeys(override.sweep_string_iterator()))
     return distributions(space)
 
 

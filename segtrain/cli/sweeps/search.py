@@ -14,6 +14,7 @@ from segtrain.settings import Sweep
 from segtrain.sweep.results import FIXED_SETTINGS, Results, read_results
 from segtrain.sweep.search import Grid, Proposals, Search, ends_of
 from segtrain.sweep.trial import Score, Trial, folder_name
+from segtrain.text import show
 
 
 def first_valid(trials: list[Trial]) -> Trial:
@@ -90,6 +91,6 @@ def _check_same_search(settings: Sweep, earlier: Results, folder: Path) -> None:
         before, now = earlier.settings.get(key), getattr(settings, key)
         if before != now:
             raise ConfigError(
-                f"sweep.{key} is {now}, but {folder} was started with {before}; choose another name, or set "
-                f"sweep.{key} back"
+                f"sweep.{key} is {show(now)}, but {folder} was started with {show(before)}; choose another "
+                f"name, or set sweep.{key} back"
             )

@@ -45,8 +45,8 @@ def run_all(search: Search, results: Results, jobs: Jobs | None, folder: Path, s
         for trial in search.trials:
             trial.status = "stopped" if trial.status == "running" else trial.status
         sweep.write()
-        say(*results.as_text(), str(folder / TABLE))
-        say(f"segtrain sweep show sweep={shlex.quote(str(folder))}  # with importance and a picture")
+        again = shlex.join(["segtrain", "sweep", "show", f"sweep={folder}"])
+        say(*results.as_text(), str(folder / TABLE), f"{again}  # with importance and a picture")
     if sweep.end is not None:
         raise sweep.end
     stop.raise_if_requested()
