@@ -51,7 +51,8 @@ class Launcher:
         "process",
     )
     jobs: Annotated[int, FROM_1] | None = key(
-        None, "trials at once; null: joblib: one for each GPU, else one; submitit: 8"
+        None,
+        "trials at once; null: one for each GPU of this machine, without GPUs one; submitit with Slurm: 8",
     )
     gpus: Annotated[int, FROM_0] = key(1, "submitit: GPUs of each job")
     cpus: Annotated[int, FROM_1] = key(8, "submitit: CPU cores of each job")
@@ -59,7 +60,7 @@ class Launcher:
         None, "submitit: memory of each job in GB; null: the cluster's default"
     )
     minutes: Annotated[int, FROM_1] = key(
-        240, "submitit: time limit of each job; a trial that reaches it resumes when the command is repeated"
+        240, "submitit: time limit of each job; a trial that reaches it saves and goes on in another job"
     )
     partition: str | None = key(None, "submitit: partition of Slurm; null: the cluster's default")
     account: str | None = key(None, "submitit: account of Slurm; null: yours")

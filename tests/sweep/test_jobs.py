@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import pytest
 
+from segtrain.settings import Launcher
 from segtrain.sweep import jobs
+from segtrain.sweep.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,61 @@ def test_the_last_error_of_a_log_and_the_end_of_a_process_in_words(tmp_path):
     assert jobs.how_ended(-9) == "killed by SIGKILL (out of memory?)"
     assert jobs.how_ended(-15) == "killed by SIGTERM"
     assert jobs.how_ended(6) == "ended with exit code 6"
+
+
+def test_local_jobs_of_submitit_have_a_gpu_each(tmp_path, monkeypatch):
+    """submitit itself would give GPU 0 to all of them, whatever CUDA_VISIBLE_DEVICES holds."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    commands = []
+    monkeypatch.setattr("submitit.AutoExecutor.submit", lambda _, command: commands.append(command))
+    submitted = jobs.jobs_of(Launcher(name="submitit", cluster="local"), tmp_path)
+    assert submitted.at_once == 2
+    with submitted.started(Trial(1, {}), []), submitted.started(Trial(2, {}), []):
+        pass
+    with submitted.started(Trial(3, {}), []):
+        pass
+    assert [one.place for one in commands] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "5", "5")]
+    without = jobs.jobs_of(Launcher(name="submitit", cluster="local", gpus=0, jobs=2), tmp_path)
+    assert without.at_once == 2
+    with without.started(Trial(1, {}), []):
+        assert "CUDA_VISIBLE_DEVICES" not in commands[-1].place
+
+
+SAVES = """
+import signal, sys, time
+def save(*_):
+    time.sleep(0.5)
+    open(sys.argv[1], "w").write("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+open(sys.argv[1], "w").write("began")
+time.sleep(30)
+"""
+
+
+def test_a_job_at_its_time_limit_lets_the_trial_save(tmp_path):
+    """submitit's signal handler raises in the job; the process of the trial is stopped, not killed."""
+    file = tmp_path / "file"
+
+    def limit(*_):
+        if not file.exists() or file.read_text() != "began":
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            return
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, limit)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError):
+            jobs.Command([sys.executable, "-c", SAVES, str(file)], {})()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert file.read_text() == "saved"
+
+
+def test_a_job_fails_as_its_trial_does():
+    jobs.Command([sys.executable, "-c", "import os; assert os.environ['GPU'] == '1'"], {"GPU": "1"})()
+    with pytest.raises(RuntimeError, match="ended with exit code 4"):
+        jobs.Command([sys.executable, "-c", "raise SystemExit(4)"], {})()

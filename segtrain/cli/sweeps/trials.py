@@ -13,6 +13,7 @@ from segtrain.errors import Interrupted, SegtrainError
 from segtrain.run.folder import create
 from segtrain.run.lock import holder
 from segtrain.run.record import read_record
+from segtrain.run.requeue import SIGNALS
 from segtrain.run.stop import Stop
 from segtrain.settings import Launcher
 from segtrain.sweep.jobs import Job, Jobs, jobs_of
@@ -94,8 +95,7 @@ class _Sweep:
             elif jobs is None:
                 self._run_here(trial, curve)
             else:
-                with jobs.started(trial, self.results.flags) as job:
-                    self._wait(trial, job, curve)
+                self._run_in_jobs(trial, jobs, curve)
         except Interrupted as error:
             if curve.pruned and self.stop.requested is None:
                 trial.status = "pruned"
@@ -125,6 +125,24 @@ class _Sweep:
         words = ["segtrain", "train", *trial.words]
         launch.train_in(trial.folder, made, trial.config, _TrialStop(self.stop, curve), words)
         trial.status = "finished"
+
+    def _run_in_jobs(self, trial: Trial, jobs: Jobs, curve: _PrunedCurve) -> None:
+        """Trains a trial in a process, or in one job after another while each of them is stopped early, at
+        its time limit or by preemption, and has come further than the one before."""
+        resumable = importlib.import_module("segtrain.checkpoint.finding").to_resume
+        before = None
+        while True:
+            with jobs.started(trial, self.results.flags) as job:
+                self._wait(trial, job, curve)
+            stopped = (read_record(trial.folder).get("exit_code") or 0) - 128 in SIGNALS
+            if not jobs.limited or trial.status != "failed" or not stopped:
+                return
+            reached = resumable(trial.folder)
+            if reached in (None, before) or self.stop.requested is not None:
+                return
+            before = reached
+            say(f"trial {trial.number}: {trial.error}; started again")
+            trial.status, trial.error = "running", ""
 
     def _wait(self, trial: Trial, job: Job, curve: _PrunedCurve) -> None:
         """Waits for the process of a trial, and sets how it ended."""
