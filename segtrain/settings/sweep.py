@@ -23,7 +23,9 @@ class Sweep:
         "1e-1))'}; a key on the command line replaces its entry",
     )
     trials: Annotated[int, FROM_1] = key(
-        20, "optuna: number of trials in all; pruned and failed ones count, repeated ones count once"
+        20,
+        "optuna: number of trials in all; pruned and failed ones count, repeated ones count once; fewer "
+        "where the swept keys have fewer combinations, none of which is trained twice",
     )
     sampler: Literal["tpe", "random"] = key(
         "tpe", "optuna: tree-structured Parzen estimator (Bergstra et al. 2011), or random values"
