@@ -23,7 +23,9 @@ class Sweep:
         "1e-1))'}; a key on the command line replaces its entry",
     )
     trials: Annotated[int, FROM_1] = key(
-        20, "optuna: number of trials, pruned and failed ones too; one that is tried again counts once"
+        20,
+        "optuna: number of trials, pruned and failed ones too; one that is tried again counts once; fewer "
+        "where the swept keys have fewer combinations, none of which is trained twice",
     )
     sampler: Literal["tpe", "random"] = key(
         "tpe", "optuna: tree-structured Parzen estimator (Bergstra et al. 2011), or random values"
@@ -52,8 +54,8 @@ class Launcher:
     )
     jobs: Annotated[int, FROM_1] | None = key(
         None,
-        "trials at once; null: joblib: one for each GPU, without GPUs one; submitit: 8. More trials than "
-        "GPUs share them",
+        "trials at once; null: one for each GPU of this machine, without GPUs one; submitit with Slurm: 8. "
+        "More trials than GPUs share them",
     )
     gpus: Annotated[int, FROM_0] = key(1, "submitit: GPUs of each job")
     cpus: Annotated[int, FROM_1] = key(8, "submitit: CPU cores of each job")
@@ -61,7 +63,7 @@ class Launcher:
         None, "submitit: memory of each job in GB; null: the cluster's default"
     )
     minutes: Annotated[int, FROM_1] = key(
-        240, "submitit: time limit of each job; a trial that reaches it resumes when the command is repeated"
+        240, "submitit: time limit of each job; a trial that reaches it saves and goes on in another job"
     )
     partition: str | None = key(None, "submitit: partition of Slurm; null: the cluster's default")
     account: str | None = key(None, "submitit: account of Slurm; null: yours")

@@ -47,9 +47,11 @@ class Job(Protocol):
 
 
 class Jobs(Protocol):
-    """A way to start trials. at_once: how many run at a time."""
+    """A way to start trials. at_once: how many run at a time. limited: whether they may be stopped by others
+    than the sweep, at a time limit or by preemption, and are to be resumed."""
 
     at_once: int
+    limited: bool
 
     def started(self, trial: Trial, flags: list[str]) -> contextlib.AbstractContextManager[Job]:
         """Starts a trial in its folder. flags: of the command line, such as --config-dir. LaunchError if it
@@ -102,26 +104,40 @@ def log_of(trial: Trial) -> Path:
 class LocalJobs:
     """Processes on this machine, each with a GPU of its own, or without GPUs a share of the CPU cores."""
 
+    limited = False
+
     def __init__(self, settings: Launcher):
         _package("joblib", "joblib")
-        gpus = visible_gpus()
-        self.at_once = settings.jobs or max(1, len(gpus))
-        self._places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for place in range(self.at_once):
-            self._places.put(place_of(gpus, place, self.at_once))
+        self._places = Places(settings.jobs, visible_gpus())
+        self.at_once = self._places.num
 
     @contextlib.contextmanager
     def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
-        place = self._places.get()
+        with self._places.taken() as place, open(log_of(trial), "ab") as log:
+            job = LocalJob(_words(trial, flags), log, environment(place), trial)
+            try:
+                yield job
+            finally:
+                job.end()  # before its GPU goes to another trial
+
+
+class Places:
+    """The parts of this machine that processes get. num: how many, by default one for each GPU."""
+
+    def __init__(self, num: int | None, gpus: list[str]):
+        self.num = num or max(1, len(gpus))
+        self._free: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for place in range(self.num):
+            self._free.put(place_of(gpus, place, self.num))
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[dict[str, str]]:
+        """The environment variables of a place that no other process has meanwhile."""
+        place = self._free.get()
         try:
-            with open(log_of(trial), "ab") as log:
-                job = LocalJob(_words(trial, flags), log, environment(place), trial)
-                try:
-                    yield job
-                finally:
-                    job.end()  # before its GPU goes to another trial
+            yield place
         finally:
-            self._places.put(place)
+            self._free.put(place)
 
 
 def visible_gpus() -> list[str]:
@@ -207,16 +223,21 @@ def last_error(log: Path) -> str:
 class SlurmJobs:
     """Jobs of Slurm through submitit, or where there is no Slurm local processes."""
 
+    limited = True
+
     def __init__(self, settings: Launcher, folder: Path):
         self._submitit = _package("submitit", "slurm")
         _package("joblib", "slurm")
-        self.at_once = settings.jobs or SUBMITTED_AT_ONCE
         cluster = None if settings.cluster == "auto" else settings.cluster
         self._logs = folder.resolve() / "submitit"
         try:
             self._executor = self._submitit.AutoExecutor(self._logs, cluster=cluster)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"launcher.cluster={settings.cluster}: {error}") from error
+        self._places = None  # Slurm gives each job its GPU and its cores; submitit gives all the first GPU
+        if self._executor.cluster == "local":
+            self._places = Places(settings.jobs, visible_gpus() if settings.gpus else [])
+        self.at_once = self._places.num if self._places else settings.jobs or SUBMITTED_AT_ONCE
         slurm = {"slurm_partition": settings.partition, "slurm_account": settings.account}
         self._executor.update_parameters(
             name=folder.name,
@@ -230,19 +251,23 @@ class SlurmJobs:
     @contextlib.contextmanager
     def started(self, trial: Trial, flags: list[str]) -> Iterator[Job]:
         submitted = self._logs / f"{trial.folder.name}.job"
-        job = self._of_earlier_call(submitted)
-        if job is None:
-            command = self._submitit.helpers.CommandFunction(_words(trial, flags), verbose=False)
-            try:
-                job = self._executor.submit(command)
-            except self._submitit.core.utils.FailedJobError as error:
-                said = (str(error).strip().splitlines() or ["sbatch failed"])[-1]
-                raise LaunchError(
-                    f"launcher=submitit: Slurm refused a job: {said}; check launcher.partition, .account, "
-                    f".gpus, .cpus, .minutes and .memory_gb"
-                ) from error
-            write_atomic(submitted, str(job.job_id).encode())
-        yield SlurmJob(job, trial)
+        with contextlib.ExitStack() as stack:
+            job = self._of_earlier_call(submitted)
+            if job is None:
+                place = stack.enter_context(self._places.taken()) if self._places else {}
+                job = self._submit(Command(_words(trial, flags), place))
+                write_atomic(submitted, str(job.job_id).encode())
+            yield SlurmJob(job, trial)
+
+    def _submit(self, command: Command):
+        try:
+            return self._executor.submit(command)
+        except self._submitit.core.utils.FailedJobError as error:
+            said = (str(error).strip().splitlines() or ["sbatch failed"])[-1]
+            raise LaunchError(
+                f"launcher=submitit: Slurm refused a job: {said}; check launcher.partition, .account, .gpus, "
+                f".cpus, .minutes and .memory_gb"
+            ) from error
 
     def _of_earlier_call(self, submitted: Path):
         """The job that an earlier call submitted for a trial, if it still waits in the queue or runs."""
@@ -252,6 +277,24 @@ class SlurmJobs:
             return None
         job = self._executor.job_class(self._logs, number) if re.fullmatch("[0-9_]+", number) else None
         return None if job is None or job.done() else job
+
+
+class Command:
+    """What a job of submitit runs: the process of a trial. place: environment variables of its own."""
+
+    def __init__(self, words: list[str], place: Mapping[str, str]):
+        self.words, self.place = words, dict(place)
+
+    def __call__(self) -> None:
+        # Not submitit's CommandFunction, which kills the process at the time limit and keeps its output back.
+        with subprocess.Popen(self.words, stdin=subprocess.DEVNULL, env=environment(self.place)) as process:
+            try:
+                code = process.wait()
+            except BaseException:  # raised by submitit's handler of the signal before the time limit
+                process.send_signal(signal.SIGTERM)
+                raise  # once the process has saved and ended, for which Popen waits
+        if code:
+            raise RuntimeError(how_ended(code))
 
 
 class SlurmJob:

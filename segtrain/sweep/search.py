@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import importlib
 import itertools
+import math
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,10 @@ STUDY = "study.db"
 NAME = "segtrain"
 WAIT_S = 20.0
 """How long a data base that another program holds is waited for."""
+MAX_POINTS = 10_000
+"""Largest number of points of a space in which no point is proposed twice."""
+MAX_ASKED = 50
+"""Proposals after which a point is drawn instead."""
 NUMBER, ERROR = "number", "error"
 """Attributes of Optuna's trials: the number of our trial, of which there may be several attempts, and what
 failed."""
@@ -156,10 +162,39 @@ class Proposals:
                 self._study.enqueue_trial(values, user_attrs={NUMBER: trial.number})
             elif len(self.trials) >= self._settings.trials:
                 return None
+            elif not self._waits() and (points := points_of(self._space)):
+                if (values := self._untried(points)) is None:
+                    return None
+                self._study.enqueue_trial(values)
             return self._ask()
 
+    def _waits(self) -> bool:
+        """Whether a call that was killed has left a trial that it had not asked for yet."""
+        return bool(self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.WAITING,)))
+
+    def _untried(self, points: list[dict]) -> dict | None:
+        """What the sampler proposes of the points that no trial has; None if all of them have one.
+
+        A sampler proposes good values again, and their training, of the same seed, would give the same score.
+        So a copy of the study in memory is asked until the values are new; after MAX_ASKED they are drawn."""
+        tried = [trial.swept for trial in self.trials]
+        left = [one for one in points if {key: as_text(value) for key, value in one.items()} not in tried]
+        sampler = self._sampler(self._following)
+        memory = self._optuna.create_study(sampler=sampler, direction=self._study.direction)
+        memory.add_trials(self._study.get_trials(deepcopy=False))
+        for _ in range(MAX_ASKED if left else 0):
+            values = memory.ask(self._space).params
+            if values in left:
+                return values
+        return random.Random(self._following).choice(left) if left else None
+
+    @property
+    def _following(self) -> int:
+        """The number of the next trial."""
+        return 1 + max((trial.number for trial in self.trials), default=0)
+
     def _ask(self) -> Trial:
-        following = 1 + max((trial.number for trial in self.trials), default=0)
+        following = self._following
         self._study.sampler = self._sampler(following)
         asked = self._study.ask()
         number = asked.user_attrs.get(NUMBER, following)
@@ -273,6 +308,21 @@ def distributions(space: Mapping[str, Interval | list[str]]) -> dict[str, object
         except ValueError as error:
             raise ConfigError(f"{key} from {values.low} to {values.high} is no interval: {error}") from error
     return found
+
+
+def points_of(space: Mapping[str, object]) -> list[dict]:
+    """All points of a space of at most MAX_POINTS points, as {key: value}; [] for a larger one."""
+    values = []
+    for one in space.values():
+        if hasattr(one, "choices"):
+            values.append(list(one.choices))
+        elif isinstance(one.low, int) and one.high - one.low < MAX_POINTS * one.step:
+            values.append(list(range(one.low, one.high + 1, one.step)))
+        else:
+            return []
+    if math.prod(map(len, values)) > MAX_POINTS:
+        return []
+    return [dict(zip(space, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _equally_spaced(texts: list[str]) -> list[int]:

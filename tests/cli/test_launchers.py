@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from segtrain.run.lock import holder
+
 pytest.importorskip("joblib")
 
 TINY = (
@@ -169,3 +171,19 @@ def test_jobs_of_submitit_prune_and_finish(tmp_path):
     with open(tmp_path / "outputs/s/sweep.csv", newline="") as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"finished"}
     assert len(list((tmp_path / "outputs/s/submitit").glob("*_submitted.pkl"))) == 3
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_by_others_than_the_sweep_is_followed_by_another(tmp_path):
+    """As by preemption, or at the time limit of a job."""
+    pytest.importorskip("submitit")
+    long = ("trainer.steps=400", "trainer.evaluate_every=null", "trainer.save_every=10")
+    process = start(tmp_path, "launcher=submitit", "launcher.jobs=1", "launcher.gpus=0", "-m", *long)
+    folder = tmp_path / "outputs/s/only"
+    wait_for(lambda: any(folder.glob("checkpoints/[1-9]*")), process)
+    os.kill(holder(folder)["pid"], signal.SIGTERM)
+    code, out = ended(process)
+    assert code == 0, out
+    assert "a checkpoint is saved; started again" in out
+    record = json.loads((folder / "run.json").read_text())
+    assert record["exit_code"] == 0 and [one["exit_code"] for one in record["earlier"]] == [143]

@@ -76,6 +76,18 @@ def test_integers_ranges_and_choices(segtrain, training):
     assert {config["schedule"]["name"] for config in configs} == {"poly", "cosine"}
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_values_are_trained_twice(segtrain, training, sampler):
+    """A sweep of fewer values than sweep.trials ends when all of them are trained."""
+    words = ["loss=cross_entropy,dice", "seed=range(0,3)", f"sweep.sampler={sampler}", "sweep.startup=2"]
+    assert segtrain(*SWEEP, "sweep.trials=4", *words).code == 0
+    assert segtrain(*SWEEP, "sweep.trials=20", *words).code == 0
+    values = [(config["loss"]["name"], config["seed"]) for config in training.configs]
+    assert sorted(values) == [(loss, seed) for loss in ("cross_entropy", "dice") for seed in range(3)]
+    assert [row["status"] for row in rows()] == ["finished"] * 6
+    assert len(study().trials) == 6
+
+
 def test_a_killed_sweep_ends_as_an_undisturbed_one(segtrain, training):
     words = ["sweep.trials=6", LR, "loss=cross_entropy,dice"]
     assert segtrain(*SWEEP, "name=straight", *words).code == 0
@@ -159,7 +171,7 @@ def test_a_kill_while_values_are_proposed_is_made_good(segtrain, training, asked
 
 
 def test_values_that_make_no_valid_config_fail_alone(segtrain, training):
-    words = ["model=unet,deeplabv3plus", "model.output_stride=8", "sweep.trials=6", "sweep.sampler=random"]
+    words = ["model=unet,deeplabv3plus", "model.output_stride=8", "seed=0,1,2", "sweep.trials=6"]
     assert segtrain(*SWEEP, *words).code == 1
     assert {config["model"]["name"] for config in training.configs} == {"deeplabv3plus"}
     failed = [row for row in rows() if row["status"] == "failed"]

@@ -86,9 +86,7 @@ def test_a_combination_that_is_given_twice_is_one_run(segtrain, training):
 
 
 def test_the_command_that_shows_the_sweep_is_quoted_for_the_shell(segtrain, training):
-    assert (
-        "segtrain sweep show 'sweep=a b'  # with" in segtrain(*SWEEP, "seed=1", "hydra.sweep.dir=a b").out
-    )
+    assert "segtrain sweep show 'sweep=a b'  # with" in segtrain(*SWEEP, "seed=1", "hydra.sweep.dir=a b").out
 
 
 def test_option_that_only_one_of_the_networks_has(segtrain, training):

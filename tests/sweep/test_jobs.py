@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +66,7 @@ class Slurm:
     def submit(self, command):
         if self.refuses:
             raise pytest.importorskip("submitit").core.utils.FailedJobError(self.refuses)
-        self.submitted.append(command.command)
+        self.submitted.append(command.words)
         return self.job_class(None, str(100 + len(self.submitted)))
 
     def job_class(self, folder, number):
@@ -113,3 +115,67 @@ def test_a_trial_is_one_run_of_its_own(tmp_path):
         "resume=auto",
         f"hydra.run.dir={trial.folder}",
     }
+
+
+def test_local_jobs_of_submitit_have_a_gpu_each(tmp_path, monkeypatch):
+    """submitit itself would give GPU 0 to all of them, whatever CUDA_VISIBLE_DEVICES holds."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    commands = []
+
+    def submit(_, command):
+        commands.append(command)
+        return SimpleNamespace(job_id=len(commands))
+
+    monkeypatch.setattr("submitit.AutoExecutor.submit", submit)
+    submitted = jobs.jobs_of(Launcher(name="submitit", cluster="local"), tmp_path)
+    assert submitted.at_once == 2
+    first, second, third, fourth = (Trial(n, {}, folder=tmp_path / f"trial{n}") for n in range(1, 5))
+    with submitted.started(first, []), submitted.started(second, []):
+        pass
+    with submitted.started(third, []):
+        pass
+    assert [one.place for one in commands] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in ("3", "5", "5")]
+    without = jobs.jobs_of(Launcher(name="submitit", cluster="local", gpus=0, jobs=2), tmp_path)
+    assert without.at_once == 2
+    with without.started(fourth, []):
+        assert "CUDA_VISIBLE_DEVICES" not in commands[-1].place
+
+
+SAVES = """
+import signal, sys, time
+def save(*_):
+    time.sleep(0.5)
+    open(sys.argv[1], "w").write("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+open(sys.argv[1], "w").write("began")
+time.sleep(30)
+"""
+
+
+def test_a_job_at_its_time_limit_lets_the_trial_save(tmp_path):
+    """submitit's signal handler raises in the job; the process of the trial is stopped, not killed."""
+    file = tmp_path / "file"
+
+    def limit(*_):
+        if not file.exists() or file.read_text() != "began":
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            return
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, limit)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(TimeoutError):
+            jobs.Command([sys.executable, "-c", SAVES, str(file)], {})()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert file.read_text() == "saved"
+
+
+def test_a_job_fails_as_its_trial_does():
+    jobs.Command([sys.executable, "-c", "import os; assert os.environ['GPU'] == '1'"], {"GPU": "1"})()
+    with pytest.raises(RuntimeError, match="ended with exit code 4"):
+        jobs.Command([sys.executable, "-c", "raise SystemExit(4)"], {})()

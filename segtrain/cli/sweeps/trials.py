@@ -133,8 +133,7 @@ class _Sweep:
         elif jobs is None:
             self._run_here(trial, watch)
         else:
-            with jobs.started(trial, self.results.flags) as job:
-                self._wait(trial, job, watch)
+            self._run_in_jobs(trial, jobs, watch)
 
     def _wait_for_others(self, trial: Trial, watch: _PruningWatch) -> None:
         """Waits while another process trains in the trial's folder: one that an earlier call of the sweep
@@ -163,6 +162,23 @@ class _Sweep:
         words = ["segtrain", "train", *trial.words]
         launch.train_in(trial.folder, made, trial.config, _TrialStop(self, watch), words)
         trial.status = "finished"
+
+    def _run_in_jobs(self, trial: Trial, jobs: Jobs, watch: _PruningWatch) -> None:
+        """Trains a trial in a process, or in one job after another while each of them is stopped early, at
+        its time limit or by preemption, and has come further than the one before."""
+        to_resume = importlib.import_module("segtrain.checkpoint.finding").to_resume
+        before = None
+        while True:
+            with jobs.started(trial, self.results.flags) as job:
+                self._wait(trial, job, watch)
+            if not jobs.limited or trial.status != "stopped" or self.ends:
+                return
+            reached = to_resume(trial.folder)
+            if reached in (None, before):
+                return
+            before = reached
+            say(f"trial {trial.number}: {trial.error}; started again")
+            trial.status, trial.error = "running", ""
 
     def _wait(self, trial: Trial, job: Job, watch: _PruningWatch) -> None:
         """Waits for the process of a trial, and sets how it ended."""
