@@ -163,6 +163,14 @@ def warm() -> None:
     sys.modules["torch"].set_num_threads(1)
 
 
+def change_step(change: Callable[[Callable], Callable]) -> None:
+    """In a forked process: the training takes `change(step)` in place of its step."""
+    from segtrain.train import loop
+
+    train, changed = loop.train, change(loop.train_step)
+    loop.train = lambda *arguments, **options: train(*arguments, **{"step": changed, **options})
+
+
 def left_behind(folder: Path, within_s: float = 3.0) -> list[int]:
     """Processes that still work in `folder` after `within_s` seconds: forgotten children of a run that has
     ended."""
