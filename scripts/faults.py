@@ -18,13 +18,14 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from injections import kills, overrides, resumes, signals
+from injections import diverging, kills, overrides, resumes, signals
 from injections.figure import PROMISES, Figure, LeftOut
 
 CAMPAIGNS: dict[str, Callable[[bool, Path], list[Figure]]] = {
     "kills": kills.kill_9,
     "resumes": resumes.matrix,
     "signals": signals.random_instants,
+    "nan": diverging.not_finite,
     "overrides": overrides.override_lists,
 }
 
