@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from injections import diverging, kills, overrides, resumes, signals
+from injections import diverging, kills, overrides, resumes, signals, storage
 from injections.figure import PROMISES, Figure, LeftOut
 
 CAMPAIGNS: dict[str, Callable[[bool, Path], list[Figure]]] = {
@@ -26,6 +26,8 @@ CAMPAIGNS: dict[str, Callable[[bool, Path], list[Figure]]] = {
     "resumes": resumes.matrix,
     "signals": signals.random_instants,
     "nan": diverging.not_finite,
+    "calls": storage.failing_calls,
+    "disks": storage.full_disk,
     "overrides": overrides.override_lists,
 }
 
