@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from injections import diverging, kills, overrides, resumes, signals, storage
+from injections import diverging, existing, kills, overrides, resumes, sharing, signals, storage
 from injections.figure import PROMISES, Figure, LeftOut
 
 CAMPAIGNS: dict[str, Callable[[bool, Path], list[Figure]]] = {
@@ -28,7 +28,10 @@ CAMPAIGNS: dict[str, Callable[[bool, Path], list[Figure]]] = {
     "nan": diverging.not_finite,
     "calls": storage.failing_calls,
     "disks": storage.full_disk,
+    "folder": sharing.one_folder,
+    "workers": sharing.lost_workers,
     "overrides": overrides.override_lists,
+    **{name: existing.campaign(tests) for name, tests in existing.TESTS.items()},
 }
 
 
