@@ -57,7 +57,7 @@ TESTS = {
     ),
     "garbage": Tests(
         4,
-        "garbage, pipes, folders and links for files; closed and full streams; other systems; advice followed",
+        "garbage, pipes, folders and links for files; closed and full streams; other systems; advice",
         (
             *("faults/test_garbage.py", "faults/test_streams.py", "faults/test_other_systems.py"),
             *(

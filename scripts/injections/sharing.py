@@ -103,8 +103,8 @@ def lost_workers(quick: bool, folder: Path) -> list[Figure]:
     programs.progress(f"lost workers: {len(numbers)}, {found} noticed, {len(failures)} wrong")
     text = (
         f"{found} runs end with exit 6 in one line, the others had all their batches; at most "
-        f"{slowest:.1f} s (a frozen worker is waited for 20 s); {len(failures)} of {len(numbers)} hang, leave "
-        f"a process behind, or differ from the straight run after the resume"
+        f"{slowest:.1f} s (a frozen worker is waited for 20 s); {len(failures)} of {len(numbers)} hang, "
+        f"leave a process behind, or differ from the straight run after the resume"
     )
     return [Figure(6, "loader workers killed or frozen", len(numbers), text, failures)]
 

@@ -25,6 +25,7 @@ WORDS = (
     "trainer.evaluate_every=4",
 )
 NAMED = (*WORDS, "name=run", "resume=auto")
+WRITES = 12
 AT_SAVE = 2
 """The save whose calls fail; there is a checkpoint before it."""
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
@@ -37,26 +38,34 @@ def failing_calls(quick: bool, folder: Path) -> list[Figure]:
     straight = _straight(folder, NAMED)
     counted = folder / "counted"
     programs.run(NAMED, counted, change=functools.partial(_fail_at, 0, 0, counted / "calls"))
-    total, failures, refused = int((counted / "calls").read_text()), [], 0
-    places = range(1, total + 1, max(1, total // 3) if quick else 1)
-    for number in places:
+    names, failures, refused = (counted / "calls").read_text().split(), [], 0
+    chosen = _calls_to_fail(names)
+    chosen = chosen[:: len(chosen) // 3] if quick else chosen
+    for number in chosen:
         place, error = programs.fresh(folder / "failing"), ERRORS[number % len(ERRORS)]
         ended = programs.run(NAMED, place, change=functools.partial(_fail_at, number, error, place / "calls"))
         refused += ended.code == 4
         wrong = ended.wrong(0, 4) or _resumes(place, straight, NAMED, "outputs/run")
         if wrong:
-            failures.append(f"{errno.errorcode[error]} at call {number}: {wrong}")
-    programs.progress(f"failing calls: {len(places)}, {len(failures)} wrong")
+            failures.append(f"{errno.errorcode[error]} at call {number}, {names[number - 1]}: {wrong}")
+    programs.progress(f"failing calls: {len(chosen)} of {len(names)}, {len(failures)} wrong")
     return [
         Figure(
             1,
-            "I/O error, full disk or quota at each call of a save",
-            len(places),
+            f"I/O error, full disk or quota at each call of a save (of writes, every {WRITES}th)",
+            len(chosen),
             f"{refused} end with exit 4 in one line, the others (removals of old files) go on; "
             f"{len(failures)} lost the checkpoint before or differ from the straight run after the resume",
             failures,
         )
     ]
+
+
+def _calls_to_fail(names: list[str]) -> list[int]:
+    """Numbers, from 1, of the calls that are no writes, and of every WRITES-th write."""
+    writes = [number for number, name in enumerate(names, 1) if name == "write"]
+    others = [number for number, name in enumerate(names, 1) if name != "write"]
+    return sorted([*others, *writes[::WRITES], *writes[-1:]])
 
 
 def full_disk(quick: bool, folder: Path) -> list[Figure]:
@@ -113,20 +122,20 @@ def _resumes(place: Path, straight: Path, words, run: str | Path) -> str | None:
     return ended.wrong(0) or programs.difference(place / run, straight, STEPS)
 
 
-def _fail_at(number: int, error: int, count: Path) -> None:
-    """In the process of a run: call `number` of its save AT_SAVE fails with `error`; 0: none. The number of
-    calls is written into the file `count` after the save."""
+def _fail_at(number: int, error: int, log: Path) -> None:
+    """In the process of a run: call `number` of its save AT_SAVE fails with `error`; 0: none. The names of
+    the calls are written into the file `log` after the save."""
     from segtrain.checkpoint import saving
     from segtrain.commands.run import RunOutput
 
-    saves, calls, counting = 0, 0, False
+    saves, counting, calls = 0, False, []
 
-    def failing(real: Callable) -> Callable:
+    def failing(name: str, real: Callable) -> Callable:
         def call(*arguments, **options):
-            nonlocal calls
-            calls += counting
-            if counting and calls == number:
-                raise OSError(error, os.strerror(error))
+            if counting:
+                calls.append(name)
+                if len(calls) == number:
+                    raise OSError(error, os.strerror(error))
             return real(*arguments, **options)
 
         return call
@@ -147,13 +156,13 @@ def _fail_at(number: int, error: int, count: Path) -> None:
         finally:
             if counting:
                 counting = False
-                count.write_text(str(calls))
+                log.write_text("\n".join(calls))
 
-    saved, written = RunOutput.save, failing(saving._Hashed.write)
+    saved, written = RunOutput.save, failing("write", saving._Hashed.write)
     RunOutput.save, saving._Hashed.write = save, write
-    saving.open = failing(builtins.open)
+    saving.open = failing("open", builtins.open)
     for name in CALLS:
-        setattr(os, name, failing(getattr(os, name)))
+        setattr(os, name, failing(name, getattr(os, name)))
 
 
 @contextlib.contextmanager
