@@ -30,7 +30,7 @@ def one_folder(quick: bool, folder: Path) -> list[Figure]:
     SIGKILL, and the next one takes over its lock and ends as the straight run."""
     rng, failures = random.Random(0), []
     straight = _straight(folder)
-    rounds = 2 if quick else 15
+    rounds = 1 if quick else 15
     slowest = 0.0
     for number in range(rounds):
         place = programs.fresh(folder / "shared")
@@ -87,7 +87,7 @@ def lost_workers(quick: bool, folder: Path) -> list[Figure]:
     """A loader worker is killed or frozen at a random instant; the run is then resumed."""
     rng, failures, slowest, found = random.Random(0), [], 0.0, 0
     straight = _straight(folder)
-    numbers = [signal.SIGKILL] * (2 if quick else 24) + [signal.SIGSTOP] * (0 if quick else 3)
+    numbers = [signal.SIGKILL] * (1 if quick else 24) + [signal.SIGSTOP] * (0 if quick else 3)
     for number in numbers:
         place = programs.fresh(folder / "workers")
         process = programs.start((*WORDS, "loader.workers=2"), place)

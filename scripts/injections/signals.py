@@ -39,7 +39,7 @@ def random_instants(quick: bool, folder: Path) -> list[Figure]:
     imported, then the run is resumed and stopped again until it ends. Half the signals go to processes
     started anew, half to forked ones."""
     rng, signals = random.Random(0), Signals()
-    for real, count in {True: 3 if quick else 50, False: 6 if quick else 70}.items():
+    for real, count in ({False: 4} if quick else {True: 50, False: 70}).items():
         straight = folder / f"straight-{real}"
         whole = programs.run(WORDS, straight, real=real)
         assert whole.code == 0, whole.err

@@ -76,9 +76,9 @@ def full_disk(quick: bool, folder: Path) -> list[Figure]:
     whole = sum(
         file.stat().st_size for file in straight.rglob("*") if file.is_file() and not file.is_symlink()
     )
-    count = 3 if quick else 40
+    count = 2 if quick else 40
     for number in range(count):
-        kilobytes = rng.randint(8, whole // 1000)
+        kilobytes = rng.randint(8, 2 * whole // 1000)
         with _small_disk(folder / f"disk-{number}", kilobytes) as disk:
             words = (*WORDS, f"hydra.run.dir={disk / 'run'}", "resume=auto")
             place = folder / f"place-{number}"
