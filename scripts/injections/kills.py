@@ -92,8 +92,10 @@ def _goes_on(step: int) -> tuple[str, str]:
     return f"resuming from outputs/run/checkpoints/{step}\n", "outputs/run is finished"
 
 
-def _kill_after(process: programs.Process, delay_s: float, saves_in: Path | None, rng: random.Random) -> None:
-    """Kills the process after the delay, or within 4 ms of the beginning of the next save of the run
+def _kill_after(
+    process: programs.Process, delay_s: float, saves_in: Path | None, rng, within_s=0.004
+) -> None:
+    """Kills the process after the delay, or `within_s` after the beginning of the next save of the run
     `saves_in`."""
     end = time.monotonic() + delay_s
     while process.alive() and time.monotonic() < end:
@@ -101,7 +103,7 @@ def _kill_after(process: programs.Process, delay_s: float, saves_in: Path | None
     if saves_in is not None:
         while process.alive() and not _saving(saves_in, process.pid):
             time.sleep(0.0002)
-        time.sleep(rng.uniform(0, 0.004))
+        time.sleep(rng.uniform(0, within_s))
     process.send(signal.SIGKILL)
 
 
@@ -144,13 +146,16 @@ def _logged(run: Path) -> int:
 
 
 def _naive_losses(folder: Path, rng: random.Random, quick: bool) -> tuple[int, int]:
-    """(unreadable files, kills) of a saver that writes over one file; until the first loss if quick."""
+    """(unreadable files, kills) of a saver that writes over one file, killed as segtrain's own is; if quick,
+    killed in its saves until the first loss."""
     place, unreadable, tried = folder / "naive", 0, 0
     lasts_s = programs.run((*WORDS, "name=whole"), place, change=_save_naively).seconds
-    file = place / "outputs" / "run" / "checkpoints" / NAIVE
-    while tried < (120 if quick and not unreadable else 60 if not quick else 0):
+    run = place / "outputs" / "run"
+    file = run / "checkpoints" / NAIVE
+    while tried < 60 and not (quick and unreadable):
         process = programs.start(WORDS, place, change=_save_naively)
-        _kill_after(process, rng.uniform(0, lasts_s), None, rng)
+        in_a_save = run if quick or tried % 3 == 0 else None
+        _kill_after(process, rng.uniform(0, lasts_s), in_a_save, rng, within_s=0.001)
         if process.wait().code == -signal.SIGKILL:
             tried += 1
             unreadable += file.exists() and not _loads(file)
@@ -163,8 +168,12 @@ def _save_naively() -> None:
     from segtrain import checkpoint
 
     def save(run, step, weights, state, description):
-        (run / "checkpoints").mkdir(exist_ok=True)
-        torch.save((weights, state), run / "checkpoints" / NAIVE)
+        folder = run / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        sign = folder / f".{NAIVE}.{os.getpid()}-saving"
+        sign.touch()
+        torch.save((weights, state), folder / NAIVE)
+        sign.unlink()
 
     checkpoint.save = save
     checkpoint.link = checkpoint.prune = lambda *_: None
