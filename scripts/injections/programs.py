@@ -78,7 +78,9 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self._status = -signal.SIGKILL
-        texts = [self.log.with_suffix(end).read_text(errors="replace") for end in (".out", ".err")]
+        logs = [self.log.with_suffix(end) for end in (".out", ".err")]
+        # A process may be killed before it has made them.
+        texts = [log.read_text(errors="replace") if log.exists() else "" for log in logs]
         return Ended(None if late else self._status, *texts, seconds)
 
 
@@ -105,6 +107,7 @@ def start(words, folder: Path, real: bool = False, change: Callable[[], object] 
 
 def _become(words, folder: Path, log: Path, real: bool, change) -> None:
     code = 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as segtrain.__main__ does
     try:
         os.setsid()
         os.chdir(folder)
