@@ -23,11 +23,13 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 @dataclass
 class Signals:
     """slowest_s: the longest time from a signal to the end of its run. early: signals before a step was
-    taken. failures, differing: one line for each."""
+    taken; in_python: before Python had imported the program; behind: after the program had ended in Python.
+    failures, differing: one line for each."""
 
     count: int = 0
     early: int = 0
     in_python: int = 0
+    behind: int = 0
     slowest_s: float = 0.0
     finished: int = 0
     failures: list[str] = field(default_factory=list)
@@ -96,6 +98,10 @@ def _impolite(signals: Signals, ended: programs.Ended, number: signal.Signals, p
         # Python itself was starting: the system or Python's own handler ends it.
         signals.in_python += 1
         return None
+    if ended.code == -number and "\noutputs/run: step" in "\n" + ended.out:
+        # The run was finished and Python ending; a shell calls this 128 + the signal too.
+        signals.behind += 1
+        return None
     if wrong := ended.wrong(CODES[number]):
         return wrong
     logged = programs.losses(run)[-1]["step"] if (run / "metrics.jsonl").exists() else 0
@@ -110,7 +116,8 @@ def _figures(signals: Signals) -> list[Figure]:
     return [
         Figure(
             7,
-            f"SIGTERM, SIGINT at random instants, {signals.early + signals.in_python} before the first step",
+            f"SIGTERM, SIGINT at random instants, {signals.early + signals.in_python} before the first step, "
+            f"{signals.behind} behind the end",
             signals.count,
             f"exit 143 and 130, every step taken is saved, nothing left running in all but "
             f"{len(signals.failures)}; at most {signals.slowest_s:.1f} s",
