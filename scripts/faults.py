@@ -69,7 +69,7 @@ def injected(names: list[str], quick: bool, folder: Path) -> tuple[list[Figure],
         figures += found
         seconds = time.monotonic() - began
         for figure in found:
-            print(f"  {line_of(figure)}", file=sys.stderr)
+            print("\n    ".join([f"  {line_of(figure)}", *figure.failures]), file=sys.stderr)
         print(f"  {seconds:.0f} s", file=sys.stderr, flush=True)
         shutil.rmtree(place, ignore_errors=True)
     return figures, without
