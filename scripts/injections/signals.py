@@ -119,8 +119,8 @@ def _figures(signals: Signals) -> list[Figure]:
             f"SIGTERM, SIGINT at random instants, {signals.early + signals.in_python} before the first step, "
             f"{signals.behind} behind the end",
             signals.count,
-            f"exit 143 and 130, every step taken is saved, nothing left running in all but "
-            f"{len(signals.failures)}; at most {signals.slowest_s:.1f} s",
+            f"exit 143 and 130, every step taken is saved, nothing left running; {len(signals.failures)} of "
+            f"{signals.count} otherwise; at most {signals.slowest_s:.1f} s",
             signals.failures,
         ),
         Figure(
