@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := outputs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format slow bench camvid wheel clean
+.PHONY: help install demo test lint format slow bench faults camvid wheel clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ format: install ## put the code into its standard form
 
 bench: install ## speed beside named peers, both sides printed
 	$(BIN)/python scripts/bench.py
+
+faults: install ## inject faults into whole runs: kills, full disks, signals …, half an hour on two cores
+	$(BIN)/python scripts/faults.py
 
 wheel: install ## dist/segtrain-*.whl
 	$(BIN)/python -m build --wheel --no-isolation

@@ -1,8 +1,20 @@
-"""`python -m segtrain …` is the same program as `segtrain …`."""
+"""The program: `segtrain …` and `python -m segtrain …`."""
 
+from __future__ import annotations
+
+import signal
 import sys
 
-from segtrain.cli.main import main
+
+def main() -> int:
+    """Runs the command line of this process and returns its exit code."""
+    # A Ctrl-C during the imports below would otherwise end in a traceback of Python. Nothing is lost before
+    # the handlers of a run replace this.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from segtrain.cli.main import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

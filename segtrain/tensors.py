@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ def existing_file(typed: str, key: str, words: tuple[str, ...] = (), others: str
 
     words: what else may be typed. others: the same and more, for the message, such as "the folder of a run".
     """
-    path = Path(typed).expanduser()
+    path = Path(os.path.expanduser(typed))  # Path raises on an unknown user behind ~
     if path.is_file():
         return path
     wrong = "is not a file" if path.exists() else f"does not exist{_nearest_file(path, words)}"

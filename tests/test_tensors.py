@@ -172,3 +172,5 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     for reader in READERS.values():
         with pytest.raises(CheckpointError, match=r"does not fit|missing"):
             reader("~/w.pth")
+        with pytest.raises(ConfigError, match=r"~nobody-of-this-name/w\.pth does not exist"):
+            reader("~nobody-of-this-name/w.pth")

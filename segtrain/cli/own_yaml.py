@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from segtrain.run.plain_yaml import check_plain, first_line, parse_yaml, read_te
 def checked_folder(config_dir: str) -> Path:
     """The resolved path of --config-dir. ConfigError if it is not a folder, or if one of its YAMLs has the
     name of a shipped one."""
-    folder = Path(config_dir).expanduser().resolve()
+    # Path raises on an unknown user behind ~ and on links in a circle; os.path leaves both as they are.
+    folder = Path(os.path.realpath(os.path.expanduser(config_dir)))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir {config_dir} is not a folder")
     shipped = Path(__import__("segtrain.conf", fromlist=["conf"]).__path__[0])
@@ -48,7 +50,7 @@ def _source_class() -> type:
 
         def load_config(self, config_path: str) -> ConfigResult:
             path = Path(self.path, self._normalize_file_name(config_path))
-            if not path.resolve().is_relative_to(self.path):
+            if not Path(os.path.realpath(path)).is_relative_to(self.path):
                 raise ConfigError(f"{path} lies outside of the folder of --config-dir")
             text = read_text(path)
             header = _header(ConfigSource._get_header_dict, text, path)

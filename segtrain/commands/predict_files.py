@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def inputs(
     """
     suffixes = suffixes_of(channels)
     source = Path(path)
-    if source.is_dir() and source.resolve() == Path(output).resolve():
+    if source.is_dir() and os.path.realpath(source) == os.path.realpath(output):
         raise ConfigError(
             f"output={output} is the folder of the images, and results would lie among them; give another "
             f"folder"

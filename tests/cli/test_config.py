@@ -534,6 +534,12 @@ def test_own_file_that_is_none(own, tmp_path):
 
 def test_own_folder_must_exist_and_hide_nothing(own, tmp_path):
     assert "is not a folder" in refused(config_dir=tmp_path / "nix")
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "loop", "~nobody-of-this-name"):
+        assert f"--config-dir {folder} is not a folder" in refused(config_dir=folder)
+    (own.folder / "loss").mkdir(exist_ok=True)
+    (own.folder / "loss" / "circle.yaml").symlink_to("circle.yaml")
+    assert "loss=circle does not exist" in refused("loss=circle", config_dir=own.folder)
     own("model/unet.yaml", "name: unet\n")
     assert "rename it" in refused(config_dir=own.folder)
 

@@ -89,6 +89,12 @@ def test_results_below_the_images_are_not_predicted_in_turn(run, capsys, source,
     ]
 
 
+def test_results_into_a_link_that_leads_nowhere_are_refused(run, capsys):
+    (run / "circle").symlink_to("circle")
+    assert cli.main(["predict", "run=outputs/run", "input=photos", "output=circle", "device=cpu"]) in (2, 4)
+    assert "circle" in capsys.readouterr().err
+
+
 def test_results_among_the_images_are_refused(run, capsys):
     for output in ("photos", "./photos/more/.."):
         assert cli.main(["predict", "run=outputs/run", "input=photos", f"output={output}", "device=cpu"]) == 2

@@ -1,10 +1,12 @@
 """SIGTERM and SIGINT end the step and save; a second SIGINT ends everything at once, children too."""
 
+import configparser
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +286,35 @@ def test_a_signal_in_the_middle_of_an_import_ends_the_run_politely(tmp_path, mod
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert ended.returncode == code and f"stopped by {number.name}" in ended.stderr, ended.stderr
     assert "Traceback" not in ended.stderr and not (tmp_path / "outputs" / "run").exists()
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+at = sys.argv.pop(1)
+class Sender:
+    def find_spec(self, name, path=None, target=None):
+        if name == at:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Sender())
+from segtrain.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("module", ["segtrain.cli.main", "segtrain.commands", "segtrain.cli.catalogue"])
+def test_ctrl_c_while_the_program_is_imported_prints_no_traceback(module):
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_AT, module, "list"], capture_output=True, text=True
+    )
+    # A shell calls this 130, as it does 128 + any signal that ends a process.
+    assert ended.returncode == -signal.SIGINT and not ended.stderr
+
+
+def test_the_installed_program_begins_there():
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg")
+    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
+    assert "segtrain = segtrain.__main__:main" in scripts
 
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["terminal closed", "nohup"])
