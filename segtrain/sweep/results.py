@@ -111,7 +111,7 @@ def read_results(folder: Path) -> Results | None:
         return Results(
             Score(str(state["score"]), bool(state["lower_is_better"])),
             [Trial.from_plain(trial) for trial in state["trials"]],
-            dict(state["settings"]),
+            {**state["settings"], "over": dict(state["settings"].get("over") or {})},
             [str(word) for word in state["command"]],
             [str(word) for word in state.get("flags", [])],
         )
