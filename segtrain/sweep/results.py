@@ -108,10 +108,12 @@ def read_results(folder: Path) -> Results | None:
     path = folder / STATE
     try:
         state = parsed(read_own(path, MAX_STATE))
+        settings = dict(state["settings"])
+        dict(settings.get("over") or {})  # fails for what is no mapping
         return Results(
             Score(str(state["score"]), bool(state["lower_is_better"])),
             [Trial.from_plain(trial) for trial in state["trials"]],
-            dict(state["settings"]),
+            settings,
             [str(word) for word in state["command"]],
             [str(word) for word in state.get("flags", [])],
         )

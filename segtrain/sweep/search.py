@@ -266,9 +266,14 @@ def study_errors(path: Path) -> Iterator[None]:
         if isinstance(error.__cause__, SegtrainError):
             raise error.__cause__ from error
         cause = getattr(error, "orig", None) or error.__cause__ or error
+        held = "locked" in str(cause)
+        advice = (
+            "close the program that holds it, and repeat the command"
+            if held
+            else "free some space, or move the file away to begin the study anew"
+        )
         raise CheckpointError(
-            f"{path} cannot be read or written: {str(cause).splitlines()[0]}; free some space, or move the "
-            f"file away to begin the study anew"
+            f"{path} cannot be read or written: {str(cause).splitlines()[0]}; {advice}"
         ) from error
 
 

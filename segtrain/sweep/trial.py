@@ -89,8 +89,12 @@ class Trial:
 
     @staticmethod
     def from_plain(plain: Mapping) -> Trial:
-        """The inverse of `plain`. KeyError or TypeError for data that is none."""
+        """The inverse of `plain`. LookupError, TypeError or ValueError for data that is none."""
         best = plain["best"]
+        if best is not None:
+            numbers = [one for one in Point(**best) if one is not None]
+            if not all(isinstance(one, (int, float)) for one in numbers) or best["value"] != best["value"]:
+                raise ValueError(f"a validation is {best}")
         return Trial(
             number=int(plain["number"]),
             swept={str(key): str(value) for key, value in plain["parameters"].items()},

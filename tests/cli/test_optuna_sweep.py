@@ -241,7 +241,9 @@ def test_a_study_that_another_program_holds_is_one_line(segtrain, training, monk
     monkeypatch.setattr("segtrain.sweep.search.WAIT_S", 0.2)
     other = sqlite3.connect("outputs/s/study.db")
     other.execute("BEGIN EXCLUSIVE")
-    segtrain(*SWEEP, "sweep.trials=3", LR).refused("study.db", "locked", code=4)
+    segtrain(*SWEEP, "sweep.trials=3", LR).refused(
+        "study.db", "locked; close the program that holds it", code=4
+    )
     other.rollback()
 
 

@@ -76,6 +76,15 @@ def test_ways_to_write_several_values(segtrain, training, word, count):
     assert len(training.configs) == len(rows()) == count
 
 
+@pytest.mark.parametrize("more", [[], ["sweep=optuna", "sweep.trials=3"]])
+def test_trials_of_different_scores_are_refused(segtrain, training, tmp_path, more):
+    words = [*SWEEP, *more, "task=semantic,binary", "loss=dice", "name=s"]
+    segtrain(*words).refused(
+        "task=binary has the score val/foreground_iou", "val/miou", "each task by itself"
+    )
+    assert training.configs == [] and not list((tmp_path / "outputs").glob("*"))
+
+
 def test_a_combination_that_is_given_twice_is_one_run(segtrain, training):
     assert segtrain(*SWEEP, "name=s", "seed=1,2,1", "optimizer.lr=0.1,0.1").code == 0
     assert [(config["seed"], config["optimizer"]["lr"]) for config in training.configs] == [

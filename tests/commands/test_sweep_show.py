@@ -194,6 +194,25 @@ def test_what_is_no_sweep_is_refused(segtrain, folder):
         segtrain("sweep", "show", f"sweep={folder}").refused("sweep.json is not the state of a sweep")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best": {"step": 1, "value": "abc"}},
+        {"best": {"step": 1, "value": float("nan")}},
+        {"best": {"step": 1, "value": 0.5, "low": [], "high": 1}},
+        {"over": [1]},
+    ],
+)
+def test_a_state_of_other_types_is_refused(segtrain, folder, change):
+    Results(MIOU, [trial(1, 0.5, seed=1)], {"name": "grid", "over": {"seed": "1"}}, ["segtrain"]).write(
+        folder
+    )
+    state = json.loads((folder / "sweep.json").read_text())
+    (state["settings"] if "over" in change else state["trials"][0]).update(change)
+    (folder / "sweep.json").write_text(json.dumps(state))
+    segtrain("sweep", "show", f"sweep={folder}").refused("sweep.json is not the state of a sweep")
+
+
 def test_a_half_written_curve_is_read_up_to_its_last_whole_line(tmp_path):
     lines = [
         '{"step": 10, "val/miou": 0.5, "val/miou/low": 0.4, "val/miou/high": 0.6}',

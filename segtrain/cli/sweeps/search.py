@@ -49,15 +49,22 @@ def search_of(plan: Plan, grid: list[Trial] | None, folder: Path, score: Score) 
                 trial.status = "finished"
                 trial.read_results(score)
     first_valid(grid)
+    _check_same_score(grid, score)
     return Grid(grid)
 
 
 def _proposals(plan: Plan, folder: Path, score: Score) -> Proposals:
     space = space_of(plan)
-    first_valid([checked(plan.trial(0, end)) for end in ends_of(space)])
+    ends = [checked(plan.trial(0, end)) for end in ends_of(space)]
+    first_valid(ends)
+    _check_same_score(ends, score)
 
     def make(number: int, swept: dict[str, str]) -> Trial:
         trial = checked(plan.trial(number, swept))
+        try:
+            _check_same_score([trial], score)
+        except ConfigError as error:
+            trial.status, trial.error, trial.config = "failed", str(error), None
         trial.folder = folder / f"trial{number:03d}"
         return trial
 
@@ -68,6 +75,16 @@ def _proposals(plan: Plan, folder: Path, score: Score) -> Proposals:
     for trial in ended:
         trial.read_results(score)
     return proposals
+
+
+def _check_same_score(trials: list[Trial], score: Score) -> None:
+    """ConfigError if the best checkpoint of a trial is picked by another score, which has no rank."""
+    for trial in trials:
+        if trial.config is not None and (other := score_of(trial)) != score:
+            raise ConfigError(
+                f"task={trial.config['task']['name']} has the score {other.name}, and other trials have "
+                f"{score.name}: they cannot be ranked together; sweep each task by itself"
+            )
 
 
 def _is_finished(trial: Trial) -> bool:
