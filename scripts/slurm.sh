@@ -6,9 +6,7 @@
 # What stands behind the script is typed as for `segtrain train`; the run needs a name. Two minutes before the time is
 # over (SIGUSR1), and where the job is preempted (SIGTERM), all processes save at one step, the job goes back into the
 # queue, and resumes when it starts again. `scancel --signal=INT JOB` saves and ends for good. Not tried on a cluster yet.
-# To have torchrun start the processes again after a failure, add --max-restarts=3; where that fails in connecting, also
-# `export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` (on one machine, a rank killed 20 times without and 10 times with it: each
-# restart resumed).
+# To have torchrun start the processes again after a failure, add --max-restarts=3 (docs/processes.md, restarts).
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
 #SBATCH --requeue
