@@ -447,6 +447,10 @@ def test_a_link_that_points_elsewhere_is_removed(call, tmp_path):
 # --- every error that proposes something is among the cases, or cannot be met in a test
 
 NOT_RUN = {
+    "starts the trials of a sweep; add --multirun or sweep=NAME": "sweeps: tests of Optuna's sweeps",
+    "is an option of a sweep; add --multirun or sweep=NAME": "sweeps: tests of Optuna's sweeps",
+    "sweep=optuna has nothing to choose; give at least one key": "sweeps: tests of Optuna's sweeps",
+    "needs launcher=joblib or launcher=submitit; add one of them": "sweeps: tests of sweeps",
     "stages run one after another in one process; under torchrun": "several processes: tests of ranks",
     "torchrun --max-restarts restarts a run that has failed": "several processes: tests of ranks",
     "needs a Slurm job, and": "Slurm: tests of requeueing",

@@ -77,7 +77,7 @@ conf = Path(segtrain.__file__).parent / "conf"
 for group in ("data", "model", "loss", "optimizer", "schedule", "augmentation", "tta", "task", "experiment"):
     for file in sorted((conf / group).glob("*.yaml")):
         # Options without a default, as a user would give them.
-        of_published = group != "augmentation" and file.stem.startswith(("ade20k", "camvid", "cityscapes", "coco", "deck", "voc"))
+        of_published = group != "augmentation" and file.stem.startswith(("ade20k", "camvid", "cityscapes", "coco", "deck", "sweep", "voc"))
         needed = {"folder": ["data.images=x", "data.masks=x"], "concat": ["data.sets={camvid:{root:x}}"],
                   "weighted_sum": ["loss.terms={jaccard: {}}"]}.get(file.stem, ["data.root=x"] * of_published)
         code = main(["train", f"{group}={file.stem}", *needed, "--cfg", "job"])
