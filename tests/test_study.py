@@ -57,6 +57,7 @@ def test_the_table_pairs_the_seeds(study, tmp_path, monkeypatch):
     assert "+0.1000 [+0.1000, +0.1000]" in lines[-1]
 
 
+@pytest.mark.slow
 def test_every_recipe_and_view_composes(study, segtrain):
     fixed = ("experiment=camvid_lite0", "data.root=nowhere", "data.split=drive", "--cfg=job")
     for words in study.TRAINED.values():

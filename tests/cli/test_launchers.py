@@ -47,6 +47,7 @@ def ended(process, within_s=240) -> tuple[int, str]:
     return process.returncode, out
 
 
+@pytest.mark.slow
 def test_processes_train_what_one_process_trains_and_a_failure_stays_with_its_trial(tmp_path):
     code, out = ended(
         start(tmp_path, "launcher=joblib", "launcher.jobs=2", "-m", "seed=0,1", "init=null,gone")

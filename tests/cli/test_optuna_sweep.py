@@ -59,11 +59,11 @@ def proposals(folder, num, **settings):
 
 
 def test_proposals_follow_the_seed_and_tpe_gets_better_than_random_values(tmp_path):
-    tpe = proposals(tmp_path / "tpe", 30, startup=5)
-    random = proposals(tmp_path / "random", 30, startup=5, sampler="random")
+    tpe = proposals(tmp_path / "tpe", 20, startup=5)
+    random = proposals(tmp_path / "random", 20, startup=5, sampler="random")
     assert tpe[:5] == random[:5] and tpe != random
-    assert sum(tpe[20:]) / 10 > 0.75 > sum(random[20:]) / 10
-    assert proposals(tmp_path / "again", 30, startup=5)[:8] == tpe[:8]
+    assert sum(tpe[14:]) / 6 > sum(random[14:]) / 6 + 0.2
+    assert proposals(tmp_path / "again", 8, startup=5) == tpe[:8]
     assert not set(proposals(tmp_path / "other", 5, seed=1)) & set(tpe)
 
 
@@ -133,6 +133,7 @@ def test_a_failed_trial_is_recorded_and_repeated_by_the_next_call(segtrain, trai
     assert [row["status"] for row in rows()] == ["finished"] * 4
 
 
+@pytest.mark.slow
 def test_numbers_and_proposals_do_not_depend_on_failures_and_stops(segtrain, training):
     words = ["sweep.trials=4", "sweep.sampler=random", LR]
     assert segtrain(*SWEEP, "name=straight", *words).code == 0
@@ -153,7 +154,7 @@ def test_numbers_and_proposals_do_not_depend_on_failures_and_stops(segtrain, tra
     assert sorted({folder.name for folder in training.folders[4:]}) == [f"trial{n:03d}" for n in range(1, 5)]
 
 
-@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize("asked", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_kill_while_values_are_proposed_is_made_good(segtrain, training, asked):
     words = ["sweep.trials=3", "sweep.sampler=random", LR, "seed=range(0,100)"]
     assert segtrain(*SWEEP, "name=straight", *words).code == 0

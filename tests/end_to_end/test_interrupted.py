@@ -47,7 +47,7 @@ def losses(folder):
     [
         (signal.SIGTERM, 143),
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),  # as whole runs of scripts/faults.py
     ],
 )
 def test_resumed_runs_equal_the_straight_one(straight, tmp_path, number, code):

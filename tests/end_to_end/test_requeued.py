@@ -33,6 +33,7 @@ def job(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_preempted_run_goes_on_when_its_job_starts_again(job):
     command = [sys.executable, "-m", "segtrain", *WORDS]
     process = subprocess.Popen(

@@ -86,6 +86,7 @@ print("composed from", segtrain.__file__)
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_composes_every_config(installed, tmp_path):
     ended = in_empty_folder(installed, tmp_path, "-c", COMPOSE)
     assert ended.returncode == 0, ended.stderr[-2000:]

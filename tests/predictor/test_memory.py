@@ -56,7 +56,9 @@ class Inner(Pixelwise):
 
 
 @pytest.mark.parametrize("network", [Pixelwise, Inner])
-@pytest.mark.parametrize("views", [{}, {"flip": {"axes": ["horizontal", "both"]}}])
+@pytest.mark.parametrize(
+    "views", [{}, pytest.param({"flip": {"axes": ["horizontal", "both"]}}, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("crf", [{}, {"crf": "deeplab", "crf_solver": "torch", "crf_window": 3}])
 def test_no_tensor_is_larger_than_a_row_of_tiles(network, views, crf):
     image = torch.randint(0, 256, (1, 3, HEIGHT, WIDTH), dtype=torch.uint8)

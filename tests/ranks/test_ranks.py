@@ -100,6 +100,7 @@ def test_counts_are_those_of_one_process_for_every_length(num_ranks, tmp_path):
     assert code == 0 and "all equal" in out, out
 
 
+@pytest.mark.slow
 def test_unreadable_samples_of_all_ranks_are_counted(noise, tmp_path):
     (noise / "train" / "images" / "0.png").write_bytes(b"no image")
     words = (
@@ -113,6 +114,7 @@ def test_unreadable_samples_of_all_ranks_are_counted(noise, tmp_path):
     assert out.count("skipped: ") == 1 and "unreadable samples replaced by others: 2 (" in out, out
 
 
+@pytest.mark.slow
 def test_a_gradient_that_one_rank_lacks_counts_as_zeros(tmp_path):
     code, out = run(Path(__file__).with_name("summed.py"), cwd=tmp_path)
     assert code == 0 and "all equal" in out, out
