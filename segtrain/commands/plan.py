@@ -1,4 +1,4 @@
-"""`segtrain plan`: an experiment for a data set and a time, chosen from statistics and a short trial."""
+"""`segtrain plan`: an experiment for a data set and a time, from statistics and a profile of its training."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from segtrain import build
 from segtrain.commands import recipe
 from segtrain.commands.parts import Parts, check_splits
 from segtrain.commands.prepare import prepare
-from segtrain.commands.recipe import Choice, Costs, Findings
-from segtrain.commands.runtime import learned_by
-from segtrain.commands.trial import (
+from segtrain.commands.profiling import (
     IMPORTS_S,
-    Trial,
+    Profile,
     available,
     parts_of,
-    trial,
+    profile,
     without_pretrained,
 )
+from segtrain.commands.recipe import Choice, Costs, Findings
+from segtrain.commands.runtime import learned_by
 from segtrain.data import DATA, Data
 from segtrain.data.selection import names_and_groups
 from segtrain.data.survey.stats import class_pixels
@@ -36,7 +36,7 @@ from segtrain.sample import CLASSES
 from segtrain.text import count, say, table
 
 TRIED = 2
-"""Images a step of the first trial, which tells the memory an image takes."""
+"""Images a step of the first profile, which tells the memory an image takes."""
 USED = 0.6
 """Share of the available memory that a step may take."""
 
@@ -122,9 +122,11 @@ def _chosen(config: Mapping, found: Findings, data: Data, start_s: float, device
     return [*chosen, *recipe.length(found, cost, minutes, batch)]
 
 
-def _tried(config: dict, parts: Parts, found: Findings, device, stop, num_steps: int | None = None) -> Trial:
+def _tried(
+    config: dict, parts: Parts, found: Findings, device, stop, num_steps: int | None = None
+) -> Profile:
     learned = learned_by(config, parts, parts.data.splits["train"], found.class_pixels)
-    return trial(config, parts, learned, device, stop, num_steps=num_steps)
+    return profile(config, parts, learned, device, stop, num_steps=num_steps)
 
 
 def _of_splits(found: Findings, data: Data) -> Findings:
@@ -135,7 +137,7 @@ def _of_splits(found: Findings, data: Data) -> Findings:
 
 
 def _parts(checked: dict, data: Data) -> tuple[Parts, str | None]:
-    """The parts of a trial, and why there are no pretrained weights (None if there are)."""
+    """The parts that are profiled, and why there are no pretrained weights (None if there are)."""
     checked = {**checked, "data": {**checked["data"], **data.settled}}
     try:
         return parts_of(checked), None

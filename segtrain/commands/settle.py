@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segtrain.commands.parts import Parts
+from segtrain.commands.profiling import Profiler
 from segtrain.commands.resume import check_samples, fingerprints
-from segtrain.commands.trial import Probes
 from segtrain.predictor.crf import chosen_solver
 from segtrain.run.saved import AUTO, write_config
 from segtrain.settings import Loader, Trainer
@@ -54,21 +54,21 @@ def settle(
     folder: Path | None,
     parts: Parts,
     description: Mapping | None,
-    probes: Probes | None,
+    profiler: Profiler | None,
     batch_size: int | None = None,
 ) -> Settled:
     """Settles the config and writes config.yaml.
 
     folder: of the run, None for a dry run. description: of the checkpoint to resume from; None for a new run.
-    probes: of the speed of this machine; None for a network that fits itself, which has no loop.
+    profiler: of the speed of this machine; None for a network that fits itself, which has no loop.
     batch_size: in place of loader.batch_size=auto.
     ConfigError if paths of a resumed run's data changed and the samples there are others.
     """
     saved = None if description is None else description["config"]
     of_batches = config if batch_size is None else _with_batches(config, batch_size)
-    settled = _settled_config(of_batches, saved, parts, probes)
+    settled = _settled_config(of_batches, saved, parts, profiler)
     lines = _about_settled(config, settled)
-    new = saved is None and probes is not None
+    new = saved is None and profiler is not None
     length = about_length(Trainer(**config["trainer"]), _epoch(of_batches, parts)) if new else ""
     if folder is None:
         return Settled(settled, None, lines, length)
@@ -82,14 +82,14 @@ def _with_batches(config: Mapping, batch_size: int) -> dict:
     return {**config, "loader": {**config["loader"], "batch_size": batch_size}}
 
 
-def _settled_config(config: Mapping, saved: Mapping | None, parts: Parts, probes: Probes | None) -> dict:
+def _settled_config(config: Mapping, saved: Mapping | None, parts: Parts, profiler: Profiler | None) -> dict:
     """The config with the class names and label_map found in the masks, the solver of the CRF, and, for the
     loop, its intervals in optimizer steps, its length and its memory format."""
     predictor = dict(config["predictor"])
     if predictor["crf"] is not None:
         predictor["crf_solver"] = chosen_solver(predictor["crf_solver"])
     settled = {**config, "data": {**config["data"], **parts.data.settled}, "predictor": predictor}
-    if probes is None:
+    if profiler is None:
         return settled
     settings, steps_per_epoch = Trainer(**config["trainer"]), _epoch(config, parts)
     trainer = settled["trainer"] = _in_steps(config["trainer"], steps_per_epoch)
@@ -100,9 +100,9 @@ def _settled_config(config: Mapping, saved: Mapping | None, parts: Parts, probes
     elif is_new:
         check_length(settings)
     if settings.memory_format == AUTO:
-        trainer["memory_format"] = probes.memory_format(settled)
+        trainer["memory_format"] = profiler.memory_format(settled)
     if is_new and settings.minutes is not None:
-        trainer["steps"] = probes.steps(settled)
+        trainer["steps"] = profiler.steps(settled)
     return settled
 
 

@@ -15,12 +15,12 @@ from segtrain.commands.fit import fit
 from segtrain.commands.learning import batch_shape, build_learning, shard_if_asked, step_errors
 from segtrain.commands.parts import Parts, build_parts
 from segtrain.commands.prepare import prepare
+from segtrain.commands.profiling import Profiler
 from segtrain.commands.resume import resume_or_init, to_resume
 from segtrain.commands.run import RunOutput, about, check_room, events_of, result_of
 from segtrain.commands.runtime import learned_by
 from segtrain.commands.scoring import check_score, scoring_of
 from segtrain.commands.settle import Settled, settle
-from segtrain.commands.trial import Probes
 from segtrain.loader.loader import check_evaluation, split_to_read, training_batches
 from segtrain.settings import Loader, Trainer
 from segtrain.train import loop as training
@@ -56,12 +56,12 @@ def _prepared(config: dict, folder: Path | None, stop) -> Callable[[], dict]:
         return functools.partial(fit, config, folder, parts, scoring, resumed, device, stop)
     learned = learned_by(config, parts, train_split)
     ops, loss = learned.ops, learned.loss
-    probes = Probes(parts, learned, device, stop, start, ranks.world_size())
-    batch_size = ranks.from_main(lambda: probes.loader(config).batch_size)
+    profiler = Profiler(parts, learned, device, stop, start, ranks.world_size())
+    batch_size = ranks.from_main(lambda: profiler.loader(config).batch_size)
     loader = replace(Loader(**config["loader"]), batch_size=batch_size)
     batch_shape(parts, ops, train_split, config["trainer"]["accumulate"], loader)
     settled = Settled(
-        **ranks.from_main(lambda: vars(settle(config, folder, parts, description, probes, batch_size)))
+        **ranks.from_main(lambda: vars(settle(config, folder, parts, description, profiler, batch_size)))
     )
     config, plan = settled.config, settled.loop_plan
     settings = Trainer(**config["trainer"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segtrain.commands import trial
+from segtrain.commands import profiling
 from segtrain.commands.batch_size import USED, largest_batch
 from segtrain.errors import ResourceError
 
@@ -61,12 +61,12 @@ def test_the_run_saves_the_number(segtrain, monkeypatch):
     def tried_on_a_gpu(config, parts, learned, device, stop, num_steps=None):
         images = config["loader"]["batch_size"]
         tried.append((images, config["trainer"]["accumulate"]))
-        return trial.Trial(1.0, 0.0, 0.0, 100 + 50 * images)
+        return profiling.Profile(1.0, 0.0, 0.0, 100 + 50 * images)
 
-    monkeypatch.setattr(trial, "trial", tried_on_a_gpu)
-    monkeypatch.setattr(trial, "available", lambda device: 1000)
+    monkeypatch.setattr(profiling, "profile", tried_on_a_gpu)
+    monkeypatch.setattr(profiling, "available", lambda device: 1000)
     segtrain(*WORDS, "device=cpu").refused("loader.batch_size=auto measures the memory of a CUDA device")
-    monkeypatch.setattr(trial, "check_device", lambda device: None)
+    monkeypatch.setattr(profiling, "check_device", lambda device: None)
     result = segtrain(*WORDS, "trainer.accumulate=2", "device=cpu")
     assert result.code == 0, result.err
     assert tried == [(2, 1), (4, 1), (15 // 8 * 8, 1)]

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from segtrain import build
-from segtrain.commands import recipe, trial
+from segtrain.commands import profiling, recipe
 from segtrain.commands.plan import findings_of, plan
 from segtrain.commands.recipe import Choice, Costs, Findings
 from segtrain.data import DATA
@@ -135,11 +135,11 @@ def test_reasons_of_any_text_are_comments_of_the_yaml():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A small encoder, and a trial of two steps."""
+    """A small encoder, and a profile of two steps."""
     monkeypatch.setattr(recipe, "SMALL", "test_resnet")
     monkeypatch.setattr(recipe, "BATCH", {"cpu": 2})
-    monkeypatch.setattr(trial, "STEPS", 2)
-    monkeypatch.setattr("segtrain.commands.plan.trial", trial.trial)
+    monkeypatch.setattr(profiling, "STEPS", 2)
+    monkeypatch.setattr("segtrain.commands.plan.profile", profiling.profile)
 
 
 def test_the_yaml_composes_and_trains(segtrain, tmp_path, write_pair, quick):
@@ -188,7 +188,7 @@ def test_a_signal_ends_it_and_nothing_is_written(tmp_path, monkeypatch, quick):
         stop.requested = signal.SIGINT
         return train_step(*arguments)
 
-    monkeypatch.setattr(trial, "train_step", signalled)
+    monkeypatch.setattr(profiling, "train_step", signalled)
     config = {"device": "cpu", "threads": None, "minutes": 1.0, "output": "my.yaml", "overwrite": False}
     data = build.check_groups("plan", {"data": {"name": "shapes", "size": 48, "num_train": 4, "num_val": 2}})
     with pytest.raises(Interrupted) as caught:

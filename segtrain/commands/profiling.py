@@ -1,4 +1,4 @@
-"""A short trial of a training config: seconds a step and an image, and bytes of memory an image."""
+"""A short profile of a training config: seconds a step and an image, and bytes of memory an image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from segtrain.train.random_state import random_state, restore_random_state
 from segtrain.train.step import train_step, update_average
 
 STEPS, WARM_UP = 20, 4
-"""Steps of a trial, and how many of its first are not timed."""
+"""Steps of a profile, and how many of its first are not timed."""
 EVALUATED = (1, 3)
 """Batches of the validation split that are evaluated, once each: what the second one takes longer tells the
 time of an image, and the rest that of starting."""
@@ -43,7 +43,7 @@ except ImportError:  # Windows
 
 
 @dataclass(frozen=True)
-class Trial:
+class Profile:
     """step_s: median seconds of a step, with what the loader makes it wait. image_s: seconds of a further
     evaluated image. evaluation_s: seconds of an evaluation beside its images. memory: largest bytes in use
     during the steps, beyond those before."""
@@ -58,9 +58,9 @@ class Trial:
         return self.evaluation_s + self.image_s * num_images
 
 
-def trial(
+def profile(
     config: Mapping, parts: Parts, learned: Learned, device, stop, num_steps: int | None = None
-) -> Trial:
+) -> Profile:
     """Trains some steps of a checked config; nothing is saved, but `parts` and `learned` are changed.
     num_steps: None: STEPS, after which some images are evaluated."""
     is_whole = num_steps is None
@@ -92,7 +92,7 @@ def trial(
     memory = max(1, _memory(device) - before)
     step_s = statistics.median(seconds[min(WARM_UP, num_steps - 1) :])
     evaluated = _evaluated(config, parts, state, device, stop) if is_whole else (0.0, 0.0)
-    return Trial(step_s, *evaluated, memory)
+    return Profile(step_s, *evaluated, memory)
 
 
 def _evaluated(config: Mapping, parts: Parts, state, device, stop) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def _evaluated(config: Mapping, parts: Parts, state, device, stop) -> tuple[floa
     return image_s, max(0.0, few_s - few * image_s)
 
 
-def steps_within(seconds: float, tried: Trial, num_val: int, evaluate_every: int | None) -> int:
+def steps_within(seconds: float, tried: Profile, num_val: int, evaluate_every: int | None) -> int:
     """The largest number of steps, at least 1, that takes no more than `seconds`, with an evaluation after
     each `evaluate_every` steps and after the last one."""
     evaluation_s = tried.of_evaluation(num_val)
@@ -123,7 +123,7 @@ def steps_within(seconds: float, tried: Trial, num_val: int, evaluate_every: int
 
 
 @dataclass(frozen=True)
-class Probes:
+class Profiler:
     """What a config leaves to the speed of this machine. Parts and random state stay as they are.
 
     learned: what the training learns by. start: `time.perf_counter()` when the command began. num_ranks:
@@ -179,14 +179,14 @@ class Probes:
 
         return accumulate * largest_batch(memory_of, available(self.device), max(1, num_train // accumulate))
 
-    def _tried(self, config: Mapping, num_steps: int | None = None) -> Trial:
-        """The trial of a config, on copies."""
+    def _tried(self, config: Mapping, num_steps: int | None = None) -> Profile:
+        """The profile of a config, on copies."""
         before = random_state()
         parts = replace(self.parts, model=copy.deepcopy(self.parts.model))
         constant = {**config, "schedule": {"name": "constant"}}
         try:
-            return trial(constant, parts, copy.deepcopy(self.learned), self.device, self.stop, num_steps)
-        finally:  # also where the memory is too small for the trial
+            return profile(constant, parts, copy.deepcopy(self.learned), self.device, self.stop, num_steps)
+        finally:  # also where the memory is too small for it
             restore_random_state(before)
 
 
@@ -196,12 +196,12 @@ def without_pretrained(config: Mapping) -> dict:
 
 
 def parts_of(config: Mapping) -> Parts:
-    """The parts of a trial: those of a new run."""
+    """The parts that are profiled: those of a new run."""
     return build_parts({**config, "init": None}, None)
 
 
 def _memory_before(device: torch.device) -> int:
-    """Bytes in use before a trial: on a GPU those of now, else the most so far, which the system counts."""
+    """Bytes in use before a profile: on a GPU those of now, else the most so far, which the system counts."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

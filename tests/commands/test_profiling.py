@@ -1,12 +1,12 @@
-"""A run of trainer.minutes: the length that a trial finds, which changes nothing else."""
+"""A run of trainer.minutes: the length that a profile finds, which changes nothing else."""
 
 import pytest
 import torch
 
 from segtrain import build, checkpoint
+from segtrain.commands import profiling
 from segtrain.commands import train as train_command
-from segtrain.commands import trial
-from segtrain.commands.trial import Trial, steps_within
+from segtrain.commands.profiling import Profile, steps_within
 from segtrain.errors import ConfigError
 from segtrain.run.saved import saved_config
 from segtrain.run.stop import Stop
@@ -43,12 +43,12 @@ def train(folder, **trainer):
     ],
 )
 def test_the_steps_of_a_time_by_hand(seconds, evaluate_every, steps):
-    tried = Trial(step_s=1.0, image_s=0.25, evaluation_s=5.0, memory=1)
+    tried = Profile(step_s=1.0, image_s=0.25, evaluation_s=5.0, memory=1)
     assert steps_within(seconds, tried, 20, evaluate_every) == steps
 
 
 def test_the_time_is_kept():
-    tried = Trial(step_s=0.37, image_s=0.2, evaluation_s=1.1, memory=1)
+    tried = Profile(step_s=0.37, image_s=0.2, evaluation_s=1.1, memory=1)
     for seconds in range(20, 400, 7):
         for every in (None, 1, 10, 33):
             steps = steps_within(seconds, tried, 13, every)
@@ -58,12 +58,12 @@ def test_the_time_is_kept():
 
 def test_the_trial_settles_the_steps_and_changes_nothing_else(tmp_path, monkeypatch):
     """The run is that of the same number of steps, to the bit."""
-    monkeypatch.setattr(trial, "STEPS", 3)
-    monkeypatch.setattr(trial, "steps_within", lambda *arguments: 5)
+    monkeypatch.setattr(profiling, "STEPS", 3)
+    monkeypatch.setattr(profiling, "steps_within", lambda *arguments: 5)
     train(tmp_path / "timed", minutes=1)
     settled = saved_config(tmp_path / "timed")["trainer"]
     assert (settled["steps"], settled["minutes"]) == (5, 1)
-    monkeypatch.setattr(trial, "steps_within", None)
+    monkeypatch.setattr(profiling, "steps_within", None)
     train(tmp_path / "timed", minutes=1)  # resumed: not tried again
     train(tmp_path / "counted", steps=5)
     timed, counted = (
