@@ -26,7 +26,7 @@ def sweep_show(config: dict, stop=None) -> Results:
     folder = Path(config["sweep"])
     results = read_results(folder) if folder.is_dir() else None
     if results is None:
-        what = "is not the folder of a sweep: it holds no " + STATE if folder.is_dir() else "does not exist"
+        what = "is not the folder of a sweep: it holds no " + STATE if folder.exists() else "does not exist"
         raise ConfigError(f"sweep={folder} {what}; give the folder that segtrain train --multirun printed")
     if holder(folder) is None:
         for trial in results.trials:

@@ -189,6 +189,8 @@ def test_more_rows_than_asked_for_are_counted_and_json_holds_all(folder, capsys)
 def test_what_is_no_sweep_is_refused(segtrain, folder):
     segtrain("sweep", "show", "sweep=nowhere").refused("sweep=nowhere does not exist")
     segtrain("sweep", "show", f"sweep={folder}").refused("holds no sweep.json")
+    Path("file").write_text("")
+    segtrain("sweep", "show", "sweep=file").refused("sweep=file is not the folder of a sweep")
     for text in ("{}", "[]", "x", '{"trials": [{"number": 1}]}', "[" * 100000):
         (folder / "sweep.json").write_text(text)
         segtrain("sweep", "show", f"sweep={folder}").refused("sweep.json is not the state of a sweep")
