@@ -237,6 +237,13 @@ def test_a_damaged_study_is_one_line(segtrain, training):
     segtrain(*SWEEP, "sweep.trials=3", LR).refused("study.db cannot be read", "move the file away", code=4)
 
 
+def test_trials_without_their_study_are_not_trained_over(segtrain, training):
+    assert segtrain(*SWEEP, "sweep.trials=1", LR).code == 0
+    Path("outputs/s/study.db").unlink()
+    segtrain(*SWEEP, "sweep.trials=1", LR).refused("outputs/s holds trials", "study.db knows none of them")
+    assert len(training.configs) == 1 and Path("outputs/s/trial001").is_dir()
+
+
 def test_a_study_that_another_program_holds_is_one_line(segtrain, training, monkeypatch):
     assert segtrain(*SWEEP, "sweep.trials=2", LR).code == 0
     monkeypatch.setattr("segtrain.sweep.search.WAIT_S", 0.2)

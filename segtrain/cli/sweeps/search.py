@@ -12,7 +12,7 @@ from segtrain.run.layout import CONFIG
 from segtrain.run.record import read_record
 from segtrain.settings import Sweep
 from segtrain.sweep.results import FIXED_SETTINGS, Results, read_results
-from segtrain.sweep.search import Grid, Proposals, Search, ends_of
+from segtrain.sweep.search import STUDY, Grid, Proposals, Search, ends_of
 from segtrain.sweep.trial import Score, Trial, folder_name
 from segtrain.text import show
 
@@ -69,6 +69,11 @@ def _proposals(plan: Plan, folder: Path, score: Score) -> Proposals:
         return trial
 
     proposals = Proposals(plan.settings, space, folder, score, make)
+    if not proposals.trials and any(folder.glob(f"trial*/{CONFIG}")):
+        raise ConfigError(
+            f"{folder} holds trials, and its {STUDY} knows none of them; put the study back, or choose "
+            f"another name"
+        )
     ended = [trial for trial in proposals.trials if trial.status in ("finished", "pruned")]
     for trial in [one for one in ended if one.config is not None][:1]:
         _check_same_config(trial)  # what holds for one of them holds for all
