@@ -83,16 +83,23 @@ def _shared(place: Path, rng: random.Random, real: bool) -> tuple[str | None, fl
     return ended.wrong(0), seconds
 
 
+TRIES = 5
+"""Runs that may end before a worker of theirs is found."""
+
+
 def lost_workers(quick: bool, folder: Path) -> list[Figure]:
     """A loader worker is killed or frozen at a random instant; the run is then resumed."""
     rng, failures, slowest, found = random.Random(0), [], 0.0, 0
     straight = _straight(folder)
     numbers = [signal.SIGKILL] * (1 if quick else 24) + [signal.SIGSTOP] * (0 if quick else 3)
     for number in numbers:
-        place = programs.fresh(folder / "workers")
-        process = programs.start((*WORDS, "loader.workers=2"), place)
-        hit = _hit_worker(process, number, rng)
-        ended = process.wait(programs.LIMIT_S)
+        for _ in range(TRIES):
+            place = programs.fresh(folder / "workers")
+            process = programs.start((*WORDS, "loader.workers=2"), place)
+            hit = _hit_worker(process, number, rng)
+            ended = process.wait(programs.LIMIT_S)
+            if hit or ended.wrong(0):  # else the run was over before a worker was seen
+                break
         slowest, found = max(slowest, ended.seconds), found + (ended.code == 6)
         wrong = ended.wrong(0, 6) if hit else "no worker came up"
         if orphans := programs.left_behind(place):

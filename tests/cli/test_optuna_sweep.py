@@ -171,6 +171,7 @@ def test_a_kill_while_values_are_proposed_is_made_good(segtrain, training, asked
     assert [row["status"] for row in rows()] == ["finished"] * 3
 
 
+@pytest.mark.slow
 def test_values_that_make_no_valid_config_fail_alone(segtrain, training):
     words = ["model=unet,deeplabv3plus", "model.output_stride=8", "seed=0,1,2", "sweep.trials=6"]
     assert segtrain(*SWEEP, *words).code == 1
@@ -255,6 +256,7 @@ def test_a_study_that_another_program_holds_is_one_line(segtrain, training, monk
     other.rollback()
 
 
+@pytest.mark.slow
 def test_an_experiment_may_be_a_sweep(segtrain, training, tmp_path):
     folder = tmp_path / "conf/experiment"
     folder.mkdir(parents=True)

@@ -160,6 +160,7 @@ def test_a_damaged_checkpoint_is_named(finished, tmp_path):
     assert ended.returncode == 0 and "model.safetensors" in ended.stderr, ended.stderr
 
 
+@pytest.mark.slow
 def test_a_run_reads_other_masks_as_it_read_its_own(tmp_path):
     """255 is no label among 0 and 1, and the second class where there is nothing but 0 and 255; a run keeps
     what it found."""

@@ -29,9 +29,8 @@ def straight(tmp_path_factory):
     return place / "outputs" / "run"
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_interrupted_stages_equal_the_straight_ones(straight, tmp_path, number, code):
     folder = tmp_path / "outputs" / "run"
     process = start(*LINE, cwd=tmp_path)

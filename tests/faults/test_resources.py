@@ -50,8 +50,9 @@ FIXES = {"64 open files": ("ulimit -n", "{}.workers")}
 @pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare")
 @pytest.mark.parametrize(
     "limits",
-    [pytest.param(name, marks=pytest.mark.slow if name != "64 open files" else []) for name in SHELLS],
+    SHELLS,
 )
+@pytest.mark.slow
 def test_workers_that_the_system_does_not_carry(tmp_path, limits):
     words = ("train", *SMALL, "trainer.steps=1", "loader.workers=16", "name=run", "resume=auto")
     (tmp_path / "outputs" / "run").mkdir(parents=True)

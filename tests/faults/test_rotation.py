@@ -58,6 +58,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
+@pytest.mark.slow
 def test_what_is_read_is_of_one_checkpoint(run, which):
     steps, end = [], time.monotonic() + 3
     while time.monotonic() < end:

@@ -348,6 +348,7 @@ def test_what_a_batch_system_sends_to_every_process_of_a_job_stops_the_run_polit
 
 
 @pytest.mark.parametrize("frozen", [pytest.param(1, marks=pytest.mark.slow), 2], ids=["one", "all"])
+@pytest.mark.slow
 def test_sigterm_is_obeyed_while_workers_are_frozen(tmp_path, frozen):
     words = (*SMALL, "loader.workers=2", "trainer.steps=100000", "trainer.evaluate_every=null")
     process = start_program("train", *words, "trainer.log_every=20", "name=run", cwd=tmp_path)

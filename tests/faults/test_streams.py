@@ -87,6 +87,7 @@ def test_a_training_goes_on_without_its_streams(place, tmp_path, shell):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_closed_stops_a_training_as_a_signal_does(tmp_path):
     words = ("train", *SMALL, "trainer.log_every=1", "name=run", "resume=auto")
     piped = run(*words, cwd=tmp_path, shell='set -o pipefail; "$0" "$@" | head -5')

@@ -129,6 +129,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_give_what_one_process_gives(trained, segtrain, monkeypatch):
     monkeypatch.chdir(trained)
     words = ("run=outputs/run", "evaluate.batch_size=2", "evaluate.workers=0")
