@@ -40,7 +40,7 @@ format: install ## put the code into its standard form
 bench: install ## speed beside named peers, both sides printed
 	$(BIN)/python scripts/bench.py
 
-faults: install ## inject faults into whole runs: kills, full disks, signals …, half an hour on two cores
+faults: install ## inject faults into whole runs: kills, full disks, signals …
 	$(BIN)/python scripts/faults.py
 
 wheel: install ## dist/segtrain-*.whl

@@ -213,7 +213,7 @@ def _check_single(config: dict, words: list[str]) -> None:
     keys = [word.partition("=")[0].lstrip("+~") for word in words]
     if not {"sweep", "sweep.name"}.intersection(keys):  # sweep=null wants a single run
         for key in keys:
-            if key.partition(".")[0] in ("sweep", "launcher"):
+            if key.partition(".")[0] in COMMANDS["train"].of_sweep:
                 raise ConfigError(
                     f"{key} is an option of a sweep; add --multirun or sweep=NAME, or leave {key} out"
                 )

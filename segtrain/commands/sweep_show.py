@@ -57,8 +57,8 @@ def _importance_lines(shares: dict[str, float], reason: str) -> list[str]:
 
 def _best_lines(results: Results, folder: Path) -> list[str]:
     """The best trial, and the commands that train and score it."""
-    best = results.ranked()[0] if results.trials else None
-    if best is None or best.status != "finished" or best.best is None:
+    best, second = [*results.finished(), None, None][:2]
+    if best is None:
         return ["best        no trial is finished with a score"]
     again = f"name={folder.name}-best"
     lines = [
@@ -67,15 +67,10 @@ def _best_lines(results: Results, folder: Path) -> list[str]:
         f"train       {shlex.join(['segtrain', 'train', *results.flags, *best.words, again])}",
         f"evaluate    {shlex.join(['segtrain', 'evaluate', f'run={best.folder}'])}",
     ]
-    if (second := _second(results)) is not None:
+    if second is not None:
         words = shlex.join(["segtrain", "compare", f"runs=[{best.folder},{second.folder}]"])
         lines.append(f"compare     {words}  # is it better than the second?")
     return lines
-
-
-def _second(results: Results) -> Trial | None:
-    ranked = [trial for trial in results.ranked() if trial.status == "finished"]
-    return ranked[1] if len(ranked) > 1 else None
 
 
 def _picture(results: Results, shares: dict[str, float], title: str):
@@ -84,7 +79,7 @@ def _picture(results: Results, shares: dict[str, float], title: str):
         for trial in results.trials
     ]
     rows = [[history(marks, results.score.name, results.score.lower_is_better)]]
-    finished = [trial for trial in results.ranked() if trial.status == "finished" and trial.best]
+    finished = results.finished()
     axes = parameters(finished, results.settings.get("over"))
     if len(finished) > 1 and axes:
         rows.append([parallel(*_lines(results, finished, axes))])

@@ -79,12 +79,12 @@ def stop_holder(folder: Path) -> bool:
     return True
 
 
-def _package(name: str, extra: str):
+def _package(name: str, launcher: str, extra: str):
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"launcher={name} needs the package {name}, which is not installed; run: pip install "
+            f"launcher={launcher} needs the package {name}, which is not installed; run: pip install "
             f"'segtrain[{extra}]'"
         ) from error
 
@@ -107,7 +107,7 @@ class LocalJobs:
     limited = False
 
     def __init__(self, settings: Launcher):
-        _package("joblib", "joblib")
+        _package("joblib", "joblib", "joblib")
         self._places = Places(settings.jobs, visible_gpus())
         self.at_once = self._places.num
 
@@ -226,8 +226,8 @@ class SlurmJobs:
     limited = True
 
     def __init__(self, settings: Launcher, folder: Path):
-        self._submitit = _package("submitit", "slurm")
-        _package("joblib", "slurm")
+        self._submitit = _package("submitit", "submitit", "slurm")
+        _package("joblib", "submitit", "slurm")
         cluster = None if settings.cluster == "auto" else settings.cluster
         self._logs = folder.resolve() / "submitit"
         try:

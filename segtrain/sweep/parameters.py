@@ -78,7 +78,7 @@ def importance(results: Results) -> tuple[dict[str, float], str]:
     By fANOVA (Hutter et al. 2014): the shares, summing to 1, of the variance of the score that a random
     forest fitted to the finished trials explains by each key.
     """
-    finished = [trial for trial in results.trials if trial.status == "finished" and trial.best is not None]
+    finished = sorted(results.finished(), key=lambda trial: trial.number)
     axes = [one for one in parameters(finished) if len(one.choices) > 1 or one.low < one.high]
     if len(finished) < MIN_TRIALS:
         return {}, f"fewer than {MIN_TRIALS} trials are finished"

@@ -45,6 +45,10 @@ class Results:
 
         return sorted(self.trials, key=order)
 
+    def finished(self) -> list[Trial]:
+        """The finished trials that have a score, best first."""
+        return [trial for trial in self.ranked() if trial.status == "finished" and trial.best is not None]
+
     def rows(self) -> list[dict]:
         """A row for each trial, best first; only finished trials have a rank."""
         return [self._row(rank, trial) for rank, trial in enumerate(self.ranked(), 1)]
@@ -115,7 +119,7 @@ def read_results(folder: Path) -> Results | None:
             [Trial.from_plain(trial) for trial in state["trials"]],
             settings,
             [str(word) for word in state["command"]],
-            [str(word) for word in state.get("flags", [])],
+            [str(word) for word in state["flags"]],
         )
     except FileNotFoundError:
         return None

@@ -32,9 +32,11 @@ failed."""
 
 
 class Search(Protocol):
-    """Chooses trials. trials: all that are known, in order; `next` adds to them."""
+    """Chooses trials. trials: all that are known, in order; `next` adds to them. prunes: whether `prune` may
+    end a trial."""
 
     trials: list[Trial]
+    prunes: bool
 
     def next(self) -> Trial | None:
         """The next trial to train; None if there is none. A trial whose status is failed is not trained, but
@@ -49,6 +51,8 @@ class Search(Protocol):
 
 class Grid:
     """Trains each trial of a list that is still waiting."""
+
+    prunes = False
 
     def __init__(self, trials: list[Trial]):
         self.trials = trials
@@ -85,6 +89,7 @@ class Proposals:
     ):
         self._optuna = import_optuna()
         self._settings, self._space, self._make, self._score = settings, dict(space), make, score
+        self.prunes = settings.prune
         self._asked: dict[int, object] = {}  # Optuna's trial of each of ours, by number
         self.trials: list[Trial] = []
         path = folder / STUDY
@@ -96,7 +101,7 @@ class Proposals:
                 study_name=NAME,
                 load_if_exists=True,
                 direction="minimize" if score.lower_is_better else "maximize",
-                pruner=self._pruner(),
+                pruner=self._optuna.pruners.MedianPruner(n_startup_trials=self._startup),
             )
             self._path = path
             self._read()
@@ -104,11 +109,6 @@ class Proposals:
     @property
     def _startup(self) -> int:
         return self._settings.startup or min(10, max(2, self._settings.trials // 3))
-
-    def _pruner(self):
-        if not self._settings.prune:
-            return self._optuna.pruners.NopPruner()
-        return self._optuna.pruners.MedianPruner(n_startup_trials=self._startup)
 
     def _sampler(self, number: int):
         digest = hashlib.sha256(f"{self._settings.seed} {number}".encode()).digest()

@@ -133,9 +133,10 @@ class Curve:
     def __init__(self, folder: Path, score: str):
         self._folder, self._score = folder, score
         self._seen: tuple | None = None
+        self._points: list[Point] = []
 
     def news(self) -> list[Point] | None:
-        """All validations so far, or None if nothing was written since the last call."""
+        """All validations so far, or None if there is none since the last call."""
         try:
             found = (self._folder / METRICS).stat()
         except OSError:
@@ -143,8 +144,8 @@ class Curve:
         seen = (found.st_ino, found.st_size, found.st_mtime_ns)
         if seen == self._seen:
             return None
-        self._seen = seen
-        return curve(self._folder, self._score)
+        before, self._seen, self._points = self._points, seen, curve(self._folder, self._score)
+        return self._points if self._points != before else None
 
 
 def folder_name(swept: Mapping[str, str]) -> str:

@@ -33,16 +33,15 @@ def job(tmp_path, monkeypatch):
     return tmp_path
 
 
+def started(job) -> subprocess.Popen:
+    """A long run in the job's folder, its two streams in one."""
+    command = [sys.executable, "-m", "segtrain", *WORDS, "trainer.steps=100000"]
+    return subprocess.Popen(command, cwd=job, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 @pytest.mark.slow
 def test_a_preempted_run_goes_on_when_its_job_starts_again(job):
-    command = [sys.executable, "-m", "segtrain", *WORDS]
-    process = subprocess.Popen(
-        [*command, "trainer.steps=100000"],
-        cwd=job,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = started(job)
     try:
         assert any(line.startswith("step 3 of") for line in process.stdout)
         process.send_signal(signal.SIGTERM)
@@ -52,13 +51,7 @@ def test_a_preempted_run_goes_on_when_its_job_starts_again(job):
     assert process.returncode == 143, out
     assert out.count("requeued the Slurm job 4711") == 1 and "a checkpoint is saved" in out
     assert (job / "words").read_text() == "requeue 4711\n"
-    process = subprocess.Popen(
-        [*command, "trainer.steps=100000"],
-        cwd=job,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = started(job)
     try:
         assert any(line.startswith("resuming from outputs/run/checkpoints/") for line in process.stdout)
     finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from segtrain.cli.compose import Composer
 from segtrain.cli.overrides import Typed, parse_overrides
 from segtrain.cli.resumed import check
+from segtrain.commands import COMMANDS
 from segtrain.errors import ConfigError
 from segtrain.settings import Launcher, Sweep
 from segtrain.sweep.search import Interval, distributions
@@ -111,7 +112,7 @@ def _check_used(typed: list[Typed], settings: Sweep, launcher: Launcher) -> None
 
 
 def _of_sweep(one: Typed) -> bool:
-    return one.key in NOT_SWEPT or one.key.partition(".")[0] in ("sweep", "launcher")
+    return one.key in NOT_SWEPT or one.key.partition(".")[0] in COMMANDS["train"].of_sweep
 
 
 def _sections(composer: Composer, typed: list[Typed]) -> tuple[Sweep, Launcher]:

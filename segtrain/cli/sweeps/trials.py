@@ -239,8 +239,8 @@ class _PruningWatch:
         self.pruned = False
 
     def poll(self) -> bool:
-        """Whether the trial is to end. Reads the curve if it has grown."""
-        if not self.pruned:
+        """Whether the trial is to end. Reads the curve if the search prunes and the curve has grown."""
+        if self._sweep.search.prunes and not self.pruned:
             points = self._curve.news()
             self.pruned = bool(points) and self._sweep.is_to_end(self._trial, points)
         return self.pruned
