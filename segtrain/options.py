@@ -376,5 +376,6 @@ def describe(annotation: Any) -> str:
 
 
 def _place_in_union(described: str) -> int:
-    """Single values first, then lists and mappings, null last."""
-    return 2 if described == "null" else int(described.startswith(("a list", "a mapping", "[")))
+    """Single values first, then null; lists and mappings last, as all that follows `each` reads as one of
+    their values."""
+    return 1 if described == "null" else 2 * described.startswith(("a list", "a mapping", "["))

@@ -127,7 +127,7 @@ def test_length_of_a_list():
     assert message(check_value, [], annotation, "x") == "x is []; allowed: 1 to 2 entries"
     assert message(check_value, [1, 2, 3], annotation, "x") == "x is [1, 2, 3]; allowed: 1 to 2 entries"
     assert message(check_value, [1, 9], annotation, "x") == "x[1] is 9; allowed: from 1 to 8"
-    assert describe(annotation) == "a list, each an integer from 1 to 8 (1 to 2 entries) or null"
+    assert describe(annotation) == "null or a list, each an integer from 1 to 8 (1 to 2 entries)"
 
 
 def test_build_passes_checked_options_and_the_runtime_values_that_are_named(table):
@@ -327,7 +327,7 @@ def test_a_plug_in_that_cannot_be_loaded_is_named_and_hinders_no_other(monkeypat
 
 
 def test_describe_every_kind():
-    assert describe(int | tuple[int, int] | None) == "an integer or [an integer, an integer] or null"
+    assert describe(int | tuple[int, int] | None) == "an integer or null or [an integer, an integer]"
     assert describe(dict[str, dict]) == "a mapping, each value a mapping"
     assert describe(Any) == "anything"
     assert describe(Annotated[int, between(0, 255)] | None) == "an integer from 0 to 255 or null"
