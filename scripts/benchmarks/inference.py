@@ -140,7 +140,8 @@ def predicting(quick: bool) -> Result:
         written[1].mkdir()
 
         def ours() -> None:
-            predict_files.predict(mask, place.task, str(images), str(written[0]), False, False)
+            results = predict_files.Results(str(written[0]), place.task, place.facts)
+            predict_files.predict(mask, results, str(images))
 
         def theirs() -> None:
             for pair in place.pairs:

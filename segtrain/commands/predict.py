@@ -28,26 +28,28 @@ def predict(config: dict, stop) -> dict:
     def mask_by(inference: Inference, votes: bool = False) -> Mask:
         return mask_of(model, facts, task, inference, device, stop.raise_if_requested, votes=votes)
 
-    counts = files.predict(
-        mask_by(inference, config["disagreement"]),
-        task,
-        config["input"],
+    results = files.Results(
         config["output"],
+        task,
+        facts,
         config["overlay"],
         config["probabilities"],
+        config["disagreement"],
+        trained["data"],
+    )
+    counts = files.predict(
+        mask_by(inference, results.disagreement),
+        results,
+        config["input"],
         stop.raise_if_requested,
         config["max_pixels"],
         Channels.of(trained["data"].get("channels")),
         by_windows(inference, mask_by, trained["data"], config["max_pixels"]),
-        config["disagreement"],
-        trained["data"],
     )
-    asked = {**config, **dict.fromkeys(files.DISAGREEMENT, config["disagreement"])}
-    folders = [
-        f"{name}/" for name in files.folders(task) if counts.get(name, asked.get(name, True))
-    ]  # folders that no option switches off are always written
+    # Folders that no option switches off are always written, but for GeoTIFFs.
+    written = [f"{name}/" for name in results.folders if counts.get(name, True)]
     left_out = f"; {counts['left_out']} left out" if counts["left_out"] else ""
-    say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(folders)}){left_out}")
+    say(f"written   {count(counts['images'], 'mask')} to {config['output']} ({', '.join(written)}){left_out}")
     if counts["left_out"]:
         total, left = counts["images"] + counts["left_out"], counts["left_out"]
         raise DataError(f"{left} of {total} images {'has' if left == 1 else 'have'} no mask (reasons above)")

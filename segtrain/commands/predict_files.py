@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from segtrain import ranks
@@ -16,25 +18,28 @@ from segtrain.data.files.reading import MAX_PIXELS, read_image
 from segtrain.errors import ConfigError, DataError, SizeError, printable
 from segtrain.predictor.files import heat, predicted, write_picture, write_prediction
 from segtrain.predictor.geo import write_georeferenced
+from segtrain.predictor.mask import Mask
 from segtrain.report.sheet import as_rgb, overlay
 from segtrain.run.own import check_below
+from segtrain.sample import Facts
+from segtrain.task import Task
 from segtrain.text import count, notice
 
 GEOTIFF = "geotiff"
 DISAGREEMENT = ("disagreement", "disagreement_colours")
-RESULTS = ("colours", "overlay", "probabilities", *DISAGREEMENT, GEOTIFF)
+FOLDERS = ("colours", "overlay", "probabilities", *DISAGREEMENT, GEOTIFF)
 """Folders of results below OUTPUT, besides that of the predictions, whose name the task gives."""
 
 
 def folders(task) -> tuple[str, ...]:
     """Names of all folders of results below OUTPUT."""
-    return (task.folder, *RESULTS)
+    return (task.folder, *FOLDERS)
 
 
 def inputs(
     path: str,
     output: str,
-    results: Sequence[str] = ("classes", *RESULTS),
+    results: Sequence[str] = ("classes", *FOLDERS),
     channels: Channels | None = None,
 ) -> Iterator[tuple[Path, Path]]:
     """(file, name without suffix relative to the folder) of every image below `path`, or of the one file.
@@ -72,98 +77,119 @@ def inputs(
     if not images:
         raise ConfigError(
             f"input={path} holds no image whose name ends in {channels.suffixes[0]!r}, the first suffix of "
-            f"the "
-            f"run's data.channels"
+            f"the run's data.channels"
         )
     return ((Path(file), Path(name)) for name, file in images.items())
 
 
+@dataclass(frozen=True)
+class Results:
+    """The results below OUTPUT: OUTPUT/classes/NAME.png (folder and file type are the task's),
+    OUTPUT/colours/NAME.png, of a georeferenced TIFF OUTPUT/geotiff/NAME.tif of the same place, and if asked
+    for OUTPUT/overlay/NAME.png, OUTPUT/probabilities/NAME.npy (float16 C×H×W), and of the views' disagreement
+    OUTPUT/disagreement/NAME.png (uint8) and OUTPUT/disagreement_colours/NAME.png.
+
+    OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
+    of a file is replaced. data: config of the run's data set.
+    """
+
+    output: str
+    task: Task
+    facts: Facts
+    overlay: bool = False
+    probabilities: bool = False
+    disagreement: bool = False
+    data: Mapping = field(default_factory=dict)
+
+    @property
+    def folders(self) -> list[str]:
+        """Names of the folders that are written."""
+        asked = {"overlay": self.overlay, "probabilities": self.probabilities}
+        asked |= dict.fromkeys(DISAGREEMENT, self.disagreement)
+        return [name for name in folders(self.task) if asked.get(name, True)]
+
+    def check(self, names: Iterable[Path]) -> None:
+        """CheckpointError if a folder that these results go to cannot be one of ours."""
+        for parent in {name.parent for name in names}:
+            for folder in self.folders:
+                check_below(Path(self.output), Path(self.output, folder, parent))
+
+    def path(self, folder: str, name: Path, suffix: str) -> Path:
+        return Path(self.output, folder, f"{name}{suffix}")
+
+    def write(self, name: Path, file: Path, image: np.ndarray, classes, differing: np.ndarray | None) -> bool:
+        """Writes all but the probabilities of an image file: its H×W×3 pixels, its mask, and the disagreement
+        of the views, H×W uint8, or None. Returns whether a GeoTIFF is written."""
+        for part, stored in self.task.stored(classes, self.facts, self.data).items():
+            place = Path(self.output, self.task.folder, part, name)
+            check_below(Path(self.output), place.parent)
+            write_prediction(place, stored)
+        colours = self.task.picture(classes, self.facts)
+        write_picture(self.path("colours", name, ".png"), colours)
+        if self.overlay:
+            write_picture(self.path("overlay", name, ".png"), overlay(as_rgb(image), colours))
+        if differing is not None:
+            for folder, pixels in zip(DISAGREEMENT, (differing, heat(differing)), strict=True):
+                write_picture(self.path(folder, name, ".png"), pixels)
+        return write_georeferenced(
+            Path(self.output, GEOTIFF, name), classes, str(file), self.facts.ignore_index
+        )
+
+
 def predict(
-    mask,
-    task,
+    mask: Mask,
+    results: Results,
     source: str,
-    output: str,
-    with_overlay: bool,
-    with_probabilities: bool,
-    interrupt=lambda: None,
+    interrupt: Callable[[], None] = lambda: None,
     max_pixels: int = MAX_PIXELS,
     channels: Channels | None = None,
     by_windows: Callable[[str, Path], bool] = lambda image, path: False,
-    with_disagreement: bool = False,
-    data: Mapping | None = None,
-) -> dict:
-    """Writes OUTPUT/classes/NAME.png (folder and file type are the task's), OUTPUT/colours/NAME.png, and if
-    asked for OUTPUT/overlay/NAME.png, OUTPUT/probabilities/NAME.npy (float16 C×H×W), and of the views'
-    disagreement OUTPUT/disagreement/NAME.png (uint8) and OUTPUT/disagreement_colours/NAME.png. Returns the
-    number of images, of images left out, and of GeoTIFFs.
+) -> dict[str, int]:
+    """Writes the results of every image below `source`, or of the one file. Returns the number of images, of
+    images left out, and of GeoTIFFs, and 0 for each folder that stays empty.
 
-    Of a georeferenced TIFF, OUTPUT/geotiff/NAME.tif is written too, of the same place.
     An image that cannot be read, or whose size the network does not take, is named and left out. DataError if
     every image is.
-    OUTPUT may be a symbolic link. The folders below OUTPUT may not (CheckpointError), and a link in the place
-    of a file is replaced.
-    mask: `segtrain.predictor.Mask`, with votes if their disagreement is asked for. interrupt: called after
-    each image. max_pixels: larger images are left out. channels: how images of other than three channels are
-    read. by_windows: see `segtrain.commands.predict_rasters.by_windows`; of what it predicts,
-    OUTPUT/geotiff/NAME.tif is all. data: config of the run's data set.
+    mask: with votes if the disagreement of views is asked for. interrupt: called after each image.
+    max_pixels: larger images are left out. channels: how images of other than three channels are read.
+    by_windows: see `segtrain.commands.predict_rasters.by_windows`; of what it predicts, the GeoTIFF is all.
     """
-    files, results = list(inputs(source, output, folders(task), channels)), Path(output)
+    files = list(inputs(source, results.output, folders(results.task), channels))
     read = read_image if channels is None else channels.read
     _refuse_same_names(files)
-    wanted = {
-        task.folder: True,
-        "colours": True,
-        "overlay": with_overlay,
-        "probabilities": with_probabilities,
-        **dict.fromkeys(DISAGREEMENT, with_disagreement),
-        GEOTIFF: True,
-    }
-    below = {name.parent for _, name in files}
-    for folder in (results / kind / parent for kind in wanted if wanted[kind] for parent in below):
-        check_below(results, folder)
+    results.check(name for _, name in files)
     total, files = len(files), files[ranks.rank() :: ranks.world_size()]
     bad: list[str] = []
-    places = rasters = 0
+    geotiffs = rasters = 0
     for file, name in tqdm(files, unit="image", disable=None):
         try:
-            if by_windows(str(file), results / GEOTIFF / f"{name}.tif"):
-                rasters, places = rasters + 1, places + 1
+            if by_windows(str(file), results.path(GEOTIFF, name, ".tif")):
+                rasters, geotiffs = rasters + 1, geotiffs + 1
                 continue
             image = read(str(file), max_pixels, "max_pixels")
-            values = results / "probabilities" / f"{name}.npy" if with_probabilities else None
-            classes, differing = predicted(mask, image, values, with_disagreement)
+            values = results.path("probabilities", name, ".npy") if results.probabilities else None
+            classes, differing = predicted(mask, image, values, results.disagreement)
         except (DataError, SizeError) as error:
             bad.append(f"{printable(file)}: {error}" if isinstance(error, SizeError) else str(error))
             tqdm.write(f"segtrain: left out: {bad[-1]}", file=sys.stderr)
             continue
-        for part, stored in task.stored(classes, mask.facts, data or {}).items():
-            place = results / task.folder / part / name
-            check_below(results, place.parent)
-            write_prediction(place, stored)
-        places += write_georeferenced(results / GEOTIFF / name, classes, str(file), mask.facts.ignore_index)
-        colours = task.picture(classes, mask.facts)
-        write_picture(results / "colours" / f"{name}.png", colours)
-        if with_overlay:
-            write_picture(results / "overlay" / f"{name}.png", overlay(as_rgb(image), colours))
-        if differing is not None:
-            for folder, pixels in zip(DISAGREEMENT, (differing, heat(differing)), strict=True):
-                write_picture(results / folder / f"{name}.png", pixels)
+        geotiffs += results.write(name, file, image, classes, differing)
         interrupt()
-    of_ranks = ranks.all_gather((bad, places, rasters), ranks.LONG_S)
+    of_ranks = ranks.all_gather((bad, geotiffs, rasters), ranks.LONG_S)
     bad = [message for one in of_ranks for message in one[0]]
-    places, rasters = (sum(one[place] for one in of_ranks) for place in (1, 2))
+    geotiffs, rasters = (sum(one[place] for one in of_ranks) for place in (1, 2))
     if bad and len(bad) == total:
         raise _none_usable(bad)
     done = total - len(bad)
-    _tell_of_rasters(rasters, {"probabilities": with_probabilities, "disagreement": with_disagreement})
+    _tell_of_rasters(rasters, results)
     # Of rasters alone, there is nothing in the other folders.
-    others = {} if rasters < done else dict.fromkeys(wanted, 0)
-    return {**others, "images": done, "left_out": len(bad), GEOTIFF: places}
+    others = {} if rasters < done else dict.fromkeys(results.folders, 0)
+    return {**others, "images": done, "left_out": len(bad), GEOTIFF: geotiffs}
 
 
-def _tell_of_rasters(rasters: int, wanted: Mapping[str, bool]) -> None:
-    """Notice if results are wanted that images predicted window by window do not get."""
-    missing = [word for word, is_wanted in wanted.items() if is_wanted]
+def _tell_of_rasters(rasters: int, results: Results) -> None:
+    """Notice if results are asked for that images predicted window by window do not get."""
+    missing = [name for name in ("probabilities", "disagreement") if getattr(results, name)]
     if rasters and missing:
         notice(
             f"no {' and no '.join(missing)} of {count(rasters, 'image')} predicted window by window: of "

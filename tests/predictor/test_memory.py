@@ -92,7 +92,7 @@ import resource, sys
 import numpy as np, torch
 from PIL import Image
 from test_memory import NORM, Pixelwise
-from segtrain.commands.predict_files import predict
+from segtrain.commands.predict_files import Results, predict
 from segtrain.predictor.mask import Mask
 from segtrain.predictor.predictor import predictor
 from segtrain.sample import Facts
@@ -109,7 +109,7 @@ mask = Mask(run, task.decide, facts, torch.device("cpu"))
 
 def used(name, height, width):
     Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(name)
-    predict(mask, task, name, "out", True, True)
+    predict(mask, Results("out", task, facts, overlay=True, probabilities=True), name)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 small = used("small.png", 200, 150)
