@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated
 
 from segtrain.data.files.annotations import drawn_classes, read_annotations
@@ -13,6 +13,7 @@ from segtrain.data.files.label_masks import check_labels, find_label_masks, labe
 from segtrain.data.files.pairing import Suffixes, find_annotated, find_files, find_places
 from segtrain.data.files.pairs import MAX_PIXELS, Pair
 from segtrain.data.files.splits import (
+    Drawing,
     chosen_names,
     drawn_splits,
     refuse_one_group,
@@ -134,27 +135,16 @@ def folder(
         source_files = Rasters(files, window, source, lossy_masks, unread_in)
     files = source_files.files
     lists = {"train": train_list, "val": val_list, "test": test_list}
-    lists = {split: found_file(path, root) for split, path in lists.items() if path is not None}
-    chosen, at_random = chosen_names(files, lists, places.images, root)
+    listed = {split: found_file(path, root) for split, path in lists.items() if path is not None}
+    chosen, at_random = chosen_names(files, listed, places.images, root)
     chosen = with_masks(files, chosen)
-    used = [*itertools.chain(*chosen.values()), *(at_random or [])]
-    group_of = source_files.groups(group, used, root)
-
-    def pair(name: str) -> Pair:
-        return Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
-
-    splits, settled = {split: list(map(pair, names)) for split, names in chosen.items()}, {}
     if test_fraction and (at_random is None or "test" in chosen):
         raise ConfigError(
             f"data.test_fraction is {test_fraction}, and lists or folders set the split test or all splits; "
             f"set it to 0"
         )
-    if at_random is not None:
-        fractions, pairs = (val_fraction, test_fraction), list(map(pair, at_random))
-        if group is not None and split_bounds is None:
-            refuse_one_group(pairs)
-        drawn, settled = drawn_splits(pairs, fractions, split_seed, split_bounds)
-        splits = {**drawn, **splits}
+    drawing = Drawing(val_fraction, test_fraction, split_seed, split_bounds)
+    splits, settled = _splits(source_files, chosen, at_random, group, root, drawing)
     warn_of_groups_apart(splits)
     targets = values = None
     used = list(dict.fromkeys(pair.mask for pairs in splits.values() for pair in pairs))
@@ -182,6 +172,37 @@ def folder(
     return Data(
         facts, source_files.splits(splits, values, targets, normalisation), settled, labels is not None
     )
+
+
+def _splits(
+    source: Whole | Rasters,
+    chosen: Mapping[str, Sequence[str]],
+    at_random: Sequence[str] | None,
+    group: str | None,
+    root: str | None,
+    drawing: Drawing,
+) -> tuple[dict[str, list[Pair]], dict]:
+    """{split: pairs}, and the options that a random split settles.
+
+    chosen: {split: names of its images}, by lists or folders. at_random: names whose split is drawn, or None.
+    """
+    files = source.files
+    group_of = source.groups(group, [*itertools.chain(*chosen.values()), *(at_random or [])], root)
+
+    def pairs(names: Sequence[str]) -> list[Pair]:
+        return [
+            Pair(files.images[name], files.masks[files.mask_of[name]], name, group_of.get(name, ""))
+            for name in names
+        ]
+
+    splits = {split: pairs(names) for split, names in chosen.items()}
+    if at_random is None:
+        return splits, {}
+    to_draw = pairs(at_random)
+    if group is not None and drawing.bounds is None:
+        refuse_one_group(to_draw)
+    drawn, settled = drawn_splits(to_draw, drawing)
+    return {**drawn, **splits}, settled
 
 
 def _check_window(window: int | None, max_pixels: int, annotations: str | None) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -312,11 +313,19 @@ def refuse_one_group(pairs: Sequence[Pair]) -> None:
         )
 
 
-def drawn_splits(
-    pairs: list[Pair], fractions: tuple[float, float], seed: int, bounds: tuple[float, ...] | None
-) -> tuple[dict[str, list[Pair]], dict]:
+class Drawing(NamedTuple):
+    """How random splits are drawn: shares of val and test, and bounds that a run has settled (see the options
+    of `segtrain.data.folder`)."""
+
+    val: float
+    test: float
+    seed: int
+    bounds: tuple[float, ...] | None
+
+
+def drawn_splits(pairs: list[Pair], drawing: Drawing) -> tuple[dict[str, list[Pair]], dict]:
     """Random splits, and the settled option split_bounds."""
-    val, test = fractions
+    val, test, seed, bounds = drawing
     if bounds is None:
         if val + test >= 1:
             raise ConfigError(
