@@ -6,6 +6,7 @@ target: B×H×W uint8 class indices, or B×T×H×W labels. Without any labelled 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -60,10 +61,17 @@ def weighted_sum(
         raise ConfigError(
             f"the factors of loss.terms are {factors}; allowed: numbers from 0, not all of them 0"
         )
-    configs = [{**options, "name": name} for name, options in terms.items()]
-    for config in configs:
-        config.pop("factor", None)
-    return WeightedSum([LOSS.build(config, **runtime) for config in configs], factors)
+    return WeightedSum([_term(name, options, runtime) for name, options in terms.items()], factors)
+
+
+def _term(name: str, options: dict[str, Any], runtime: dict):
+    """A loss of a sum, whose errors name its options where they stand."""
+    config = {key: value for key, value in options.items() if key != "factor"} | {"name": name}
+    try:
+        return LOSS.build(config, **runtime)
+    except ConfigError as error:
+        text = str(error).replace(f"loss={name} ", f"loss.terms.{name} ")
+        raise ConfigError(re.sub(r"\bloss\.(?!terms\.)", f"loss.terms.{name}.", text)) from error
 
 
 LOSS = Table(

@@ -48,8 +48,13 @@ def test_a_term_without_weight_adds_nothing():
     [
         ({}, "loss.terms is"),
         ({"weighted_sum": {}}, "loss.terms is"),
-        ({"jacard": {}}, "did you mean 'jaccard'"),
-        ({"jaccard": {"smoth": 1.0}}, "did you mean 'smooth'"),
+        ({"jacard": {}}, r"^loss\.terms\.jacard does not exist .did you mean 'jaccard'"),
+        ({"jaccard": {"smoth": 1.0}}, r"^loss\.terms\.jaccard\.smoth .*did you mean 'smooth'"),
+        ({"jaccard": {"smooth": -1.0}}, r"^loss\.terms\.jaccard\.smooth is -1.0"),
+        (
+            {"ohem": {"ramp_steps": 4}},
+            r"terms\.ohem\.ramp_steps=4 needs loss\.terms\.ohem\.top_k; .*ohem\.ramp_steps",
+        ),
         ({"jaccard": {"factor": "much"}}, "loss.terms.jaccard.factor is 'much'"),
         ({"jaccard": {"factor": -1.0}}, r"loss\.terms\.jaccard\.factor is -1.0; allowed: a number from 0"),
         ({"jaccard": {"factor": 0}}, "not all of them 0"),
