@@ -12,8 +12,11 @@ def main() -> int:
     # the handlers of a run replace this.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from segtrain.cli.main import main as run
+    from segtrain.run.stop import keep_exit_code
 
-    return run()
+    code = run()
+    keep_exit_code()
+    return code
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ which starts in a tenth of the time and can have a part of segtrain replaced."""
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -41,7 +42,7 @@ class Ended:
     def wrong(self, *codes: int) -> str | None:
         """What is wrong with an end that should be one of `codes`, with one line of error unless it is 0."""
         if self.code is None:
-            return f"did not end within {self.seconds:.0f} s: {self.err[-300:]}"
+            return f"did not end within {self.seconds:.0f} s: {self.err[-3000:]}"
         lines = [line for line in self.err.splitlines() if line.startswith("segtrain: error: ")]
         if "Traceback" in self.err + self.out:
             return f"traceback (exit {self.code}): {self.err[-600:]}"
@@ -69,15 +70,18 @@ class Process:
             os.kill(self.pid, number)
 
     def wait(self, limit_s: float = 120) -> Ended:
-        """The end of the process, which is killed after `limit_s` seconds from now."""
+        """The end of the process, which is killed after `limit_s` seconds from now; its stderr then ends with
+        what its threads were doing."""
         since = time.monotonic()
         while self.alive() and time.monotonic() - since < limit_s:
             time.sleep(0.002)
         seconds, late = time.monotonic() - since, self.alive()
         if late:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self._status = -signal.SIGKILL
+            os.kill(self.pid, signal.SIGABRT)  # faulthandler writes the stacks
+            time.sleep(1)
+            self.send(signal.SIGKILL)
+            while self.alive():
+                time.sleep(0.01)
         logs = [self.log.with_suffix(end) for end in (".out", ".err")]
         # A process may be killed before it has made them.
         texts = [log.read_text(errors="replace") if log.exists() else "" for log in logs]
@@ -122,6 +126,7 @@ def _become(words, folder: Path, log: Path, real: bool, change) -> None:
             setattr(sys, f"std{name}", open(1 + (name == "err"), "w", closefd=False, encoding="utf-8"))  # noqa: SIM115
             setattr(sys, f"__std{name}__", getattr(sys, f"std{name}"))
         os.environ.update(environment())
+        faulthandler.enable(sys.stderr)
         if change is not None:
             change()
         from segtrain.cli.main import main
@@ -137,7 +142,8 @@ def _become(words, folder: Path, log: Path, real: bool, change) -> None:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": "ignore"}
+    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet, "PYTHONFAULTHANDLER": "1"}
 
 
 def run(words, folder: Path, limit_s: float = 120, **how) -> Ended:
@@ -209,10 +215,11 @@ def difference(one: Path, other: Path, step: int) -> str | None:
     from segtrain import checkpoint
 
     folders = [run / "checkpoints" / str(step) for run in (one, other)]
-    if (
-        folders[0].joinpath("model.safetensors").read_bytes()
-        != folders[1].joinpath("model.safetensors").read_bytes()
-    ):
+    weights = [folder / "model.safetensors" for folder in folders]
+    for path in weights:
+        if not path.exists():
+            return f"no {path}"
+    if weights[0].read_bytes() != weights[1].read_bytes():
         return "other weights"
     place = _unequal(*map(checkpoint.load_state, folders))
     if place is not None:

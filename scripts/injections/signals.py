@@ -23,8 +23,8 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 @dataclass
 class Signals:
     """slowest_s: the longest time from a signal to the end of its run. early: signals before a step was
-    taken; in_python: before Python had imported the program; behind: after the program had ended in Python.
-    failures, differing: one line for each."""
+    taken; in_python: before Python had imported the program; behind: SIGINT after the run had finished, while
+    Python unloads. failures, differing: one line for each."""
 
     count: int = 0
     early: int = 0
@@ -98,8 +98,8 @@ def _impolite(signals: Signals, ended: programs.Ended, number: signal.Signals, p
         # Python itself was starting: the system or Python's own handler ends it.
         signals.in_python += 1
         return None
-    if ended.code == -number and "\noutputs/run: step" in "\n" + ended.out:
-        # The run was finished and Python ending; a shell calls this 128 + the signal too.
+    if ended.code == -signal.SIGINT and "\noutputs/run: step" in "\n" + ended.out:
+        # The run was finished and Python ending, where only Ctrl-C still ends it; a shell calls this 130 too.
         signals.behind += 1
         return None
     if wrong := ended.wrong(CODES[number]):
@@ -117,7 +117,7 @@ def _figures(signals: Signals) -> list[Figure]:
         Figure(
             7,
             f"SIGTERM, SIGINT at random instants, {signals.early + signals.in_python} before the first step, "
-            f"{signals.behind} behind the end",
+            f"{signals.behind} while Python unloads",
             signals.count,
             f"exit 143 and 130, every step taken is saved, nothing left running; {len(signals.failures)} of "
             f"{signals.count} otherwise; at most {signals.slowest_s:.1f} s",

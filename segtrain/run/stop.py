@@ -129,6 +129,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: [stop._leave_child() for stop in list(_installed)])
 
 
+def keep_exit_code() -> None:
+    """For the end of the program, when Python unloads what it has imported: of SIGNALS, only Ctrl-C still
+    ends the process. torchrun sends SIGTERM to all other ranks when the first has ended, which would else
+    change the exit code of a run that has saved and ended."""
+    for number in SIGNALS:
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _watch(pipe: socket.socket) -> None:
     """Kills this process at the second SIGINT. Two within 0.1 s count as one: the terminal sends SIGINT to
     the process group, and a launcher may forward it once more."""

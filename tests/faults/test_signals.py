@@ -310,6 +310,24 @@ def test_ctrl_c_while_the_program_is_imported_prints_no_traceback(module):
     assert ended.returncode == -signal.SIGINT and not ended.stderr
 
 
+SIGNALLED_BEHIND_THE_END = """
+import atexit, os, sys
+atexit.register(os.kill, os.getpid(), int(sys.argv.pop(1)))
+from segtrain.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 2), (signal.SIGHUP, 2), (signal.SIGUSR1, 2), (signal.SIGINT, -signal.SIGINT)],
+)
+def test_a_signal_behind_the_end_leaves_the_exit_code(number, code):
+    command = [sys.executable, "-c", SIGNALLED_BEHIND_THE_END, str(int(number)), "lst"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == code and "lst is not a command" in ended.stderr, ended.stderr
+
+
 def test_the_installed_program_begins_there():
     setup = configparser.ConfigParser()
     setup.read(Path(__file__).parents[2] / "setup.cfg")
