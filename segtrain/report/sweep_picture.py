@@ -68,7 +68,8 @@ def history(marks: Sequence[Mark], label: str, lower_is_better: bool) -> Image.I
     best = [(x(number), y(value)) for number, value in _best_so_far(known, lower_is_better)]
     for (left, above), (right, below) in itertools.pairwise(best):
         _line(draw, [(left, above), (right, above), (right, below)], BEST, 2)
-    _legend(draw, font, [*COLOURS.items(), ("best so far", BEST), ("95 % interval", MUTED)])
+    interval = [("95 % interval", MUTED)] if any(mark.low is not None for mark in known) else []
+    _legend(draw, font, [*COLOURS.items(), ("best so far", BEST), *interval])
     return _small(canvas)
 
 

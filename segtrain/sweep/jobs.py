@@ -92,8 +92,9 @@ def _package(name: str, launcher: str, extra: str):
 def _words(trial: Trial, flags: list[str]) -> list[str]:
     # The sweep goes back into the queue as a whole; a trial that it prunes must not.
     single = ["sweep=null", "launcher=null", "trainer.requeue=null"]
-    single += [f"hydra.run.dir={trial.folder}", "resume=auto"]
-    return [sys.executable, "-m", "segtrain", "train", *flags, *trial.words, *single]
+    words = [*trial.words, *(word for word in single if word not in trial.words)]
+    place = [f"hydra.run.dir={trial.folder}", "resume=auto"]
+    return [sys.executable, "-m", "segtrain", "train", *flags, *words, *place]
 
 
 def log_of(trial: Trial) -> Path:

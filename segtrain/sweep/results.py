@@ -90,7 +90,8 @@ class Results:
         """The table for the terminal, of at most `max_rows` rows."""
         rows = self.rows()
         shown = rows[:max_rows] if max_rows else rows
-        names = ["rank", *self._swept(), self.score.name, "95 % interval", "steps", "seconds", "status"]
+        interval = ["95 % interval"] if any(row["low"] != "" for row in rows) else []  # none for one group
+        names = ["rank", *self._swept(), self.score.name, *interval, "steps", "seconds", "status"]
         cells = [[self._cell(row, name) for name in names] for row in shown]
         left = [f"and {len(rows) - len(shown)} more"] if len(shown) < len(rows) else []
         failed = [trial for trial in self.trials if trial.status == "failed"]

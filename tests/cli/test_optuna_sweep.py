@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -274,6 +275,11 @@ def test_an_experiment_may_be_a_sweep(segtrain, training, tmp_path):
     assert {config["loss"]["name"] for config in training.configs[2:]} == {"focal_softmax"}
     assert segtrain(*words, "name=once", "sweep=null").code == 0
     assert len(training.configs) == 5 and training.folders[-1] == Path("outputs/once")
+    # What is printed as the best trial's command is a single run.
+    shown = segtrain("sweep", "show", "sweep=outputs/s").out.splitlines()
+    command = next(line for line in shown if line.startswith("train "))
+    assert segtrain(*shlex.split(command)[2:]).code == 0
+    assert len(training.configs) == 6 and training.folders[-1] == Path("outputs/s-best")
 
 
 @pytest.mark.parametrize(

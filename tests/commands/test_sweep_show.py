@@ -92,6 +92,15 @@ def test_the_trials_are_ranked_with_their_intervals_and_the_best_one_s_commands(
     assert "importance  none: fewer than 4 trials" in text
 
 
+def test_where_no_trial_has_an_interval_there_is_no_column_for_it(folder, capsys):
+    one = trial(1, 0.5, seed=1)
+    one.best = Point(100, 0.5)
+    Results(MIOU, [one], {"name": "grid"}, ["segtrain"]).write(folder)
+    assert shown(folder, capsys).splitlines()[0].split() == [
+        *("rank", "seed", "val/miou", "steps", "seconds", "status")
+    ]
+
+
 def test_a_score_of_which_less_is_better_is_ranked_the_other_way(folder):
     trials = [trial(1, 0.5, seed=1), trial(2, 0.25, seed=2), trial(3, 0.1, "pruned", seed=3)]
     results = Results(Score("val/error", True), trials)

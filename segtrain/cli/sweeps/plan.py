@@ -19,18 +19,20 @@ NOT_SWEPT = ("name", "resume", "run", "input", "output", "dry_run")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep's command line asks for. fixed: overrides of every trial. swept: those that differ."""
+    """What a sweep's command line asks for. fixed: overrides of every trial. swept: those that differ.
+    single: what makes a trial's command line that of a single run where the experiment holds a sweep."""
 
     composer: Composer
     settings: Sweep
     launcher: Launcher
     fixed: list[Typed]
     swept: list[Typed]
+    single: list[str]
 
     def trial(self, number: int, swept: dict[str, str]) -> Trial:
         """A composed trial; its status is failed if its overrides do not compose."""
         by_key = {one.key: f"{one.key}={swept[one.key]}" for one in self.swept}
-        words = [_plain_line(one) for one in self.fixed] + list(by_key.values())
+        words = [*map(_plain_line, self.fixed), *by_key.values(), *self.single]
         trial = Trial(number, {key: swept[key] for key in by_key}, words)
         try:
             config = self.composer.compose_run(parse_overrides(words, self.composer.keys)[0])
@@ -81,7 +83,10 @@ def planned(words: list[str], composer: Composer) -> tuple[Plan, dict, dict[str,
     swept = [one for one in own if one.sweep]
     _check_used(typed, settings, launcher)
     fixed = [one for one in own if not one.sweep]
-    plan = Plan(composer, settings, launcher, fixed, swept)
+    experiment = composer.compose(fixed)
+    held = [name for name in COMMANDS["train"].of_sweep if experiment[name]["name"] is not None]
+    single = [f"{name}=null" for name in dict.fromkeys(["sweep", *held])] if held else []
+    plan = Plan(composer, settings, launcher, fixed, swept, single)
     if settings.name == "optuna" and not swept:
         # What Hydra cannot read as several values, such as interval(a,b), is a text, which a number refuses.
         if (only := checked(plan.trial(0, {}))).status == "failed":
