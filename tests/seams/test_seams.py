@@ -194,12 +194,12 @@ def test_what_needs_classes_is_refused_without_them(plugin, segtrain):
     )
     terms = "loss.terms={jaccard: {smooth: 1}}"
     for name, chosen in (
-        ("cross_entropy", ["loss=cross_entropy"]),
-        ("jaccard", ["loss=jaccard"]),
-        ("jaccard", ["loss=weighted_sum", terms]),
+        ("loss=cross_entropy", ["loss=cross_entropy"]),
+        ("loss=jaccard", ["loss=jaccard"]),
+        ("loss.terms.jaccard", ["loss=weighted_sum", terms]),
     ):
         of_another_loss = [word for word in words if not word.startswith("loss")]
-        segtrain(*of_another_loss, *chosen).refused(f"loss={name} compares classes", "task has none")
+        segtrain(*of_another_loss, *chosen).refused(f"{name} compares classes", "task has none")
     segtrain(*words, "augmentation=[object_crops]").refused("augmentation.object_crops", "task has none")
     segtrain(*words, "metric=[mae,confusion]").refused("score classes, and the data has none")
 
